@@ -1,0 +1,31 @@
+// CpuIo: how an accelerator reaches the machine in the middle of an instruction. A callback, not an exit code: a
+// translated block calls out and goes on. No access waits for I/O: slowness is a status bit, as in hardware.
+//
+// Called on the vCPU's own thread while it is inside Vcpu::run(). Any call may end with the memory map changed and the
+// vCPU's translations flushed ("before the instruction retires"): pointers obtained from a TLB before the call are dead.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+
+#include "memory/guest_types.h"
+
+namespace kite {
+
+class CpuIo {
+ public:
+  virtual ~CpuIo() = default;
+
+  // `size` is 1, 2 or 4. Unassigned ports read all ones.
+  virtual uint32_t pio_read(uint16_t port, unsigned size) = 0;
+  virtual void pio_write(uint16_t port, unsigned size, uint32_t value) = 0;
+  // `size` is 1, 2, 4 or 8; not crossing a page. Only for addresses without direct memory behind them.
+  virtual uint64_t mmio_read(Gpa address, unsigned size) = 0;
+  virtual void mmio_write(Gpa address, unsigned size, uint64_t value) = 0;
+  // Runs `work` while no other vCPU executes guest code (locked accesses that the host cannot make atomic).
+  virtual void exclusive(const std::function<void()>& work) = 0;
+  // FERR#: an unmasked x87 exception with CR0.NE clear; the board turns it into IRQ 13.
+  virtual void fpu_error() = 0;
+};
+
+}  // namespace kite

@@ -1,0 +1,90 @@
+// Vcpu: one virtual CPU of any accelerator, run by one thread of the machine's.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "accel/cpu_io.h"
+#include "accel/local_apic.h"
+#include "async/clock.h"
+#include "support/result.h"
+#include "x86/arch_state.h"
+#include "x86/cpuid.h"
+
+namespace kite {
+
+// Why run() came back. Everything else is handled inside, through CpuIo and LocalApic.
+enum class HaltReason : uint8_t {
+  kHalted,         // HLT or wait-for-SIPI, and nothing to do: block in wait_for_work(), then run() again
+  kShutdown,       // triple fault
+  kReset,          // the guest asked for it in a way that only the CPU sees
+  kDebug,          // a monitor's breakpoint or single step
+  kKicked,         // kick() was called
+  kInternalError,  // the accelerator cannot go on; internal_error() says why, with state
+};
+
+// What others can ask of a vCPU; an atomic OR, then a wake. No lock.
+namespace request {
+inline constexpr uint32_t kInterrupt = 1u << 0;  // the LocalApic has something; cleared by the CPU before it looks
+inline constexpr uint32_t kNmi = 1u << 1;
+inline constexpr uint32_t kInit = 1u << 2;
+inline constexpr uint32_t kSipi = 1u << 3;   // vector in sipi_vector
+inline constexpr uint32_t kKick = 1u << 4;   // leave run()
+inline constexpr uint32_t kFlush = 1u << 5;  // drop cached translations
+}  // namespace request
+
+struct VcpuConfig {
+  uint32_t index = 0;    // 0 is the bootstrap processor
+  uint32_t apic_id = 0;
+  uint32_t cpu_count = 1;
+  const x86::CpuSpec* cpu = nullptr;  // outlives the vCPU
+  Clock* clock = nullptr;             // guest time, drives the TSC
+  uint64_t tsc_hz = 1'000'000'000;
+  LocalApic* apic = nullptr;          // may be null where the accelerator has its own
+};
+
+class Vcpu {
+ public:
+  virtual ~Vcpu() = default;
+
+  // On the vCPU's thread. Returns only for the reasons above.
+  virtual HaltReason run(CpuIo& io) = 0;
+  // vCPU thread or while it is not in run().
+  virtual void get_state(x86::ArchState& state) = 0;
+  virtual void set_state(const x86::ArchState& state) = 0;
+  // Power-on reset, while not in run(). The bootstrap processor starts at the reset vector, others wait for SIPI.
+  virtual void reset() = 0;
+  // Whether run() would make progress, given these request bits (a halted CPU with IF clear sleeps through interrupts).
+  [[nodiscard]] virtual bool has_work(uint32_t requests) const = 0;
+  // After kInternalError.
+  [[nodiscard]] virtual std::string internal_error() const { return {}; }
+
+  // Any thread, no lock.
+  void post(uint32_t request_bits) {
+    requests_.fetch_or(request_bits, std::memory_order_seq_cst);
+    requests_.notify_all();
+    interrupt_running();
+  }
+  void post_sipi(uint8_t vector) {
+    sipi_vector_.store(vector, std::memory_order_release);
+    post(request::kSipi);
+  }
+  void kick() { post(request::kKick); }
+  // vCPU thread, after kHalted: blocks until has_work(), kicked included.
+  void wait_for_work() {
+    for (uint32_t seen = requests_.load(std::memory_order_acquire);
+         (seen & request::kKick) == 0 && !has_work(seen); seen = requests_.load(std::memory_order_acquire))
+      requests_.wait(seen, std::memory_order_acquire);
+  }
+
+ protected:
+  // Makes run() notice the requests if it does not poll them (KVM).
+  virtual void interrupt_running() {}
+
+  std::atomic<uint32_t> requests_{0};
+  std::atomic<uint8_t> sipi_vector_{0};
+};
+
+}  // namespace kite

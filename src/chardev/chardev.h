@@ -1,0 +1,93 @@
+// Chardev: a byte stream between a front end (a UART, the monitor, qtest) and a back end on the host (stdio, pty, file,
+// null, unix and TCP sockets), with a mux to share one back end among several front ends.
+//
+// Threads: back ends live on one Executor (the main loop) and call the front end there. write() may be called from any
+// thread; it never blocks: what the host does not take at once is queued up to a bound, beyond which write() takes less.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "async/executor.h"
+#include "support/result.h"
+
+namespace kite {
+
+enum class ChardevEvent : uint8_t { kOpened, kClosed, kBreak, kMuxIn, kMuxOut };
+
+// What is plugged into a chardev.
+class ChardevClient {
+ public:
+  virtual ~ChardevClient() = default;
+  // How many bytes received() can take now; 0 stops reading from the host until Chardev::accept_input().
+  virtual size_t can_receive() = 0;
+  virtual void received(std::span<const uint8_t> bytes) = 0;
+  virtual void event(ChardevEvent event) { (void)event; }
+  virtual void writable() {}  // after a short write: there is room again
+};
+
+class Chardev {
+ public:
+  explicit Chardev(std::string id) : id_(std::move(id)) {}
+  virtual ~Chardev() = default;
+  Chardev(const Chardev&) = delete;
+  Chardev& operator=(const Chardev&) = delete;
+
+  [[nodiscard]] const std::string& id() const { return id_; }
+  // As query-chardev shows it: "pty:/dev/pts/3", "unix:/run/x.sock,server=on".
+  [[nodiscard]] virtual std::string filename() const = 0;
+  // One client at a time (a mux gives each of its own a port); null unplugs. The client learns kOpened if it is open.
+  virtual void set_client(ChardevClient* client) = 0;
+  // How many of `bytes` were taken.
+  virtual size_t write(std::span<const uint8_t> bytes) = 0;
+  // The client can receive again.
+  virtual void accept_input() = 0;
+  [[nodiscard]] virtual bool is_open() const = 0;
+  // File descriptors received with the last bytes (SCM_RIGHTS); the caller owns them.
+  virtual std::vector<Fd> take_fds() { return {}; }
+  // Blocks, for at most a second, until queued output is on its way. For orderly exits.
+  virtual void flush() {}
+
+ private:
+  std::string id_;
+};
+
+// Keys of a mux, after Ctrl-A: h help, x quit, s (save disks), c next client, t timestamps, b break, Ctrl-A itself.
+struct MuxHooks {
+  std::function<void()> quit;
+};
+
+// Creates back ends from `-chardev`/`-serial` syntax and knows them by id. Used by main/ and the monitor.
+class ChardevRegistry {
+ public:
+  ChardevRegistry(Executor& executor, MuxHooks hooks);
+  ~ChardevRegistry();
+
+  // "-chardev stdio,id=c0,mux=on,signal=off": backend first. Unknown back ends and options are refused by name.
+  Result<Chardev*> add(std::string_view text);
+  // The short form of -serial, -monitor, -qmp, -qtest: stdio, mon:stdio, pty, null, none, file:PATH,
+  // unix:PATH[,server=on,wait=off], tcp:HOST:PORT[,...], chardev:ID. "none" answers null. `id` names the new one.
+  Result<Chardev*> add_legacy(std::string id, std::string_view text);
+  [[nodiscard]] Chardev* find(std::string_view id) const;
+  [[nodiscard]] std::vector<Chardev*> all() const;
+  // A new port of the mux `id` (or the chardev itself when it is not a mux and has no client yet).
+  Result<Chardev*> claim(std::string_view id);
+  // server=on,wait=on sockets: blocks until a peer is connected. Called once, before the machine starts.
+  Result<> wait_for_peers();
+  void flush_all();
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+// Puts the terminal back as it was; async-signal-safe; also runs at exit and on fatal signals.
+void restore_terminal();
+
+}  // namespace kite

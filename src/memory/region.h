@@ -1,0 +1,105 @@
+// The tree that describes an address space: regions with an offset in their container, a priority and an enable. It is
+// only a description; AddressSpace renders it to an immutable FlatView, and only that is looked up.
+//
+// Changing the tree (add, remove, set_offset, set_enabled, set_priority, set_alias_offset, set_read_only) marks every
+// AddressSpace above it as stale. The change shows when the space is committed: at once while the machine is built, and
+// through the dispatcher (Machine::apply_map_changes) while it runs. Tree changes are serialized by one process-wide
+// lock inside; they may be made with a device's lock held.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "memory/guest_types.h"
+#include "memory/ram_block.h"
+
+namespace kite {
+
+class AddressSpace;
+
+// What answers accesses to trapped memory and ports. Called without any lock of the memory system; the device takes its
+// own. `offset` is within the region, `size` 1, 2, 4 or 8 and inside AccessRule's bounds; reads answer zero-extended.
+class IoHandler {
+ public:
+  virtual ~IoHandler() = default;
+  virtual uint64_t io_read(uint64_t offset, unsigned size) = 0;
+  virtual void io_write(uint64_t offset, unsigned size, uint64_t value) = 0;
+};
+
+// Which access sizes the handler implements. Wider accesses are split into `max_size` pieces, low address first, as a
+// bus bridge does; narrower ones are widened for reads (aligned read of min_size, shifted) and, for writes, passed with
+// their value in the low bytes and their own size when `min_size` is 1. `unaligned` says the handler takes accesses that are not aligned to
+// their size; otherwise they are split into aligned ones.
+struct AccessRule {
+  uint8_t min_size = 1;
+  uint8_t max_size = 4;
+  bool unaligned = false;
+};
+
+enum class RegionKind : uint8_t {
+  kContainer,  // only holds others
+  kRam,        // guest RAM
+  kRom,        // reads hit memory, writes are dropped
+  kRamDevice,  // RAM-like device memory (a frame buffer): mapped, never trapped, usually dirty-logged
+  kIo,         // every access calls the handler
+  kCoalesced,  // as kIo, but writes may queue in a ring that is drained before the next trapped access and on a timer
+  kAlias,      // a window into another region
+};
+
+class Region {
+ public:
+  static std::shared_ptr<Region> container(std::string name, uint64_t size);
+  static std::shared_ptr<Region> ram(std::string name, std::shared_ptr<RamBlock> block);
+  static std::shared_ptr<Region> rom(std::string name, std::shared_ptr<RamBlock> block);
+  static std::shared_ptr<Region> ram_device(std::string name, std::shared_ptr<RamBlock> block);
+  // The handler outlives the region's presence in any committed map.
+  static std::shared_ptr<Region> io(std::string name, uint64_t size, IoHandler& handler, AccessRule rule = {});
+  static std::shared_ptr<Region> coalesced(std::string name, uint64_t size, IoHandler& handler, AccessRule rule = {});
+  // [offset, offset+size) of `target` shown at this region's place.
+  static std::shared_ptr<Region> alias(std::string name, std::shared_ptr<Region> target, uint64_t offset, uint64_t size);
+  ~Region();
+
+  // Places `child` at `offset`. Where children overlap the higher priority wins; among equals the later added.
+  void add(uint64_t offset, std::shared_ptr<Region> child, int priority = 0);
+  void remove(const std::shared_ptr<Region>& child);
+  void set_offset(uint64_t offset);  // within the container it is in
+  void set_enabled(bool enabled);
+  void set_priority(int priority);
+  void set_alias_offset(uint64_t offset);  // kAlias only
+  // Shows RAM as ROM or the reverse (PAM); on an alias it applies to what is seen through the alias.
+  void set_read_only(bool read_only);
+
+  [[nodiscard]] const std::string& name() const { return name_; }
+  [[nodiscard]] uint64_t size() const { return size_; }
+  [[nodiscard]] RegionKind kind() const { return kind_; }
+  [[nodiscard]] uint64_t offset() const { return offset_; }
+  [[nodiscard]] bool enabled() const { return enabled_; }
+  [[nodiscard]] const std::shared_ptr<RamBlock>& block() const { return block_; }
+  [[nodiscard]] IoHandler* handler() const { return handler_; }
+  [[nodiscard]] AccessRule rule() const { return rule_; }
+
+ private:
+  friend class AddressSpace;
+  friend class FlatViewRenderer;
+  Region(std::string name, RegionKind kind, uint64_t size) : name_(std::move(name)), kind_(kind), size_(size) {}
+  void changed();
+
+  std::string name_;
+  RegionKind kind_;
+  uint64_t size_;
+  uint64_t offset_ = 0;
+  int priority_ = 0;
+  bool enabled_ = true;
+  bool read_only_ = false;
+  IoHandler* handler_ = nullptr;
+  AccessRule rule_{};
+  std::shared_ptr<RamBlock> block_;
+  std::shared_ptr<Region> alias_target_;
+  uint64_t alias_offset_ = 0;
+  Region* parent_ = nullptr;
+  std::vector<std::shared_ptr<Region>> children_;  // sorted: later added and higher priority last
+};
+
+}  // namespace kite

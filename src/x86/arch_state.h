@@ -1,0 +1,58 @@
+// The architectural state of one x86-64 CPU as a plain struct: what a loader sets, what the monitor shows, what is
+// saved. Accelerators convert it to and from their own form; cpu/ works on it directly.
+#pragma once
+
+#include <array>
+#include <cstdint>
+
+#include "x86/registers.h"
+
+namespace kite::x86 {
+
+enum class Activity : uint8_t { kActive, kHalted, kWaitForSipi, kShutdown };
+
+struct alignas(64) FxState {  // the FXSAVE64 image (SDM table 10-2)
+  std::array<uint8_t, 512> bytes{};
+};
+
+struct Mtrrs {
+  uint64_t def_type = 0;
+  std::array<uint64_t, 11> fixed{};  // 64K, 16K 80000, 16K A0000, 4K C0000..F8000
+  std::array<uint64_t, 8> base{};
+  std::array<uint64_t, 8> mask{};
+  bool operator==(const Mtrrs&) const = default;
+};
+
+struct ArchState {
+  std::array<uint64_t, 16> gpr{};
+  uint64_t rip = 0xfff0;
+  uint64_t rflags = flag::kFixed1;
+  std::array<SegmentRegister, kSegCount> seg{};
+  SegmentRegister ldtr{};
+  SegmentRegister tr{};
+  DescriptorTable gdtr{};
+  DescriptorTable idtr{};
+  uint64_t cr0 = 0, cr2 = 0, cr3 = 0, cr4 = 0, cr8 = 0, xcr0 = 1;
+  uint64_t efer = 0;
+  std::array<uint64_t, 4> dr{};
+  uint64_t dr6 = dr6::kReset;
+  uint64_t dr7 = dr7::kReset;
+  FxState fx{};  // x87, MMX, XMM, MXCSR
+  uint64_t star = 0, lstar = 0, cstar = 0, sfmask = 0, kernel_gs_base = 0;  // FS and GS base live in seg[]
+  uint64_t sysenter_cs = 0, sysenter_esp = 0, sysenter_eip = 0;
+  uint64_t pat = 0x0007040600070406, tsc_aux = 0, misc_enable = 1, debugctl = 0;
+  uint64_t tsc_offset = 0;  // guest TSC = clock TSC + offset
+  uint64_t tsc_adjust = 0, spec_ctrl = 0;
+  uint64_t mcg_status = 0, mcg_ctl = 0;
+  Mtrrs mtrr{};
+  Activity activity = Activity::kActive;
+  // Between instructions:
+  bool interrupt_shadow = false;  // after STI or a load of SS
+  bool nmi_blocked = false;
+  bool nmi_pending = false;
+
+  // Power-on or INIT state (SDM table 9-1); INIT keeps the x87/SSE state, the TSC and the MTRRs.
+  void reset(bool power_on, bool bootstrap, uint32_t cpuid_signature);
+};
+
+}  // namespace kite::x86

@@ -1,0 +1,106 @@
+// A decoded instruction. The decoder is table-driven: opcode maps give the operation, operand encodings and legality;
+// see decoder.cc. It knows nothing of CPU state beyond DecodeMode.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "x86/opcode.h"
+#include "x86/registers.h"
+
+namespace kite::x86 {
+
+enum class CodeWidth : uint8_t { k16, k32, k64 };  // by CS.L and CS.D
+
+struct DecodeMode {
+  CodeWidth width = CodeWidth::k64;
+  // Features that change what bytes mean are checked by the executor through Insn::feature, not here.
+};
+
+enum class OperandKind : uint8_t {
+  kNone,
+  kGpr,      // general register `reg` of `size` bytes; size 1 with `high_byte`: AH CH DH BH
+  kMem,      // Insn::mem, `size` bytes (0: no access size, as LEA, INVLPG, FXSAVE)
+  kImm,      // Insn::imm, sign- or zero-extended already as the instruction defines
+  kImm2,     // second immediate (ENTER's level, far pointer's selector)
+  kRel,      // branch target: Insn::imm is the displacement, sign-extended
+  kSegReg,   // reg is a Seg
+  kControl,  // CRn
+  kDebug,    // DRn
+  kMmx,      // mmN
+  kXmm,      // xmmN
+  kX87,      // st(N)
+};
+
+struct Operand {
+  OperandKind kind = OperandKind::kNone;
+  uint8_t size = 0;  // bytes
+  uint8_t reg = 0;
+  bool high_byte = false;
+};
+
+inline constexpr uint8_t kNoReg = 0xff;
+inline constexpr uint8_t kRipReg = 0xfe;
+
+struct MemOperand {
+  uint8_t base = kNoReg;   // Gpr number, kRipReg, or kNoReg
+  uint8_t index = kNoReg;  // Gpr number or kNoReg
+  uint8_t scale = 0;       // shift, 0..3
+  Seg segment = Seg::kDs;  // with overrides and the SS default of rsp/rbp bases applied
+  int64_t disp = 0;        // sign-extended; for moffs the full address
+};
+
+// What executes it, for instructions that the host's own vector and x87 units run.
+enum class Unit : uint8_t { kInteger, kX87, kMmx, kSse };
+
+// CPUID feature that must be offered for the opcode to exist; checked by the executor.
+enum class Need : uint8_t { kNone, kMmx, kSse, kSse2, kSse3, kSsse3, kSse41, kSse42, kPopcnt, kLzcnt, kBmi1, kMovbe,
+                            kCx16, kRdtscp, kFxsr, kSyscall, kSep, kCmov, kX87, kClflush, kClflushopt, kAes, kPclmul,
+                            kSha, kRdrand, kRdseed, kAdx, kFsgsbase, kXsave, kSmap, kRdpid, kInvpcid, kMonitor, kCx8,
+                            kPrefetchw, kSse4a, kLongMode };
+
+struct Insn {
+  Op op = Op::kInvalid;  // kInvalid: #UD (the length covers what was read)
+  uint8_t length = 0;    // bytes, 1..15
+  uint8_t operand_size = 4;  // effective: 2, 4 or 8
+  uint8_t address_size = 8;  // effective: 2, 4 or 8
+  bool lock = false;     // LOCK prefix present (illegal uses are decoded as kInvalid)
+  bool rep = false;      // F3, when it is not a mandatory prefix
+  bool repne = false;    // F2, likewise
+  bool has_mem = false;
+  uint8_t condition = 0;  // low four opcode bits of Jcc, SETcc, CMOVcc
+  std::array<Operand, 3> operand{};
+  MemOperand mem{};
+  uint64_t imm = 0;
+  uint64_t imm2 = 0;
+  Unit unit = Unit::kInteger;
+  Need need = Need::kNone;
+
+  // For Unit != kInteger (and for logs): the encoding, so that the same operation can be issued on the host.
+  uint8_t map = 0;               // 0 one-byte, 1 0F, 2 0F38, 3 0F3A
+  uint8_t opcode = 0;
+  uint8_t mandatory_prefix = 0;  // 0, 0x66, 0xf2, 0xf3
+  uint8_t modrm = 0;
+  bool rex_w = false;
+  bool mem_read = false;   // the memory operand is read
+  bool mem_write = false;  // the memory operand is written
+  uint8_t mem_align = 0;   // 16: #GP when the memory operand is not 16-byte aligned
+};
+
+enum class DecodeStatus : uint8_t {
+  kOk,         // including Op::kInvalid
+  kTruncated,  // more bytes are needed than were given
+  kTooLong,    // more than 15 bytes: #GP(0) (SDM 2.3.11)
+};
+
+// `bytes` starts at the instruction and holds up to 15 bytes.
+DecodeStatus decode(std::span<const uint8_t> bytes, DecodeMode mode, Insn& insn);
+
+// Intel-syntax text for logs ("add rax, qword ptr [rbx+8]"); `rip` is the instruction's address.
+std::string to_text(const Insn& insn, uint64_t rip);
+std::string_view op_name(Op op);
+
+}  // namespace kite::x86
