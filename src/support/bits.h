@@ -15,7 +15,9 @@ constexpr T bit(unsigned n) {
 constexpr uint64_t low_mask(unsigned n) { return n >= 64 ? ~uint64_t{0} : (uint64_t{1} << n) - 1; }
 
 // Bits [high:low] of `value`, as datasheets write them.
-constexpr uint64_t field(uint64_t value, unsigned high, unsigned low) { return (value >> low) & low_mask(high - low + 1); }
+constexpr uint64_t field(uint64_t value, unsigned high, unsigned low) {
+  return (value >> low) & low_mask(high - low + 1);
+}
 
 // `alignment` is a power of two.
 constexpr uint64_t align_down(uint64_t value, uint64_t alignment) { return value & ~(alignment - 1); }

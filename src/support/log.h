@@ -6,6 +6,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <limits>
 #include <span>
 #include <string>
 #include <string_view>
@@ -16,15 +17,15 @@ namespace kite::log {
 
 // What `-d item,...` can switch on.
 enum class Category : uint32_t {
-  kGuestErrors = 1u << 0,  // guest_errors: the guest did something the hardware does not define
+  kGuestErrors = 1u << 0,    // guest_errors: the guest did something the hardware does not define
   kUnimplemented = 1u << 1,  // unimp: the guest used something Kite does not have
-  kInterrupts = 1u << 2,   // int: exceptions and interrupts as they are delivered
-  kInAsm = 1u << 3,        // in_asm: guest code as it is decoded
-  kExec = 1u << 4,         // exec: every block as it is entered
-  kCpuReset = 1u << 5,     // cpu_reset: CPU state before a reset
-  kMmu = 1u << 6,          // mmu: page walks and faults
-  kIo = 1u << 7,           // io: port and device memory accesses
-  kPci = 1u << 8,          // pci: configuration accesses and BAR moves
+  kInterrupts = 1u << 2,     // int: exceptions and interrupts as they are delivered
+  kInAsm = 1u << 3,          // in_asm: guest code as it is decoded
+  kExec = 1u << 4,           // exec: every block as it is entered
+  kCpuReset = 1u << 5,       // cpu_reset: CPU state before a reset
+  kMmu = 1u << 6,            // mmu: page walks and faults
+  kIo = 1u << 7,             // io: port and device memory accesses
+  kPci = 1u << 8,            // pci: configuration accesses and BAR moves
 };
 
 struct CategoryName {
@@ -44,7 +45,7 @@ inline bool enabled(Category category) {
   return (enabled_mask.load(std::memory_order_relaxed) & static_cast<uint32_t>(category)) != 0;
 }
 
-void write_line(std::string_view line);                 // category output
+void write_line(std::string_view line);                        // category output
 void message(std::string_view prefix, std::string_view text);  // "kite: warning: text" on stderr
 
 template <class... Args>
@@ -64,21 +65,34 @@ void error(fmt::format_string<Args...> text, Args&&... args) {
   message("", fmt::format(text, std::forward<Args>(args)...));
 }
 
-// At most `burst` passes in any second; counts what it swallows. For lines that a guest can cause at will.
+// At most kBurst passes in any second; counts what it swallows. For lines that a guest can cause at will.
 class RateLimit {
  public:
+  static constexpr int kBurst = 20;
+
   bool pass();
+  bool pass_at(int64_t now_ns);  // pass() at this instant of CLOCK_MONOTONIC
+  // How many were swallowed since the last call.
+  uint64_t take_swallowed() { return swallowed_.exchange(0, std::memory_order_relaxed); }
 
  private:
-  std::atomic<int64_t> window_start_ns_{0};
+  std::atomic<int64_t> window_start_ns_{std::numeric_limits<int64_t>::min()};
   std::atomic<int> used_{0};
+  std::atomic<uint64_t> swallowed_{0};
 };
+
+// The limit that the messages of one format text share; told apart by the literal's address.
+RateLimit& limit_of(std::string_view text);
+// One line in the guest_errors category; says how many of its kind were swallowed before it.
+void write_guest_error(RateLimit& limit, std::string line);
 
 // A guest's nonsense: one rate-limited line in the guest_errors category.
 template <class... Args>
 void guest_error(fmt::format_string<Args...> text, Args&&... args) {
-  static RateLimit limit;  // one for each message text
-  if (enabled(Category::kGuestErrors) && limit.pass()) write_line(fmt::format(text, std::forward<Args>(args)...));
+  if (!enabled(Category::kGuestErrors)) return;
+  const fmt::string_view literal = text;
+  RateLimit& limit = limit_of(std::string_view(literal.data(), literal.size()));
+  if (limit.pass()) write_guest_error(limit, fmt::format(text, std::forward<Args>(args)...));
 }
 
 }  // namespace kite::log

@@ -34,15 +34,16 @@ std::string errno_text(int error);
 #define KITE_CONCAT(a, b) KITE_CONCAT_(a, b)
 
 // Returns the error of a Result<> expression to the caller, or goes on.
-#define KITE_TRY(expression)                                                       \
-  do {                                                                             \
-    if (auto kite_try_result = (expression); !kite_try_result) [[unlikely]]        \
-      return ::kite::Failure(std::move(kite_try_result).error());                  \
+#define KITE_TRY(expression)                                                \
+  do {                                                                      \
+    if (auto kite_try_result = (expression); !kite_try_result) [[unlikely]] \
+      return ::kite::Failure(std::move(kite_try_result).error());           \
   } while (false)
 
 // `KITE_ASSIGN(auto fd, open_file(path));` binds the value or returns the error.
 #define KITE_ASSIGN(declaration, expression) KITE_ASSIGN_(KITE_CONCAT(kite_result_, __LINE__), declaration, expression)
-#define KITE_ASSIGN_(name, declaration, expression)                                \
-  auto name = (expression);                                                        \
-  if (!name) [[unlikely]] return ::kite::Failure(std::move(name).error());         \
+#define KITE_ASSIGN_(name, declaration, expression)  \
+  auto name = (expression);                          \
+  if (!name) [[unlikely]]                            \
+    return ::kite::Failure(std::move(name).error()); \
   declaration = std::move(*name)
