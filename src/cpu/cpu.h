@@ -26,14 +26,22 @@
 namespace kite::cpu {
 
 class BlockCache;
+struct Block;
 class FpuThunks;
+
+// Slow paths that handlers call out of line: everything is preserved by the callee, so that the fast path needs no
+// stack frame.
+#define KITE_COLD_CALL __attribute__((preserve_most))
+
+// A pending external interrupt sits where IF does, so that one AND tells whether it counts (Cpu::attention).
+static_assert(request::kInterrupt == x86::flag::kIf);
 
 // The hot part of the state. `arch` holds the rest; gpr, rip and the arithmetic flags live here while the CPU runs and
 // are folded back by Cpu::get_state().
 struct CpuState {
   uint64_t gpr[17] = {};  // [16] is always zero (kZeroReg)
   uint64_t rip = 0;
-  uint64_t cc = 0;        // CF PF AF ZF SF OF at their RFLAGS positions, all other bits zero
+  uint64_t cc = 0;                       // CF PF AF ZF SF OF at their RFLAGS positions, all other bits zero
   uint64_t rflags = x86::flag::kFixed1;  // the rest of RFLAGS, arithmetic bits zero
   x86::SegmentRegister seg[x86::kSegCount] = {};
 };
@@ -47,8 +55,23 @@ struct Exception {
   bool has_error = false;
 };
 
+// Breakpoints and single step. events.h says how the run loop and this work together.
+struct DebugUnit {
+  // Bit n: breakpoint n is enabled in DR7, by what it watches (derived, update_debug()).
+  uint8_t code_armed = 0, data_armed = 0, io_armed = 0;
+  bool single_step = false;  // RFLAGS.TF when the running instruction began
+  bool keep_rf = false;      // the running instruction loaded RFLAGS.RF
+  bool inhibited = false;    // MOV SS, POP SS: traps wait for the end of the next instruction
+};
+
 // How run_slice() ended.
-enum class Exit : uint8_t { kHalted, kShutdown, kKicked, kInternalError };
+enum class Exit : uint8_t {
+  kHalted,         // HLT or wait-for-SIPI, and nothing to do
+  kShutdown,       // triple fault
+  kKicked,         // request::kKick
+  kInternalError,  // internal_error() says why
+  kStepped,        // step() did its instruction
+};
 
 class Cpu {
  public:
@@ -59,7 +82,7 @@ class Cpu {
 
   // --- running -----------------------------------------------------------------------------------------------------
   // Until halted, shut down, kicked; `requests` is the vCPU's request word.
-  Exit run(CpuIo& machine, std::atomic<uint32_t>& requests, std::atomic<uint8_t>& sipi_vector);
+  Exit run(CpuIo& machine, std::atomic<uint32_t>& requests, const std::atomic<uint8_t>& sipi_vector);
   // Exactly one instruction (or one event delivery); for the KVM fall-back, single-stepping and tests.
   Exit step(CpuIo& machine);
   [[nodiscard]] bool has_work(uint32_t requests) const;
@@ -69,15 +92,16 @@ class Cpu {
   [[nodiscard]] std::string internal_error() const { return internal_error_; }
   [[nodiscard]] std::string dump() const;  // registers, for logs
 
-  // --- state: handlers work on it directly -------------------------------------------------------------------------------
+  // --- state: handlers work on it directly
+  // -------------------------------------------------------------------------------
   CpuState state;
-  x86::ArchState arch;        // everything not in `state`
-  CpuIo* io = nullptr;        // valid inside run() and step()
+  x86::ArchState arch;  // everything not in `state`
+  CpuIo* io = nullptr;  // valid inside run() and step()
   VcpuConfig config;
-  uint8_t cpl = 0;            // kept in step with SS.DPL / CS.RPL by segment loads
-  bool code64 = false;        // CS.L in long mode
-  uint8_t code_width = 2;     // 2, 4, 8: default operand width of CS
-  uint8_t stack_width = 2;    // 2, 4, 8: width of the stack pointer
+  uint8_t cpl = 0;          // kept in step with SS.DPL / CS.RPL by segment loads
+  bool code64 = false;      // CS.L in long mode
+  uint8_t code_width = 2;   // 2, 4, 8: default operand width of CS
+  uint8_t stack_width = 2;  // 2, 4, 8: width of the stack pointer
 
   [[nodiscard]] bool protected_mode() const { return arch.cr0 & x86::cr0::kPe; }
   [[nodiscard]] bool v86() const { return state.rflags & x86::flag::kVm; }
@@ -105,17 +129,23 @@ class Cpu {
       reg<T>(byte_offset) = value;
   }
 
-  // --- exceptions -----------------------------------------------------------------------------------------------------
-  // Records the exception; the run loop delivers it with rip at the faulting instruction. Always answers false, so that
-  // `return cpu.raise(...)` reads well in functions that answer success.
-  bool raise(x86::Vector vector);                       // no error code
-  bool raise(x86::Vector vector, uint32_t error_code);  // with one
+  // --- exceptions
+  // ----------------------------------------------------------------------------------------------------- Records the
+  // exception; the run loop delivers it with rip at the faulting instruction. Always answers false, so that `return
+  // cpu.raise(...)` reads well in functions that answer success.
+  KITE_COLD_CALL bool raise(x86::Vector vector);                       // no error code
+  KITE_COLD_CALL bool raise(x86::Vector vector, uint32_t error_code);  // with one
   std::optional<Exception> exception;
+  // DR6 bits of the data breakpoints that this instruction has hit (memory slow paths and I/O set them): the run loop
+  // delivers #DB after the instruction.
+  uint32_t debug_hits = 0;
 
-  // --- addresses --------------------------------------------------------------------------------------------------------
+  // --- addresses
+  // --------------------------------------------------------------------------------------------------------
   [[nodiscard]] uint64_t effective_address(const Op* op) const {
     uint64_t ea = state.gpr[op->base] + (state.gpr[op->index] << op->scale) + static_cast<uint64_t>(op->disp);
-    if (op->address_size == 8) [[likely]] return ea;
+    if (op->address_size == 8) [[likely]]
+      return ea;
     return op->address_size == 4 ? static_cast<uint32_t>(ea) : static_cast<uint16_t>(ea);
   }
   // Segmentation: effective address to linear, with limit, type and null checks (#GP or #SS). `bytes` >= 1.
@@ -126,15 +156,16 @@ class Cpu {
     }
     return segment_linear(static_cast<x86::Seg>(op->segment), ea, bytes, access, out);
   }
-  bool segment_linear(x86::Seg segment, uint64_t ea, unsigned bytes, Access access, uint64_t& out);
+  KITE_COLD_CALL bool segment_linear(x86::Seg segment, uint64_t ea, unsigned bytes, Access access, uint64_t& out);
 
   // --- memory, by linear address. False: an exception was raised. `segment` chooses #SS or #GP for non-canonical
-  // addresses. Aligned accesses up to 8 bytes are single host accesses, so x86 memory ordering holds between vCPUs. ---
+  // addresses. Accesses up to 8 bytes are single host accesses (volatile: one MOV; __atomic builtins would call a
+  // library for what may be unaligned), so x86 memory ordering holds between vCPUs. ---
   template <class T>
   bool read(uint64_t address, T& out, x86::Seg segment = x86::Seg::kDs) {
     const TlbEntry& entry = tlb_->at(address);
     if (entry.read_tag == page_of(address + sizeof(T) - 1)) [[likely]] {
-      out = __atomic_load_n(reinterpret_cast<const Unaligned<T>*>(address + entry.addend), __ATOMIC_RELAXED);
+      out = *reinterpret_cast<const volatile Unaligned<T>*>(address + entry.addend);
       return true;
     }
     uint64_t value = 0;
@@ -146,8 +177,9 @@ class Cpu {
   bool write(uint64_t address, T value, x86::Seg segment = x86::Seg::kDs) {
     const TlbEntry& entry = tlb_->at(address);
     if (entry.write_tag == page_of(address + sizeof(T) - 1)) [[likely]] {
-      __atomic_store_n(reinterpret_cast<Unaligned<T>*>(address + entry.addend), value, __ATOMIC_RELAXED);
-      if (entry.page_state->load(std::memory_order_relaxed) != 0) [[unlikely]] store_noticed(address, sizeof(T));
+      *reinterpret_cast<volatile Unaligned<T>*>(address + entry.addend) = value;
+      if (entry.page_state->load(std::memory_order_relaxed) != 0) [[unlikely]]
+        store_noticed(address, sizeof(T));
       return true;
     }
     return write_slow(address, sizeof(T), value, segment);
@@ -163,11 +195,13 @@ class Cpu {
     return static_cast<T*>(rmw_slow(address, sizeof(T), segment));
   }
   void rmw_done(uint64_t address, unsigned bytes) {
-    if (tlb_->at(address).page_state->load(std::memory_order_relaxed) != 0) [[unlikely]] store_noticed(address, bytes);
+    if (tlb_->at(address).page_state->load(std::memory_order_relaxed) != 0) [[unlikely]]
+      store_noticed(address, bytes);
   }
   // Reads what will be written back: faults as a write does, before anything is read.
   bool read_for_write(uint64_t address, unsigned bytes, uint64_t& out, x86::Seg segment = x86::Seg::kDs);
-  // Any length up to 4096, byte order kept; all or nothing as far as faults go. For FXSAVE, descriptors, vector operands.
+  // Any length up to 4096, byte order kept; all or nothing as far as faults go. For FXSAVE, descriptors, vector
+  // operands.
   bool read_bytes(uint64_t address, void* to, unsigned bytes, x86::Seg segment = x86::Seg::kDs);
   bool write_bytes(uint64_t address, const void* from, unsigned bytes, x86::Seg segment = x86::Seg::kDs);
   // Checks that [address, address+bytes) can be accessed, touching A/D bits, without accessing it.
@@ -180,12 +214,14 @@ class Cpu {
   uint8_t* direct(uint64_t address, Access access, unsigned& bytes_left, bool fault);
   void direct_written(uint64_t address, unsigned bytes);  // after writing through direct()
 
-  // --- stack ------------------------------------------------------------------------------------------------------------
-  // Push and pop of 2, 4 or 8 bytes by stack_width, with SS checks. rsp moves only on success.
+  // --- stack
+  // ------------------------------------------------------------------------------------------------------------ Push
+  // and pop of 2, 4 or 8 bytes by stack_width, with SS checks. rsp moves only on success.
   bool push(unsigned bytes, uint64_t value);
   bool pop(unsigned bytes, uint64_t& value);
 
-  // --- segments, control transfer (segments.cc, events.cc, transfer.cc) ---------------------------------------------------
+  // --- segments, control transfer (segments.cc, events.cc, transfer.cc)
+  // ---------------------------------------------------
   bool load_segment(x86::Seg segment, uint16_t selector);  // MOV/POP/LxS semantics; not CS
   void set_segment_real(x86::Seg segment, uint16_t selector);
   bool far_jump(uint16_t selector, uint64_t offset, unsigned operand_size, uint64_t next_rip);
@@ -202,7 +238,8 @@ class Cpu {
   // Near branch target: truncated to the operand size, canonical / CS limit check (#GP).
   bool branch_to(uint64_t target, unsigned operand_size);
 
-  // --- control (control.cc) -----------------------------------------------------------------------------------------------
+  // --- control (control.cc)
+  // -----------------------------------------------------------------------------------------------
   bool read_control(unsigned number, uint64_t& value);
   bool write_control(unsigned number, uint64_t value);
   bool read_debug(unsigned number, uint64_t& value);
@@ -214,20 +251,49 @@ class Cpu {
   [[nodiscard]] bool has_feature(x86::FeatureWord word, unsigned bit) const { return config.cpu->has(word, bit); }
   // Data breakpoints and single step: exec handlers need not care, memory slow paths and the run loop do.
 
-  // --- translation (mmu.cc) -------------------------------------------------------------------------------------------------
+  // --- translation (mmu.cc)
+  // -------------------------------------------------------------------------------------------------
   void flush_tlb(bool keep_global);
   void flush_page(uint64_t linear);
   // Code fetch: host pointer to the byte at `linear` and its physical page; null after raising #PF/#GP.
-  const uint8_t* fetch_pointer(uint64_t linear, Gpa& physical, std::atomic<uint32_t>** generation);
-  void store_noticed(uint64_t address, unsigned bytes);
+  // The page is marked as holding code (RamBlock::mark_code) before this returns, so bytes read after *generation are
+  // those that the generation stands for. Null without an exception: no memory at `physical`; fetch by mmio_read().
+  // `seen` gets the generation that marking answered: take that one, not *generation, which may have moved on (and
+  // unmarked the page) since.
+  const uint8_t* fetch_pointer(uint64_t linear, Gpa& physical, std::atomic<uint32_t>** generation,
+                               uint32_t* seen = nullptr);
+  // After a store that found a non-zero page state: RamBlock::note_write, then code_written() when the page is one that
+  // the running block was decoded from.
+  KITE_COLD_CALL void store_noticed(uint64_t address, unsigned bytes);
   AddressSpace& memory() { return memory_; }
 
-  // Ends the current block after this instruction for a reason that the run loop looks at (interrupt shadow, pending
-  // work, mode change). Handlers that return without KITE_NEXT end it anyway.
-  bool interrupt_shadow = false;  // set by STI, MOV SS, POP SS; the run loop holds interrupts back for one instruction
-  bool halt_requested = false;    // HLT executed
+  // --- between blocks (block.h, cpu.cc)
+  // ------------------------------------------------------------------------------------ Handlers that return without
+  // KITE_NEXT end the block; the run loop then looks at these.
+  DebugUnit debug;
+  void update_debug();  // after changes of DR7, DR0-DR3 or CR4.DE; flushes the TLB when data breakpoints changed
+  bool interrupt_shadow =
+      false;                    // set by STI, MOV SS, POP SS, which end the block: holds interrupts for one instruction
+  bool halt_requested = false;  // HLT executed
   // Incremented by everything that invalidates "this linear address still is this code": TLB flushes, map changes.
-  uint32_t translation_epoch = 0;
+  uint64_t translation_epoch = 1;
+  uint32_t mode_key = 0;                  // what code is decoded under; made by update_mode()
+  Block* block = nullptr;                 // the running block, or the last one
+  const std::atomic<uint32_t>* requests;  // the vCPU's request word; never null
+  // Whether the run loop must look at something before the next instruction; IF masks external interrupts. One relaxed
+  // load: every block head asks, and so does everything that sets IF or iterates.
+  [[nodiscard]] bool attention() const {
+    return (requests->load(std::memory_order_relaxed) &
+            (static_cast<uint32_t>(state.rflags) | ~static_cast<uint32_t>(x86::flag::kIf))) != 0;
+  }
+  // This CPU has stored to [physical, physical + bytes): if the running block was decoded from there, it ends after
+  // this instruction.
+  void code_written(Gpa physical, unsigned bytes);
+  // The running block ends after this instruction, whatever its handlers intend.
+  void end_block();
+  // The memory map has changed (vCPU parked, or calling out through CpuIo on its own thread): no translation and no
+  // block is used again.
+  void map_changed();
 
  private:
   template <class T>
@@ -237,17 +303,19 @@ class Cpu {
   template <class T>
   using Unaligned = typename UnalignedType<T>::type;
 
-  bool read_slow(uint64_t address, unsigned bytes, uint64_t& out, x86::Seg segment);
-  bool write_slow(uint64_t address, unsigned bytes, uint64_t value, x86::Seg segment);
-  void* rmw_slow(uint64_t address, unsigned bytes, x86::Seg segment);
+  KITE_COLD_CALL bool read_slow(uint64_t address, unsigned bytes, uint64_t& out, x86::Seg segment);
+  KITE_COLD_CALL bool write_slow(uint64_t address, unsigned bytes, uint64_t value, x86::Seg segment);
+  KITE_COLD_CALL void* rmw_slow(uint64_t address, unsigned bytes, x86::Seg segment);
 
   friend class Mmu;
   friend class Events;
   friend class RunLoop;
+  friend class BlockCache;
 
   AddressSpace& memory_;
   TlbTable* tlb_ = nullptr;  // the table of the current rights
   std::unique_ptr<std::array<TlbTable, static_cast<size_t>(TlbKind::kCount)>> tlbs_;
+  std::array<PhysicalRange, 4> ranges_{};  // most recently used first; dropped by flush_tlb(false)
   std::unique_ptr<BlockCache> blocks_;
   std::unique_ptr<FpuThunks> fpu_;
   std::string internal_error_;

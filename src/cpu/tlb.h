@@ -11,31 +11,81 @@
 #include <cstdint>
 
 #include "memory/guest_types.h"
+#include "memory/ram_block.h"
 
 namespace kite::cpu {
 
-struct TlbEntry {
+struct alignas(64) TlbEntry {
   static constexpr uint64_t kNoTag = 1;  // never equals a page address
+  // Rights that the walk granted, whether or not a tag could be set for them.
+  static constexpr uint8_t kRead = 1, kWrite = 2, kExecute = 4;
+  enum class Target : uint8_t { kDevice, kMemory, kMixed /* part of the page only */, kApic };
+
   uint64_t read_tag = kNoTag;
   uint64_t write_tag = kNoTag;
   uint64_t exec_tag = kNoTag;
-  uintptr_t addend = 0;  // host address = linear + addend
+  uintptr_t addend = 0;                        // host address = linear + addend
   std::atomic<uint8_t>* page_state = nullptr;  // RamBlock's byte; a store that finds it non-zero calls store_noticed()
-  Gpa page = 0;          // guest-physical page address
+  Gpa page = 0;                                // guest-physical page address
+  uint64_t linear = kNoTag;                    // the page this entry translates; kNoTag: empty
+  uint8_t rights = 0;
+  Target target = Target::kDevice;
+  uint8_t shift = kPageShift;  // log2 of the size of the page in the guest's tables
   bool global = false;
+  bool watched = false;  // holds a data breakpoint: every access takes the slow path
+  bool in_local_list = false;
+  bool in_global_list = false;
+
+  void clear() {
+    read_tag = write_tag = exec_tag = linear = kNoTag;
+    rights = 0;
+  }
 };
+static_assert(sizeof(TlbEntry) == 64);
 
 inline constexpr unsigned kTlbBits = 10;
 inline constexpr size_t kTlbSize = size_t{1} << kTlbBits;
 
-// Which rights a table was filled for.
-enum class TlbKind : uint8_t { kUser, kSupervisor, kSupervisorUserOk /* SMAP off or RFLAGS.AC set */, kCount };
+// Which rights a table was filled for. kUserAligned serves CPL 3 with alignment checking on: its read and write tags
+// are never set, so that every access is looked at.
+enum class TlbKind : uint8_t {
+  kUser,
+  kSupervisor,
+  kSupervisorUserOk /* SMAP off or RFLAGS.AC set */,
+  kUserAligned,
+  kCount
+};
 
+// Entries are listed as they are filled, so that flushing costs what was used, not the size of the table. An entry may
+// be on both lists; a list holds each index once.
 struct TlbTable {
   std::array<TlbEntry, kTlbSize> entries;
+  std::array<uint16_t, kTlbSize> local_list{};
+  std::array<uint16_t, kTlbSize> global_list{};
+  uint16_t local_count = 0;
+  uint16_t global_count = 0;
+  // Bloom filters over the 2 MiB and 1 GiB areas that large pages were cut into 4 KiB entries from.
+  std::array<uint64_t, 16> large_2m{};
+  uint64_t large_1g = 0;
+
   [[nodiscard]] TlbEntry& at(uint64_t linear) { return entries[(linear >> kPageShift) & (kTlbSize - 1)]; }
+  // Puts the filled entry at `linear` on its lists and filters.
+  void note_filled(uint64_t linear);
+  void flush(bool keep_global);
+  // Drops the page that holds `linear`, all 4 KiB slices of it when it is a large one.
+  void flush_page(uint64_t linear);
 };
 
 inline constexpr uint64_t page_of(uint64_t linear) { return linear & ~(kPageSize - 1); }
+
+// A stretch of guest-physical memory with host memory behind it, remembered from the flat view.
+struct PhysicalRange {
+  Gpa start = 0;
+  Gpa end = 0;              // exclusive; equal to start: empty
+  uint8_t* host = nullptr;  // of `start`
+  RamBlock* block = nullptr;
+  uint64_t block_offset = 0;  // of `start`
+  bool writable = false;
+};
 
 }  // namespace kite::cpu

@@ -33,6 +33,7 @@ struct ArchState {
   DescriptorTable gdtr{};
   DescriptorTable idtr{};
   uint64_t cr0 = 0, cr2 = 0, cr3 = 0, cr4 = 0, cr8 = 0, xcr0 = 1;
+  std::array<uint64_t, 4> pdpte{};  // PAE paging: the entries loaded with CR3 (SDM 4.4.1)
   uint64_t efer = 0;
   std::array<uint64_t, 4> dr{};
   uint64_t dr6 = dr6::kReset;
