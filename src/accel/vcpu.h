@@ -27,7 +27,8 @@ enum class HaltReason : uint8_t {
 
 // What others can ask of a vCPU; an atomic OR, then a wake. No lock.
 namespace request {
-inline constexpr uint32_t kInterrupt = 1u << 0;  // the LocalApic has something; cleared by the CPU before it looks
+inline constexpr uint32_t kInterrupt = 1u << 9;  // the LocalApic has something; cleared by the CPU before it looks. At
+                                                 // the place of RFLAGS.IF, which masks it
 inline constexpr uint32_t kNmi = 1u << 1;
 inline constexpr uint32_t kInit = 1u << 2;
 inline constexpr uint32_t kSipi = 1u << 3;   // vector in sipi_vector
