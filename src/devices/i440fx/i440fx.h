@@ -1,0 +1,80 @@
+// 82441FX PMC: the host bridge of the i440FX PC, 00:00.0, 8086:1237. [440FX] Intel 290549-001.
+//
+//   0xcf8  configuration address (dword accesses only; narrower ones pass on to the PCI bus, where 0xcf9 is the PIIX3's
+//          reset control register)
+//   0xcfc  configuration data
+//   0xa0000-0xbffff  always shows PCI: this machine offers no system management mode, so the SMRAM register keeps its
+//          bits and its lock but opens nothing
+//   0xc0000-0xfffff  thirteen segments of shadow RAM, each RAM, ROM, PCI or "read PCI, write RAM" (PAM)
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include "bus/pci.h"
+#include "memory/address_space.h"
+
+namespace kite::devices {
+
+class I440fx final : public bus::PciDevice {
+ public:
+  struct Config {
+    uint32_t cpu_count = 1;  // more than one straps PMCCFG.WPE
+  };
+  struct Wiring {
+    Region& system_memory;        // where the windows at 0xa0000-0xfffff are placed, priority 1
+    std::shared_ptr<Region> ram;  // offset 0 is address 0; at least 1 MiB
+    std::shared_ptr<Region> pci;  // PCI memory; offset 0 is address 0
+    bus::PciBus& bus;             // what configuration accesses reach
+    IoHandler& reset_control;     // port 0xcf9 (Piix3::reset_control())
+  };
+  I440fx(std::string path, Config config, Wiring wiring);
+  ~I440fx() override;
+
+  void reset() override;
+  void save(StateWriter& writer) override;
+  void restore(StateReader& reader) override;
+
+  // For port 0xcf8, 8 bytes.
+  [[nodiscard]] const std::shared_ptr<Region>& config_ports() const { return config_ports_region_; }
+
+ protected:
+  void config_written(uint8_t offset, unsigned size, uint32_t value) override;
+
+ private:
+  class ConfigPorts;
+  class ShadowSegment;
+  static constexpr unsigned kSegments = 13;
+
+  void set_reset_values();
+  void apply_pam();
+  uint64_t read_config_port(uint64_t offset, unsigned size);
+  void write_config_port(uint64_t offset, unsigned size, uint64_t value);
+  uint64_t read_pci_memory(uint64_t address, unsigned size);
+
+  // Static configuration.
+  const Config static_config_;
+
+  // Wiring.
+  Wiring wiring_;
+  std::unique_ptr<ConfigPorts> config_ports_;
+  std::shared_ptr<Region> config_ports_region_;
+  std::shared_ptr<Region> vga_window_;
+  std::array<std::unique_ptr<ShadowSegment>, kSegments> segments_;
+  // PCI memory as a segment that reads PCI and writes RAM sees it; committed on demand.
+  std::mutex pci_view_lock_;
+  AddressSpace pci_view_;
+
+  // State; the rest is in the configuration space, under config_lock_.
+  struct State {
+    uint32_t confadd = 0;
+  };
+  std::mutex lock_;
+  State state_;
+  uint8_t smram_ = 0;  // copy of the SMRAM register: what the lock bit protects. Derived
+};
+
+}  // namespace kite::devices

@@ -1,0 +1,91 @@
+// 82371AB PIIX4 function 3: power management, 00:01.3, 8086:7113. [PIIX4] Intel 290562-001; [ACPI 6.4] 4.8.
+//
+// PM1 event and control registers, the 3.579545 MHz timer (24 bits), a general purpose event block and the APM ports.
+// Not offered: the SMBus host controller (configuration 0x90-0xd6 reads as absent), SMM, device monitors, throttling.
+// The only sleeping state is S5, soft off; a request for any other wakes up at once.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <mutex>
+
+#include "async/clock.h"
+#include "bus/irq_line.h"
+#include "bus/pci.h"
+
+namespace kite::devices {
+
+class Piix4Pm final : public bus::PciDevice {
+ public:
+  struct Wiring {
+    Clock& clock;                     // guest time; the timer counts from its 0
+    bus::IrqLine sci;                 // active while an enabled event is pending and SCI_EN is set
+    Region& ports;                    // where the I/O space appears at PMBA
+    std::function<void()> power_off;  // S5; called with no lock held, on the writing vCPU's thread
+  };
+  Piix4Pm(std::string path, Wiring wiring);
+  ~Piix4Pm() override;
+
+  void reset() override;
+  void save(StateWriter& writer) override;
+  void restore(StateReader& reader) override;
+
+  // For port 0xafe0, 4 bytes.
+  [[nodiscard]] const std::shared_ptr<Region>& gpe_region() const { return gpe_region_; }
+  // For port 0xb2, 2 bytes.
+  [[nodiscard]] const std::shared_ptr<Region>& apm_region() const { return apm_region_; }
+
+  // The host's side, any thread.
+  void press_power_button();
+  void raise_gpe(unsigned event);  // 0..15
+
+ protected:
+  void config_written(uint8_t offset, unsigned size, uint32_t value) override;
+
+ private:
+  class Block;  // an IoHandler of one of the three I/O blocks
+  struct State {
+    uint16_t pm1_status = 0;
+    uint16_t pm1_enable = 0;
+    uint16_t pm1_control = 0;
+    int64_t overflow_tick = 0;  // TMR_STS is due when the timer gets here
+    uint16_t gpe_status = 0;
+    uint16_t gpe_enable = 0;
+    uint8_t apm_command = 0;
+    uint8_t apm_status = 0;
+  };
+  struct SavedV1;
+
+  void set_reset_values();
+  void map_io_space();  // config_lock_ held
+  // The following hold lock_.
+  [[nodiscard]] int64_t ticks() const;
+  void catch_up();  // sets TMR_STS when it is due
+  void update();    // SCI level and the timer
+  [[nodiscard]] uint8_t read_pm_byte(uint64_t offset) const;
+  void write_pm_status(uint16_t clear);
+  [[nodiscard]] bool write_pm_control(uint16_t value);  // true: power off
+  // Taking lock_.
+  uint64_t read_pm(uint64_t offset, unsigned size);
+  void write_pm(uint64_t offset, unsigned size, uint64_t value);
+  uint64_t read_gpe(uint64_t offset, unsigned size);
+  void write_gpe(uint64_t offset, unsigned size, uint64_t value);
+  uint64_t read_apm(uint64_t offset, unsigned size);
+  void write_apm(uint64_t offset, unsigned size, uint64_t value);
+  void timer_fired();
+
+  // Wiring.
+  Wiring wiring_;
+  std::unique_ptr<Block> pm_block_, gpe_block_, apm_block_;
+  std::shared_ptr<Region> pm_region_, gpe_region_, apm_region_;
+  bool pm_mapped_ = false;  // pm_region_ is in ports. Derived from the configuration space
+
+  // State; the rest is in the configuration space, under config_lock_.
+  std::mutex lock_;  // taken after config_lock_
+  State state_;
+
+  Timer timer_;  // armed for overflow_tick while TMR_EN; derived. Last: its destructor waits for timer_fired()
+};
+
+}  // namespace kite::devices
