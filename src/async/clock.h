@@ -10,6 +10,7 @@
 #pragma once
 
 #include <atomic>
+#include <condition_variable>
 #include <cstdint>
 #include <functional>
 #include <limits>
@@ -17,14 +18,16 @@
 #include <mutex>
 #include <optional>
 #include <set>
+#include <thread>
 
 namespace kite {
 
 class Clock;
 
 // Armed for one instant at a time. A callback that was already on its way may still run after disarm() returns in
-// another thread: the owner's state, under the owner's lock, decides whether the deadline is still meant. The destructor
-// waits for a running callback, so the owner destroys its timers without holding its lock.
+// another thread: the owner's state, under the owner's lock, decides whether the deadline is still meant. The
+// destructor waits for a callback that runs in another thread, so the owner destroys its timers without holding its
+// lock; a callback may destroy its own timer. A callback never overlaps itself.
 class Timer {
  public:
   Timer(Clock& clock, std::function<void()> callback);
@@ -40,12 +43,19 @@ class Timer {
 
  private:
   friend class Clock;
+  // One running callback, on the stack of the thread that fires it.
+  struct Run {
+    std::thread::id thread;
+    Timer* timer;                                     // null once the callback destroyed its timer
+    std::unique_ptr<std::function<void()>> callback;  // kept for the rest of the call when that happens
+  };
+
   Clock& clock_;
-  std::function<void()> callback_;
+  std::unique_ptr<std::function<void()>> callback_;
   // Guarded by clock_.mutex_.
   std::optional<int64_t> deadline_;
   uint64_t sequence_ = 0;  // timers of one instant fire in the order they were armed
-  bool running_ = false;
+  Run* run_ = nullptr;
 };
 
 class Clock {
@@ -60,7 +70,8 @@ class Clock {
   // How long the host should sleep before run_due() has work, in ns: 0 when due, kNever when nothing will come due by
   // itself (no timer, or the clock is paused).
   [[nodiscard]] virtual int64_t host_ns_until_due() const;
-  // Fires every timer whose deadline is not after now(), in order.
+  // Fires every timer whose deadline is not after now(), in order. A timer that is armed while it runs waits for the
+  // next call, so one call ends even when a callback always arms for the past.
   void run_due();
   // Called (under no lock) whenever the earliest deadline moves nearer or the clock's rate changes; an executor uses it
   // to wake up and look again. One hook a clock.
@@ -70,13 +81,20 @@ class Clock {
   void wake();
   // Fires the timers due at `now`; a manual clock calls it while it walks.
   void run_due_at(int64_t now);
+  // The earliest deadline among the timers whose callback is not running, or kNever.
+  [[nodiscard]] int64_t next_idle_deadline() const;
 
  private:
   friend class Timer;
   struct Order {
     bool operator()(const Timer* a, const Timer* b) const;
   };
+  // The first timer that run_due_at() may fire; null when there is none. Under mutex_.
+  [[nodiscard]] Timer* take_due(int64_t now, uint64_t before_sequence);
+  void fire(std::unique_lock<std::mutex>& lock, Timer& timer);
+
   mutable std::mutex mutex_;
+  std::condition_variable finished_;  // a callback ended
   std::set<Timer*, Order> timers_;
   uint64_t next_sequence_ = 0;
   std::shared_ptr<std::function<void()>> wake_;
@@ -87,12 +105,14 @@ class HostClock final : public Clock {
   enum class Kind : uint8_t { kMonotonic, kRealtime };
   explicit HostClock(Kind kind) : kind_(kind) {}
   [[nodiscard]] int64_t now() const override;
+  // The realtime clock can be set, so it is looked at once a second while a timer is armed.
+  [[nodiscard]] int64_t host_ns_until_due() const override;
 
  private:
   Kind kind_;
 };
 
-// Guest time. Thread-safe; now() takes no lock while running.
+// Guest time; starts paused at 0. Thread-safe; now() takes no lock.
 class VirtualClock final : public Clock {
  public:
   [[nodiscard]] int64_t now() const override;
@@ -103,11 +123,13 @@ class VirtualClock final : public Clock {
   void set_now(int64_t now_ns);  // a restored machine goes on where the saved one stopped
 
  private:
-  mutable std::atomic<uint64_t> sequence_{0};  // seqlock over the three below
+  void rebase(int64_t guest_now, bool running);  // under change_
+
+  std::atomic<uint64_t> sequence_{0};  // seqlock over the three below
   std::atomic<int64_t> host_base_{0};
   std::atomic<int64_t> guest_base_{0};
   std::atomic<bool> running_{false};
-  std::mutex change_;
+  std::mutex change_;  // one writer at a time
 };
 
 class ManualClock final : public Clock {
@@ -115,12 +137,15 @@ class ManualClock final : public Clock {
   [[nodiscard]] int64_t now() const override { return now_.load(std::memory_order_acquire); }
   [[nodiscard]] int64_t host_ns_until_due() const override { return kNever; }
   // Moves to `target_ns` (never back), stopping at every deadline in order and firing it with now() at that deadline.
+  // A callback that arms its timer for now() again and again keeps time from passing.
   void advance_to(int64_t target_ns);
-  void advance(int64_t delta_ns) { advance_to(now() + delta_ns); }
+  void advance(int64_t delta_ns);  // a negative delta counts as 0; the sum saturates
   // To the next deadline; false when no timer is armed.
   bool step();
 
  private:
+  void raise_now(int64_t now_ns);
+
   std::atomic<int64_t> now_{0};
 };
 

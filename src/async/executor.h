@@ -9,6 +9,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <string>
 #include <thread>
 #include <unordered_map>
 #include <vector>
@@ -27,7 +28,8 @@ class Executor {
   Executor(const Executor&) = delete;
   Executor& operator=(const Executor&) = delete;
 
-  // Runs until stop(). Names the calling thread.
+  // Runs until stop(), and what was posted before stop() still runs. Names the calling thread. A stop() that comes
+  // before run() makes it return at once; it can run again afterwards.
   void run();
   // One pass: fires what is ready, waits at most `timeout_ns` for something (0: do not wait). Tests drive it by hand.
   void run_once(int64_t timeout_ns);
@@ -39,9 +41,10 @@ class Executor {
   void attach(Clock& clock);
   void detach(Clock& clock);
 
-  // Readiness of a descriptor. The callback gets the EPOLL* bits. One watch a descriptor; the caller keeps the
-  // descriptor open until unwatch(). Callable from any thread; after unwatch() returns on the loop's thread the callback
-  // does not run again.
+  // Readiness of a descriptor, level-triggered. The callback gets the EPOLL* bits. One watch a descriptor; the caller
+  // keeps the descriptor open until unwatch(). With no events asked for, nothing is reported, not even EPOLLHUP.
+  // Descriptors that cannot be polled (regular files, /dev/null) count as always ready. Callable from any thread; after
+  // unwatch() returns on the loop's thread the callback does not run again.
   void watch(int fd, uint32_t epoll_events, std::function<void(uint32_t)> ready);
   void modify(int fd, uint32_t epoll_events);
   void unwatch(int fd);
@@ -50,27 +53,43 @@ class Executor {
   struct ScheduleAwaiter {
     Executor& executor;
     [[nodiscard]] bool await_ready() const noexcept { return false; }
-    void await_suspend(std::coroutine_handle<> handle) { executor.post([handle] { handle.resume(); }); }
+    void await_suspend(std::coroutine_handle<> handle) {
+      executor.post([handle] { handle.resume(); });
+    }
     void await_resume() const noexcept {}
   };
   [[nodiscard]] ScheduleAwaiter schedule() { return ScheduleAwaiter{*this}; }
 
  private:
   struct Watch;
-  explicit Executor(std::string name, Fd epoll, Fd event);
-  void wake();
+  // What other threads touch to wake the loop; a clock's hook may still hold it when the executor is gone.
+  struct Wakeup {
+    Fd event;
+    std::atomic<bool> pending{false};
+    std::atomic<std::thread::id> thread{};
+    void wake();
+  };
+  class ThreadMark;
+
+  Executor(std::string name, Fd epoll, std::shared_ptr<Wakeup> wakeup);
   void drain_posted();
-  int64_t fire_clocks();
+  void fire_clocks();
+  int64_t host_ns_until_work(int64_t timeout_ns);
+  void wait_for_events(int64_t timeout_ns);
+  void dispatch(uint64_t key, uint32_t events);
+  void dispatch_always_ready();
+  void set_interest(Watch& watch, uint32_t epoll_events);  // under mutex_
 
   std::string name_;
   Fd epoll_;
-  Fd event_;
+  std::shared_ptr<Wakeup> wakeup_;
   std::atomic<bool> stop_{false};
-  std::atomic<std::thread::id> thread_{};
-  std::mutex mutex_;
+  std::mutex mutex_;  // guards the four below
   std::vector<std::function<void()>> posted_;
   std::unordered_map<int, std::shared_ptr<Watch>> watches_;
-  std::vector<Clock*> clocks_;
+  size_t always_ready_ = 0;  // watches that epoll refuses
+  uint32_t next_generation_ = 0;
+  std::vector<Clock*> clocks_;  // the loop's thread only
 };
 
 }  // namespace kite

@@ -5,9 +5,10 @@
 #pragma once
 
 #include <atomic>
+#include <condition_variable>
 #include <coroutine>
+#include <cstddef>
 #include <exception>
-#include <functional>
 #include <mutex>
 #include <optional>
 #include <utility>
@@ -89,8 +90,9 @@ inline Task<void> detail::TaskPromise<void>::get_return_object() {
   return Task<void>(std::coroutine_handle<TaskPromise>::from_promise(*this));
 }
 
-// Holds detached tasks. spawn() starts the task on the calling thread, up to its first suspension. The scope must be
-// empty when it is destroyed: the owner awaits join() (or checks idle()) first. Thread-safe.
+// Holds detached tasks. spawn() starts the task on the calling thread, up to its first suspension. A task's frame and
+// all it owns are gone before the scope counts it as ended. The scope must be empty when it is destroyed: the owner
+// awaits join() (or checks idle()) first. Thread-safe.
 class TaskScope {
  public:
   TaskScope() = default;
@@ -119,6 +121,7 @@ class TaskScope {
 
   std::atomic<size_t> live_{0};
   std::mutex mutex_;
+  std::condition_variable idle_;
   std::vector<std::coroutine_handle<>> waiters_;
 };
 

@@ -2,14 +2,21 @@
 // versioned wire struct and streams the fields through one `visit`, so that writing and reading cannot drift apart:
 //
 //   struct PitStateV1 { std::array<uint16_t, 3> count; ... };
-//   template <class Codec> void visit(Codec& codec, PitStateV1& s) { codec.field(1, s.count); codec.field(2, s.latch); }
+//   template <class Codec> void visit(Codec& codec, PitStateV1& s) { codec.field(1, s.count); codec.field(2, s.latch);
+//   }
 //
-// Every field carries its number and length. A reader refuses an unknown, missing or wrong-sized field by number, so old
-// and damaged states are errors with a name, never garbage.
+// Every field carries its number and length. A reader refuses an unknown, missing or wrong-sized field by number, so
+// old and damaged states are errors with a name, never garbage. A field that is not a bool arrives with any value that
+// fits its size: what the numbers mean is for the device to check.
+//
+//   section: u16 length and bytes of the name, u32 version, u32 length of the fields
+//   field:   u16 number, u32 length, bytes
 #pragma once
 
 #include <array>
+#include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -27,6 +34,15 @@ struct IsStateScalar : std::bool_constant<std::is_integral_v<T> || std::is_enum_
 template <class T, size_t N>
 struct IsStateScalar<std::array<T, N>> : IsStateScalar<T> {};
 
+// Bools, and arrays of them: on the way in, any byte but 0 and 1 is refused.
+template <class T>
+struct IsStateBool : std::is_same<T, bool> {};
+template <class T, size_t N>
+struct IsStateBool<std::array<T, N>> : IsStateBool<T> {};
+
+inline constexpr size_t kMaxStateBytes = size_t{64} << 20;  // the longest byte field
+
+// begin(), fields, end(), and again; fields have their place only inside a section.
 class StateWriter {
  public:
   void begin(std::string_view section, uint32_t version);  // one section a device, named by its path
@@ -43,32 +59,39 @@ class StateWriter {
  private:
   void raw(uint16_t number, std::span<const std::byte> data);
   std::vector<uint8_t> bytes_;
-  size_t section_start_ = 0;
+  size_t section_start_ = 0;  // of the open section's fields; 0 when none is open
 };
 
 // Reads what StateWriter wrote. The first error sticks and makes every later call do nothing; finish() reports it.
 class StateReader {
  public:
   explicit StateReader(std::span<const uint8_t> bytes) : bytes_(bytes) {}
-  // Enters the next section, which must have this name; answers its version (0 after an error).
+  // Enters the next section, which must have this name; answers its version (0 after an error, and never a valid one).
   uint32_t begin(std::string_view section);
   void end();  // every field of the section must have been read
   template <class T>
     requires IsStateScalar<T>::value
   void field(uint16_t number, T& value) {
-    raw(number, std::as_writable_bytes(std::span(&value, 1)));
+    raw(number, std::as_writable_bytes(std::span(&value, 1)), IsStateBool<T>::value ? 1 : 0xff);
   }
   void field(uint16_t number, std::vector<uint8_t>& bytes);  // any length up to 64 MiB
-  // A device's own complaint ("count 70000 is above 65535").
+  // A device's own complaint ("count 70000 is above 65535"); the section's name is put before it.
   void reject(std::string message);
   [[nodiscard]] bool ok() const { return error_.empty(); }
+  // The first error, if any; also one when something is left over.
   [[nodiscard]] Result<> finish() const;
 
  private:
-  void raw(uint16_t number, std::span<std::byte> data);
+  void raw(uint16_t number, std::span<std::byte> data, uint8_t largest_byte);
+  // The next `size` bytes before `end`; an empty optional (and an error) when there are fewer.
+  std::optional<std::span<const uint8_t>> take(size_t size, size_t end, std::string_view what);
+  // Enters field `number` and answers its bytes.
+  std::optional<std::span<const uint8_t>> enter_field(uint16_t number);
+
   std::span<const uint8_t> bytes_;
   size_t at_ = 0;
   size_t section_end_ = 0;
+  bool in_section_ = false;
   std::string section_;
   std::string error_;
 };
