@@ -80,7 +80,7 @@ class Cpu {
   Cpu(const Cpu&) = delete;
   Cpu& operator=(const Cpu&) = delete;
 
-  // --- running -----------------------------------------------------------------------------------------------------
+  // --- running ---
   // Until halted, shut down, kicked; `requests` is the vCPU's request word.
   Exit run(CpuIo& machine, std::atomic<uint32_t>& requests, const std::atomic<uint8_t>& sipi_vector);
   // Exactly one instruction (or one event delivery); for the KVM fall-back, single-stepping and tests.
@@ -92,8 +92,7 @@ class Cpu {
   [[nodiscard]] std::string internal_error() const { return internal_error_; }
   [[nodiscard]] std::string dump() const;  // registers, for logs
 
-  // --- state: handlers work on it directly
-  // -------------------------------------------------------------------------------
+  // --- state: handlers work on it directly ---
   CpuState state;
   x86::ArchState arch;  // everything not in `state`
   CpuIo* io = nullptr;  // valid inside run() and step()
@@ -115,7 +114,7 @@ class Cpu {
   // segment, CPL or RFLAGS.AC/TF/VM changes.
   void update_mode();
 
-  // --- registers ----------------------------------------------------------------------------------------------------
+  // --- registers ---
   template <class T>
   [[nodiscard]] T& reg(uint8_t byte_offset) {
     return *reinterpret_cast<T*>(reinterpret_cast<uint8_t*>(state.gpr) + byte_offset);
@@ -129,10 +128,9 @@ class Cpu {
       reg<T>(byte_offset) = value;
   }
 
-  // --- exceptions
-  // ----------------------------------------------------------------------------------------------------- Records the
-  // exception; the run loop delivers it with rip at the faulting instruction. Always answers false, so that `return
-  // cpu.raise(...)` reads well in functions that answer success.
+  // --- exceptions ---
+  // Records the exception; the run loop delivers it with rip at the faulting instruction. Always answers false, so that
+  // `return cpu.raise(...)` reads well in functions that answer success.
   KITE_COLD_CALL bool raise(x86::Vector vector);                       // no error code
   KITE_COLD_CALL bool raise(x86::Vector vector, uint32_t error_code);  // with one
   std::optional<Exception> exception;
@@ -140,8 +138,7 @@ class Cpu {
   // delivers #DB after the instruction.
   uint32_t debug_hits = 0;
 
-  // --- addresses
-  // --------------------------------------------------------------------------------------------------------
+  // --- addresses ---
   [[nodiscard]] uint64_t effective_address(const Op* op) const {
     uint64_t ea = state.gpr[op->base] + (state.gpr[op->index] << op->scale) + static_cast<uint64_t>(op->disp);
     if (op->address_size == 8) [[likely]]
@@ -198,6 +195,20 @@ class Cpu {
     if (tlb_->at(address).page_state->load(std::memory_order_relaxed) != 0) [[unlikely]]
       store_noticed(address, bytes);
   }
+  // Host pointers for operands of any size, when the TLB has their page; null: use read_bytes() and write_bytes(). After
+  // a store through write_hit() call rmw_done().
+  [[nodiscard]] const uint8_t* read_hit(uint64_t address, unsigned bytes) const {
+    const TlbEntry& entry = tlb_->at(address);
+    if (entry.read_tag != page_of(address + bytes - 1)) [[unlikely]]
+      return nullptr;
+    return reinterpret_cast<const uint8_t*>(address + entry.addend);
+  }
+  [[nodiscard]] uint8_t* write_hit(uint64_t address, unsigned bytes) const {
+    const TlbEntry& entry = tlb_->at(address);
+    if (entry.write_tag != page_of(address + bytes - 1)) [[unlikely]]
+      return nullptr;
+    return reinterpret_cast<uint8_t*>(address + entry.addend);
+  }
   // Reads what will be written back: faults as a write does, before anything is read.
   bool read_for_write(uint64_t address, unsigned bytes, uint64_t& out, x86::Seg segment = x86::Seg::kDs);
   // Any length up to 4096, byte order kept; all or nothing as far as faults go. For FXSAVE, descriptors, vector
@@ -214,14 +225,12 @@ class Cpu {
   uint8_t* direct(uint64_t address, Access access, unsigned& bytes_left, bool fault);
   void direct_written(uint64_t address, unsigned bytes);  // after writing through direct()
 
-  // --- stack
-  // ------------------------------------------------------------------------------------------------------------ Push
-  // and pop of 2, 4 or 8 bytes by stack_width, with SS checks. rsp moves only on success.
+  // --- stack ---
+  // Push and pop of 2, 4 or 8 bytes by stack_width, with SS checks. rsp moves only on success.
   bool push(unsigned bytes, uint64_t value);
   bool pop(unsigned bytes, uint64_t& value);
 
-  // --- segments, control transfer (segments.cc, events.cc, transfer.cc)
-  // ---------------------------------------------------
+  // --- segments, control transfer (segments.cc, events.cc, transfer.cc) ---
   bool load_segment(x86::Seg segment, uint16_t selector);  // MOV/POP/LxS semantics; not CS
   void set_segment_real(x86::Seg segment, uint16_t selector);
   bool far_jump(uint16_t selector, uint64_t offset, unsigned operand_size, uint64_t next_rip);
@@ -238,8 +247,7 @@ class Cpu {
   // Near branch target: truncated to the operand size, canonical / CS limit check (#GP).
   bool branch_to(uint64_t target, unsigned operand_size);
 
-  // --- control (control.cc)
-  // -----------------------------------------------------------------------------------------------
+  // --- control (control.cc) ---
   bool read_control(unsigned number, uint64_t& value);
   bool write_control(unsigned number, uint64_t value);
   bool read_debug(unsigned number, uint64_t& value);
@@ -251,8 +259,8 @@ class Cpu {
   [[nodiscard]] bool has_feature(x86::FeatureWord word, unsigned bit) const { return config.cpu->has(word, bit); }
   // Data breakpoints and single step: exec handlers need not care, memory slow paths and the run loop do.
 
-  // --- translation (mmu.cc)
-  // -------------------------------------------------------------------------------------------------
+  // --- translation (mmu.cc) ---
+  [[nodiscard]] TlbTable& tlb() { return *tlb_; }  // of the current rights
   void flush_tlb(bool keep_global);
   void flush_page(uint64_t linear);
   // Code fetch: host pointer to the byte at `linear` and its physical page; null after raising #PF/#GP.
@@ -266,19 +274,19 @@ class Cpu {
   // the running block was decoded from.
   KITE_COLD_CALL void store_noticed(uint64_t address, unsigned bytes);
   AddressSpace& memory() { return memory_; }
+  FpuThunks& fpu() { return *fpu_; }
 
-  // --- between blocks (block.h, cpu.cc)
-  // ------------------------------------------------------------------------------------ Handlers that return without
-  // KITE_NEXT end the block; the run loop then looks at these.
+  // --- between blocks (block.h, cpu.cc) ---
+  // Handlers that return without KITE_NEXT end the block; the run loop then looks at these.
   DebugUnit debug;
   void update_debug();  // after changes of DR7, DR0-DR3 or CR4.DE; flushes the TLB when data breakpoints changed
-  bool interrupt_shadow =
-      false;                    // set by STI, MOV SS, POP SS, which end the block: holds interrupts for one instruction
+  // Set by STI, MOV SS and POP SS, which then end the block: holds interrupts back for one instruction.
+  bool interrupt_shadow = false;
   bool halt_requested = false;  // HLT executed
   // Incremented by everything that invalidates "this linear address still is this code": TLB flushes, map changes.
   uint64_t translation_epoch = 1;
-  uint32_t mode_key = 0;                  // what code is decoded under; made by update_mode()
-  Block* block = nullptr;                 // the running block, or the last one
+  uint32_t mode_key = 0;                  // what code is decoded under (block.h); made by update_mode()
+  Block* block;                           // the running block, or the last one; never null
   const std::atomic<uint32_t>* requests;  // the vCPU's request word; never null
   // Whether the run loop must look at something before the next instruction; IF masks external interrupts. One relaxed
   // load: every block head asks, and so does everything that sets IF or iterates.
@@ -295,16 +303,13 @@ class Cpu {
   // block is used again.
   void map_changed();
 
+  [[nodiscard]] BlockCache& blocks() { return *blocks_; }
+
  private:
-  template <class T>
-  struct UnalignedType {
-    typedef T type __attribute__((aligned(1), may_alias));
-  };
-  template <class T>
-  using Unaligned = typename UnalignedType<T>::type;
 
   KITE_COLD_CALL bool read_slow(uint64_t address, unsigned bytes, uint64_t& out, x86::Seg segment);
   KITE_COLD_CALL bool write_slow(uint64_t address, unsigned bytes, uint64_t value, x86::Seg segment);
+  bool check_alignment(uint64_t address, unsigned bytes);  // #AC
   KITE_COLD_CALL void* rmw_slow(uint64_t address, unsigned bytes, x86::Seg segment);
 
   friend class Mmu;
@@ -316,7 +321,7 @@ class Cpu {
   TlbTable* tlb_ = nullptr;  // the table of the current rights
   std::unique_ptr<std::array<TlbTable, static_cast<size_t>(TlbKind::kCount)>> tlbs_;
   std::array<PhysicalRange, 4> ranges_{};  // most recently used first; dropped by flush_tlb(false)
-  std::unique_ptr<BlockCache> blocks_;
+  std::unique_ptr<BlockCache> blocks_;  // block.h
   std::unique_ptr<FpuThunks> fpu_;
   std::string internal_error_;
 };

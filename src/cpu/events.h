@@ -1,8 +1,8 @@
 // Delivery of exceptions and interrupts, and what the run loop does around single-stepped instructions.
 //
 // Everything is delivered between instructions, with cpu.state.rip as the return address: the faulting instruction for
-// faults (KITE_FAULT put it there), the next instruction for traps and interrupts. Delivery changes nothing until all of
-// its checks and stack writes have passed.
+// faults (KITE_FAULT put it there), the next instruction for traps and interrupts. Delivery changes nothing until all
+// of its checks and stack writes have passed.
 //
 // The run loop:
 //   if (cpu.exception && !deliver_exception(cpu)) return Exit::kShutdown;
@@ -27,8 +27,8 @@ bool deliver_interrupt(Cpu& cpu, uint8_t vector);
 // Takes an NMI and blocks further ones until IRET. The caller has looked at nmi_blocked. False: shutdown.
 bool deliver_nmi(Cpu& cpu);
 
-// Whether instructions must be run one at a time, between begin_step() and end_step(): single step, an armed breakpoint,
-// RF to be cleared, or a debug trap that MOV SS holds back.
+// Whether instructions must be run one at a time, between begin_step() and end_step(): single step, an armed
+// breakpoint, RF to be cleared, or a debug trap that MOV SS holds back.
 [[nodiscard]] inline bool must_step(const Cpu& cpu) {
   return (cpu.state.rflags & (x86::flag::kTf | x86::flag::kRf)) != 0 || cpu.debug_hits != 0 ||
          (cpu.debug.code_armed | cpu.debug.data_armed | cpu.debug.io_armed) != 0;

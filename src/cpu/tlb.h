@@ -19,7 +19,7 @@ struct alignas(64) TlbEntry {
   static constexpr uint64_t kNoTag = 1;  // never equals a page address
   // Rights that the walk granted, whether or not a tag could be set for them.
   static constexpr uint8_t kRead = 1, kWrite = 2, kExecute = 4;
-  enum class Target : uint8_t { kDevice, kMemory, kMixed /* part of the page only */, kApic };
+  enum class Target : uint8_t { kDevice, kMemory, kRom, kMixed /* memory in part of the page */, kApic };
 
   uint64_t read_tag = kNoTag;
   uint64_t write_tag = kNoTag;
@@ -32,7 +32,6 @@ struct alignas(64) TlbEntry {
   Target target = Target::kDevice;
   uint8_t shift = kPageShift;  // log2 of the size of the page in the guest's tables
   bool global = false;
-  bool watched = false;  // holds a data breakpoint: every access takes the slow path
   bool in_local_list = false;
   bool in_global_list = false;
 

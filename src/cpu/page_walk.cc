@@ -1,0 +1,212 @@
+// Page walks: 32-bit, PAE, 4-level and 5-level paging (SDM 3A chapter 4).
+#include "cpu/mmu.h"
+#include "support/bits.h"
+
+namespace kite::cpu {
+
+namespace {
+
+namespace cr0 = x86::cr0;
+namespace cr4 = x86::cr4;
+namespace pf = x86::pf;
+
+// Bits of paging-structure entries.
+constexpr uint64_t kPresent = 1u << 0, kWritable = 1u << 1, kUserPage = 1u << 2, kAccessed = 1u << 5, kDirty = 1u << 6,
+                   kLarge = 1u << 7, kGlobal = 1u << 8, kNoExecute = 1ull << 63;
+constexpr uint64_t kAddressMask = low_mask(kPhysicalBits) & ~(kPageSize - 1);
+constexpr unsigned kMaxLevels = 5;
+
+}  // namespace
+
+struct Mmu::Walk {
+  std::array<Step, kMaxLevels> steps{};
+  unsigned count = 0;
+  unsigned shift = 0;  // of the level that is read next; at the end, of the page
+  unsigned index_bits = 9;
+  unsigned entry_bytes = 8;
+  Gpa table = 0;
+  bool user = true, writable = true, no_execute = false;
+
+  [[nodiscard]] const Step& leaf() const { return steps[count - 1]; }
+};
+
+bool Mmu::no_execute() const { return (cpu_.arch.efer & x86::efer::kNxe) != 0; }
+
+bool Mmu::canonical(uint64_t linear) const {
+  const unsigned bits = (cpu_.arch.cr4 & cr4::kLa57) != 0 ? 57 : 48;
+  return static_cast<uint64_t>(sign_extend(linear, bits)) == linear;
+}
+
+// Whether the entry that was read at `shift` maps a page.
+bool Mmu::is_leaf(uint64_t entry, unsigned shift) const {
+  if (shift == kPageShift) return true;
+  if ((entry & kLarge) == 0) return false;
+  if (shift == 22) return (cpu_.arch.cr4 & cr4::kPse) != 0;
+  if (shift == 30) return cpu_.has_feature(x86::FeatureWord::k80000001Edx, 26);  // 1 GiB pages
+  return shift == 21;
+}
+
+// SDM 4.3 (table 4-4 ff.), 4.4.2, 4.5.4: bits that fault when they are set in a present entry.
+uint64_t Mmu::reserved_bits(unsigned shift, bool leaf) const {
+  if ((cpu_.arch.cr4 & cr4::kPae) == 0) {
+    if (!leaf || shift == kPageShift) return 0;
+    // With PSE-36, bits 20:13 are address bits 39:32; what they could hold above MAXPHYADDR is reserved.
+    static_assert(kPhysicalBits == 40);
+    return cpu_.has_feature(x86::FeatureWord::k1Edx, 17) ? bit(21) : low_mask(22) & ~low_mask(13);
+  }
+  uint64_t reserved = low_mask(52) & ~low_mask(kPhysicalBits);
+  if (!cpu_.long_mode()) reserved |= low_mask(63) & ~low_mask(52);
+  if (!no_execute()) reserved |= kNoExecute;
+  if (leaf && shift > kPageShift) reserved |= low_mask(shift) & ~low_mask(13);
+  if (!leaf && shift != 21) reserved |= kLarge;
+  return reserved;
+}
+
+// The paging-structure entry at `address`. Without memory there it reads as an unassigned bus does.
+uint64_t Mmu::read_entry(Gpa address, unsigned bytes, Step& step) {
+  step = {.address = address, .value = low_mask(bytes * 8)};
+  const PhysicalRange* range = range_at(address, bytes);
+  if (range == nullptr) return step.value;
+  uint8_t* host = range->host + (address - range->start);
+  step.value = bytes == 8 ? __atomic_load_n(reinterpret_cast<uint64_t*>(host), __ATOMIC_ACQUIRE)
+                          : __atomic_load_n(reinterpret_cast<uint32_t*>(host), __ATOMIC_ACQUIRE);
+  if (range->writable) step.host = host;
+  return step.value;
+}
+
+// Follows the tables to the entry that maps the page. False: `error` has the P and RSVD bits of a page fault.
+bool Mmu::descend(Walk& walk, uint64_t linear, uint32_t& error) {
+  for (;;) {
+    const uint64_t index = (linear >> walk.shift) & low_mask(walk.index_bits);
+    const uint64_t entry =
+        read_entry(walk.table + index * walk.entry_bytes, walk.entry_bytes, walk.steps[walk.count++]);
+    if ((entry & kPresent) == 0) {
+      error = 0;
+      return false;
+    }
+    const bool leaf = is_leaf(entry, walk.shift);
+    if ((entry & reserved_bits(walk.shift, leaf)) != 0) {
+      error = pf::kPresent | pf::kReserved;  // [SDM 4.7]: a reserved bit is only met in a present entry
+      return false;
+    }
+    walk.user &= (entry & kUserPage) != 0;
+    walk.writable &= (entry & kWritable) != 0;
+    walk.no_execute |= walk.entry_bytes == 8 && (entry & kNoExecute) != 0;
+    if (leaf) return true;
+    walk.table = entry & kAddressMask;
+    walk.shift -= walk.index_bits;
+  }
+}
+
+// What a table of `kind` may do with the page (SDM 4.6.1).
+uint8_t Mmu::rights_of(const Walk& walk, TlbKind kind) const {
+  const bool executable = !walk.no_execute;
+  if (kind == TlbKind::kUser || kind == TlbKind::kUserAligned) {
+    if (!walk.user) return 0;
+    return static_cast<uint8_t>(TlbEntry::kRead | (walk.writable ? TlbEntry::kWrite : 0) |
+                                (executable ? TlbEntry::kExecute : 0));
+  }
+  uint8_t rights = 0;
+  const bool data = !walk.user || kind == TlbKind::kSupervisorUserOk;
+  if (data) rights |= TlbEntry::kRead;
+  if (data && (walk.writable || (cpu_.arch.cr0 & cr0::kWp) == 0)) rights |= TlbEntry::kWrite;
+  if (executable && !(walk.user && (cpu_.arch.cr4 & cr4::kSmep) != 0)) rights |= TlbEntry::kExecute;
+  return rights;
+}
+
+// Sets the accessed bits of the way, and the dirty bit for writes. An entry that changed since it was read is walked
+// again: its new contents may mean something else (SDM 4.8).
+Mmu::Outcome Mmu::mark_used(Walk& walk, Access access) {
+  const bool write = access == Access::kWrite || access == Access::kReadWrite;
+  for (unsigned i = 0; i < walk.count; ++i) {
+    Step& step = walk.steps[i];
+    const uint64_t wanted = step.value | kAccessed | (write && i + 1 == walk.count ? kDirty : 0);
+    if (wanted == step.value || step.host == nullptr) continue;
+    uint64_t expected = step.value;
+    uint32_t expected32 = static_cast<uint32_t>(expected);
+    const bool swapped =
+        walk.entry_bytes == 8
+            ? __atomic_compare_exchange_n(reinterpret_cast<uint64_t*>(step.host), &expected, wanted, false,
+                                          __ATOMIC_ACQ_REL, __ATOMIC_RELAXED)
+            : __atomic_compare_exchange_n(reinterpret_cast<uint32_t*>(step.host), &expected32,
+                                          static_cast<uint32_t>(wanted), false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
+    if (!swapped) return Outcome::kRetry;
+    step.value = wanted;
+    const PhysicalRange* range = range_at(step.address, walk.entry_bytes);
+    range->block->note_write(range->block_offset + (step.address - range->start), walk.entry_bytes);
+  }
+  return Outcome::kDone;
+}
+
+Mmu::Outcome Mmu::walk(uint64_t linear, TlbKind kind, Access access, Translation& out, uint32_t& error) {
+  Walk walk;
+  if ((cpu_.arch.cr4 & cr4::kPae) == 0) {
+    walk.shift = 22;
+    walk.index_bits = 10;
+    walk.entry_bytes = 4;
+    walk.table = cpu_.arch.cr3 & 0xfffff000;
+  } else if (!cpu_.long_mode()) {
+    const uint64_t pdpte = cpu_.arch.pdpte[(linear >> 30) & 3];
+    error = 0;
+    if ((pdpte & kPresent) == 0) return Outcome::kFault;
+    walk.shift = 21;
+    walk.table = pdpte & kAddressMask;
+  } else {
+    walk.shift = (cpu_.arch.cr4 & cr4::kLa57) != 0 ? 48 : 39;
+    walk.table = cpu_.arch.cr3 & kAddressMask;
+  }
+  if (!descend(walk, linear, error)) return Outcome::kFault;
+
+  uint8_t rights = rights_of(walk, kind);
+  const uint8_t needed = access == Access::kFetch  ? TlbEntry::kExecute
+                         : access == Access::kRead ? TlbEntry::kRead
+                                                   : TlbEntry::kWrite;
+  if ((rights & needed) == 0) {
+    error = pf::kPresent;
+    return Outcome::kFault;
+  }
+  if (mark_used(walk, access) == Outcome::kRetry) return Outcome::kRetry;
+
+  const uint64_t leaf = walk.leaf().value;
+  // The first write through a clean page walks again, to set the dirty bit.
+  if ((leaf & kDirty) == 0 && needed != TlbEntry::kWrite) rights &= static_cast<uint8_t>(~TlbEntry::kWrite);
+  uint64_t base = leaf & kAddressMask & ~low_mask(walk.shift);
+  if (walk.shift == 22) base = (leaf & 0xffc00000) | field(leaf, 20, 13) << 32;  // PSE-36
+  out = {.page = base | (linear & low_mask(walk.shift) & ~(kPageSize - 1)),
+         .rights = rights,
+         .shift = static_cast<uint8_t>(walk.shift),
+         .global = (leaf & kGlobal) != 0 && (cpu_.arch.cr4 & cr4::kPge) != 0};
+  return Outcome::kDone;
+}
+
+// `linear` to its 4 KiB page. False: `error` is the error code of the #PF.
+bool Mmu::translate(uint64_t linear, TlbKind kind, Access access, Translation& out, uint32_t& error) {
+  if ((cpu_.arch.cr0 & cr0::kPg) == 0) {
+    out = {.page = page_of(linear) & 0xffffffff, .rights = TlbEntry::kRead | TlbEntry::kWrite | TlbEntry::kExecute};
+    return true;
+  }
+  Outcome outcome = Outcome::kRetry;
+  while (outcome == Outcome::kRetry) outcome = walk(linear, kind, access, out, error);
+  if (outcome == Outcome::kDone) return true;
+  if (access == Access::kWrite || access == Access::kReadWrite) error |= pf::kWrite;
+  if (kind == TlbKind::kUser || kind == TlbKind::kUserAligned) error |= pf::kUser;
+  // [SDM 4.7] I/D is reported only where execution can be forbidden.
+  const bool fetch_reported = (cpu_.arch.cr4 & cr4::kSmep) != 0 || ((cpu_.arch.cr4 & cr4::kPae) != 0 && no_execute());
+  if (access == Access::kFetch && fetch_reported) error |= pf::kFetch;
+  return false;
+}
+
+// [SDM 4.4.1] In each present PDPTE, bits 2:1, 8:5 and those above MAXPHYADDR are reserved.
+bool Mmu::load_pdptes(uint64_t cr3) {
+  constexpr uint64_t kReserved = 0x1e6 | ~low_mask(kPhysicalBits);
+  std::array<uint64_t, 4> entries{};
+  for (unsigned i = 0; i < 4; ++i) {
+    Step step;
+    entries[i] = read_entry((cr3 & 0xffffffe0) + i * 8, 8, step);
+    if ((entries[i] & kPresent) != 0 && (entries[i] & kReserved) != 0) return false;
+  }
+  cpu_.arch.pdpte = entries;
+  return true;
+}
+
+}  // namespace kite::cpu
