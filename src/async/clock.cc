@@ -171,36 +171,42 @@ int64_t VirtualClock::now() const {
     const int64_t host_base = host_base_.load(std::memory_order_relaxed);
     const int64_t guest_base = guest_base_.load(std::memory_order_relaxed);
     const bool running = running_.load(std::memory_order_relaxed);
+    // The host's clock is read inside the window: a reader that read it after a pause would be ahead of the paused
+    // time. The fence keeps the second look behind RDTSC, which a plain load may overtake.
+    const int64_t host_now = running ? read_host(CLOCK_MONOTONIC) : host_base;
+    __builtin_ia32_lfence();
     std::atomic_thread_fence(std::memory_order_acquire);
-    if ((before & 1) != 0 || sequence_.load(std::memory_order_relaxed) != before) [[unlikely]] {
-      continue;
+    if ((before & 1) == 0 && sequence_.load(std::memory_order_relaxed) == before) [[likely]] {
+      return saturating_add(guest_base, host_now - host_base);
     }
-    return running ? saturating_add(guest_base, read_host(CLOCK_MONOTONIC) - host_base) : guest_base;
   }
 }
 
 int64_t VirtualClock::host_ns_until_due() const { return running() ? Clock::host_ns_until_due() : kNever; }
 
-void VirtualClock::rebase(int64_t guest_now, bool running) {
+void VirtualClock::rebase(std::optional<int64_t> guest_now, bool running) {
   const uint64_t sequence = sequence_.load(std::memory_order_relaxed);
-  sequence_.store(sequence + 1, std::memory_order_relaxed);
-  std::atomic_thread_fence(std::memory_order_release);
-  host_base_.store(read_host(CLOCK_MONOTONIC), std::memory_order_relaxed);
-  guest_base_.store(guest_now, std::memory_order_relaxed);
+  // Sequentially consistent: every reader that still takes the old bases has read the host's clock before this thread.
+  sequence_.store(sequence + 1, std::memory_order_seq_cst);
+  std::atomic_thread_fence(std::memory_order_seq_cst);
+  const int64_t host_now = read_host(CLOCK_MONOTONIC);
+  const int64_t passed = running_.load(std::memory_order_relaxed) ? host_now - host_base_.load() : 0;
+  guest_base_.store(guest_now.value_or(saturating_add(guest_base_.load(), passed)), std::memory_order_relaxed);
+  host_base_.store(host_now, std::memory_order_relaxed);
   running_.store(running, std::memory_order_relaxed);
   sequence_.store(sequence + 2, std::memory_order_release);
 }
 
 void VirtualClock::pause() {
   const std::lock_guard lock(change_);
-  if (running_.load(std::memory_order_relaxed)) rebase(now(), false);
+  if (running_.load(std::memory_order_relaxed)) rebase(std::nullopt, false);
 }
 
 void VirtualClock::resume() {
   {
     const std::lock_guard lock(change_);
     if (running_.load(std::memory_order_relaxed)) return;
-    rebase(now(), true);
+    rebase(std::nullopt, true);
   }
   wake();
 }

@@ -123,7 +123,8 @@ class VirtualClock final : public Clock {
   void set_now(int64_t now_ns);  // a restored machine goes on where the saved one stopped
 
  private:
-  void rebase(int64_t guest_now, bool running);  // under change_
+  // Goes on from `guest_now`, or from the present guest time. Under change_.
+  void rebase(std::optional<int64_t> guest_now, bool running);
 
   std::atomic<uint64_t> sequence_{0};  // seqlock over the three below
   std::atomic<int64_t> host_base_{0};

@@ -252,8 +252,8 @@ TEST(Executor, WatchFromAnotherThreadReachesASleepingLoop) {
 }
 
 TEST(Executor, FiresTimersOfAttachedClocks) {
-  auto executor = make_executor();
   HostClock clock(HostClock::Kind::kMonotonic);
+  auto executor = make_executor();
   executor->attach(clock);
   const int64_t deadline = clock.now() + 2'000'000;
   int64_t fired_at = 0;
@@ -266,9 +266,9 @@ TEST(Executor, FiresTimersOfAttachedClocks) {
 }
 
 TEST(Executor, ArmingFromAnotherThreadWakesASleepingLoop) {
-  auto executor = make_executor();
   VirtualClock clock;
   clock.resume();
+  auto executor = make_executor();
   executor->attach(clock);
   std::thread thread([&] { executor->run(); });
   Timer timer(clock, [&] { executor->stop(); });
@@ -280,8 +280,8 @@ TEST(Executor, ArmingFromAnotherThreadWakesASleepingLoop) {
 }
 
 TEST(Executor, PausedClockFiresNothingUntilItIsResumed) {
-  auto executor = make_executor();
   VirtualClock clock;
+  auto executor = make_executor();
   executor->attach(clock);
   int fired = 0;
   Timer timer(clock, [&] { ++fired; });
@@ -296,8 +296,8 @@ TEST(Executor, PausedClockFiresNothingUntilItIsResumed) {
 }
 
 TEST(Executor, DetachedClockFiresNothing) {
-  auto executor = make_executor();
   HostClock clock(HostClock::Kind::kMonotonic);
+  auto executor = make_executor();
   executor->attach(clock);
   int fired = 0;
   Timer timer(clock, [&] { ++fired; });
