@@ -195,8 +195,8 @@ class Cpu {
     if (tlb_->at(address).page_state->load(std::memory_order_relaxed) != 0) [[unlikely]]
       store_noticed(address, bytes);
   }
-  // Host pointers for operands of any size, when the TLB has their page; null: use read_bytes() and write_bytes(). After
-  // a store through write_hit() call rmw_done().
+  // Host pointers for operands of any size, when the TLB has their page; null: use read_bytes() and write_bytes().
+  // After a store through write_hit() call rmw_done().
   [[nodiscard]] const uint8_t* read_hit(uint64_t address, unsigned bytes) const {
     const TlbEntry& entry = tlb_->at(address);
     if (entry.read_tag != page_of(address + bytes - 1)) [[unlikely]]
@@ -306,7 +306,6 @@ class Cpu {
   [[nodiscard]] BlockCache& blocks() { return *blocks_; }
 
  private:
-
   KITE_COLD_CALL bool read_slow(uint64_t address, unsigned bytes, uint64_t& out, x86::Seg segment);
   KITE_COLD_CALL bool write_slow(uint64_t address, unsigned bytes, uint64_t value, x86::Seg segment);
   bool check_alignment(uint64_t address, unsigned bytes);  // #AC
@@ -321,7 +320,7 @@ class Cpu {
   TlbTable* tlb_ = nullptr;  // the table of the current rights
   std::unique_ptr<std::array<TlbTable, static_cast<size_t>(TlbKind::kCount)>> tlbs_;
   std::array<PhysicalRange, 4> ranges_{};  // most recently used first; dropped by flush_tlb(false)
-  std::unique_ptr<BlockCache> blocks_;  // block.h
+  std::unique_ptr<BlockCache> blocks_;     // block.h
   std::unique_ptr<FpuThunks> fpu_;
   std::string internal_error_;
 };

@@ -15,6 +15,7 @@
 namespace kite::cpu {
 
 class Cpu;
+struct Block;
 struct Op;
 using Handler = void (*)(Cpu& cpu, const Op* op);
 
@@ -22,7 +23,10 @@ struct Op {
   Handler handler = nullptr;
   uint64_t rip = 0;    // of this instruction (the offset within CS)
   uint64_t imm = 0;
-  int64_t disp = 0;    // RIP-relative operands have the target folded in, with base and index absent
+  union {
+    int64_t disp = 0;     // RIP-relative operands have the target folded in, with base and index absent
+    mutable Block* link;  // direct branches and the end of a block: where the last way from here led; never null
+  };
   uint8_t length = 0;
   // Byte offsets into CpuState::gpr of register operands (AH..BH are odd), or plain numbers for other register files.
   uint8_t dst = 0;
@@ -39,11 +43,20 @@ struct Op {
   // The segment adds nothing and checks nothing (64-bit mode, not FS or GS): linear = effective address.
   bool flat = true;
   const x86::Insn* insn = nullptr;  // full decode, for the rare handlers that need it; lives as long as the block
+  void (*host_code)() = nullptr;    // of x87, MMX and SSE instructions: the Thunk, bound when first executed
 
   [[nodiscard]] uint64_t next_rip() const { return rip + length; }
 };
 
 inline constexpr uint8_t kZeroReg = 16;
+
+// Guest memory as T, at any alignment.
+template <class T>
+struct UnalignedType {
+  typedef T type __attribute__((aligned(1), may_alias));
+};
+template <class T>
+using Unaligned = typename UnalignedType<T>::type;
 
 }  // namespace kite::cpu
 

@@ -1,0 +1,101 @@
+// What the handlers of the x87, MMX and SSE units share: the fields of the register image, the checks of CR0 and CR4,
+// and operand access. Used by fpu*.cc only.
+#pragma once
+
+#include <cstdint>
+
+#include "cpu/cpu.h"
+#include "cpu/fpu.h"
+#include "support/bytes.h"
+
+namespace kite::cpu::fpu {
+
+using x86::Seg;
+using x86::Vector;
+
+// Offsets in the FXSAVE64 image (SDM 1, table 10-2). FCS and FDS have no place in the 64-bit format; while the CPU has
+// them at all (see has_segment_pointers) they are kept in bytes that the format leaves to software.
+inline constexpr unsigned kFcw = 0, kFsw = 2, kFtw = 4, kFop = 6, kFip = 8, kFdp = 16, kMxcsr = 24, kMxcsrMask = 28,
+                          kSt0 = 32, kXmm0 = 160, kImageEnd = 416, kFcs = 464, kFds = 466;
+inline constexpr uint16_t kFswEs = 0x80;
+inline constexpr uint16_t kExceptionBits = 0x3f;
+
+inline uint8_t* image(Cpu& cpu) { return cpu.arch.fx.bytes.data(); }
+template <class T>
+T get(Cpu& cpu, unsigned offset) {
+  return load<T>(image(cpu) + offset);
+}
+template <class T>
+void set(Cpu& cpu, unsigned offset, T value) {
+  store(image(cpu) + offset, value);
+}
+inline unsigned top_of_stack(Cpu& cpu) { return (get<uint16_t>(cpu, kFsw) >> 11) & 7u; }
+
+// CPUID.7.EBX[13] says that FCS and FDS are always zero, EBX[6] that FDP is written only by unmasked exceptions.
+inline bool has_segment_pointers(const Cpu& cpu) { return !cpu.has_feature(x86::FeatureWord::k7Ebx, 13); }
+inline bool data_pointer_on_exception_only(const Cpu& cpu) { return cpu.has_feature(x86::FeatureWord::k7Ebx, 6); }
+
+// Whether the features that the instruction needs are offered.
+bool offered(const Cpu& cpu, x86::Need need);
+
+// An unmasked x87 exception waits for the next instruction that looks. FSW.ES says the same (the hardware computes it
+// so).
+inline bool x87_pending(Cpu& cpu) {
+  return (get<uint16_t>(cpu, kFsw) & ~get<uint16_t>(cpu, kFcw) & kExceptionBits) != 0;
+}
+// Reports it: #MF, or FERR# and a wait for the interrupt that the board makes of it (SDM 1, 8.7). The instruction is
+// then begun anew. Answers false.
+bool report_x87(Cpu& cpu);
+
+// #UD and #NM of SSE instructions; true when the instruction may go on (SDM 3A, table 13-1).
+bool sse_blocked(Cpu& cpu);
+inline bool sse_allowed(Cpu& cpu) {
+  constexpr uint64_t kBad = x86::cr0::kEm | x86::cr0::kTs;
+  if ((cpu.arch.cr0 & kBad) == 0 && (cpu.arch.cr4 & x86::cr4::kOsfxsr) != 0) [[likely]]
+    return true;
+  return sse_blocked(cpu);
+}
+// #NM of x87 instructions (SDM 3A, table 2-2).
+inline bool x87_allowed(Cpu& cpu) {
+  if ((cpu.arch.cr0 & (x86::cr0::kEm | x86::cr0::kTs)) == 0) [[likely]]
+    return true;
+  return cpu.raise(Vector::kNm);
+}
+// #UD, #NM and #MF of MMX instructions (SDM 3A, 12.1 and 12.5).
+bool mmx_allowed(Cpu& cpu);
+
+// The x87 registers as MMX registers: TOP becomes 0, so the image, which starts at ST(0), is turned; all tags valid.
+void enter_mmx(Cpu& cpu);
+// Turns the image's register slots after TOP went from `from` to `to` with the physical registers left in place.
+void turn_registers(Cpu& cpu, unsigned from, unsigned to);
+
+// How an instruction uses its memory operand.
+enum class Memory : uint8_t { kNone, kLoad, kStore };
+
+// The linear address of the op's memory operand; false after raising.
+inline bool address_of(Cpu& cpu, const Op* op, unsigned bytes, Access access, uint64_t& address) {
+  return cpu.linear(op, cpu.effective_address(op), bytes, access, address);
+}
+inline Seg segment_of(const Op* op) { return static_cast<Seg>(op->segment); }
+
+// A pointer to the operand's bytes: guest memory itself, or `bounce` filled with a copy. Null after raising.
+inline const void* load_operand(Cpu& cpu, const Op* op, uint64_t address, unsigned bytes, void* bounce) {
+  if (const uint8_t* const hit = cpu.read_hit(address, bytes); hit != nullptr) [[likely]]
+    return hit;
+  return cpu.read_bytes(address, bounce, bytes, segment_of(op)) ? bounce : nullptr;
+}
+inline bool store_operand(Cpu& cpu, const Op* op, uint64_t address, const void* from, unsigned bytes) {
+  return cpu.write_bytes(address, from, bytes, segment_of(op));
+}
+
+Handler x87_handler(Cpu& cpu, Op& op);  // fpu_x87.cc: binds kX87
+Handler state_handler(const Op& op);    // fpu_state.cc: FXSAVE, FXRSTOR, LDMXCSR, STMXCSR
+// FNSTENV, FNSAVE, FLDENV, FRSTOR (fpu_state.cc).
+void fnstenv(Cpu& cpu, const Op* op);
+void fnsave(Cpu& cpu, const Op* op);
+void fldenv(Cpu& cpu, const Op* op);
+void frstor(Cpu& cpu, const Op* op);
+
+inline void run_on_image(Cpu& cpu, Thunk thunk) { thunk(nullptr, nullptr, image(cpu), cpu.state.gpr); }
+
+}  // namespace kite::cpu::fpu
