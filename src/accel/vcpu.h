@@ -59,6 +59,8 @@ class Vcpu {
   virtual void reset() = 0;
   // Whether run() would make progress, given these request bits (a halted CPU with IF clear sleeps through interrupts).
   [[nodiscard]] virtual bool has_work(uint32_t requests) const = 0;
+  // Guest TSC minus the clock's TSC; vCPU thread.
+  [[nodiscard]] virtual int64_t tsc_offset() const { return 0; }
   // After kInternalError.
   [[nodiscard]] virtual std::string internal_error() const { return {}; }
 

@@ -1,0 +1,74 @@
+// Board: what makes a machine of memory, buses and devices. A board is built once, reset any number of times.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string_view>
+#include <vector>
+
+#include "accel/local_apic.h"
+#include "accel/vcpu.h"
+#include "async/clock.h"
+#include "bus/device.h"
+#include "machine/machine_config.h"
+#include "memory/address_space.h"
+#include "support/result.h"
+#include "x86/cpuid.h"
+
+namespace kite::machine {
+
+// What the board asks of the machine. Any thread.
+struct BoardRequests {
+  std::function<void()> reset;          // reset register, keyboard controller, port 92, triple fault
+  std::function<void()> shutdown;       // S5
+  std::function<void(int status)> exit; // isa-debug-exit
+};
+
+struct BoardContext {
+  const MachineConfig& config;
+  const x86::CpuSpec& cpu;
+  AddressSpace& memory;
+  AddressSpace& ports;
+  Clock& clock;           // guest time
+  Clock& realtime_clock;  // the host's, for the RTC
+  BoardRequests requests;
+};
+
+class Board {
+ public:
+  virtual ~Board() = default;
+  [[nodiscard]] virtual std::string_view name() const = 0;
+  // Every device, in the order in which they are reset and saved.
+  [[nodiscard]] virtual std::vector<bus::Device*> devices() = 0;
+
+  // The local APIC of CPU `index`, made before its vCPU; then the vCPU it drives.
+  [[nodiscard]] virtual LocalApic* local_apic(uint32_t index) = 0;
+  virtual void connect_cpu(uint32_t index, Vcpu& vcpu) = 0;
+  // After a reset of devices and vCPUs: what firmware would have done, and the kernel.
+  virtual Result<> load_software(std::vector<std::unique_ptr<Vcpu>>& vcpus) = 0;
+  virtual void power_button() = 0;
+  virtual void fpu_error() = 0;
+  // For qtest's irq_intercept_in/out and set_irq_in: the controller that a QOM path names ("ioapic"), or null.
+  struct IrqTap {
+    std::function<void(std::function<void(uint32_t line, bool level)>)> intercept_inputs;
+    std::function<void(uint32_t line, bool level)> drive_input;
+  };
+  [[nodiscard]] virtual IrqTap* irq_tap(std::string_view path) = 0;
+};
+
+Result<std::unique_ptr<Board>> create_board(BoardContext context);
+// "pc", "none", with aliases; for -machine help and errors.
+struct BoardInfo {
+  std::string_view name;
+  std::string_view alias;
+  std::string_view description;
+  std::string_view default_cpu;  // "" when it has none
+  uint32_t max_cpus;
+  bool is_default;
+};
+std::span<const BoardInfo> boards();
+const BoardInfo* find_board(std::string_view name);
+
+}  // namespace kite::machine

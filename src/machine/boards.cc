@@ -1,0 +1,49 @@
+#include <algorithm>
+
+#include "machine/board.h"
+#include "machine/pc/pc_board.h"
+
+namespace kite::machine {
+
+namespace {
+
+constexpr BoardInfo kBoards[] = {
+    {.name = "pc", .alias = "pc-i440fx", .description = "PC of 1996: i440FX and PIIX3",
+     .default_cpu = "qemu64", .max_cpus = 255, .is_default = true},
+    {.name = "none", .alias = "", .description = "empty machine: no CPUs, no devices",
+     .default_cpu = "", .max_cpus = 0, .is_default = false},
+};
+
+// Nothing but address spaces; for asking the monitor what Kite can do.
+class EmptyBoard final : public Board {
+ public:
+  [[nodiscard]] std::string_view name() const override { return "none"; }
+  [[nodiscard]] std::vector<bus::Device*> devices() override { return {}; }
+  [[nodiscard]] LocalApic* local_apic(uint32_t) override { return nullptr; }
+  void connect_cpu(uint32_t, Vcpu&) override {}
+  Result<> load_software(std::vector<std::unique_ptr<Vcpu>>&) override { return {}; }
+  void power_button() override {}
+  void fpu_error() override {}
+  [[nodiscard]] IrqTap* irq_tap(std::string_view) override { return nullptr; }
+};
+
+}  // namespace
+
+std::span<const BoardInfo> boards() { return kBoards; }
+
+const BoardInfo* find_board(std::string_view name) {
+  const auto found = std::find_if(std::begin(kBoards), std::end(kBoards), [&](const BoardInfo& board) {
+    return board.name == name || (!board.alias.empty() && board.alias == name);
+  });
+  return found == std::end(kBoards) ? nullptr : &*found;
+}
+
+Result<std::unique_ptr<Board>> create_board(BoardContext context) {
+  if (context.config.board == "pc") return PcBoard::create(std::move(context));
+  if (!context.config.kernel_path.empty()) return fail("-kernel: board none has no CPU to run it; use -machine pc");
+  if (!context.config.devices.empty())
+    return fail("-device {}: board none has no bus to put it on; use -machine pc", context.config.devices[0].type);
+  return std::make_unique<EmptyBoard>();
+}
+
+}  // namespace kite::machine

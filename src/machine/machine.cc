@@ -1,0 +1,356 @@
+#include "machine/machine.h"
+
+#include <pthread.h>
+#include <unistd.h>
+
+#include <utility>
+
+#include "accel/jit/jit_accelerator.h"
+#include "accel/qtest/qtest_accelerator.h"
+#include "support/log.h"
+#include "support/suggest.h"
+
+namespace kite::machine {
+
+std::string_view run_state_name(RunState state) {
+  switch (state) {
+    case RunState::kPrelaunch: return "prelaunch";
+    case RunState::kRunning: return "running";
+    case RunState::kPaused: return "paused";
+    case RunState::kShutdown: return "shutdown";
+    case RunState::kInternalError: return "internal-error";
+    case RunState::kGuestPanicked: return "guest-panicked";
+  }
+  return "paused";
+}
+
+std::string_view cause_name(Cause cause) {
+  switch (cause) {
+    case Cause::kHostQmpQuit: return "host-qmp-quit";
+    case Cause::kHostQmpSystemReset: return "host-qmp-system-reset";
+    case Cause::kHostSignal: return "host-signal";
+    case Cause::kHostUi: return "host-ui";
+    case Cause::kHostError: return "host-error";
+    case Cause::kGuestShutdown: return "guest-shutdown";
+    case Cause::kGuestReset: return "guest-reset";
+    case Cause::kGuestPanic: return "guest-panic";
+  }
+  return "none";
+}
+
+bool cause_by_guest(Cause cause) {
+  return cause == Cause::kGuestShutdown || cause == Cause::kGuestReset || cause == Cause::kGuestPanic;
+}
+
+namespace {
+
+Result<std::unique_ptr<Accelerator>> make_accelerator(std::string_view name) {
+  if (name == "jit" || name == "tcg") return std::make_unique<JitAccelerator>();
+  if (name == "qtest") return std::make_unique<QtestAccelerator>();
+  if (name == "kvm")
+    return fail("-accel kvm: this version of Kite does not drive /dev/kvm yet; use -accel jit, the software CPU");
+  if (name == "xen")
+    return fail("-accel xen: Kite runs guests by itself (jit) and is no Xen device model; use -accel jit");
+  static constexpr std::string_view kNames[] = {"jit", "tcg", "qtest", "kvm", "xen"};
+  return fail("-accel {}: no such accelerator{}", name, suggestion(name, kNames));
+}
+
+}  // namespace
+
+Machine::Machine(MachineConfig config, Services services)
+    : config_(std::move(config)), services_(std::move(services)), io_(memory_, ports_, gate_) {}
+
+Machine::~Machine() {
+  stop_threads();
+  if (clock_ != nullptr) services_.executor.detach(*clock_);
+  services_.executor.detach(realtime_);
+}
+
+Result<std::unique_ptr<Machine>> Machine::create(const MachineConfig& config, Services services) {
+  std::unique_ptr<Machine> machine(new Machine(config, std::move(services)));
+  KITE_TRY(machine->build());
+  return machine;
+}
+
+Result<> Machine::create_accelerator() {
+  std::string reasons;
+  for (const std::string& name : config_.accelerators) {
+    auto made = make_accelerator(name);
+    if (made) {
+      if (!reasons.empty()) log::info("using accelerator {}", name);
+      accelerator_ = std::move(*made);
+      return {};
+    }
+    if (!reasons.empty()) reasons += "\n";
+    reasons += made.error().message;
+  }
+  return fail("{}", reasons.empty() ? "no accelerator was named" : reasons);
+}
+
+ManualClock* Machine::manual_clock() { return dynamic_cast<ManualClock*>(clock_.get()); }
+
+Result<> Machine::build() {
+  KITE_TRY(create_accelerator());
+  KITE_TRY(choose_cpu());
+  if (accelerator_->executes())
+    clock_ = std::make_unique<VirtualClock>();
+  else
+    clock_ = std::make_unique<ManualClock>();
+  services_.executor.attach(*clock_);
+  services_.executor.attach(realtime_);
+
+  BoardRequests requests{
+      .reset = [this] { request_reset(Cause::kGuestReset); },
+      .shutdown = [this] { request_shutdown(Cause::kGuestShutdown); },
+      .exit = [this](int status) { request_exit(status); },
+  };
+  KITE_ASSIGN(board_, create_board(BoardContext{.config = config_,
+                                                .cpu = cpu_spec_,
+                                                .memory = memory_,
+                                                .ports = ports_,
+                                                .clock = *clock_,
+                                                .realtime_clock = realtime_,
+                                                .requests = std::move(requests)}));
+  io_.set_fpu_error_handler([this] { board_->fpu_error(); });
+  memory_.commit();
+  ports_.commit();
+  KITE_TRY(accelerator_->attach_memory(memory_));
+  return create_vcpus();
+}
+
+Result<> Machine::choose_cpu() {
+  const BoardInfo* info = find_board(config_.board);
+  if (info == nullptr) return fail("-machine {}: no such board; 'kite -machine help' lists them", config_.board);
+  if (info->max_cpus != 0 && config_.max_cpus > info->max_cpus)
+    return fail("-smp: board {} takes {} CPUs at most, not {}", info->name, info->max_cpus, config_.max_cpus);
+  const std::string model = config_.cpu_model.empty() ? std::string(info->max_cpus != 0 ? info->default_cpu : "qemu64") : config_.cpu_model;
+  KITE_ASSIGN(cpu_spec_, x86::parse_cpu(model, accelerator_->offered_features()));
+  if (!cpu_spec_.missing.empty()) {
+    const std::string text = fmt::format("-cpu {}: accelerator {} cannot give {}", model, accelerator_->name(),
+                                         fmt::join(cpu_spec_.missing, ", "));
+    if (cpu_spec_.enforce) return fail("{}, and 'enforce' was asked for", text);
+    log::warn("{}; the guest will not see it", text);
+  }
+  return {};
+}
+
+Result<> Machine::create_vcpus() {
+  const BoardInfo* info = find_board(config_.board);
+  if (info == nullptr || info->max_cpus == 0) return {};
+  for (uint32_t index = 0; index < config_.cpu_count; ++index) {
+    VcpuConfig vcpu{.index = index,
+                    .apic_id = index,
+                    .cpu_count = config_.cpu_count,
+                    .cpu = &cpu_spec_,
+                    .clock = clock_.get(),
+                    .apic = board_->local_apic(index)};
+    KITE_ASSIGN(auto made, accelerator_->create_vcpu(vcpu));
+    board_->connect_cpu(index, *made);
+    gate_.add(*made);
+    vcpus_.push_back(std::move(made));
+  }
+  return {};
+}
+
+// --- lifecycle -----------------------------------------------------------------------------------------------------------
+
+Result<> Machine::start() {
+  KITE_TRY(reset_hardware());
+  if (accelerator_->executes()) {
+    for (size_t index = 0; index < vcpus_.size(); ++index) threads_.push_back(std::make_unique<VcpuThread>());
+    for (size_t index = 0; index < vcpus_.size(); ++index)
+      threads_[index]->thread = std::thread([this, index] { run_vcpu(index); });
+  }
+  if (config_.start_paused) return {};
+  return resume();
+}
+
+Result<> Machine::reset_hardware() {
+  for (bus::Device* device : board_->devices()) device->reset();
+  for (auto& vcpu : vcpus_) vcpu->reset();
+  io_.apply_map_changes();
+  KITE_TRY(board_->load_software(vcpus_));
+  io_.apply_map_changes();
+  return {};
+}
+
+void Machine::set_clock_running(bool running) {
+  auto* clock = dynamic_cast<VirtualClock*>(clock_.get());
+  if (clock == nullptr) return;
+  if (running)
+    clock->resume();
+  else
+    clock->pause();
+}
+
+void Machine::halt_now() {
+  gate_.close();
+  gate_.wait_parked();
+  set_clock_running(false);
+  for (bus::Device* device : board_->devices()) device->stop();
+}
+
+void Machine::pause() {
+  if (state_ != RunState::kRunning) return;
+  halt_now();
+  state_ = RunState::kPaused;
+  emit({.kind = MachineEvent::Kind::kStop});
+}
+
+Result<> Machine::resume() {
+  if (state_ == RunState::kRunning) return {};
+  if (state_ == RunState::kShutdown || state_ == RunState::kInternalError || state_ == RunState::kGuestPanicked)
+    return fail("the machine is in state '{}' and cannot go on; reset it first (system_reset)", run_state_name(state_));
+  for (bus::Device* device : board_->devices()) device->start();
+  state_ = RunState::kRunning;
+  emit({.kind = MachineEvent::Kind::kResume});
+  set_clock_running(true);
+  gate_.open();
+  return {};
+}
+
+void Machine::reset(Cause cause) {
+  const bool was_running = state_ == RunState::kRunning;
+  halt_now();
+  if (auto done = reset_hardware(); !done) {
+    log::error("reset: {}", done.error().message);
+    state_ = RunState::kInternalError;
+    emit({.kind = MachineEvent::Kind::kStop});
+    return;
+  }
+  emit({.kind = MachineEvent::Kind::kReset, .cause = cause});
+  if (!was_running) {
+    state_ = state_ == RunState::kPrelaunch ? RunState::kPrelaunch : RunState::kPaused;
+    return;
+  }
+  for (bus::Device* device : board_->devices()) device->start();
+  set_clock_running(true);
+  gate_.open();
+}
+
+void Machine::stop_threads() {
+  gate_.shut_down();
+  for (auto& thread : threads_)
+    if (thread->thread.joinable()) thread->thread.join();
+  threads_.clear();
+}
+
+// --- vCPU threads --------------------------------------------------------------------------------------------------------
+
+int Machine::vcpu_thread_id(size_t index) const {
+  return index < threads_.size() ? threads_[index]->tid.load(std::memory_order_acquire) : 0;
+}
+
+void Machine::run_vcpu(size_t index) {
+  pthread_setname_np(pthread_self(), fmt::format("vcpu {}", index).c_str());
+  threads_[index]->tid.store(gettid(), std::memory_order_release);
+  Vcpu& vcpu = *vcpus_[index];
+  while (gate_.enter()) {
+    const HaltReason reason = vcpu.run(io_);
+    if (reason == HaltReason::kShutdown || reason == HaltReason::kReset) request_reset(Cause::kGuestReset);
+    if (reason == HaltReason::kInternalError) {
+      {
+        std::lock_guard lock(requests_mutex_);
+        requests_.internal_error = true;
+        requests_.error_text = fmt::format("CPU {}: {}", index, vcpu.internal_error());
+      }
+      gate_.close();
+      services_.executor.post([this] { handle_requests(); });
+    }
+    gate_.leave();
+    if (reason == HaltReason::kHalted) vcpu.wait_for_work();
+  }
+}
+
+// --- requests ------------------------------------------------------------------------------------------------------------
+
+void Machine::request_reset(Cause cause) {
+  if (config_.no_reboot) {
+    request_shutdown(cause);
+    return;
+  }
+  {
+    std::lock_guard lock(requests_mutex_);
+    requests_.reset = true;
+    requests_.reset_cause = cause;
+  }
+  gate_.close();
+  services_.executor.post([this] { handle_requests(); });
+}
+
+void Machine::request_shutdown(Cause cause) {
+  {
+    std::lock_guard lock(requests_mutex_);
+    requests_.shutdown = true;
+    requests_.shutdown_cause = cause;
+  }
+  gate_.close();
+  services_.executor.post([this] { handle_requests(); });
+}
+
+void Machine::request_exit(int status) {
+  {
+    std::lock_guard lock(requests_mutex_);
+    requests_.exit_status = status;
+  }
+  gate_.close();
+  services_.executor.post([this] { handle_requests(); });
+}
+
+void Machine::request_powerdown() {
+  {
+    std::lock_guard lock(requests_mutex_);
+    requests_.powerdown = true;
+  }
+  services_.executor.post([this] { handle_requests(); });
+}
+
+void Machine::request_nmi() {
+  for (auto& vcpu : vcpus_) vcpu->post(request::kNmi);
+}
+
+void Machine::handle_requests() {
+  Requests taken;
+  {
+    std::lock_guard lock(requests_mutex_);
+    taken = std::exchange(requests_, Requests{});
+  }
+  if (taken.exit_status) {
+    halt_now();
+    services_.exit(*taken.exit_status);
+    return;
+  }
+  if (taken.internal_error) {
+    log::error("{}\nthe machine is stopped; reset it (system_reset) or quit", taken.error_text);
+    halt_now();
+    state_ = RunState::kInternalError;
+    emit({.kind = MachineEvent::Kind::kStop});
+    return;
+  }
+  if (taken.shutdown) {
+    halt_now();
+    emit({.kind = MachineEvent::Kind::kShutdown, .cause = taken.shutdown_cause});
+    if (config_.no_shutdown && cause_by_guest(taken.shutdown_cause)) {
+      state_ = RunState::kShutdown;
+      emit({.kind = MachineEvent::Kind::kStop});
+      return;
+    }
+    services_.exit(0);
+    return;
+  }
+  if (taken.reset) reset(taken.reset_cause);
+  if (taken.powerdown) {
+    emit({.kind = MachineEvent::Kind::kPowerdown});
+    board_->power_button();
+  }
+}
+
+void Machine::add_event_listener(std::function<void(const MachineEvent&)> listener) {
+  listeners_.push_back(std::move(listener));
+}
+
+void Machine::emit(const MachineEvent& event) {
+  for (auto& listener : listeners_) listener(event);
+}
+
+}  // namespace kite::machine

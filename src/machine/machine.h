@@ -1,0 +1,142 @@
+// Machine: a board, its vCPU threads and its run state. The monitor, the qtest server and main() speak to this class.
+//
+// Threads: the control functions (pause, resume, reset, shut_down, ...) run on the main executor's thread; the
+// request_...() functions may be called from any thread, devices and vCPUs included, and post to it.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <thread>
+#include <vector>
+
+#include "accel/accelerator.h"
+#include "async/executor.h"
+#include "bus/device.h"
+#include "machine/board.h"
+#include "machine/machine_config.h"
+#include "machine/machine_io.h"
+#include "machine/vcpu_gate.h"
+#include "memory/address_space.h"
+#include "memory/guest_memory.h"
+#include "object/object_type.h"
+#include "support/result.h"
+
+namespace kite::machine {
+
+// Names as query-status gives them.
+enum class RunState : uint8_t { kPrelaunch, kRunning, kPaused, kShutdown, kInternalError, kGuestPanicked };
+std::string_view run_state_name(RunState state);
+
+// Why the machine resets or ends; names as the RESET and SHUTDOWN events give them.
+enum class Cause : uint8_t {
+  kHostQmpQuit, kHostQmpSystemReset, kHostSignal, kHostUi, kHostError, kGuestShutdown, kGuestReset, kGuestPanic,
+};
+std::string_view cause_name(Cause cause);
+bool cause_by_guest(Cause cause);
+
+// What the monitor announces.
+struct MachineEvent {
+  enum class Kind : uint8_t { kReset, kShutdown, kPowerdown, kStop, kResume } kind;
+  Cause cause = Cause::kHostQmpQuit;  // kReset, kShutdown
+};
+
+class Machine {
+ public:
+  // What the machine needs of the process around it. All outlive it.
+  struct Services {
+    Executor& executor;  // main loop; also the devices' home
+    TypeRegistry& types;
+    // Ends the process with this status: called on the executor's thread once everything stands still.
+    std::function<void(int status)> exit;
+  };
+
+  static Result<std::unique_ptr<Machine>> create(const MachineConfig& config, Services services);
+  ~Machine();
+  Machine(const Machine&) = delete;
+  Machine& operator=(const Machine&) = delete;
+
+  // Resets everything, loads the kernel, starts the vCPU threads; runs unless start_paused.
+  Result<> start();
+
+  // --- control: main executor's thread ---
+  void pause();   // returns with every vCPU parked and guest time stopped; emits STOP when it was running
+  Result<> resume();  // refused, with the reason, after a shutdown or an internal error until reset
+  void reset(Cause cause);
+  [[nodiscard]] RunState state() const { return state_; }
+
+  // --- requests: any thread ---
+  void request_reset(Cause cause);          // honours -no-reboot
+  void request_shutdown(Cause cause);       // honours -no-shutdown for guest causes; ends the process otherwise
+  void request_powerdown();                 // the power button
+  void request_exit(int status);            // isa-debug-exit: stops at once, ends the process with `status`
+  void request_nmi();                       // to every CPU, as the NMI button
+
+  // Observers of events, called on the main thread.
+  void add_event_listener(std::function<void(const MachineEvent&)> listener);
+
+  // --- insight: monitor, qtest, tests ---
+  [[nodiscard]] const MachineConfig& config() const { return config_; }
+  [[nodiscard]] Executor& executor() { return services_.executor; }
+  [[nodiscard]] TypeRegistry& types() { return services_.types; }
+  [[nodiscard]] Accelerator& accelerator() { return *accelerator_; }
+  [[nodiscard]] AddressSpace& memory() { return memory_; }
+  [[nodiscard]] AddressSpace& ports() { return ports_; }
+  [[nodiscard]] Clock& clock() { return *clock_; }
+  [[nodiscard]] ManualClock* manual_clock();  // qtest only, else null
+  [[nodiscard]] Board& board() { return *board_; }
+  [[nodiscard]] size_t vcpu_count() const { return vcpus_.size(); }
+  [[nodiscard]] Vcpu& vcpu(size_t index) { return *vcpus_[index]; }
+  [[nodiscard]] int vcpu_thread_id(size_t index) const;  // kernel thread id; 0 before start()
+  [[nodiscard]] MachineIo& io() { return io_; }  // accesses as CPU 0 makes them, map changes applied
+
+ private:
+  Machine(MachineConfig config, Services services);
+  Result<> build();
+  Result<> create_accelerator();
+  Result<> choose_cpu();
+  Result<> create_vcpus();
+  Result<> reset_hardware();
+  void run_vcpu(size_t index);
+  void stop_threads();
+  void set_clock_running(bool running);
+  void emit(const MachineEvent& event);
+  void handle_requests();
+  void halt_now();
+
+  struct VcpuThread {
+    std::thread thread;
+    std::atomic<int> tid{0};
+  };
+
+  MachineConfig config_;
+  Services services_;
+  AddressSpace memory_{"memory", uint64_t{1} << 52};
+  AddressSpace ports_{"io", 65536};
+  std::unique_ptr<Clock> clock_;
+  HostClock realtime_{HostClock::Kind::kRealtime};
+  VcpuGate gate_;
+  MachineIo io_;
+  std::unique_ptr<Accelerator> accelerator_;
+  x86::CpuSpec cpu_spec_;
+  std::unique_ptr<Board> board_;
+  std::vector<std::unique_ptr<Vcpu>> vcpus_;
+  std::vector<std::unique_ptr<VcpuThread>> threads_;
+  std::vector<std::function<void(const MachineEvent&)>> listeners_;
+  RunState state_ = RunState::kPrelaunch;
+
+  // Requests of other threads, taken by handle_requests() on the main thread.
+  struct Requests {
+    bool reset = false, shutdown = false, powerdown = false, internal_error = false;
+    std::optional<int> exit_status;
+    Cause reset_cause = Cause::kGuestReset, shutdown_cause = Cause::kGuestShutdown;
+    std::string error_text;
+  };
+  std::mutex requests_mutex_;
+  Requests requests_;
+};
+
+}  // namespace kite::machine

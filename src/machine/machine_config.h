@@ -1,0 +1,61 @@
+// MachineConfig: what main/ makes of the command line and Machine::create() builds. Plain data; every value is checked
+// where it is used, with an error that names the option.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "object/object_type.h"
+
+namespace kite {
+class Chardev;
+}
+
+namespace kite::machine {
+
+struct RtcConfig {
+  enum class Base : uint8_t { kUtc, kLocaltime, kDate };
+  enum class ClockSource : uint8_t { kHost, kVirtual };  // -rtc clock=host|vm
+  Base base = Base::kUtc;
+  int64_t date_seconds = 0;  // kDate: seconds since 1970, read as UTC
+  ClockSource clock = ClockSource::kHost;
+};
+
+struct BootConfig {
+  std::string order = "cad";
+  bool menu = false;
+  int64_t splash_time_ms = -1;      // -1: not given
+  int64_t reboot_timeout_ms = -1;   // -1: not given
+};
+
+// One -device, resolved against its type.
+struct DeviceConfig {
+  std::string type;
+  std::string id;
+  PropertyMap properties;
+};
+
+struct MachineConfig {
+  std::string board = "pc";  // pc, none
+  std::string name;          // -name, for the process and the monitor
+  std::vector<std::string> accelerators = {"jit"};  // tried in order
+  std::string cpu_model;     // "" for the board's default
+  uint64_t ram_bytes = 128ull << 20;
+  uint32_t cpu_count = 1;
+  uint32_t max_cpus = 1;
+  std::string kernel_path, initrd_path, command_line;
+  std::vector<Chardev*> serial_ports;   // -serial, in order; null: the port is not there ("none")
+  std::vector<DeviceConfig> devices;
+  RtcConfig rtc;
+  BootConfig boot;
+  std::array<uint8_t, 16> uuid{};
+  bool graphic = true;        // false with -nographic (told to the guest through fw_cfg)
+  bool start_paused = false;  // -S
+  bool no_reboot = false;
+  bool no_shutdown = false;
+};
+
+}  // namespace kite::machine

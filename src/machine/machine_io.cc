@@ -1,0 +1,52 @@
+#include "machine/machine_io.h"
+
+#include "support/bits.h"
+#include "support/log.h"
+
+namespace kite::machine {
+
+void MachineIo::apply_map_changes() {
+  if (!memory_.stale() && !ports_.stale()) [[likely]] return;
+  gate_.exclusive([this] {
+    if (memory_.stale()) memory_.commit();
+    if (ports_.stale()) ports_.commit();
+  });
+}
+
+uint32_t MachineIo::pio_read(uint16_t port, unsigned size) {
+  uint64_t value = low_mask(size * 8);
+  if (ports_.read(port, size, value) == AccessResult::kUnassigned)
+    log::print(log::Category::kUnimplemented, "read of port {:#06x}, where nothing is", port);
+  log::print(log::Category::kIo, "in{} {:#06x} -> {:#x}", size * 8, port, value);
+  apply_map_changes();
+  return static_cast<uint32_t>(value);
+}
+
+void MachineIo::pio_write(uint16_t port, unsigned size, uint32_t value) {
+  log::print(log::Category::kIo, "out{} {:#06x} <- {:#x}", size * 8, port, value);
+  if (ports_.write(port, size, value) == AccessResult::kUnassigned)
+    log::print(log::Category::kUnimplemented, "write of {:#x} to port {:#06x}, where nothing is", value, port);
+  apply_map_changes();
+}
+
+uint64_t MachineIo::mmio_read(Gpa address, unsigned size) {
+  uint64_t value = low_mask(size * 8);
+  if (memory_.read(address, size, value) == AccessResult::kUnassigned)
+    log::print(log::Category::kUnimplemented, "read of memory {:#x}, where nothing is", address);
+  log::print(log::Category::kIo, "read{} {:#x} -> {:#x}", size * 8, address, value);
+  apply_map_changes();
+  return value;
+}
+
+void MachineIo::mmio_write(Gpa address, unsigned size, uint64_t value) {
+  log::print(log::Category::kIo, "write{} {:#x} <- {:#x}", size * 8, address, value);
+  if (memory_.write(address, size, value) == AccessResult::kUnassigned)
+    log::print(log::Category::kUnimplemented, "write of {:#x} to memory {:#x}, where nothing is", value, address);
+  apply_map_changes();
+}
+
+void MachineIo::fpu_error() {
+  if (fpu_error_) fpu_error_();
+}
+
+}  // namespace kite::machine

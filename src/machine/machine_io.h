@@ -1,0 +1,36 @@
+// MachineIo: CpuIo over the machine's two address spaces. Dispatch takes no lock to find the device; when the device
+// changed a memory map, the change is applied before the access returns, with the other vCPUs parked.
+#pragma once
+
+#include <functional>
+
+#include "accel/cpu_io.h"
+#include "machine/vcpu_gate.h"
+#include "memory/address_space.h"
+
+namespace kite::machine {
+
+class MachineIo final : public CpuIo {
+ public:
+  MachineIo(AddressSpace& memory, AddressSpace& ports, VcpuGate& gate) : memory_(memory), ports_(ports), gate_(gate) {}
+  // The board's IRQ 13 logic.
+  void set_fpu_error_handler(std::function<void()> handler) { fpu_error_ = std::move(handler); }
+
+  uint32_t pio_read(uint16_t port, unsigned size) override;
+  void pio_write(uint16_t port, unsigned size, uint32_t value) override;
+  uint64_t mmio_read(Gpa address, unsigned size) override;
+  void mmio_write(Gpa address, unsigned size, uint64_t value) override;
+  void exclusive(const std::function<void()>& work) override { gate_.exclusive(work); }
+  void fpu_error() override;
+
+  // Commits what devices changed in the region trees; cheap when nothing did. Any thread that holds no device lock.
+  void apply_map_changes();
+
+ private:
+  AddressSpace& memory_;
+  AddressSpace& ports_;
+  VcpuGate& gate_;
+  std::function<void()> fpu_error_;
+};
+
+}  // namespace kite::machine

@@ -1,0 +1,174 @@
+// What firmware would have left behind when a kernel is started without any: shadow RAM, BARs, interrupt routing, power
+// management base, memory types, ACPI tables.
+#include <algorithm>
+#include <tuple>
+
+#include "boot/acpi.h"
+#include "machine/pc/pc_board.h"
+#include "support/bits.h"
+#include "support/log.h"
+
+namespace kite::machine {
+
+namespace {
+
+constexpr uint8_t kIsaBridge = 0x08, kPowerManagement = 0x0b;  // devfn
+constexpr uint8_t kCommand = 0x04, kBar0 = 0x10, kInterruptLine = 0x3c;
+constexpr uint64_t kRsdpAddress = 0xe0000;
+constexpr uint8_t kPirqIrqs[4] = {10, 10, 11, 11};  // PIRQA..D
+
+// [440FX] 3.2.19: two bits a segment, 1 read enable, 2 write enable.
+constexpr uint8_t kPam0 = 0x59, kPamCount = 7;
+constexpr uint8_t kPamReadWrite = 0x33, kPamReadOnly = 0x11;
+
+x86::Mtrrs firmware_mtrrs(uint64_t pci_hole) {
+  constexpr uint64_t kWriteBack = 0x0606060606060606, kWriteProtect = 0x0505050505050505, kUncached = 0;
+  constexpr uint64_t kPhysicalMask = (uint64_t{1} << 40) - 1, kValid = 1u << 11;
+  x86::Mtrrs mtrr;
+  mtrr.def_type = kValid | 1u << 10 | 6;  // MTRRs and fixed ranges on, write-back elsewhere [SDM 3A 11.11.2.1]
+  mtrr.fixed = {kWriteBack, kWriteBack, kUncached};
+  std::fill(mtrr.fixed.begin() + 3, mtrr.fixed.end(), kWriteProtect);
+  const uint64_t bytes = (uint64_t{1} << 32) - pci_hole;
+  mtrr.base[0] = pci_hole;  // uncached
+  mtrr.mask[0] = (kPhysicalMask & ~(bytes - 1)) | kValid;
+  return mtrr;
+}
+
+}  // namespace
+
+void PcBoard::commit_maps() {
+  if (context_.memory.stale()) context_.memory.commit();
+  if (context_.ports.stale()) context_.ports.commit();
+}
+
+void PcBoard::assign_bars() {
+  struct Want {
+    bus::PciDevice* device;
+    unsigned index;
+    bus::PciDevice::BarInfo info;
+  };
+  std::vector<Want> wants;
+  for (bus::PciDevice* device : pci_->devices())
+    for (unsigned index = 0; index < 6; ++index)
+      if (const auto info = device->bar(index); info.size != 0) wants.push_back({device, index, info});
+  std::sort(wants.begin(), wants.end(), [](const Want& a, const Want& b) {  // the largest first, then by place
+    return std::tuple(b.info.size, a.device->devfn(), a.index) < std::tuple(a.info.size, b.device->devfn(), b.index);
+  });
+
+  uint64_t memory = pci_hole_start();
+  uint64_t port = 0xc000;
+  for (const Want& want : wants) {
+    uint64_t& next = want.info.io ? port : memory;
+    const uint64_t limit = want.info.io ? 0xffff : kIoApicBase;
+    const uint64_t address = align_up(next, want.info.size);
+    if (address + want.info.size > limit) {
+      log::warn("{}: no room for BAR {} of {} bytes; the guest finds it unassigned", want.device->path(), want.index,
+                want.info.size);
+      continue;
+    }
+    next = address + want.info.size;
+    const auto offset = static_cast<uint8_t>(kBar0 + 4 * want.index);
+    want.device->config_write(offset, 4, static_cast<uint32_t>(address));
+    if (want.info.is_64) want.device->config_write(static_cast<uint8_t>(offset + 4), 4, 0);
+    const uint32_t command = want.device->config_read(kCommand, 2);
+    want.device->config_write(kCommand, 2, command | (want.info.io ? 1u : 2u));
+  }
+}
+
+void PcBoard::program_chipset() {
+  const auto config = [this](uint8_t devfn, uint8_t offset, unsigned size, uint32_t value) {
+    pci_->config_write(0, devfn, offset, size, value);
+  };
+  // PIRQ routing; the PCI interrupts and the SCI are level-triggered.
+  uint8_t elcr_high = 1u << (9 - 8);
+  for (uint8_t pirq = 0; pirq < 4; ++pirq) {
+    config(kIsaBridge, static_cast<uint8_t>(0x60 + pirq), 1, kPirqIrqs[pirq]);
+    elcr_high = static_cast<uint8_t>(elcr_high | 1u << (kPirqIrqs[pirq] - 8));
+  }
+  for (bus::PciDevice* device : pci_->devices()) {
+    const uint8_t pin = device->interrupt_pin();
+    if (pin == 0) continue;
+    const unsigned slot = device->devfn() >> 3;
+    device->config_write(kInterruptLine, 1, kPirqIrqs[(slot + pin - 1u) & 3]);
+  }
+  config(kPowerManagement, kInterruptLine, 1, 9);
+  // Power management at kPmBase; ACPI is always on, as there is no SMM to switch it.
+  config(kPowerManagement, 0x40, 4, kPmBase | 1);
+  config(kPowerManagement, 0x80, 1, 1);
+  assign_bars();
+  commit_maps();
+
+  const auto out = [this](uint16_t port, uint8_t value) { context_.ports.write(port, 1, value); };
+  context_.ports.write(kPmBase + 4, 2, 1);  // PM1 control: SCI_EN
+  out(0x4d1, elcr_high);
+  // The 8259 pair at vectors 0x08 and 0x70, everything masked but the cascade [8259A "initialization command words"].
+  for (const auto& [port, vector, cascade, mask] :
+       {std::tuple<uint16_t, uint8_t, uint8_t, uint8_t>{0x20, 0x08, 0x04, 0xfb}, {0xa0, 0x70, 0x02, 0xff}}) {
+    out(port, 0x11);
+    out(static_cast<uint16_t>(port + 1), vector);
+    out(static_cast<uint16_t>(port + 1), cascade);
+    out(static_cast<uint16_t>(port + 1), 0x01);
+    out(static_cast<uint16_t>(port + 1), mask);
+  }
+  // Counter 0 as the system timer at 18.2 Hz: mode 2, divisor 65536.
+  out(0x43, 0x34);
+  out(0x40, 0);
+  out(0x40, 0);
+  for (auto& apic : apics_) apic->enter_virtual_wire_mode();
+}
+
+Result<uint64_t> PcBoard::place_acpi() {
+  const uint64_t address = ram_low_ - kAcpiBytes;
+  boot::AcpiConfig config;
+  config.cpu_count = context_.config.cpu_count;
+  config.pm_base = kPmBase;
+  config.pci_hole_start = pci_hole_start();
+  config.pci_hole_end = kIoApicBase;
+  config.serial_ports = 0;
+  for (const uint8_t index : serial_ports_) config.serial_ports = static_cast<uint8_t>(config.serial_ports | 1u << index);
+  const boot::AcpiTables tables = boot::build_acpi(config, address);
+  if (tables.blob.size() > kAcpiBytes)
+    return fail("the ACPI tables for {} CPUs take {} bytes, more than the {} set aside", config.cpu_count,
+                tables.blob.size(), kAcpiBytes);
+  KITE_TRY(guest_memory_.write(address, tables.blob));
+  KITE_TRY(guest_memory_.write(kRsdpAddress, tables.rsdp));
+  return kRsdpAddress;
+}
+
+Result<> PcBoard::load_software(std::vector<std::unique_ptr<Vcpu>>& vcpus) {
+  const MachineConfig& config = context_.config;
+  if (config.kernel_path.empty()) return {};
+  constexpr uint64_t kLeast = 16 << 20;
+  if (config.ram_bytes < kLeast) return fail("-m {}M: booting a kernel takes at least 16M", config.ram_bytes >> 20);
+
+  for (uint8_t pam = 0; pam < kPamCount; ++pam)
+    host_bridge_->config_write(static_cast<uint8_t>(kPam0 + pam), 1, kPamReadWrite);
+  commit_maps();
+  KITE_ASSIGN(const uint64_t rsdp, place_acpi());
+  boot::KernelRequest request{.kernel_path = config.kernel_path,
+                              .initrd_path = config.initrd_path,
+                              .command_line = config.command_line,
+                              .ram_below_4g = ram_low_,
+                              .ram_above_4g = ram_high_,
+                              .e820 = e820(),
+                              .acpi_rsdp = rsdp};
+  KITE_ASSIGN(boot::LoadedKernel kernel, boot::load_kernel(request, guest_memory_));
+  for (uint8_t pam = 0; pam < kPamCount; ++pam)
+    host_bridge_->config_write(static_cast<uint8_t>(kPam0 + pam), 1, kPamReadOnly);
+  program_chipset();
+  commit_maps();
+
+  const x86::Mtrrs mtrr = firmware_mtrrs(pci_hole_start());
+  for (size_t index = 0; index < vcpus.size(); ++index) {
+    x86::ArchState state;
+    if (index == 0)
+      state = kernel.entry;
+    else
+      vcpus[index]->get_state(state);
+    state.mtrr = mtrr;
+    vcpus[index]->set_state(state);
+  }
+  return {};
+}
+
+}  // namespace kite::machine

@@ -1,0 +1,88 @@
+#include "main/launch_plan.h"
+
+#include <algorithm>
+
+#include "main/options.h"
+#include "support/suggest.h"
+
+#ifndef KITE_VERSION
+#error "the build defines KITE_VERSION"
+#endif
+
+namespace kite::main {
+
+std::string version_text() {
+  return "Kite " KITE_VERSION "\nLicense GPL-2.0-or-later. There is no warranty.\n";
+}
+
+std::string help_text() {
+  std::string text =
+      "usage: kite [OPTION]...\n"
+      "Runs a PC in a process. Options are those of QEMU where Kite has the same thing.\n"
+      "example: kite -m 512 -nographic -kernel vmlinuz -initrd initrd.gz -append console=ttyS0\n";
+  std::string_view group;
+  for (const OptionSpec& option : options()) {
+    if (option.group.empty()) continue;
+    if (option.group != group) text += fmt::format("\n{}:\n", option.group);
+    group = option.group;
+    const std::string left = fmt::format("-{} {}", option.name, option.argument);
+    if (left.size() < 28)
+      text += fmt::format("  {:<28} {}\n", left, option.help);
+    else
+      text += fmt::format("  {}\n  {:<28} {}\n", left, "", option.help);
+  }
+  return text;
+}
+
+namespace {
+
+Failure unknown_option(std::string_view name) {
+  for (const MissingOption& missing : missing_options())
+    if (missing.name == name) return fail("-{}: {}", name, missing.reason);
+  std::vector<std::string_view> names;
+  for (const OptionSpec& option : options()) names.push_back(option.name);
+  const std::string_view near = nearest(name, names);
+  return near.empty() ? fail("-{}: no such option; 'kite -help' lists them", name)
+                      : fail("-{}: no such option; did you mean -{}?", name, near);
+}
+
+}  // namespace
+
+Result<LaunchPlan> plan_launch(const std::vector<std::string>& arguments, TypeRegistry& types) {
+  LaunchPlan plan;
+  plan.machine.accelerators.clear();
+  OptionContext context{.plan = plan, .types = types};
+  for (size_t at = 0; at < arguments.size(); ++at) {
+    std::string_view word = arguments[at];
+    if (word.size() < 2 || word[0] != '-')
+      return fail("'{}': this version of Kite has no disks yet, and options begin with '-'; see 'kite -help'", word);
+    word.remove_prefix(word.starts_with("--") ? 2 : 1);
+    const auto known = options();
+    const auto option = std::find_if(known.begin(), known.end(), [&](const auto& item) { return item.name == word; });
+    if (option == known.end()) return unknown_option(word);
+    std::string_view argument;
+    if (!option->argument.empty()) {
+      if (at + 1 == arguments.size()) return fail("-{}: it wants a value: -{} {}", word, word, option->argument);
+      argument = arguments[++at];
+    }
+    KITE_TRY(option->apply(context, argument));
+    if (!plan.text.empty()) return plan;
+  }
+  if (plan.machine.accelerators.empty()) plan.machine.accelerators = {"jit"};
+  plan.machine.graphic = plan.machine.graphic && !plan.nographic;
+  if (plan.daemonize && plan.nographic)
+    return fail("-daemonize and -nographic: a daemon has no terminal; use -display none and -serial file:PATH or pty");
+  return plan;
+}
+
+Result<> resolve_devices(LaunchPlan& plan, TypeRegistry& types) {
+  for (const std::string& text : plan.globals) KITE_TRY(types.add_global(text));
+  for (const std::string& text : plan.devices) {
+    KITE_ASSIGN(const ObjectOptions options, parse_object_options(text, "driver"));
+    KITE_ASSIGN(PropertyMap properties, types.resolve(options, "-device"));
+    plan.machine.devices.push_back({.type = options.type, .id = options.id, .properties = std::move(properties)});
+  }
+  return {};
+}
+
+}  // namespace kite::main

@@ -1,0 +1,283 @@
+#include "main/option_values.h"
+
+#include <algorithm>
+#include <ctime>
+#include <initializer_list>
+
+#include "machine/board.h"
+#include "support/suggest.h"
+#include "x86/cpuid.h"
+
+namespace kite::main {
+
+namespace {
+
+using Pairs = std::vector<std::pair<std::string, std::string>>;
+
+Failure unknown_key(std::string_view option, std::string_view key, std::initializer_list<std::string_view> known) {
+  const std::vector<std::string_view> names(known);
+  return fail("-{}: no such setting '{}'{}", option, key, suggestion(key, names));
+}
+
+// The error of a value, with the option and setting it belongs to.
+template <class T>
+Result<T> named(std::string_view option, std::string_view key, Result<T> value) {
+  if (value) return value;
+  return fail("-{} {}: {}", option, key, value.error().message);
+}
+
+std::string cpu_help() {
+  std::string text = "CPU models:\n";
+  for (const auto& model : x86::cpu_models()) text += fmt::format("  {:<16} {}\n", model.name, model.description);
+  text += "\nFlags, for +FLAG and -FLAG:\n";
+  std::string line = " ";
+  for (const auto& feature : x86::feature_names()) {
+    if (line.size() + feature.name.size() > 110) {
+      text += line + "\n";
+      line = " ";
+    }
+    line += fmt::format(" {}", feature.name);
+  }
+  return text + line + "\n";
+}
+
+std::string machine_help() {
+  std::string text = "Boards:\n";
+  for (const auto& board : machine::boards())
+    text += fmt::format("  {:<16} {}{}\n", board.name, board.description, board.is_default ? " (default)" : "");
+  return text;
+}
+
+Result<> split_accelerators(OptionContext& context, std::string_view list) {
+  static constexpr std::string_view kKnown[] = {"jit", "tcg", "qtest", "kvm", "xen"};
+  while (!list.empty()) {
+    const size_t colon = list.find(':');
+    const std::string_view name = list.substr(0, colon);
+    if (std::find(std::begin(kKnown), std::end(kKnown), name) == std::end(kKnown))
+      return fail("-accel {}: no such accelerator{}", name, suggestion(name, kKnown));
+    context.plan.machine.accelerators.emplace_back(name);
+    list = colon == std::string_view::npos ? std::string_view{} : list.substr(colon + 1);
+  }
+  return {};
+}
+
+}  // namespace
+
+Result<> apply_machine(OptionContext& context, std::string_view text) {
+  if (text == "help" || text == "?") {
+    context.plan.text = machine_help();
+    return {};
+  }
+  KITE_ASSIGN(const Pairs pairs, parse_options(text, "type"));
+  for (const auto& [key, value] : pairs) {
+    if (key == "type") {
+      const machine::BoardInfo* board = machine::find_board(value);
+      if (board == nullptr) {
+        std::vector<std::string_view> names;
+        for (const auto& info : machine::boards()) names.push_back(info.name);
+        return fail("-machine {}: no such board{}", value, suggestion(value, names));
+      }
+      context.plan.machine.board = board->name;
+    } else if (key == "accel") {
+      KITE_TRY(split_accelerators(context, value));
+    } else if (key == "graphics") {
+      KITE_ASSIGN(const bool graphics, named("machine", key, parse_bool(value)));
+      context.plan.machine.graphic = graphics;
+    } else {
+      return unknown_key("machine", key, {"type", "accel", "graphics"});
+    }
+  }
+  return {};
+}
+
+Result<> apply_accel(OptionContext& context, std::string_view text) {
+  if (text == "help" || text == "?") {
+    context.plan.text = "Accelerators:\n  jit    the software CPU (also named tcg)\n  qtest  a test client drives the devices\n";
+    return {};
+  }
+  KITE_ASSIGN(const Pairs pairs, parse_options(text, "accel"));
+  for (const auto& [key, value] : pairs) {
+    if (key == "accel") {
+      KITE_TRY(split_accelerators(context, value));
+    } else if (key == "thread" && (value == "multi" || value == "single")) {
+      if (value == "single") return fail("-accel thread=single: every vCPU of Kite has a thread of its own; leave it out");
+    } else {
+      return unknown_key("accel", key, {"accel", "thread"});
+    }
+  }
+  return {};
+}
+
+Result<> apply_cpu(OptionContext& context, std::string_view text) {
+  if (text == "help" || text == "?")
+    context.plan.text = cpu_help();
+  else
+    context.plan.machine.cpu_model = std::string(text);
+  return {};
+}
+
+Result<> apply_smp(OptionContext& context, std::string_view text) {
+  KITE_ASSIGN(const Pairs pairs, parse_options(text, "cpus"));
+  uint64_t cpus = 0, maximum = 0, sockets = 0, cores = 0, threads = 0, dies = 0;
+  const std::pair<std::string_view, uint64_t*> known[] = {{"cpus", &cpus},   {"maxcpus", &maximum}, {"sockets", &sockets},
+                                                          {"cores", &cores}, {"threads", &threads}, {"dies", &dies}};
+  for (const auto& [key, value] : pairs) {
+    const auto entry = std::find_if(std::begin(known), std::end(known), [&](const auto& item) { return item.first == key; });
+    if (entry == std::end(known))
+      return unknown_key("smp", key, {"cpus", "maxcpus", "sockets", "cores", "threads", "dies"});
+    KITE_ASSIGN(*entry->second, named("smp", key, parse_unsigned(value)));
+    if (*entry->second == 0 || *entry->second > 255) return fail("-smp {}={}: give a number from 1 to 255", key, value);
+  }
+  const auto or_one = [](uint64_t value) { return value == 0 ? 1 : value; };
+  const uint64_t topology = or_one(sockets) * or_one(cores) * or_one(threads) * or_one(dies);
+  const bool shaped = sockets + cores + threads + dies != 0;
+  if (cpus == 0) cpus = maximum != 0 ? maximum : topology;
+  if (maximum == 0) maximum = shaped && topology > cpus ? topology : cpus;
+  if (maximum < cpus) return fail("-smp: maxcpus={} is below cpus={}", maximum, cpus);
+  if (maximum > 255) return fail("-smp: {} CPUs in all; this board takes 255 at most", maximum);
+  if (sockets != 0 && topology != maximum)
+    return fail("-smp: sockets x dies x cores x threads is {}, but maxcpus is {}", topology, maximum);
+  context.plan.machine.cpu_count = static_cast<uint32_t>(cpus);
+  context.plan.machine.max_cpus = static_cast<uint32_t>(maximum);
+  return {};
+}
+
+Result<> apply_memory(OptionContext& context, std::string_view text) {
+  KITE_ASSIGN(const Pairs pairs, parse_options(text, "size"));
+  for (const auto& [key, value] : pairs) {
+    if (key != "size")
+      return fail("-m {}: this version of Kite has no memory hot-plug; give the size alone, as -m 512 or -m 2G", key);
+    KITE_ASSIGN(const uint64_t bytes, named("m", key, parse_size(value, 1ull << 20)));
+    constexpr uint64_t kLeast = 1ull << 20, kMost = 1ull << 39;
+    if (bytes < kLeast || bytes > kMost)
+      return fail("-m {}: give between 1M and 512G (a number without a suffix is MiB)", value);
+    context.plan.machine.ram_bytes = (bytes + (1ull << 20) - 1) & ~((1ull << 20) - 1);
+  }
+  return {};
+}
+
+Result<> apply_rtc(OptionContext& context, std::string_view text) {
+  auto& rtc = context.plan.machine.rtc;
+  KITE_ASSIGN(const Pairs pairs, parse_options(text, ""));
+  for (const auto& [key, value] : pairs) {
+    if (key == "clock") {
+      if (value == "vm")
+        rtc.clock = machine::RtcConfig::ClockSource::kVirtual;
+      else if (value == "host" || value == "rt")
+        rtc.clock = machine::RtcConfig::ClockSource::kHost;
+      else
+        return fail("-rtc clock={}: it is host (the host's time) or vm (stands still while the machine does)", value);
+    } else if (key == "driftfix") {
+      if (value != "none") return fail("-rtc driftfix={}: Kite replays no lost ticks; use none or leave it out", value);
+    } else if (key != "base") {
+      return unknown_key("rtc", key, {"base", "clock", "driftfix"});
+    } else if (value == "utc") {
+      rtc.base = machine::RtcConfig::Base::kUtc;
+    } else if (value == "localtime") {
+      rtc.base = machine::RtcConfig::Base::kLocaltime;
+    } else {
+      tm date{};
+      const char* end = strptime(value.c_str(), "%Y-%m-%dT%H:%M:%S", &date);
+      if (end == nullptr) {
+        date = {};
+        end = strptime(value.c_str(), "%Y-%m-%d", &date);
+      }
+      if (end == nullptr || *end != '\0')
+        return fail("-rtc base={}: it is utc, localtime, or a date as 2006-06-17T16:01:21 or 2006-06-17", value);
+      rtc.base = machine::RtcConfig::Base::kDate;
+      rtc.date_seconds = timegm(&date);
+    }
+  }
+  return {};
+}
+
+Result<> apply_uuid(OptionContext& context, std::string_view text) {
+  std::string digits;
+  for (size_t at = 0; at < text.size(); ++at) {
+    const bool dash_place = at == 8 || at == 13 || at == 18 || at == 23;
+    if (dash_place != (text[at] == '-')) break;
+    if (!dash_place) digits += text[at];
+  }
+  if (text.size() != 36 || digits.size() != 32 || digits.find_first_not_of("0123456789abcdefABCDEF") != std::string::npos)
+    return fail("-uuid {}: a UUID looks like 550e8400-e29b-41d4-a716-446655440000", text);
+  for (size_t at = 0; at < 16; ++at)
+    context.plan.machine.uuid[at] = static_cast<uint8_t>(std::stoul(digits.substr(at * 2, 2), nullptr, 16));
+  return {};
+}
+
+Result<> apply_name(OptionContext& context, std::string_view text) {
+  KITE_ASSIGN(const Pairs pairs, parse_options(text, "guest"));
+  for (const auto& [key, value] : pairs) {
+    if (key == "guest") {
+      context.plan.machine.name = value;
+    } else if (key == "debug-threads") {
+      KITE_TRY(named("name", key, parse_bool(value)));  // vCPU threads always have names
+    } else {
+      return unknown_key("name", key, {"guest", "debug-threads"});
+    }
+  }
+  return {};
+}
+
+namespace {
+
+Result<int64_t> milliseconds(std::string_view key, std::string_view value, uint64_t most) {
+  KITE_ASSIGN(const uint64_t number, named("boot", key, parse_unsigned(value)));
+  if (number > most) return fail("-boot {}={}: give 0 to {} milliseconds", key, value, most);
+  return static_cast<int64_t>(number);
+}
+
+Result<> boot_order(OptionContext& context, std::string_view key, std::string_view value) {
+  for (size_t at = 0; at < value.size(); ++at) {
+    if (value[at] < 'a' || value[at] > 'p' || value.find(value[at], at + 1) != std::string_view::npos)
+      return fail("-boot {}={}: each letter once: a floppy, c hard disk, d CD-ROM, n network", key, value);
+  }
+  context.plan.machine.boot.order = std::string(value);
+  return {};
+}
+
+}  // namespace
+
+Result<> apply_boot(OptionContext& context, std::string_view text) {
+  auto& boot = context.plan.machine.boot;
+  KITE_ASSIGN(const Pairs pairs, parse_options(text, "order"));
+  for (const auto& [key, value] : pairs) {
+    if (key == "order") {
+      KITE_TRY(boot_order(context, key, value));
+    } else if (key == "menu") {
+      KITE_ASSIGN(boot.menu, named("boot", key, parse_bool(value)));
+    } else if (key == "splash-time") {
+      KITE_ASSIGN(boot.splash_time_ms, milliseconds(key, value, 0xffff));
+    } else if (key == "reboot-timeout") {
+      if (value == "-1") continue;
+      KITE_ASSIGN(boot.reboot_timeout_ms, milliseconds(key, value, 0xffff));
+    } else {
+      return unknown_key("boot", key, {"order", "menu", "splash-time", "reboot-timeout"});
+    }
+  }
+  return {};
+}
+
+Result<> apply_mon(OptionContext& context, std::string_view text) {
+  MonitorPlan monitor;
+  KITE_ASSIGN(const Pairs pairs, parse_options(text, "chardev"));
+  for (const auto& [key, value] : pairs) {
+    if (key == "chardev") {
+      monitor.chardev = value;
+    } else if (key == "mode") {
+      if (value != "control" && value != "readline")
+        return fail("-mon mode={}: it is control (QMP) or readline (for people)", value);
+      monitor.control = value == "control";
+    } else if (key == "pretty") {
+      KITE_ASSIGN(monitor.pretty, named("mon", key, parse_bool(value)));
+    } else {
+      return unknown_key("mon", key, {"chardev", "mode", "pretty"});
+    }
+  }
+  if (monitor.chardev.empty()) return fail("-mon {}: name the chardev: -mon chardev=ID,mode=control", text);
+  context.plan.monitor_given = context.plan.monitor_given || !monitor.control;
+  context.plan.monitors.push_back(std::move(monitor));
+  return {};
+}
+
+}  // namespace kite::main

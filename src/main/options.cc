@@ -1,0 +1,201 @@
+#include "main/options.h"
+
+
+#include "main/option_values.h"
+#include "support/log.h"
+#include "support/suggest.h"
+
+namespace kite::main {
+
+namespace {
+
+using Context = OptionContext;
+using Text = std::string_view;
+
+Result<> set(std::string& target, Text value) {
+  target = std::string(value);
+  return {};
+}
+Result<> on(bool& target) {
+  target = true;
+  return {};
+}
+
+std::string log_help() {
+  std::string text = "Items for -d (comma-separated):\n";
+  for (const auto& item : log::categories()) text += fmt::format("  {:<14} {}\n", item.name, item.help);
+  return text;
+}
+
+Result<> device(Context& context, Text text) {
+  if (text == "help" || text == "?") return set(context.plan.text, context.types.list_help("device"));
+  const size_t comma = text.find(',');
+  if (comma != Text::npos && (text.substr(comma) == ",help" || text.substr(comma) == ",?")) {
+    KITE_ASSIGN(context.plan.text, context.types.type_help(text.substr(0, comma)));
+    return {};
+  }
+  context.plan.devices.emplace_back(text);
+  return {};
+}
+
+Result<> object(Context& context, Text text) {
+  if (text == "help" || text == "?") return set(context.plan.text, context.types.list_help("object"));
+  KITE_ASSIGN(const auto options, parse_object_options(text, "qom-type"));
+  KITE_TRY(context.types.resolve(options, "-object"));
+  return fail("-object {}: this version of Kite has no back end of that kind", options.type);
+}
+
+Result<> display(Context& context, Text text) {
+  if (text != "none")
+    return fail("-display {}: this version of Kite has no display; use -display none or -nographic (serial console)", text);
+  return on(context.plan.display_none);
+}
+
+Result<> vga(Context&, Text text) {
+  if (text == "none") return {};
+  return fail("-vga {}: this version of Kite has no graphics card; use -vga none", text);
+}
+
+Result<> only_none(Text option, Text text) {
+  if (text == "none") return {};
+  return fail("-{} {}: this version of Kite has no such device; use -{} none", option, text, option);
+}
+
+Result<> monitor(Context& context, Text text, bool control, bool pretty) {
+  context.plan.monitor_given = context.plan.monitor_given || !control;
+  if (text == "none") return {};
+  context.plan.monitors.push_back({.chardev = std::string(text), .legacy = true, .control = control, .pretty = pretty});
+  return {};
+}
+
+Result<> log_items(Context& context, Text text) {
+  if (text == "help") return set(context.plan.text, log_help());
+  return set(context.plan.log_items, text);
+}
+
+constexpr Text kStandard = "Machine", kBoot = "Booting a kernel", kCharacter = "Consoles and monitors",
+               kProcess = "Process", kDebug = "Looking inside", kDevices = "Devices";
+
+constexpr OptionSpec kOptions[] = {
+    {"machine", "[type=]NAME[,accel=A]", kStandard, "the board: pc, none ('help' lists them)", apply_machine},
+    {"M", "NAME", "", "", apply_machine},
+    {"accel", "NAME", kStandard, "what runs guest code: jit (also tcg), qtest; repeat for a list of choices", apply_accel},
+    {"enable-kvm", "", kStandard, "as -accel kvm",
+     [](Context& context, Text) { return apply_accel(context, "kvm"); }},
+    {"cpu", "MODEL[,+FLAG][,-FLAG][,enforce]", kStandard, "the CPU that the guest sees ('help' lists models and flags)",
+     apply_cpu},
+    {"smp", "[cpus=]N", kStandard, "number of CPUs", apply_smp},
+    {"m", "[size=]MEGS", kStandard, "guest memory: MiB, or with a suffix K, M, G (default 128)", apply_memory},
+    {"rtc", "base=utc|localtime|DATE[,clock=host|vm]", kStandard, "the clock that the guest's RTC shows", apply_rtc},
+    {"uuid", "UUID", kStandard, "the machine's identity", apply_uuid},
+    {"name", "NAME", kStandard, "the machine's name, also shown by ps",
+     [](Context& context, Text text) { return apply_name(context, text); }},
+
+    {"kernel", "FILE", kBoot, "boot this kernel: Linux bzImage, ELF with a PVH note, multiboot 1",
+     [](Context& context, Text text) { return set(context.plan.machine.kernel_path, text); }},
+    {"initrd", "FILE", kBoot, "initial RAM disk; multiboot modules as 'FILE ARGS,FILE ARGS'",
+     [](Context& context, Text text) { return set(context.plan.machine.initrd_path, text); }},
+    {"append", "TEXT", kBoot, "the kernel's command line",
+     [](Context& context, Text text) { return set(context.plan.machine.command_line, text); }},
+    {"boot", "[order=]LETTERS[,menu=on|off][,splash-time=MS][,reboot-timeout=MS]", kBoot,
+     "what firmware is told about booting", apply_boot},
+
+    {"device", "TYPE[,PROPERTY=VALUE]...", kDevices, "add a device ('help' lists them, 'TYPE,help' its properties)", device},
+    {"object", "TYPE[,PROPERTY=VALUE]...", kDevices, "add a back-end object ('help' lists them)", object},
+    {"global", "TYPE.PROPERTY=VALUE", kDevices, "change a property's default",
+     [](Context& context, Text text) -> Result<> {
+       context.plan.globals.emplace_back(text);
+       return {};
+     }},
+    {"nodefaults", "", kDevices, "only the devices that are asked for",
+     [](Context& context, Text) {
+       context.plan.defaults = false;
+       return Result<>{};
+     }},
+
+    {"nographic", "", kCharacter, "serial port and monitor on this terminal; Ctrl-A h shows the keys",
+     [](Context& context, Text) { return on(context.plan.nographic); }},
+    {"serial", "CHARDEV", kCharacter,
+     "connect the next serial port: stdio, mon:stdio, pty, file:PATH, unix:PATH, tcp:HOST:PORT, chardev:ID, null, none",
+     [](Context& context, Text text) -> Result<> {
+       context.plan.serials.emplace_back(text);
+       return on(context.plan.serial_given);
+     }},
+    {"chardev", "BACKEND,id=ID[,OPTION=VALUE]...", kCharacter,
+     "a byte stream for others to use: stdio, pty, file, null, socket; mux=on shares it",
+     [](Context& context, Text text) -> Result<> {
+       context.plan.chardevs.emplace_back(text);
+       return {};
+     }},
+    {"monitor", "CHARDEV", kCharacter, "human monitor there",
+     [](Context& context, Text text) { return monitor(context, text, false, false); }},
+    {"qmp", "CHARDEV", kCharacter, "QMP monitor there",
+     [](Context& context, Text text) { return monitor(context, text, true, false); }},
+    {"qmp-pretty", "CHARDEV", kCharacter, "QMP monitor there, with indented replies",
+     [](Context& context, Text text) { return monitor(context, text, true, true); }},
+    {"mon", "chardev=ID[,mode=readline|control][,pretty=on|off]", kCharacter, "monitor on a -chardev", apply_mon},
+    {"display", "none", kCharacter, "no display (this version has none)", display},
+    {"vga", "none", "", "", vga},
+    {"parallel", "none", "", "", [](Context&, Text text) { return only_none("parallel", text); }},
+    {"net", "none", "", "", [](Context&, Text text) { return only_none("net", text); }},
+    {"nic", "none", "", "", [](Context&, Text text) { return only_none("nic", text); }},
+
+    {"S", "", kProcess, "do not start the CPUs; 'cont' in a monitor does",
+     [](Context& context, Text) { return on(context.plan.machine.start_paused); }},
+    {"no-reboot", "", kProcess, "end instead of rebooting",
+     [](Context& context, Text) { return on(context.plan.machine.no_reboot); }},
+    {"no-shutdown", "", kProcess, "stop, but do not end, when the guest powers off",
+     [](Context& context, Text) { return on(context.plan.machine.no_shutdown); }},
+    {"pidfile", "FILE", kProcess, "write the process id there",
+     [](Context& context, Text text) { return set(context.plan.pid_file, text); }},
+    {"daemonize", "", kProcess, "go to the background once the machine is ready",
+     [](Context& context, Text) { return on(context.plan.daemonize); }},
+    {"no-user-config", "", "", "", [](Context&, Text) { return Result<>{}; }},
+
+    {"d", "ITEM,...", kDebug, "log these ('help' lists them)", log_items},
+    {"D", "FILE", kDebug, "log to this file instead of stderr",
+     [](Context& context, Text text) { return set(context.plan.log_file, text); }},
+    {"qtest", "CHARDEV", kDebug, "serve the qtest protocol there",
+     [](Context& context, Text text) -> Result<> {
+       context.plan.qtest = std::string(text);
+       return {};
+     }},
+    {"qtest-log", "FILE", kDebug, "write what qtest says and hears there",
+     [](Context& context, Text text) -> Result<> {
+       context.plan.qtest_log = std::string(text);
+       return {};
+     }},
+
+    {"help", "", kDebug, "this text", [](Context& context, Text) { return set(context.plan.text, help_text()); }},
+    {"h", "", "", "", [](Context& context, Text) { return set(context.plan.text, help_text()); }},
+    {"version", "", kDebug, "the version",
+     [](Context& context, Text) { return set(context.plan.text, version_text()); }},
+};
+
+constexpr Text kNoDisks = "this version of Kite has no disks yet; boot with -kernel and -initrd";
+constexpr Text kNoNetwork = "this version of Kite has no network yet; leave it out, or use -nic none";
+constexpr Text kNoDisplay = "this version of Kite has no display yet; use -nographic for a serial console";
+constexpr Text kNoFirmware = "this version of Kite starts no firmware yet; boot a kernel with -kernel";
+constexpr Text kNoUsb = "this version of Kite has no USB yet";
+
+constexpr MissingOption kMissing[] = {
+    {"drive", kNoDisks},       {"blockdev", kNoDisks},   {"hda", kNoDisks},        {"hdb", kNoDisks},
+    {"hdc", kNoDisks},         {"hdd", kNoDisks},        {"cdrom", kNoDisks},      {"fda", kNoDisks},
+    {"fdb", kNoDisks},         {"snapshot", kNoDisks},   {"pflash", kNoFirmware},  {"bios", kNoFirmware},
+    {"L", kNoFirmware},        {"netdev", kNoNetwork},   {"redir", kNoNetwork},    {"vnc", kNoDisplay},
+    {"spice", kNoDisplay},     {"usb", kNoUsb},          {"usbdevice", kNoUsb},
+    {"incoming", "this version of Kite has no migration yet"},
+    {"loadvm", "this version of Kite has no snapshots yet"},
+    {"gdb", "this version of Kite has no debugger stub yet; -d in_asm,int,exec logs what the guest does"},
+    {"s", "this version of Kite has no debugger stub yet; -d in_asm,int,exec logs what the guest does"},
+    {"readconfig", "this version of Kite reads no configuration files yet; give the options themselves"},
+    {"smbios", kNoFirmware},   {"acpitable", kNoFirmware},
+    {"numa", "this version of Kite has one memory node only; leave -numa out"},
+};
+
+}  // namespace
+
+std::span<const OptionSpec> options() { return kOptions; }
+std::span<const MissingOption> missing_options() { return kMissing; }
+
+}  // namespace kite::main

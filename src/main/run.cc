@@ -1,0 +1,162 @@
+#include "main/run.h"
+
+#include <cstdio>
+#include <memory>
+#include <optional>
+
+#include "async/executor.h"
+#include "chardev/chardev.h"
+#include "devices/types.h"
+#include "machine/machine.h"
+#include "main/launch_plan.h"
+#include "main/process.h"
+#include "monitor/human_session.h"
+#include "monitor/qmp_session.h"
+#include "monitor/qtest_server.h"
+#include "support/log.h"
+
+namespace kite::main {
+
+namespace {
+
+// Everything that lives as long as the machine, in the order in which it is made.
+class Program {
+ public:
+  Result<int> run(const std::vector<std::string>& arguments);
+
+ private:
+  Result<> open_character_devices();
+  Result<> open_serial_ports();
+  void end_with_signal(int signal);
+  Result<> open_monitors();
+  Result<> open_qtest();
+  Result<Chardev*> monitor_chardev(const MonitorPlan& plan, size_t index);
+
+  TypeRegistry types_;
+  LaunchPlan plan_;
+  Daemon daemon_;
+  PidFile pid_file_;
+  std::unique_ptr<Executor> executor_;
+  Fd signals_;
+  std::unique_ptr<ChardevRegistry> chardevs_;
+  std::unique_ptr<machine::Machine> machine_;
+  std::vector<std::unique_ptr<monitor::QmpSession>> qmp_;
+  std::vector<std::unique_ptr<monitor::HumanSession>> humans_;
+  std::unique_ptr<monitor::QtestServer> qtest_;
+  int status_ = 0;
+};
+
+void Program::end_with_signal(int signal) {
+  if (machine_ == nullptr) {
+    status_ = 128 + signal;
+    executor_->stop();
+    return;
+  }
+  machine_->request_shutdown(machine::Cause::kHostSignal);
+}
+
+// The terminal is for the first serial port and the monitor together unless the user said otherwise.
+Result<> Program::open_serial_ports() {
+  if (!plan_.serial_given && plan_.defaults) {
+    const bool terminal = plan_.nographic || (!plan_.display_none && !plan_.daemonize && !plan_.qtest);
+    plan_.serials.emplace_back(!terminal ? "null" : plan_.monitor_given ? "stdio" : "mon:stdio");
+  }
+  for (size_t index = 0; index < plan_.serials.size(); ++index) {
+    if (index >= 4) return fail("-serial {}: the board has four serial ports", plan_.serials[index]);
+    KITE_ASSIGN(Chardev * port, chardevs_->add_legacy(fmt::format("serial{}", index), plan_.serials[index]));
+    if (port != nullptr && plan_.serials[index].starts_with("mon:")) {
+      KITE_ASSIGN(port, chardevs_->claim(port->id()));
+      plan_.monitors.push_back({.chardev = fmt::format("serial{}", index)});
+    }
+    plan_.machine.serial_ports.push_back(port);
+  }
+  return {};
+}
+
+Result<> Program::open_character_devices() {
+  chardevs_ = std::make_unique<ChardevRegistry>(
+      *executor_, MuxHooks{.quit = [this] {
+        if (machine_ != nullptr) machine_->request_shutdown(machine::Cause::kHostUi);
+      }});
+  for (const std::string& text : plan_.chardevs) KITE_TRY(chardevs_->add(text));
+  return open_serial_ports();
+}
+
+Result<Chardev*> Program::monitor_chardev(const MonitorPlan& plan, size_t index) {
+  if (!plan.legacy) return chardevs_->claim(plan.chardev);
+  return chardevs_->add_legacy(fmt::format("compat_monitor{}", index), plan.chardev);
+}
+
+Result<> Program::open_monitors() {
+  const monitor::MonitorContext context{.machine = *machine_, .chardevs = *chardevs_};
+  for (size_t index = 0; index < plan_.monitors.size(); ++index) {
+    const MonitorPlan& plan = plan_.monitors[index];
+    KITE_ASSIGN(Chardev * chardev, monitor_chardev(plan, index));
+    if (chardev == nullptr) continue;
+    if (plan.control)
+      qmp_.push_back(std::make_unique<monitor::QmpSession>(context, *chardev, plan.pretty));
+    else
+      humans_.push_back(std::make_unique<monitor::HumanSession>(context, *chardev));
+  }
+  machine_->add_event_listener([this](const machine::MachineEvent& event) {
+    for (auto& session : qmp_) session->announce(event);
+  });
+  return {};
+}
+
+Result<> Program::open_qtest() {
+  if (!plan_.qtest) return {};
+  KITE_ASSIGN(Chardev * chardev, chardevs_->add_legacy("qtest", *plan_.qtest));
+  if (chardev == nullptr) return fail("-qtest {}: it needs a character device, as unix:PATH", *plan_.qtest);
+  qtest_ = std::make_unique<monitor::QtestServer>(*machine_, *chardev);
+  if (plan_.qtest_log && *plan_.qtest_log != "/dev/null") return qtest_->set_log(*plan_.qtest_log);
+  return {};
+}
+
+Result<int> Program::run(const std::vector<std::string>& arguments) {
+  devices::register_device_types(types_);
+  KITE_ASSIGN(plan_, plan_launch(arguments, types_));
+  if (!plan_.text.empty()) {
+    std::fwrite(plan_.text.data(), 1, plan_.text.size(), stdout);
+    return 0;
+  }
+  KITE_TRY(resolve_devices(plan_, types_));
+  if (!plan_.log_file.empty()) KITE_TRY(log::set_file(plan_.log_file));
+  if (!plan_.log_items.empty()) KITE_TRY(log::enable(plan_.log_items));
+  set_process_name(plan_.machine.name);
+  KITE_ASSIGN(daemon_, Daemon::start(plan_.daemonize));
+  if (!plan_.pid_file.empty()) {
+    KITE_ASSIGN(pid_file_, PidFile::create(plan_.pid_file));
+  }
+
+  KITE_ASSIGN(executor_, Executor::create("kite"));
+  KITE_ASSIGN(signals_, watch_signals(*executor_, [this](int signal) { end_with_signal(signal); }));
+  KITE_TRY(open_character_devices());
+  KITE_ASSIGN(machine_, machine::Machine::create(plan_.machine, {.executor = *executor_,
+                                                                 .types = types_,
+                                                                 .exit = [this](int status) {
+                                                                   status_ = status;
+                                                                   executor_->stop();
+                                                                 }}));
+  KITE_TRY(open_qtest());  // its client waits for it before it listens for the monitor
+  KITE_TRY(open_monitors());
+  KITE_TRY(chardevs_->wait_for_peers());
+  KITE_TRY(machine_->start());
+  KITE_TRY(daemon_.ready());
+  executor_->run();
+  chardevs_->flush_all();
+  return status_;
+}
+
+}  // namespace
+
+int run(const std::vector<std::string>& arguments) {
+  Program program;
+  const Result<int> status = program.run(arguments);
+  restore_terminal();
+  if (status) return *status;
+  log::error("{}", status.error().message);
+  return 1;
+}
+
+}  // namespace kite::main

@@ -1,0 +1,157 @@
+#include "monitor/human_commands.h"
+
+#include <algorithm>
+#include <vector>
+
+#include "support/suggest.h"
+
+namespace kite::monitor {
+
+namespace {
+
+using Context = MonitorContext;
+
+struct HumanCommand {
+  std::string_view name;
+  std::string_view short_name;
+  std::string_view help;
+  std::string (*run)(Context& context, std::string_view rest);
+};
+
+std::string through_qmp(Context& context, std::string_view command) {
+  const QmpReply reply = run_qmp_command(context, command, Json::object());
+  return reply ? std::string{} : fmt::format("Error: {}\n", reply.error().description);
+}
+
+std::string info_status(Context& context, std::string_view) {
+  const auto state = context.machine.state();
+  const bool running = state == machine::RunState::kRunning;
+  if (running) return "VM status: running\n";
+  return fmt::format("VM status: paused{}\n", state == machine::RunState::kPaused
+                                                  ? ""
+                                                  : fmt::format(" ({})", machine::run_state_name(state)));
+}
+
+std::string info_version(Context&, std::string_view) { return "Kite " KITE_VERSION "\n"; }
+
+std::string info_memory_tree(Context& context, std::string_view) {
+  return context.machine.memory().dump() + context.machine.ports().dump();
+}
+
+std::string info_chardev(Context& context, std::string_view) {
+  std::string text;
+  for (const Chardev* chardev : context.chardevs.all())
+    text += fmt::format("{}: filename={}\n", chardev->id(), chardev->filename());
+  return text;
+}
+
+std::string info_cpus(Context& context, std::string_view) {
+  std::string text;
+  for (size_t index = 0; index < context.machine.vcpu_count(); ++index)
+    text += fmt::format("{} CPU #{}: thread_id={}\n", index == 0 ? "*" : " ", index, context.machine.vcpu_thread_id(index));
+  return text;
+}
+
+std::string info_registers(Context& context, std::string_view) {
+  const bool was_running = context.machine.state() == machine::RunState::kRunning;
+  context.machine.pause();
+  std::string text;
+  for (size_t index = 0; index < context.machine.vcpu_count(); ++index) {
+    x86::ArchState state;
+    context.machine.vcpu(index).get_state(state);
+    static constexpr std::string_view kNames[] = {"RAX", "RCX", "RDX", "RBX", "RSP", "RBP", "RSI", "RDI",
+                                                  "R8 ", "R9 ", "R10", "R11", "R12", "R13", "R14", "R15"};
+    text += fmt::format("CPU#{}\n", index);
+    for (size_t reg = 0; reg < 16; ++reg)
+      text += fmt::format("{}={:016x}{}", kNames[reg], state.gpr[reg], reg % 4 == 3 ? "\n" : " ");
+    text += fmt::format("RIP={:016x} RFL={:08x} CR0={:08x} CR2={:016x} CR3={:016x} CR4={:08x} EFER={:x}\n", state.rip,
+                        state.rflags, state.cr0, state.cr2, state.cr3, state.cr4, state.efer);
+    static constexpr std::string_view kSegments[] = {"ES", "CS", "SS", "DS", "FS", "GS"};
+    for (size_t segment = 0; segment < 6; ++segment)
+      text += fmt::format("{} ={:04x} {:016x} {:08x} {:05x}\n", kSegments[segment], state.seg[segment].selector,
+                          state.seg[segment].base, state.seg[segment].limit, state.seg[segment].attributes);
+  }
+  if (was_running) (void)context.machine.resume();
+  return text;
+}
+
+constexpr HumanCommand kInfo[] = {
+    {"chardev", "", "show the character devices", info_chardev},
+    {"cpus", "", "show the CPUs and their threads", info_cpus},
+    {"mtree", "", "show the memory and port maps", info_memory_tree},
+    {"registers", "", "show the CPU registers", info_registers},
+    {"status", "", "show whether the machine runs", info_status},
+    {"version", "", "show the version", info_version},
+};
+
+std::string_view word_of(std::string_view& line) {
+  const size_t start = line.find_first_not_of(" \t");
+  if (start == std::string_view::npos) return line = {};
+  line.remove_prefix(start);
+  const size_t end = std::min(line.find_first_of(" \t"), line.size());
+  const std::string_view word = line.substr(0, end);
+  line.remove_prefix(end);
+  return word;
+}
+
+const HumanCommand* find(std::span<const HumanCommand> table, std::string_view name) {
+  const auto found = std::find_if(table.begin(), table.end(), [&](const HumanCommand& command) {
+    return command.name == name || (!command.short_name.empty() && command.short_name == name);
+  });
+  return found == table.end() ? nullptr : &*found;
+}
+
+std::string unknown(std::string_view what, std::span<const HumanCommand> table, std::string_view name) {
+  std::vector<std::string_view> names;
+  for (const HumanCommand& command : table) names.push_back(command.name);
+  return fmt::format("unknown command: '{}{}'{}\n", what, name, suggestion(name, names));
+}
+
+std::string info(Context& context, std::string_view rest) {
+  const std::string_view topic = word_of(rest);
+  if (topic.empty() || topic == "help") {
+    std::string text;
+    for (const HumanCommand& command : kInfo) text += fmt::format("info {:<12} -- {}\n", command.name, command.help);
+    return text;
+  }
+  const HumanCommand* command = find(kInfo, topic);
+  return command != nullptr ? command->run(context, rest) : unknown("info ", kInfo, topic);
+}
+
+std::string help(Context& context, std::string_view rest);
+
+constexpr HumanCommand kCommands[] = {
+    {"cont", "c", "let the machine go on",
+     [](Context& context, std::string_view) { return through_qmp(context, "cont"); }},
+    {"help", "?", "this list", help},
+    {"info", "", "show something: 'info help' lists what", info},
+    {"nmi", "", "send a non-maskable interrupt to every CPU",
+     [](Context& context, std::string_view) { return through_qmp(context, "inject-nmi"); }},
+    {"quit", "q", "end Kite", [](Context& context, std::string_view) { return through_qmp(context, "quit"); }},
+    {"stop", "s", "stop the machine", [](Context& context, std::string_view) { return through_qmp(context, "stop"); }},
+    {"system_powerdown", "", "press the power button",
+     [](Context& context, std::string_view) { return through_qmp(context, "system_powerdown"); }},
+    {"system_reset", "", "reset the machine",
+     [](Context& context, std::string_view) { return through_qmp(context, "system_reset"); }},
+};
+
+std::string help(Context&, std::string_view) {
+  std::string text;
+  for (const HumanCommand& command : kCommands) {
+    const std::string names =
+        command.short_name.empty() ? std::string(command.name) : fmt::format("{}|{}", command.name, command.short_name);
+    text += fmt::format("{:<18} -- {}\n", names, command.help);
+  }
+  return text;
+}
+
+}  // namespace
+
+std::string run_human_command(MonitorContext& context, std::string_view line) {
+  const std::string_view name = word_of(line);
+  if (name.empty()) return {};
+  const HumanCommand* command = find(kCommands, name);
+  return command != nullptr ? command->run(context, line) : unknown("", kCommands, name);
+}
+
+}  // namespace kite::monitor

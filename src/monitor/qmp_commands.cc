@@ -1,0 +1,228 @@
+#include "monitor/qmp_commands.h"
+
+#include <algorithm>
+#include <vector>
+
+#include "monitor/human_commands.h"
+#include "support/suggest.h"
+
+namespace kite::monitor {
+
+Json version_json() {
+  // Clients choose what they send by the version of the interface; 7.2 is the one that Kite's commands follow.
+  return {{"qemu", {{"micro", 0}, {"minor", 2}, {"major", 7}}}, {"package", "Kite " KITE_VERSION}};
+}
+
+namespace {
+
+using Context = MonitorContext;
+using machine::Cause;
+using machine::RunState;
+
+Json empty() { return Json::object(); }
+
+QmpReply query_version(Context&, const Json&) { return version_json(); }
+
+QmpReply query_status(Context& context, const Json&) {
+  const RunState state = context.machine.state();
+  return Json{{"status", machine::run_state_name(state)},
+              {"singlestep", false},
+              {"running", state == RunState::kRunning}};
+}
+
+QmpReply stop(Context& context, const Json&) {
+  context.machine.pause();
+  return empty();
+}
+
+QmpReply cont(Context& context, const Json&) {
+  if (auto done = context.machine.resume(); !done) return qmp_fail("{}", done.error().message);
+  return empty();
+}
+
+QmpReply system_reset(Context& context, const Json&) {
+  context.machine.request_reset(Cause::kHostQmpSystemReset);
+  return empty();
+}
+
+QmpReply system_powerdown(Context& context, const Json&) {
+  context.machine.request_powerdown();
+  return empty();
+}
+
+QmpReply quit(Context& context, const Json&) {
+  context.machine.request_shutdown(Cause::kHostQmpQuit);
+  return empty();
+}
+
+QmpReply inject_nmi(Context& context, const Json&) {
+  context.machine.request_nmi();
+  return empty();
+}
+
+QmpReply query_name(Context& context, const Json&) {
+  const std::string& name = context.machine.config().name;
+  return name.empty() ? empty() : Json{{"name", name}};
+}
+
+QmpReply query_uuid(Context& context, const Json&) {
+  std::string text;
+  for (size_t at = 0; at < 16; ++at) {
+    if (at == 4 || at == 6 || at == 8 || at == 10) text += '-';
+    text += fmt::format("{:02x}", context.machine.config().uuid[at]);
+  }
+  return Json{{"UUID", text}};
+}
+
+QmpReply query_kvm(Context& context, const Json&) {
+  return Json{{"enabled", context.machine.accelerator().name() == "kvm"}, {"present", false}};
+}
+
+QmpReply query_target(Context&, const Json&) { return Json{{"arch", "x86_64"}}; }
+
+QmpReply query_chardev(Context& context, const Json&) {
+  Json list = Json::array();
+  for (const Chardev* chardev : context.chardevs.all())
+    list.push_back({{"frontend-open", true}, {"filename", chardev->filename()}, {"label", chardev->id()}});
+  return list;
+}
+
+QmpReply query_cpus_fast(Context& context, const Json&) {
+  Json list = Json::array();
+  for (size_t index = 0; index < context.machine.vcpu_count(); ++index)
+    list.push_back({{"thread-id", context.machine.vcpu_thread_id(index)},
+                    {"props", {{"core-id", 0}, {"thread-id", 0}, {"socket-id", index}}},
+                    {"qom-path", fmt::format("/machine/unattached/device[{}]", index)},
+                    {"cpu-index", index},
+                    {"target", "x86_64"}});
+  return list;
+}
+
+QmpReply query_machines(Context&, const Json&) {
+  Json list = Json::array();
+  for (const auto& board : machine::boards()) {
+    Json entry{{"hotpluggable-cpus", false}, {"name", board.name},     {"numa-mem-supported", false},
+               {"cpu-max", std::max(board.max_cpus, 1u)}, {"deprecated", false}};
+    if (!board.alias.empty()) entry["alias"] = board.alias;
+    if (board.is_default) entry["is-default"] = true;
+    list.push_back(std::move(entry));
+  }
+  return list;
+}
+
+QmpReply qom_list_types(Context& context, const Json& arguments) {
+  const std::string ancestor = arguments.value("implements", "");
+  const bool with_abstract = arguments.value("abstract", false);
+  Json list = Json::array();
+  for (const ObjectType* type : context.machine.types().all()) {
+    if (type->abstract && !with_abstract) continue;
+    if (!ancestor.empty() && !context.machine.types().is_a(type->name, ancestor)) continue;
+    Json entry{{"name", type->name}};
+    if (type->abstract) entry["abstract"] = true;
+    if (!type->parent.empty()) entry["parent"] = type->parent;
+    list.push_back(std::move(entry));
+  }
+  return list;
+}
+
+QmpReply device_list_properties(Context& context, const Json& arguments) {
+  const std::string name = arguments.at("typename");
+  const TypeRegistry& types = context.machine.types();
+  if (types.find(name) == nullptr)
+    return std::unexpected(QmpError{"DeviceNotFound", fmt::format("Device '{}' not found", name)});
+  Json list = Json::array();
+  for (const Property* property : types.properties_of(name))
+    list.push_back({{"name", property->name}, {"type", property->type_text()}, {"description", property->description}});
+  return list;
+}
+
+QmpReply human_monitor_command(Context& context, const Json& arguments) {
+  return Json(run_human_command(context, arguments.at("command-line").get<std::string>()));
+}
+
+QmpReply query_commands(Context&, const Json&);
+QmpReply capabilities(Context&, const Json&) {
+  return std::unexpected(QmpError{"CommandNotFound", "Capabilities negotiation is already complete, command ignored"});
+}
+
+using Type = Json::value_t;
+constexpr ArgumentSpec kCapabilities[] = {{"enable", Type::array, false}};
+constexpr ArgumentSpec kTypes[] = {{"implements", Type::string, false}, {"abstract", Type::boolean, false}};
+constexpr ArgumentSpec kTypeName[] = {{"typename", Type::string, true}};
+constexpr ArgumentSpec kHuman[] = {{"command-line", Type::string, true}, {"cpu-index", Type::number_integer, false}};
+
+constexpr QmpCommand kCommands[] = {
+    {"qmp_capabilities", kCapabilities, capabilities},
+    {"query-version", {}, query_version},
+    {"query-status", {}, query_status},
+    {"query-commands", {}, query_commands},
+    {"query-name", {}, query_name},
+    {"query-uuid", {}, query_uuid},
+    {"query-kvm", {}, query_kvm},
+    {"query-target", {}, query_target},
+    {"query-chardev", {}, query_chardev},
+    {"query-cpus-fast", {}, query_cpus_fast},
+    {"query-machines", {}, query_machines},
+    {"qom-list-types", kTypes, qom_list_types},
+    {"device-list-properties", kTypeName, device_list_properties},
+    {"human-monitor-command", kHuman, human_monitor_command},
+    {"inject-nmi", {}, inject_nmi},
+    {"stop", {}, stop},
+    {"cont", {}, cont},
+    {"system_reset", {}, system_reset},
+    {"system_powerdown", {}, system_powerdown},
+    {"quit", {}, quit},
+};
+
+QmpReply query_commands(Context&, const Json&) {
+  Json list = Json::array();
+  for (const QmpCommand& command : kCommands) list.push_back({{"name", command.name}});
+  return list;
+}
+
+std::string_view type_text(Type type) {
+  switch (type) {
+    case Type::string: return "string";
+    case Type::boolean: return "boolean";
+    case Type::array: return "array";
+    case Type::object: return "object";
+    default: return "integer";
+  }
+}
+
+bool type_matches(const Json& value, Type type) {
+  return type == Type::number_integer ? value.is_number_integer() : value.type() == type;
+}
+
+std::expected<void, QmpError> check_arguments(const QmpCommand& command, const Json& arguments) {
+  for (const ArgumentSpec& spec : command.arguments) {
+    const auto found = arguments.find(spec.name);
+    if (found == arguments.end()) {
+      if (spec.required) return qmp_fail("Parameter '{}' is missing", spec.name);
+      continue;
+    }
+    if (!type_matches(*found, spec.type))
+      return qmp_fail("Invalid parameter type for '{}', expected: {}", spec.name, type_text(spec.type));
+  }
+  for (const auto& [name, value] : arguments.items()) {
+    const bool known = std::any_of(command.arguments.begin(), command.arguments.end(),
+                                   [&](const ArgumentSpec& spec) { return spec.name == name; });
+    if (!known) return qmp_fail("Parameter '{}' is unexpected", name);
+  }
+  return {};
+}
+
+}  // namespace
+
+std::span<const QmpCommand> qmp_commands() { return kCommands; }
+
+QmpReply run_qmp_command(MonitorContext& context, std::string_view name, const Json& arguments) {
+  const auto command =
+      std::find_if(std::begin(kCommands), std::end(kCommands), [&](const QmpCommand& item) { return item.name == name; });
+  if (command == std::end(kCommands))
+    return std::unexpected(QmpError{"CommandNotFound", fmt::format("The command {} has not been found", name)});
+  if (auto checked = check_arguments(*command, arguments); !checked) return std::unexpected(checked.error());
+  return command->run(context, arguments);
+}
+
+}  // namespace kite::monitor

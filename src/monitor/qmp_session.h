@@ -1,0 +1,45 @@
+// QmpSession: one QMP monitor on a chardev. Lines end with CR LF. A new connection starts over with the greeting and
+// capabilities negotiation. Main executor's thread only.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "chardev/chardev.h"
+#include "monitor/json_stream.h"
+#include "monitor/qmp_commands.h"
+
+namespace kite::monitor {
+
+class QmpSession final : public ChardevClient {
+ public:
+  QmpSession(MonitorContext context, Chardev& chardev, bool pretty);
+  ~QmpSession() override;
+
+  void announce(const machine::MachineEvent& event);
+
+  size_t can_receive() override { return 65536; }
+  void received(std::span<const uint8_t> bytes) override;
+  void event(ChardevEvent event) override;
+  void writable() override { flush(); }
+
+ private:
+  static constexpr size_t kMostQueued = 64u << 20;  // replies a client does not read; beyond it they are dropped
+
+  void handle(const JsonStream::Item& item);
+  void execute(const Json& request);
+  QmpReply negotiate(const Json& arguments);
+  void send(const Json& message);
+  void send_error(const QmpError& error, const Json* id);
+  void flush();
+
+  MonitorContext context_;
+  Chardev& chardev_;
+  bool pretty_;
+  bool connected_ = false;
+  bool negotiated_ = false;
+  JsonStream input_;
+  std::string output_;
+};
+
+}  // namespace kite::monitor

@@ -1,0 +1,91 @@
+#!/usr/bin/env python3
+"""Boots Debian's kernels to a busybox shell, works there, reboots and powers off.
+
+usage: boot_test.py KITE GUESTS [--long]
+GUESTS holds 6.1-cloud/vmlinuz, 6.1/vmlinuz, 6.12-cloud/vmlinuz and initrd.gz. A missing kernel is a skip with its reason.
+Ends with a line 'boot: N passed, N failed, N skipped'.
+"""
+import itertools
+import os
+import re
+import sys
+import time
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from guest import Guest, GuestError  # noqa: E402
+
+# kernel, -smp, -m (MiB): the few of every run; each value appears at least once
+SHORT = [("6.1-cloud", 1, 128), ("6.1-cloud", 2, 1024), ("6.1", 1, 1024), ("6.12-cloud", 4, 6144)]
+LONG = list(itertools.product(("6.1-cloud", "6.1", "6.12-cloud"), (1, 2, 4), (128, 1024, 6144)))
+
+
+def check_shell(guest, kernel, cpus, memory):
+    """Works in the shell as a user would; every answer is one the guest computed."""
+    version = kernel.split("-")[0]
+    if not guest.run("uname -r").startswith(version + "."):
+        guest.fail(f"the kernel is not a {version}")
+    if guest.run("grep -c ^processor /proc/cpuinfo") != str(cpus):
+        guest.fail(f"the guest does not have {cpus} CPUs")
+    total = int(guest.run("awk '/MemTotal/ {print $2}' /proc/meminfo")) // 1024
+    if not memory * 0.65 - 16 < total <= memory:
+        guest.fail(f"the guest sees {total} MiB of {memory}")
+    if guest.run("seq 1 20000 | awk '{s+=$1} END {print s}'") != "200010000":
+        guest.fail("wrong sum")
+    text = guest.run("dd if=/dev/urandom of=/tmp/a bs=64k count=4 2>/dev/null; gzip -c /tmp/a | gunzip | cmp - /tmp/a && echo same")
+    if text != "same":
+        guest.fail(f"gzip does not give back what it took: {text}")
+    if guest.run("for i in $(seq 1 20); do (echo $i) & done | awk '{s+=$1} END {print s}'") != "210":
+        guest.fail("forked children lost their output")
+    if guest.run("awk 'BEGIN {printf \"%.6f\", exp(1)*atan2(1,1)*4}'") != "8.539734":
+        guest.fail("floating point gives a wrong result")
+
+
+def check_log(guest, console):
+    """The kernel found nothing to complain about."""
+    for line in console.splitlines():
+        if re.search(r"\b(BUG|WARNING|Oops|Call Trace|soft lockup|rcu.*stall|unable to handle)\b", line):
+            guest.fail(f"the kernel complained: {line.strip()}")
+
+
+def boot(kite, guests, kernel, cpus, memory):
+    command = [kite, "-nodefaults", "-nographic", "-serial", "stdio", "-m", str(memory), "-smp", str(cpus),
+               "-kernel", f"{guests}/{kernel}/vmlinuz", "-initrd", f"{guests}/initrd.gz",
+               "-append", "console=ttyS0 panic=-1"]
+    with Guest(command, limit=900) as guest:
+        guest.expect("Kite: user space runs")
+        guest.expect("kite# ")
+        check_shell(guest, kernel, cpus, memory)
+        guest.send("reboot -f\n")
+        guest.expect("Kite: user space runs")
+        guest.expect("kite# ")
+        guest.run("test -d /proc/1")
+        guest.send("poweroff -f\n")
+        status = guest.wait_exit()
+        if status != 0:
+            guest.fail(f"power off ended with status {status}")
+        check_log(guest, guest.console.decode(errors="replace"))
+
+
+def main():
+    kite, guests = sys.argv[1:3]
+    passed = failed = skipped = 0
+    for kernel, cpus, memory in LONG if "--long" in sys.argv else SHORT:
+        name = f"boot {kernel} -smp {cpus} -m {memory}"
+        if not os.path.exists(f"{guests}/{kernel}/vmlinuz"):
+            print(f"SKIP {name}: Debian's kernel could not be had")
+            skipped += 1
+            continue
+        start = time.monotonic()
+        try:
+            boot(kite, guests, kernel, cpus, memory)
+            passed += 1
+            print(f"PASS {name} ({time.monotonic() - start:.0f} s)", flush=True)
+        except GuestError as error:
+            failed += 1
+            print(f"FAIL {name}: {error}", flush=True)
+    print(f"boot: {passed} passed, {failed} failed, {skipped} skipped")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,74 @@
+#!/usr/bin/env python3
+"""Holds the includes under src/ to the layering of docs/architecture.md.
+
+Each room lists the rooms it may include. Exit status 1 names every include that breaks the rule.
+"""
+import pathlib
+import re
+import sys
+
+SOURCE = pathlib.Path(__file__).resolve().parent.parent / "src"
+
+# room: rooms whose headers it may include (itself apart)
+ALLOWED = {
+    "support": "",
+    "metrics": "support",
+    "async": "support metrics",
+    "memory": "support metrics",
+    "x86": "support",
+    "object": "support",
+    "state": "support",
+    "accel": "support memory x86 async",
+    "cpu": "support async accel memory x86",
+    "accel/jit": "support async accel cpu memory x86",
+    "accel/qtest": "support async accel memory x86",
+    "bus": "support memory async object state",
+    "chardev": "support async object",
+    "devices": "support async memory object state bus chardev x86",
+    "boot": "support memory x86",
+    "machine": "support async memory x86 object state accel accel/jit accel/qtest bus chardev devices boot",
+    "monitor": "support async memory x86 object state accel bus chardev devices machine",
+    "main": "support async memory x86 object state accel bus chardev devices boot machine monitor",
+}
+# Single headers that a room may see although their room is closed to it.
+EXTRA = {"devices": {"accel/local_apic.h"}}
+BANNED_NAMES = re.compile(r"^(utils?|common|base|misc|helpers?)$")
+INCLUDE = re.compile(r'^\s*#\s*include\s+"([^"]+)"')
+
+
+def room_of(path: str) -> str:
+    """The room of a path relative to src/."""
+    parts = path.split("/")
+    if parts[0] == "accel" and len(parts) > 2:
+        return "/".join(parts[:2])
+    return parts[0]
+
+
+def main() -> int:
+    faults = []
+    for file in sorted(SOURCE.rglob("*")):
+        if file.suffix not in (".h", ".cc"):
+            continue
+        relative = file.relative_to(SOURCE).as_posix()
+        room = room_of(relative)
+        if any(BANNED_NAMES.match(part) for part in (*file.relative_to(SOURCE).parent.parts, file.stem)):
+            faults.append(f"{relative}: nothing is called util, common or base")
+        if room not in ALLOWED:
+            faults.append(f"{relative}: room '{room}' is not in the plan")
+            continue
+        for number, line in enumerate(file.read_text().splitlines(), 1):
+            match = INCLUDE.match(line)
+            if not match:
+                continue
+            target = match.group(1)
+            other = room_of(target)
+            if other == room or other in ALLOWED[room].split() or target in EXTRA.get(room, ()):
+                continue
+            faults.append(f"{relative}:{number}: {room} may not include {target}")
+    for fault in faults:
+        print(fault)
+    return 1 if faults else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
