@@ -32,10 +32,10 @@ struct FlatRange {
     return kind == RegionKind::kRam || kind == RegionKind::kRom || kind == RegionKind::kRamDevice;
   }
   [[nodiscard]] uint64_t size() const { return end - start; }
+  // Offset of `address` within the region; for memory ranges, within its RAM block.
+  [[nodiscard]] uint64_t block_offset(uint64_t address) const { return region_offset + (address - start); }
   // Memory ranges only: host pointer of `address`.
-  [[nodiscard]] uint8_t* host(uint64_t address) const {
-    return region->block()->host() + region_offset + (address - start);
-  }
+  [[nodiscard]] uint8_t* host(uint64_t address) const { return region->block()->host() + block_offset(address); }
   bool operator==(const FlatRange& other) const = default;
 };
 
@@ -44,10 +44,20 @@ class FlatView {
  public:
   explicit FlatView(std::vector<FlatRange> ranges);
   // The range that holds `address`, or null: nothing is there.
-  [[nodiscard]] const FlatRange* find(uint64_t address) const;
+  [[nodiscard]] const FlatRange* find(uint64_t address) const {
+    if (address < dense_.size()) {
+      const uint16_t index = dense_[address];
+      return index == 0 ? nullptr : &ranges_[index - 1];
+    }
+    return dense_.empty() ? search(address) : nullptr;
+  }
+  // How many bytes from `address` on are answered by what answers it; 2^64-1 for the hole behind the last range.
+  [[nodiscard]] uint64_t run_length(uint64_t address) const;
   [[nodiscard]] std::span<const FlatRange> ranges() const { return ranges_; }
 
  private:
+  [[nodiscard]] const FlatRange* search(uint64_t address) const;
+
   std::vector<FlatRange> ranges_;
   std::vector<uint16_t> dense_;  // for small spaces (ports): index+1 into ranges_ by address
 };
@@ -64,7 +74,7 @@ class MapObserver {
 // How an access ended.
 enum class AccessResult : uint8_t {
   kOk,
-  kUnassigned,  // nothing there: reads answer all ones, writes go nowhere
+  kUnassigned,  // nothing there for any of its bytes: reads answer all ones, writes go nowhere
 };
 
 class AddressSpace {
@@ -87,12 +97,13 @@ class AddressSpace {
   [[nodiscard]] const FlatView& view(const EpochGuard&) const { return *view_.load(std::memory_order_acquire); }
 
   // A new observer is told of every range that is there already. Observers are not called after remove_observer().
+  // They are called with the commit lock held: they must not commit or add and remove observers.
   void add_observer(MapObserver& observer);
   void remove_observer(MapObserver& observer);
 
   // A CPU's access of 1, 2, 4 or 8 bytes: memory is read or written, trapped regions dispatched, with AccessRule
-  // applied, and an access that straddles ranges is split at the border, each part answered by its own range. Unassigned bytes
-  // read as 0xff. Writes to ROM are dropped. Takes and drops its own guard.
+  // applied, and an access that straddles ranges is split at the border, each part answered by its own range.
+  // Unassigned bytes read as 0xff. Writes to ROM are dropped. Takes and drops its own guard.
   AccessResult read(uint64_t address, unsigned size, uint64_t& value);
   AccessResult write(uint64_t address, unsigned size, uint64_t value);
 
@@ -101,9 +112,13 @@ class AddressSpace {
  private:
   friend class Region;
   friend class FlatViewRenderer;
+  AccessResult read_split(const FlatView& view, uint64_t address, unsigned size, uint64_t& value);
+  AccessResult write_split(const FlatView& view, uint64_t address, unsigned size, uint64_t value);
+  void announce(const FlatView& before, const FlatView& after);
   void mark_stale() { stale_.store(true, std::memory_order_release); }
 
   std::string name_;
+  uint64_t size_;
   std::shared_ptr<Region> root_;
   std::atomic<const FlatView*> view_;
   std::atomic<bool> stale_{true};

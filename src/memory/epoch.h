@@ -11,7 +11,7 @@ namespace kite {
 
 class EpochGuard {
  public:
-  EpochGuard();   // nests
+  EpochGuard();  // nests
   ~EpochGuard();
   EpochGuard(const EpochGuard&) = delete;
   EpochGuard& operator=(const EpochGuard&) = delete;

@@ -1,8 +1,8 @@
 // Fallible access to guest RAM for device models and loaders (DMA). It never reaches trapped regions: DMA aimed at a
 // device is a master abort, an error here. Lengths and addresses come from the guest and are checked.
 //
-// Small structures (descriptors, headers) are copied out and the copy validated. Payload crosses a suspension point only
-// as a pinned DmaSpan.
+// Small structures (descriptors, headers) are copied out and the copy validated. Payload crosses a suspension point
+// only as a pinned DmaSpan.
 #pragma once
 
 #include <cstdint>
@@ -24,20 +24,21 @@ enum class DmaDirection : uint8_t { kToGuest, kFromGuest };
 class DmaSpan {
  public:
   DmaSpan(std::shared_ptr<RamBlock> block, uint64_t offset, uint64_t bytes, DmaDirection direction);
-  DmaSpan(DmaSpan&& other) noexcept;
+  DmaSpan(DmaSpan&& other) noexcept = default;  // the source holds no block any more
   DmaSpan& operator=(DmaSpan&& other) noexcept;
-  ~DmaSpan();
+  ~DmaSpan() { finish(size_); }
 
   [[nodiscard]] std::span<uint8_t> bytes() const { return {block_->host() + offset_, size_}; }
   [[nodiscard]] uint64_t size() const { return size_; }
-  void complete(uint64_t written);
+  void complete(uint64_t written) { finish(written); }  // unpins: bytes() is dead afterwards
 
  private:
+  void finish(uint64_t written);
+
   std::shared_ptr<RamBlock> block_;
   uint64_t offset_;
   uint64_t size_;
   DmaDirection direction_;
-  bool done_ = false;
 };
 
 class GuestMemory {
@@ -59,12 +60,22 @@ class GuestMemory {
     return write(address, {reinterpret_cast<const uint8_t*>(&value), sizeof value});
   }
 
-  // Pins [address, address+bytes), appending one span a contiguous piece..
+  // Pins [address, address+bytes), appending one span a contiguous piece of one RAM block; appends nothing on error.
   Result<> pin(Gpa address, uint64_t bytes, DmaDirection direction, std::vector<DmaSpan>& spans) const;
 
   [[nodiscard]] AddressSpace& space() const { return space_; }
 
  private:
+  struct Piece {
+    const FlatRange* range;
+    uint64_t address;
+    uint64_t bytes;
+  };
+  enum class Purpose : uint8_t { kRead, kWrite };
+  // Calls `visit` for each piece of [address, address+bytes), or answers an error when any byte cannot be used so.
+  template <class Visit>
+  Result<> for_pieces(Gpa address, uint64_t bytes, Purpose purpose, Visit visit) const;
+
   AddressSpace& space_;
 };
 

@@ -1,14 +1,15 @@
-// A RamBlock is host memory behind guest RAM, ROM or RAM-like device memory: a shared mapping of a memfd, with one state
-// byte a page that writers consult.
+// A RamBlock is host memory behind guest RAM, ROM or RAM-like device memory: a shared mapping of a memfd, with one
+// state byte a page that writers consult.
 //
-// The state byte is how writers (vCPU stores, DMA) learn that somebody watches a page. 0, the common case, means nobody.
-// A writer stores first and looks at the byte afterwards; a watcher sets the bit, issues a process-wide barrier
+// The state byte is how writers (vCPU stores, DMA) learn that somebody watches a page. 0, the common case, means
+// nobody. A writer stores first and looks at the byte afterwards; a watcher sets the bit, issues a process-wide barrier
 // (membarrier) and looks at the page afterwards: of two that race, at least one sees the other.
 #pragma once
 
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <mutex>
 #include <span>
 #include <string>
 #include <vector>
@@ -24,6 +25,8 @@ class RamBlock {
   // Page state bits.
   static constexpr uint8_t kCode = 1;   // instructions of this page are cached: a write bumps code_generation
   static constexpr uint8_t kClean = 2;  // dirty logging is on and the page has not been written since it was collected
+  static constexpr uint8_t kCodeReady = 4;    // with kCode: the barrier that follows its setting is over
+  static constexpr uint8_t kCodeLeaving = 8;  // a writer has cleared kCode and is about to bump the generation
 
   // `bytes` is a multiple of 4096. The memory reads as zero and is committed on first touch.
   static Result<std::shared_ptr<RamBlock>> create(std::string name, uint64_t bytes);
@@ -45,6 +48,8 @@ class RamBlock {
   // After a store of `bytes` at `offset` that found (or may find) a non-zero state byte: marks pages dirty, bumps code
   // generations. Any thread, no lock.
   void note_write(uint64_t offset, uint64_t bytes) {
+    if (bytes == 0) return;
+    std::atomic_signal_fence(std::memory_order_seq_cst);  // the compiler keeps store and look in order
     for (uint64_t page = offset >> kPageShift; page <= (offset + bytes - 1) >> kPageShift; ++page)
       if (state_[page].load(std::memory_order_relaxed) != 0) note_page_written(page);
   }
@@ -52,23 +57,46 @@ class RamBlock {
   // to remember; cached code is valid while the generation stands. Cheap when the page is marked already.
   uint32_t mark_code(uint64_t offset);
 
-  // Dirty log. Collecting answers one bit a page written since the last collection and starts the next interval.
+  // Dirty log: off at first; turning it on starts an interval with every page clean. Collecting answers one bit a page
+  // written since the last collection and starts the next interval.
   void set_dirty_logging(bool on);
   [[nodiscard]] bool dirty_logging() const { return logging_.load(std::memory_order_relaxed); }
   [[nodiscard]] std::vector<uint64_t> collect_dirty();
 
  private:
-  RamBlock(std::string name, uint64_t size, Fd fd, uint8_t* host);
+  // An anonymous or reserved stretch of the host's address space.
+  class Mapping {
+   public:
+    Mapping() = default;
+    Mapping(void* address, size_t bytes) : address_(static_cast<uint8_t*>(address)), bytes_(bytes) {}
+    Mapping(Mapping&& other) noexcept;
+    Mapping& operator=(Mapping&&) = delete;
+    ~Mapping();
+    [[nodiscard]] uint8_t* address() const { return address_; }
+
+   private:
+    uint8_t* address_ = nullptr;
+    size_t bytes_ = 0;
+  };
+
+  RamBlock(std::string name, uint64_t size, Fd fd, Mapping reservation, uint8_t* host, Mapping metadata);
+  static Result<Mapping> reserve(const std::string& name, uint64_t bytes, int protection);
   void note_page_written(uint64_t page);
+  void note_code_written(uint64_t page);
+  [[nodiscard]] uint64_t pages() const { return size_ >> kPageShift; }
+  [[nodiscard]] uint64_t dirty_words() const { return (pages() + 63) / 64; }
 
   std::string name_;
   uint64_t size_;
   Fd fd_;
+  Mapping reservation_;  // the memory between two guard zones
   uint8_t* host_;
-  std::unique_ptr<std::atomic<uint8_t>[]> state_;
-  std::unique_ptr<std::atomic<uint32_t>[]> generation_;
-  std::unique_ptr<std::atomic<uint64_t>[]> dirty_;
+  Mapping metadata_;  // the three arrays; zero pages until they are touched
+  std::atomic<uint64_t>* dirty_;
+  std::atomic<uint32_t>* generation_;
+  std::atomic<uint8_t>* state_;
   std::atomic<bool> logging_{false};
+  std::mutex log_mutex_;
 };
 
 }  // namespace kite

@@ -9,6 +9,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <vector>
 
@@ -29,9 +30,10 @@ class IoHandler {
 };
 
 // Which access sizes the handler implements. Wider accesses are split into `max_size` pieces, low address first, as a
-// bus bridge does; narrower ones are widened for reads (aligned read of min_size, shifted) and, for writes, passed with
-// their value in the low bytes and their own size when `min_size` is 1. `unaligned` says the handler takes accesses that are not aligned to
-// their size; otherwise they are split into aligned ones.
+// bus bridge does. Narrower ones become one aligned access of `min_size`: a read is shifted into place, a write carries
+// its bytes in their lanes and zeros in the others. `unaligned` says the handler takes accesses that are not aligned to
+// their size; otherwise they are split into aligned ones. All three are powers of two, min_size <= max_size <= 8, and
+// the region's size is a multiple of min_size.
 struct AccessRule {
   uint8_t min_size = 1;
   uint8_t max_size = 4;
@@ -48,7 +50,7 @@ enum class RegionKind : uint8_t {
   kAlias,      // a window into another region
 };
 
-class Region {
+class Region : public std::enable_shared_from_this<Region> {
  public:
   static std::shared_ptr<Region> container(std::string name, uint64_t size);
   static std::shared_ptr<Region> ram(std::string name, std::shared_ptr<RamBlock> block);
@@ -58,10 +60,13 @@ class Region {
   static std::shared_ptr<Region> io(std::string name, uint64_t size, IoHandler& handler, AccessRule rule = {});
   static std::shared_ptr<Region> coalesced(std::string name, uint64_t size, IoHandler& handler, AccessRule rule = {});
   // [offset, offset+size) of `target` shown at this region's place.
-  static std::shared_ptr<Region> alias(std::string name, std::shared_ptr<Region> target, uint64_t offset, uint64_t size);
+  static std::shared_ptr<Region> alias(std::string name, std::shared_ptr<Region> target, uint64_t offset,
+                                       uint64_t size);
   ~Region();
 
-  // Places `child` at `offset`. Where children overlap the higher priority wins; among equals the later added.
+  // Places `child`, which is in no container, at `offset`; what reaches over the end of this region is not shown. A
+  // region with children and an answer of its own (RAM, I/O) shows through where they leave gaps. Where children
+  // overlap the higher priority wins; among equals the later added.
   void add(uint64_t offset, std::shared_ptr<Region> child, int priority = 0);
   void remove(const std::shared_ptr<Region>& child);
   void set_offset(uint64_t offset);  // within the container it is in
@@ -74,8 +79,8 @@ class Region {
   [[nodiscard]] const std::string& name() const { return name_; }
   [[nodiscard]] uint64_t size() const { return size_; }
   [[nodiscard]] RegionKind kind() const { return kind_; }
-  [[nodiscard]] uint64_t offset() const { return offset_; }
-  [[nodiscard]] bool enabled() const { return enabled_; }
+  [[nodiscard]] uint64_t offset() const;
+  [[nodiscard]] bool enabled() const;
   [[nodiscard]] const std::shared_ptr<RamBlock>& block() const { return block_; }
   [[nodiscard]] IoHandler* handler() const { return handler_; }
   [[nodiscard]] AccessRule rule() const { return rule_; }
@@ -84,7 +89,12 @@ class Region {
   friend class AddressSpace;
   friend class FlatViewRenderer;
   Region(std::string name, RegionKind kind, uint64_t size) : name_(std::move(name)), kind_(kind), size_(size) {}
+  // The functions below need tree_mutex_.
   void changed();
+  void mark_spaces_stale(unsigned depth);
+  void sort_children();
+
+  static std::mutex tree_mutex_;  // guards the tree links and every member below that is not constant
 
   std::string name_;
   RegionKind kind_;
@@ -99,6 +109,9 @@ class Region {
   std::shared_ptr<Region> alias_target_;
   uint64_t alias_offset_ = 0;
   Region* parent_ = nullptr;
+  uint64_t added_ = 0;                             // order among siblings of one priority
+  AddressSpace* space_ = nullptr;                  // of a root
+  std::vector<Region*> aliases_;                   // the aliases that show this region
   std::vector<std::shared_ptr<Region>> children_;  // sorted: later added and higher priority last
 };
 

@@ -1,0 +1,142 @@
+#include "memory/epoch.h"
+
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <thread>
+#include <vector>
+
+namespace kite {
+namespace {
+
+TEST(Epoch, FreesAtOnceWithoutReaders) {
+  bool freed = false;
+  epoch_retire([&] { freed = true; });
+  EXPECT_TRUE(freed);
+}
+
+TEST(Epoch, KeepsWhatAReaderMayHold) {
+  bool freed = false;
+  {
+    const EpochGuard guard;
+    epoch_retire([&] { freed = true; });
+    epoch_collect();
+    EXPECT_FALSE(freed);
+  }
+  epoch_collect();
+  EXPECT_TRUE(freed);
+}
+
+TEST(Epoch, GuardsNest) {
+  bool freed = false;
+  {
+    const EpochGuard outer;
+    {
+      const EpochGuard inner;
+    }
+    epoch_retire([&] { freed = true; });
+    EXPECT_FALSE(freed);
+  }
+  epoch_collect();
+  EXPECT_TRUE(freed);
+}
+
+TEST(Epoch, AReaderThatEnteredLaterDoesNotHoldItBack) {
+  std::atomic<int> stage{0};
+  bool freed = false;
+  std::thread early([&] {
+    const EpochGuard guard;
+    stage.store(1);
+    stage.notify_all();
+    stage.wait(1);
+  });
+  stage.wait(0);
+  epoch_retire([&] { freed = true; });
+  EXPECT_FALSE(freed);
+  const EpochGuard late;
+  stage.store(2);
+  stage.notify_all();
+  early.join();
+  epoch_collect();
+  EXPECT_TRUE(freed);
+}
+
+TEST(Epoch, AFreeMayRetireAgain) {
+  bool freed = false;
+  epoch_retire([&] { epoch_retire([&] { freed = true; }); });
+  EXPECT_TRUE(freed);
+}
+
+TEST(Epoch, ReadersNeverSeeAFreedObject) {
+  constexpr int kReplacements = 20'000;
+  constexpr uint64_t kAlive = 0x600dULL;
+  struct Object {
+    std::atomic<uint64_t> mark{kAlive};
+  };
+  // Objects are poisoned instead of freed, so that a reader that comes too late sees it in any build.
+  std::vector<std::unique_ptr<Object>> graveyard;
+  auto first = std::make_unique<Object>();
+  std::atomic<Object*> current{first.get()};
+  graveyard.push_back(std::move(first));
+  std::atomic<bool> stop{false};
+  std::atomic<int> dead_seen{0};
+  std::vector<std::thread> readers;
+  for (int i = 0; i < 3; ++i)
+    readers.emplace_back([&] {
+      while (!stop.load(std::memory_order_relaxed)) {
+        const EpochGuard guard;
+        const Object* const object = current.load(std::memory_order_acquire);
+        for (int look = 0; look < 4; ++look)
+          if (object->mark.load(std::memory_order_relaxed) != kAlive) dead_seen.fetch_add(1);
+      }
+    });
+  for (int i = 0; i < kReplacements; ++i) {
+    auto next = std::make_unique<Object>();
+    Object* const old = current.exchange(next.get());
+    graveyard.push_back(std::move(next));
+    epoch_retire([old] { old->mark.store(0); });
+  }
+  stop.store(true);
+  for (auto& reader : readers) reader.join();
+  epoch_collect();
+  EXPECT_EQ(dead_seen.load(), 0);
+}
+
+TEST(Epoch, SlotsOfEndedThreadsAreUsedAgain) {
+  for (int i = 0; i < 100; ++i) std::thread([] { const EpochGuard guard; }).join();
+  bool freed = false;
+  epoch_retire([&] { freed = true; });
+  EXPECT_TRUE(freed);
+}
+
+// The store buffer litmus test with the fence on one side only: with the barrier at least one side sees the other.
+TEST(ProcessWideBarrier, OrdersAPlainStoreAndLoadOfAnotherThread) {
+  constexpr int kRounds = 2'000;
+  std::atomic<int> x{0}, y{0}, round{0}, answered{0};
+  int seen_by_fast = 0;
+  std::thread fast([&] {
+    for (int i = 1; i <= kRounds; ++i) {
+      while (round.load(std::memory_order_acquire) < i) {
+      }
+      x.store(i, std::memory_order_relaxed);
+      std::atomic_signal_fence(std::memory_order_seq_cst);
+      seen_by_fast = y.load(std::memory_order_relaxed);
+      answered.store(i, std::memory_order_release);
+    }
+  });
+  int missed = 0;
+  for (int i = 1; i <= kRounds; ++i) {
+    round.store(i, std::memory_order_release);
+    y.store(i, std::memory_order_relaxed);
+    process_wide_barrier();
+    const int seen_by_slow = x.load(std::memory_order_relaxed);
+    while (answered.load(std::memory_order_acquire) < i) {
+    }
+    if (seen_by_slow != i && seen_by_fast != i) ++missed;
+  }
+  fast.join();
+  EXPECT_EQ(missed, 0);
+}
+
+}  // namespace
+}  // namespace kite

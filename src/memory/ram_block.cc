@@ -1,0 +1,147 @@
+#include "memory/ram_block.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+
+#include <bit>
+#include <cerrno>
+#include <utility>
+
+#include "memory/epoch.h"
+#include "support/bits.h"
+
+namespace kite {
+namespace {
+
+// The guest's memory starts at a multiple of this in the host, so that the host can back it with huge pages; what the
+// reservation leaves on both sides are guard zones.
+constexpr uint64_t kHostAlignment = uint64_t{2} << 20;
+constexpr uint64_t kLargestBlock = uint64_t{1} << 46;
+
+}  // namespace
+
+RamBlock::Mapping::Mapping(Mapping&& other) noexcept
+    : address_(std::exchange(other.address_, nullptr)), bytes_(std::exchange(other.bytes_, 0)) {}
+
+RamBlock::Mapping::~Mapping() {
+  if (address_ != nullptr) ::munmap(address_, bytes_);
+}
+
+Result<RamBlock::Mapping> RamBlock::reserve(const std::string& name, uint64_t bytes, int protection) {
+  void* const address = ::mmap(nullptr, bytes, protection, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (address == MAP_FAILED)
+    return fail("cannot reserve {} MiB of address space for '{}': {}", bytes >> 20, name, errno_text(errno));
+  return Mapping(address, bytes);
+}
+
+Result<std::shared_ptr<RamBlock>> RamBlock::create(std::string name, uint64_t bytes) {
+  if (bytes == 0 || !is_aligned(bytes, kPageSize) || bytes > kLargestBlock)
+    return fail("memory '{}' of {} bytes: the size must be a multiple of {} up to {} TiB", name, bytes, kPageSize,
+                kLargestBlock >> 40);
+  Fd fd(::memfd_create(name.c_str(), MFD_CLOEXEC | MFD_ALLOW_SEALING));
+  if (!fd.valid()) return fail("cannot create the memory file of '{}': {}", name, errno_text(errno));
+  if (::ftruncate(fd.get(), static_cast<off_t>(bytes)) != 0)
+    return fail("cannot size memory '{}' to {} MiB: {}", name, bytes >> 20, errno_text(errno));
+  // Whoever gets the descriptor (a vhost back end) cannot shrink it under us.
+  if (::fcntl(fd.get(), F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0)
+    return fail("cannot seal memory '{}': {}", name, errno_text(errno));
+
+  KITE_ASSIGN(Mapping reservation, reserve(name, bytes + 2 * kHostAlignment, PROT_NONE));
+  const auto base = reinterpret_cast<uintptr_t>(reservation.address());
+  uint8_t* const host = reservation.address() + (align_up(base + kPageSize, kHostAlignment) - base);
+  if (::mmap(host, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE | MAP_FIXED, fd.get(), 0) == MAP_FAILED)
+    return fail("cannot map {} MiB for memory '{}': {}", bytes >> 20, name, errno_text(errno));
+  ::madvise(host, bytes, MADV_HUGEPAGE);  // a wish: hosts without huge shared memory refuse it
+
+  const uint64_t page_count = bytes >> kPageShift;
+  const uint64_t metadata_bytes = (page_count + 63) / 64 * sizeof(uint64_t) + page_count * (sizeof(uint32_t) + 1);
+  KITE_ASSIGN(Mapping metadata, reserve(name, align_up(metadata_bytes, kPageSize), PROT_READ | PROT_WRITE));
+  return std::shared_ptr<RamBlock>(
+      new RamBlock(std::move(name), bytes, std::move(fd), std::move(reservation), host, std::move(metadata)));
+}
+
+RamBlock::RamBlock(std::string name, uint64_t size, Fd fd, Mapping reservation, uint8_t* host, Mapping metadata)
+    : name_(std::move(name)),
+      size_(size),
+      fd_(std::move(fd)),
+      reservation_(std::move(reservation)),
+      host_(host),
+      metadata_(std::move(metadata)),
+      dirty_(reinterpret_cast<std::atomic<uint64_t>*>(metadata_.address())),
+      generation_(reinterpret_cast<std::atomic<uint32_t>*>(dirty_ + dirty_words())),
+      state_(reinterpret_cast<std::atomic<uint8_t>*>(generation_ + pages())) {}
+
+RamBlock::~RamBlock() = default;
+
+void RamBlock::note_page_written(uint64_t page) {
+  const uint8_t state = state_[page].load(std::memory_order_relaxed);
+  if ((state & (kCode | kCodeLeaving)) != 0) note_code_written(page);
+  // The bit is cleared before the page is logged: a collector in between finds nothing and leaves the page unclean, so
+  // the bit set here shows in its next interval. The other order could lose every later write.
+  if ((state & kClean) != 0 && (state_[page].fetch_and(static_cast<uint8_t>(~kClean)) & kClean) != 0)
+    dirty_[page / 64].fetch_or(uint64_t{1} << (page % 64));
+}
+
+// Unmarks the page, so that a code page that became a data page is fast again, and bumps its generation. Until the
+// bump is done kCodeLeaving stays, and other writers bump for themselves: a thread that modifies code and jumps to it
+// must not depend on another's progress.
+void RamBlock::note_code_written(uint64_t page) {
+  uint8_t state = state_[page].load(std::memory_order_relaxed);
+  while ((state & kCode) != 0 && (state & kCodeLeaving) == 0) {
+    const auto leaving = static_cast<uint8_t>((state & ~(kCode | kCodeReady)) | kCodeLeaving);
+    if (!state_[page].compare_exchange_weak(state, leaving)) continue;
+    generation_[page].fetch_add(1);
+    state_[page].fetch_and(static_cast<uint8_t>(~kCodeLeaving));
+    return;
+  }
+  generation_[page].fetch_add(1);
+}
+
+uint32_t RamBlock::mark_code(uint64_t offset) {
+  static std::mutex mutex;
+  constexpr uint8_t kMarked = kCode | kCodeReady;
+  const uint64_t page = offset >> kPageShift;
+  std::atomic<uint8_t>& state = state_[page];
+  // Read before the mark is seen or set: whoever clears the mark later bumps later.
+  const uint32_t generation = generation_[page].load();
+  if ((state.load() & kMarked) == kMarked) return generation;
+
+  const std::lock_guard lock(mutex);
+  uint8_t seen = state.fetch_or(kCode);
+  if ((seen & kMarked) == kMarked) return generation;
+  process_wide_barrier();
+  // A mark that a writer took away meanwhile stays away; nobody but the holder of the mutex sets it again.
+  for (seen = state.load(); (seen & kCode) != 0;)
+    if (state.compare_exchange_weak(seen, seen | kCodeReady)) break;
+  return generation;
+}
+
+void RamBlock::set_dirty_logging(bool on) {
+  const std::lock_guard lock(log_mutex_);
+  if (logging_.exchange(on) == on) return;
+  for (uint64_t word = 0; word < dirty_words(); ++word) dirty_[word].store(0);
+  for (uint64_t page = 0; page < pages(); ++page) {
+    if (on)
+      state_[page].fetch_or(kClean);
+    else
+      state_[page].fetch_and(static_cast<uint8_t>(~kClean));
+  }
+  if (on) process_wide_barrier();
+}
+
+std::vector<uint64_t> RamBlock::collect_dirty() {
+  const std::lock_guard lock(log_mutex_);
+  std::vector<uint64_t> collected(dirty_words(), 0);
+  if (!logging_.load()) return collected;
+  for (uint64_t word = 0; word < collected.size(); ++word) {
+    if (dirty_[word].load(std::memory_order_relaxed) == 0) continue;
+    collected[word] = dirty_[word].exchange(0);
+    for (uint64_t bits = collected[word]; bits != 0; bits &= bits - 1)
+      state_[word * 64 + static_cast<unsigned>(std::countr_zero(bits))].fetch_or(kClean);
+  }
+  // A writer that found the page unclean has stored before this barrier: who copies the page now sees the store.
+  process_wide_barrier();
+  return collected;
+}
+
+}  // namespace kite
