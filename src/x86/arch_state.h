@@ -38,7 +38,7 @@ struct ArchState {
   std::array<uint64_t, 4> dr{};
   uint64_t dr6 = dr6::kReset;
   uint64_t dr7 = dr7::kReset;
-  FxState fx{};  // x87, MMX, XMM, MXCSR
+  FxState fx{};                                                             // x87, MMX, XMM, MXCSR
   uint64_t star = 0, lstar = 0, cstar = 0, sfmask = 0, kernel_gs_base = 0;  // FS and GS base live in seg[]
   uint64_t sysenter_cs = 0, sysenter_esp = 0, sysenter_eip = 0;
   uint64_t pat = 0x0007040600070406, tsc_aux = 0, misc_enable = 1, debugctl = 0;

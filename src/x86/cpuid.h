@@ -1,6 +1,6 @@
 // CPUID models: what a guest sees. A model is a table of leaves built from named feature flags; `-cpu NAME,+flag,-flag`
-// edits it. Only what the executing CPU can give survives: the accelerator says what it offers, and flags that were asked
-// for and cannot be given are reported by name (fatal with `enforce`).
+// edits it. Only what the executing CPU can give survives: the accelerator says what it offers, and flags that were
+// asked for and cannot be given are reported by name (fatal with `enforce`).
 #pragma once
 
 #include <array>
@@ -20,8 +20,20 @@ struct CpuidRegs {
 };
 
 // The words of feature bits that flags live in.
-enum class FeatureWord : uint8_t { k1Edx, k1Ecx, k7Ebx, k7Ecx, k7Edx, k80000001Edx, k80000001Ecx, k80000007Edx,
-                                   k80000008Ebx, kD1Eax, k6Eax, kCount };
+enum class FeatureWord : uint8_t {
+  k1Edx,
+  k1Ecx,
+  k7Ebx,
+  k7Ecx,
+  k7Edx,
+  k80000001Edx,
+  k80000001Ecx,
+  k80000007Edx,
+  k80000008Ebx,
+  kD1Eax,
+  k6Eax,
+  kCount
+};
 inline constexpr size_t kFeatureWords = static_cast<size_t>(FeatureWord::kCount);
 using FeatureSet = std::array<uint32_t, kFeatureWords>;
 
@@ -59,6 +71,9 @@ struct CpuSpec {
   }
   [[nodiscard]] uint32_t signature() const;  // CPUID.1:EAX
 };
+// A flag that a model has by itself and that is not offered is dropped without a word, unless `enforce` is given; one
+// that the text asks for goes to `missing`. It is for the caller to refuse a spec with `enforce` and `missing`, with a
+// message of its own. HYPERVISOR is always offered.
 // "qemu64,+sse4.1,-pni,enforce" and "model,flag=on,level=13,vendor=...,model-id=...". Unknown models and flags are
 // refused with the nearest known one.
 Result<CpuSpec> parse_cpu(std::string_view text, const FeatureSet& offered);
@@ -66,13 +81,18 @@ Result<CpuSpec> parse_cpu(std::string_view text, const FeatureSet& offered);
 // What the CPUID instruction answers. The bits that follow state (OSXSAVE, APIC enabled) come in through `dynamic`.
 struct CpuidDynamic {
   uint32_t apic_id = 0;
-  uint32_t cpu_count = 1;   // logical processors of the package
+  uint32_t cpu_count = 1;  // logical processors of the package
   bool apic_enabled = true;
   bool osxsave = false;
   uint8_t physical_bits = 40;
   uint8_t linear_bits = 48;
   uint64_t tsc_hz = 0;
+  uint64_t xcr0 = 1;  // leaf 0xD tells the size of the area that it enables
+  uint64_t xss = 0;
+  bool ospke = false;
 };
+// The XCR0 bits that the CPU has by its flags; 0 without XSAVE.
+uint64_t supported_xcr0(const CpuSpec& spec);
 CpuidRegs cpuid(const CpuSpec& spec, const CpuidDynamic& dynamic, uint32_t leaf, uint32_t subleaf);
 
 }  // namespace kite::x86

@@ -57,19 +57,54 @@ struct MemOperand {
 enum class Unit : uint8_t { kInteger, kX87, kMmx, kSse };
 
 // CPUID feature that must be offered for the opcode to exist; checked by the executor.
-enum class Need : uint8_t { kNone, kMmx, kSse, kSse2, kSse3, kSsse3, kSse41, kSse42, kPopcnt, kLzcnt, kBmi1, kMovbe,
-                            kCx16, kRdtscp, kFxsr, kSyscall, kSep, kCmov, kX87, kClflush, kClflushopt, kAes, kPclmul,
-                            kSha, kRdrand, kRdseed, kAdx, kFsgsbase, kXsave, kSmap, kRdpid, kInvpcid, kMonitor, kCx8,
-                            kPrefetchw, kSse4a, kLongMode };
+enum class Need : uint8_t {
+  kNone,
+  kMmx,
+  kSse,
+  kSse2,
+  kSse3,
+  kSsse3,
+  kSse41,
+  kSse42,
+  kPopcnt,
+  kLzcnt,
+  kBmi1,
+  kMovbe,
+  kCx16,
+  kRdtscp,
+  kFxsr,
+  kSyscall,
+  kSep,
+  kCmov,
+  kX87,
+  kClflush,
+  kClflushopt,
+  kAes,
+  kPclmul,
+  kSha,
+  kRdrand,
+  kRdseed,
+  kAdx,
+  kFsgsbase,
+  kXsave,
+  kSmap,
+  kRdpid,
+  kInvpcid,
+  kMonitor,
+  kCx8,
+  kPrefetchw,
+  kSse4a,
+  kLongMode
+};
 
 struct Insn {
-  Op op = Op::kInvalid;  // kInvalid: #UD (the length covers what was read)
-  uint8_t length = 0;    // bytes, 1..15
+  Op op = Op::kInvalid;      // kInvalid: #UD (the length covers what was read)
+  uint8_t length = 0;        // bytes, 1..15
   uint8_t operand_size = 4;  // effective: 2, 4 or 8
   uint8_t address_size = 8;  // effective: 2, 4 or 8
-  bool lock = false;     // LOCK prefix present (illegal uses are decoded as kInvalid)
-  bool rep = false;      // F3, when it is not a mandatory prefix
-  bool repne = false;    // F2, likewise
+  bool lock = false;         // LOCK prefix present (illegal uses are decoded as kInvalid)
+  bool rep = false;          // F3, when it is not a mandatory prefix
+  bool repne = false;        // F2, likewise
   bool has_mem = false;
   uint8_t condition = 0;  // low four opcode bits of Jcc, SETcc, CMOVcc
   std::array<Operand, 3> operand{};
@@ -80,7 +115,7 @@ struct Insn {
   Need need = Need::kNone;
 
   // For Unit != kInteger (and for logs): the encoding, so that the same operation can be issued on the host.
-  uint8_t map = 0;               // 0 one-byte, 1 0F, 2 0F38, 3 0F3A
+  uint8_t map = 0;  // 0 one-byte, 1 0F, 2 0F38, 3 0F3A
   uint8_t opcode = 0;
   uint8_t mandatory_prefix = 0;  // 0, 0x66, 0xf2, 0xf3
   uint8_t modrm = 0;

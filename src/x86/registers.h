@@ -27,8 +27,8 @@ inline constexpr uint64_t kPe = 1u << 0, kMp = 1u << 1, kEm = 1u << 2, kTs = 1u 
 namespace cr4 {
 inline constexpr uint64_t kVme = 1u << 0, kPvi = 1u << 1, kTsd = 1u << 2, kDe = 1u << 3, kPse = 1u << 4, kPae = 1u << 5,
                           kMce = 1u << 6, kPge = 1u << 7, kPce = 1u << 8, kOsfxsr = 1u << 9, kOsxmmexcpt = 1u << 10,
-                          kUmip = 1u << 11, kLa57 = 1u << 12, kVmxe = 1u << 13, kFsgsbase = 1u << 16,
-                          kPcide = 1u << 17, kOsxsave = 1u << 18, kSmep = 1u << 20, kSmap = 1u << 21, kPke = 1u << 22;
+                          kUmip = 1u << 11, kLa57 = 1u << 12, kVmxe = 1u << 13, kFsgsbase = 1u << 16, kPcide = 1u << 17,
+                          kOsxsave = 1u << 18, kSmep = 1u << 20, kSmap = 1u << 21, kPke = 1u << 22;
 }
 namespace efer {
 inline constexpr uint64_t kSce = 1u << 0, kLme = 1u << 8, kLma = 1u << 10, kNxe = 1u << 11, kSvme = 1u << 12,
@@ -43,8 +43,26 @@ inline constexpr uint64_t kGd = 1u << 13, kReset = 0x400;
 
 // Exceptions (SDM table 6-1)
 enum class Vector : uint8_t {
-  kDe = 0, kDb = 1, kNmi = 2, kBp = 3, kOf = 4, kBr = 5, kUd = 6, kNm = 7, kDf = 8, kTs = 10, kNp = 11, kSs = 12,
-  kGp = 13, kPf = 14, kMf = 16, kAc = 17, kMc = 18, kXm = 19, kVe = 20, kCp = 21,
+  kDe = 0,
+  kDb = 1,
+  kNmi = 2,
+  kBp = 3,
+  kOf = 4,
+  kBr = 5,
+  kUd = 6,
+  kNm = 7,
+  kDf = 8,
+  kTs = 10,
+  kNp = 11,
+  kSs = 12,
+  kGp = 13,
+  kPf = 14,
+  kMf = 16,
+  kAc = 17,
+  kMc = 18,
+  kXm = 19,
+  kVe = 20,
+  kCp = 21,
 };
 // Page-fault error code (SDM 4.7)
 namespace pf {
@@ -80,14 +98,14 @@ namespace msr {
 inline constexpr uint32_t kTsc = 0x10, kPlatformId = 0x17, kApicBase = 0x1b, kFeatureControl = 0x3a, kTscAdjust = 0x3b,
                           kSpecCtrl = 0x48, kPredCmd = 0x49, kBiosSignId = 0x8b, kMtrrCap = 0xfe,
                           kArchCapabilities = 0x10a, kSysenterCs = 0x174, kSysenterEsp = 0x175, kSysenterEip = 0x176,
-                          kMcgCap = 0x179, kMcgStatus = 0x17a, kMcgCtl = 0x17b, kMiscEnable = 0x1a0,
-                          kDebugCtl = 0x1d9, kMtrrPhysBase0 = 0x200, kMtrrPhysMask7 = 0x20f, kMtrrFix64k = 0x250,
-                          kMtrrFix16k80000 = 0x258, kMtrrFix16kA0000 = 0x259, kMtrrFix4kC0000 = 0x268,
-                          kMtrrFix4kF8000 = 0x26f, kPat = 0x277, kMtrrDefType = 0x2ff, kMc0Ctl = 0x400,
-                          kTscDeadline = 0x6e0, kX2ApicBase = 0x800, kX2ApicEnd = 0x8ff, kEfer = 0xc0000080,
-                          kStar = 0xc0000081, kLstar = 0xc0000082, kCstar = 0xc0000083, kSfMask = 0xc0000084,
-                          kFsBase = 0xc0000100, kGsBase = 0xc0000101, kKernelGsBase = 0xc0000102,
-                          kTscAux = 0xc0000103, kSyscfg = 0xc0010010, kHwcr = 0xc0010015, kVmCr = 0xc0010114;
+                          kMcgCap = 0x179, kMcgStatus = 0x17a, kMcgCtl = 0x17b, kMiscEnable = 0x1a0, kDebugCtl = 0x1d9,
+                          kMtrrPhysBase0 = 0x200, kMtrrPhysMask7 = 0x20f, kMtrrFix64k = 0x250, kMtrrFix16k80000 = 0x258,
+                          kMtrrFix16kA0000 = 0x259, kMtrrFix4kC0000 = 0x268, kMtrrFix4kF8000 = 0x26f, kPat = 0x277,
+                          kMtrrDefType = 0x2ff, kMc0Ctl = 0x400, kTscDeadline = 0x6e0, kX2ApicBase = 0x800,
+                          kX2ApicEnd = 0x8ff, kEfer = 0xc0000080, kStar = 0xc0000081, kLstar = 0xc0000082,
+                          kCstar = 0xc0000083, kSfMask = 0xc0000084, kFsBase = 0xc0000100, kGsBase = 0xc0000101,
+                          kKernelGsBase = 0xc0000102, kTscAux = 0xc0000103, kSyscfg = 0xc0010010, kHwcr = 0xc0010015,
+                          kVmCr = 0xc0010114;
 }
 
 }  // namespace kite::x86
