@@ -28,7 +28,8 @@ class ApicTimer {
     int64_t deadline_ns = 0;    // the same, on the clock
   };
 
-  // `expired` runs without the timer's lock, on whatever thread drives the clock or on a vCPU that set a past deadline.
+  // `expired` runs on whatever thread notices: the one that drives the clock, or a vCPU that looks at the timer when
+  // its time has come. The timer's lock is held: it must not come back here.
   ApicTimer(Clock& clock, uint64_t timer_hz, uint64_t tsc_hz, std::function<void()> expired);
 
   // Any thread.
@@ -36,9 +37,9 @@ class ApicTimer {
   void set_divide(uint8_t value);
   void set_initial(uint32_t count);
   [[nodiscard]] uint32_t initial() const;
-  [[nodiscard]] uint32_t current() const;
+  [[nodiscard]] uint32_t current();
   [[nodiscard]] uint8_t divide() const;
-  [[nodiscard]] uint64_t deadline() const;
+  [[nodiscard]] uint64_t deadline();
   // `tsc_offset` as in ApicCpu. Ignored outside TSC-deadline mode.
   void set_deadline(uint64_t tsc, int64_t tsc_offset);
 
@@ -53,6 +54,8 @@ class ApicTimer {
   [[nodiscard]] uint64_t tick_length() const;  // ticks of the timer clock for one count
   [[nodiscard]] uint64_t now() const { return rate_.to_ticks(clock_.now()); }
   void rebase(uint64_t now);  // brings count and since up to now; may end a one-shot
+  void catch_up();            // expires, if it is time
+  [[nodiscard]] int64_t expiry_ns() const;
   void schedule();
   void fire();
   [[nodiscard]] int64_t deadline_on_clock(uint64_t tsc, int64_t tsc_offset) const;
@@ -69,7 +72,7 @@ class ApicTimer {
   mutable std::mutex lock_;
   State state_;
   bool stopped_ = false;
-  int64_t not_before_ns_ = 0;  // pace of a timer that is too fast to follow, see schedule()
+  int64_t not_before_ns_ = 0;  // the pace of a timer that is too fast to follow; no guest can see it
   Timer timer_;                // the last member: destroyed first
 };
 

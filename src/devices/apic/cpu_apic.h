@@ -54,7 +54,7 @@ class CpuApic final : public bus::Device, public LocalApic {
   bool msr_write(uint32_t index, uint64_t value) override;
   [[nodiscard]] uint8_t cr8() const override;
   void set_cr8(uint8_t value) override;
-  [[nodiscard]] uint64_t tsc_deadline() const override { return timer_.deadline(); }
+  [[nodiscard]] uint64_t tsc_deadline() const override;
   void set_tsc_deadline(uint64_t value) override;
   void reset(bool power_on) override;
 
@@ -72,8 +72,27 @@ class CpuApic final : public bus::Device, public LocalApic {
   [[nodiscard]] bool x2apic_mode() const { return (base() & apic::kBaseX2Apic) != 0; }
 
  private:
+  using Words = std::array<uint32_t, 8>;
   using Bitmap = std::array<std::atomic<uint32_t>, 8>;  // one bit a vector
 
+  // What is saved; the live values are the atomics below.
+  struct State {
+    uint64_t base = 0;
+    uint32_t id = 0, tpr = 0, ldr = 0, dfr = 0, svr = 0;
+    uint64_t icr = 0;
+    uint32_t esr = 0, esr_pending = 0;
+    std::array<uint32_t, apic::kLvtCount> lvt{};
+    Words isr{}, tmr{}, irr{};
+    std::array<bool, 2> lint_level{};
+    bool ext_int_message = false;
+    ApicTimer::State timer;
+  };
+  [[nodiscard]] State snapshot() const;
+  void apply(const State& state);
+  [[nodiscard]] const char* impossible(const State& state) const;
+  [[nodiscard]] const char* impossible_timer(const State& state) const;
+
+  // The processor's thread.
   [[nodiscard]] uint32_t read_register(apic::Reg reg);
   void write_register(apic::Reg reg, uint32_t value);
   void write_lvt(unsigned entry, uint32_t value);
@@ -81,23 +100,23 @@ class CpuApic final : public bus::Device, public LocalApic {
   void write_icr(uint64_t value);
   void send_self(uint8_t vector);
   void end_of_interrupt();
-  void latch_errors();
-  void report_error(uint32_t bits);
-  void deliver_local(unsigned entry);
-  void timer_expired();
   void reevaluate_lints();
-  void set_request(uint8_t vector, bool level);
-  void wake_if_pending();
-  void set_timer_mode(uint32_t lvt);
   void clear_registers();
 
-  [[nodiscard]] uint32_t logical_id_x2apic() const { return ((id_.load() >> 4) << 16) | (1u << (id_.load() & 0xf)); }
+  // Any thread.
+  void report_error(uint32_t bits);
+  void deliver_local(unsigned entry);
+  void set_request(uint8_t vector, bool level);
+  void wake_if_pending();
   [[nodiscard]] bool matches_logical(uint32_t destination, bool wide) const;
+  [[nodiscard]] uint32_t visible_ldr() const;
   [[nodiscard]] bool ext_int_accepted() const;
-  [[nodiscard]] bool msr_value_fits(apic::Reg reg, uint64_t value) const;
-  [[nodiscard]] uint32_t lvt_mask(unsigned entry) const;
   [[nodiscard]] uint8_t processor_priority() const;
-  [[nodiscard]] static int highest(const Bitmap& bitmap);  // -1: none
+
+  [[nodiscard]] bool base_is_legal(uint64_t value) const;
+  [[nodiscard]] bool msr_value_fits(apic::Reg reg, uint64_t value) const;
+  [[nodiscard]] uint32_t lvt_writable(unsigned entry) const;
+  [[nodiscard]] uint32_t svr_writable() const;
 
   // Static configuration.
   CpuApicConfig config_;
@@ -123,7 +142,7 @@ class CpuApic final : public bus::Device, public LocalApic {
   Bitmap irr_{};                                   // any thread
   std::array<std::atomic<bool>, 2> lint_level_{};  // any thread
   std::atomic<bool> ext_int_message_{false};       // any thread: an ExtINT came over the bus
-  ApicTimer timer_;
+  mutable ApicTimer timer_;
 };
 
 }  // namespace kite::devices

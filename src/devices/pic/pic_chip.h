@@ -13,7 +13,7 @@ struct PicChip {
   uint8_t lines = 0;  // levels of the inputs
   uint8_t irr = 0;    // latched edges; level-triggered inputs as they are
   uint8_t isr = 0;
-  uint8_t imr = 0;
+  uint8_t imr = 0xff;           // undefined at power-on: nothing disturbs a guest that never programs the chip
   uint8_t elcr = 0;             // 1: level-triggered
   uint8_t vector_base = 0;      // ICW2 7:3
   uint8_t lowest_priority = 7;  // the input with the lowest priority

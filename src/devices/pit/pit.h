@@ -46,6 +46,7 @@ class Pit final : public bus::Device {
   void write_counter(uint64_t offset, unsigned size, uint64_t value);
   uint64_t read_speaker(uint64_t offset, unsigned size);
   void write_speaker(uint64_t offset, unsigned size, uint64_t value);
+  // Callers of the following hold lock_.
   void write_control(uint64_t now, uint8_t value);
   void read_back(uint64_t now, uint8_t command);
   [[nodiscard]] uint64_t now() const { return kRate.to_ticks(clock_.now()); }

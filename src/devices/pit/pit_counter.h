@@ -32,8 +32,8 @@ struct PitCounter {
   bool status_latched = false;
   uint8_t status = 0;
 
-  // All of them: `now` never goes back.
-  void write_control(uint64_t now, uint8_t control);
+  void write_control(uint8_t control);
+  // All of the following: `now` never goes back.
   void write_count(uint64_t now, uint8_t value);
   [[nodiscard]] uint8_t read(uint64_t now);
   void latch_count(uint64_t now);
@@ -50,7 +50,6 @@ struct PitCounter {
   void settle(uint64_t now);  // carries out a waiting reload
   void load(uint64_t now);
   void accept_count(uint64_t now, uint16_t raw);
-  [[nodiscard]] bool started(uint64_t now) const { return active != 0 && (now >= anchor || base != 0); }
   [[nodiscard]] uint64_t elapsed(uint64_t now) const { return counting && now > anchor ? base + (now - anchor) : base; }
   [[nodiscard]] bool periodic() const { return mode == 2 || mode == 3; }
   [[nodiscard]] uint16_t count(uint64_t now);

@@ -68,7 +68,7 @@ class Rtc final : public bus::Device {
   void sync_periodic(int64_t now);
   void sync_updates(int64_t now);
   void drive_irq();
-  void schedule(int64_t now);
+  void schedule();
   void timer_fired();
   [[nodiscard]] bool divider_runs() const;
   [[nodiscard]] bool updates() const;  // the divider runs and SET is clear
