@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "bus/device.h"
+#include "devices/io_window.h"
 #include "memory/guest_memory.h"
 #include "support/result.h"
 
@@ -53,8 +54,6 @@ class FwCfg final : public bus::Device {
  private:
   static constexpr size_t kMaxFiles = 0x1000;
   static constexpr uint64_t kMaxBlob = uint64_t{1} << 31;
-  class Ports;
-  class Dma;
   struct Item {
     std::vector<uint8_t> bytes;
     FileAccess access = FileAccess::kReadOnly;
@@ -65,12 +64,19 @@ class FwCfg final : public bus::Device {
     uint64_t address;
   };
 
-  // All of these hold lock_.
+  uint64_t read_ports(uint64_t offset, unsigned size);
+  void write_ports(uint64_t offset, unsigned size, uint64_t value);
+  uint64_t read_dma_port(uint64_t offset, unsigned size);
+  void write_dma_port(uint64_t offset, unsigned size, uint64_t value);
+  // The following hold lock_.
   [[nodiscard]] Item* selected();
   void select(uint16_t key);
   uint8_t read_byte();
   void rebuild_directory();
-  void run_dma();
+  [[nodiscard]] Result<> check_file(std::string_view name, size_t size) const;
+  [[nodiscard]] uint32_t left(const Item* item) const;
+  void advance(const Item* item, uint32_t length);
+  void run_dma(uint64_t address);
   [[nodiscard]] bool transfer(const DmaRequest& request);
   [[nodiscard]] bool dma_read(Item* item, uint64_t address, uint32_t length);
   [[nodiscard]] bool dma_write(Item* item, uint64_t address, uint32_t length);
@@ -82,8 +88,7 @@ class FwCfg final : public bus::Device {
 
   // Wiring.
   GuestMemory& memory_;
-  std::unique_ptr<Ports> ports_;
-  std::unique_ptr<Dma> dma_;
+  IoWindow<FwCfg> ports_, dma_;
   std::shared_ptr<Region> port_region_, dma_region_;
 
   // State, with the bytes of writable files.

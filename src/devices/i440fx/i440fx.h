@@ -12,9 +12,9 @@
 #include <cstdint>
 #include <memory>
 #include <mutex>
-#include <vector>
 
 #include "bus/pci.h"
+#include "devices/io_window.h"
 #include "memory/address_space.h"
 
 namespace kite::devices {
@@ -45,28 +45,44 @@ class I440fx final : public bus::PciDevice {
   void config_written(uint8_t offset, unsigned size, uint32_t value) override;
 
  private:
-  class ConfigPorts;
-  class ShadowSegment;
+  // A segment of 0xc0000-0xfffff: what it can show, one of them enabled.
+  struct Shadow {
+    std::shared_ptr<Region> pci;
+    std::shared_ptr<Region> ram;    // read-only while only reads go to DRAM
+    std::shared_ptr<Region> split;  // reads go to PCI, writes to DRAM: trapped
+  };
   static constexpr unsigned kSegments = 13;
 
   void set_reset_values();
+  void build_windows();
+  // The following hold config_lock_.
   void apply_pam();
+  void lock_smram(bool locked);
+
   uint64_t read_config_port(uint64_t offset, unsigned size);
   void write_config_port(uint64_t offset, unsigned size, uint64_t value);
-  uint64_t read_pci_memory(uint64_t address, unsigned size);
+  uint64_t read_forwarded(uint64_t offset, unsigned size);
+  void write_forwarded(uint64_t offset, unsigned size, uint64_t value);
+  [[nodiscard]] uint32_t confadd();
+  // `offset` from 0xc0000.
+  uint64_t read_split(uint64_t offset, unsigned size);
+  void write_split(uint64_t offset, unsigned size, uint64_t value);
+  void refresh_split_view();
 
   // Static configuration.
   const Config static_config_;
 
   // Wiring.
   Wiring wiring_;
-  std::unique_ptr<ConfigPorts> config_ports_;
+  IoWindow<I440fx> config_ports_;
   std::shared_ptr<Region> config_ports_region_;
   std::shared_ptr<Region> vga_window_;
-  std::array<std::unique_ptr<ShadowSegment>, kSegments> segments_;
-  // PCI memory as a segment that reads PCI and writes RAM sees it; committed on demand.
-  std::mutex pci_view_lock_;
-  AddressSpace pci_view_;
+  std::array<Shadow, kSegments> shadows_;
+  IoWindow<I440fx> split_;
+  std::shared_ptr<Region> split_region_;
+  // What a split segment reaches: DRAM at its own addresses, PCI memory 1 MiB higher. Committed on demand.
+  AddressSpace split_view_;
+  std::mutex split_view_lock_;
 
   // State; the rest is in the configuration space, under config_lock_.
   struct State {
@@ -74,7 +90,6 @@ class I440fx final : public bus::PciDevice {
   };
   std::mutex lock_;
   State state_;
-  uint8_t smram_ = 0;  // copy of the SMRAM register: what the lock bit protects. Derived
 };
 
 }  // namespace kite::devices

@@ -15,6 +15,7 @@ struct ByteQueue {
   std::array<uint8_t, N> bytes{};  // oldest first
   uint8_t count = 0;
 
+  [[nodiscard]] bool possible() const { return count <= N; }
   [[nodiscard]] bool empty() const { return count == 0; }
   [[nodiscard]] size_t space() const { return N - count; }
   // All of `values` or, when they do not fit, none.

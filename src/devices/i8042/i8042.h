@@ -14,6 +14,7 @@
 #include "devices/i8042/i8042_regs.h"
 #include "devices/i8042/ps2_keyboard.h"
 #include "devices/i8042/ps2_mouse.h"
+#include "devices/io_window.h"
 
 namespace kite::devices {
 
@@ -44,31 +45,28 @@ class I8042 final : public bus::Device {
   [[nodiscard]] uint8_t keyboard_leds();
 
  private:
-  class DataPort;
-  class CommandPort;
-  enum class Source : uint8_t { kController, kKeyboard, kAux };
+  static constexpr uint8_t kNoFlags = 0;
   struct State {
     std::array<uint8_t, 32> ram{};  // location 0 is the command byte
     uint8_t output = 0;             // the output buffer, valid while status has kObf
     uint8_t status = 0;
     uint8_t output_port = 0;
-    uint8_t pending = 0;   // the command that waits for its data byte, 0: none
-    ByteQueue<4> answers;  // the controller's own, before the devices' bytes
-    Source output_source = Source::kController;
+    uint8_t pending = 0;        // the command that waits for its data byte, 0: none
+    ByteQueue<4> answers;       // the controller's own, before the devices' bytes
     bool break_prefix = false;  // 0xf0 seen: translation joins it with the next code
   };
-  struct SavedV1;
 
-  uint8_t read_data();
-  uint8_t read_status();
-  void write_data(uint8_t value);
-  void write_command(uint8_t value);
+  uint64_t read_data(uint64_t offset, unsigned size);
+  void write_data(uint64_t offset, unsigned size, uint64_t value);
+  uint64_t read_status(uint64_t offset, unsigned size);
+  void write_command(uint64_t offset, unsigned size, uint64_t value);
   // The following hold lock_.
   [[nodiscard]] uint8_t& command_byte() { return state_.ram[0]; }
-  [[nodiscard]] bool run_command(uint8_t command);                    // true: pulse the reset line
-  [[nodiscard]] bool finish_command(uint8_t command, uint8_t value);  // true: pulse the reset line
-  [[nodiscard]] bool write_output_port(uint8_t value);                // true: pulse the reset line
-  void put(uint8_t value, Source source);
+  // These two answer true when the reset line is to be pulsed.
+  [[nodiscard]] bool run_command(uint8_t command);
+  [[nodiscard]] bool finish_command(uint8_t command, uint8_t value);
+  [[nodiscard]] uint8_t output_port() const;
+  void put(uint8_t value, uint8_t flags);  // flags: kAuxObf or none
   bool fill_from_keyboard();
   void fill();
   void drive_lines();
@@ -76,8 +74,7 @@ class I8042 final : public bus::Device {
 
   // Wiring.
   Wiring wiring_;
-  std::unique_ptr<DataPort> data_port_;
-  std::unique_ptr<CommandPort> command_port_;
+  IoWindow<I8042> data_port_, command_port_;
   std::shared_ptr<Region> data_region_, command_region_;
 
   // State.

@@ -25,7 +25,7 @@ inline constexpr uint8_t kCcbSysFlag = 1u << 2;
 inline constexpr uint8_t kCcbKeyboardOff = 1u << 4;
 inline constexpr uint8_t kCcbAuxOff = 1u << 5;
 inline constexpr uint8_t kCcbTranslate = 1u << 6;
-inline constexpr uint8_t kCcbBits = 0x77;
+inline constexpr uint8_t kCcbBits = 0x7f;
 
 // Output port.
 inline constexpr uint8_t kOutNotReset = 1u << 0;  // 0 pulls the processor's reset

@@ -48,6 +48,8 @@ class Ps2Mouse {
   void set_rate(uint8_t rate);
   void set_defaults();
   void stream();
+  [[nodiscard]] bool streaming() const { return state_.reporting && !state_.remote; }
+  [[nodiscard]] uint8_t status_byte() const;
   [[nodiscard]] bool something_to_report() const;
   template <size_t N>
   void build_packet(ByteQueue<N>& queue);

@@ -9,10 +9,10 @@
 
 namespace kite::devices {
 
-// A key's number is its set 1 make code, with 0xe000 added for the keys with an 0xe0 prefix; Pause is kKeyPause, Print
-// Screen kKeyPrintScreen.
+// A key's number is its set 1 make code, with 0xe000 added for the keys with an 0xe0 prefix. The two keys whose codes
+// are no such thing have numbers in the same form.
 using Key = uint16_t;
-inline constexpr Key kKeyPause = 0xe146;
+inline constexpr Key kKeyPause = 0xe046;
 inline constexpr Key kKeyPrintScreen = 0xe037;
 
 // By the names that monitors use ("a", "ret", "ctrl_r", "kp_enter").

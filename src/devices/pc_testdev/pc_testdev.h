@@ -3,7 +3,7 @@
 //   0xe0-0xe3          a 32-bit latch; any size at any offset
 //   0xe4               a 32-bit write names a physical address whose page accelerators are to forget and map again
 //   0xe8-0xeb          the same latch, reached one byte at a time whatever the access's size
-//   0x2000-0x2017      a write drives the level of interrupt line (port - 0x2000): bit 0 of the first byte
+//   0x2000-0x2017      a write drives interrupt line (port - 0x2000): high when its first byte is not 0
 //   0xff000000         64 KiB of RAM-like memory
 #pragma once
 
@@ -15,6 +15,7 @@
 
 #include "bus/device.h"
 #include "bus/irq_line.h"
+#include "devices/io_window.h"
 #include "memory/guest_types.h"
 #include "support/result.h"
 
@@ -49,16 +50,19 @@ class PcTestdev final : public bus::Device {
   [[nodiscard]] const std::shared_ptr<Region>& memory_region() const { return memory_region_; }
 
  private:
-  class Latch;
-  class Flush;
-  class Lines;
   PcTestdev(std::string path, Wiring wiring, std::shared_ptr<RamBlock> memory);
+
+  uint64_t read_latch(uint64_t offset, unsigned size);
+  void write_latch(uint64_t offset, unsigned size, uint64_t value);
+  uint64_t read_flush(uint64_t offset, unsigned size);
+  void write_flush(uint64_t offset, unsigned size, uint64_t value);
+  uint64_t read_line(uint64_t offset, unsigned size);
+  void write_line(uint64_t offset, unsigned size, uint64_t value);
+  void drive_lines(uint32_t levels);  // lock_ held
 
   // Wiring.
   Wiring wiring_;
-  std::unique_ptr<Latch> latch_;
-  std::unique_ptr<Flush> flush_;
-  std::unique_ptr<Lines> lines_;
+  IoWindow<PcTestdev> latch_, flush_, lines_;
   std::shared_ptr<Region> latch_region_, flush_region_, byte_latch_region_, line_region_, memory_region_;
 
   // State, with the bytes of memory_.

@@ -25,13 +25,13 @@ class PciTestdev final : public bus::PciDevice {
 
  private:
   static constexpr unsigned kBars = 2;
+  static constexpr uint8_t kNoBar = 0xff;
   class BarHandler;
   struct State {
-    int8_t bar = -1;  // whose test is selected; -1: none
+    uint8_t bar = kNoBar;  // whose test is selected
     uint8_t test = 0;
     uint32_t count = 0;
   };
-  struct SavedV1;
 
   [[nodiscard]] uint8_t header_byte(unsigned bar, uint64_t offset) const;  // lock_ held
   uint64_t read(unsigned bar, uint64_t offset, unsigned size);

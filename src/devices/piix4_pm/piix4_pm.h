@@ -13,6 +13,7 @@
 #include "async/clock.h"
 #include "bus/irq_line.h"
 #include "bus/pci.h"
+#include "devices/io_window.h"
 
 namespace kite::devices {
 
@@ -44,7 +45,6 @@ class Piix4Pm final : public bus::PciDevice {
   void config_written(uint8_t offset, unsigned size, uint32_t value) override;
 
  private:
-  class Block;  // an IoHandler of one of the three I/O blocks
   struct State {
     uint16_t pm1_status = 0;
     uint16_t pm1_enable = 0;
@@ -55,17 +55,17 @@ class Piix4Pm final : public bus::PciDevice {
     uint8_t apm_command = 0;
     uint8_t apm_status = 0;
   };
-  struct SavedV1;
 
   void set_reset_values();
   void map_io_space();  // config_lock_ held
   // The following hold lock_.
   [[nodiscard]] int64_t ticks() const;
+  [[nodiscard]] int64_t next_overflow() const;
   void catch_up();  // sets TMR_STS when it is due
-  void update();    // SCI level and the timer
-  [[nodiscard]] uint8_t read_pm_byte(uint64_t offset) const;
-  void write_pm_status(uint16_t clear);
-  [[nodiscard]] bool write_pm_control(uint16_t value);  // true: power off
+  void update();    // the SCI's level and the timer
+  [[nodiscard]] uint16_t pm_word(uint64_t offset) const;
+  [[nodiscard]] bool write_pm_word(uint64_t offset, uint16_t value, uint16_t lanes);  // true: power off
+  [[nodiscard]] bool write_pm_control(uint16_t value, uint16_t lanes);                // true: power off
   // Taking lock_.
   uint64_t read_pm(uint64_t offset, unsigned size);
   void write_pm(uint64_t offset, unsigned size, uint64_t value);
@@ -77,9 +77,8 @@ class Piix4Pm final : public bus::PciDevice {
 
   // Wiring.
   Wiring wiring_;
-  std::unique_ptr<Block> pm_block_, gpe_block_, apm_block_;
+  IoWindow<Piix4Pm> pm_block_, gpe_block_, apm_block_;
   std::shared_ptr<Region> pm_region_, gpe_region_, apm_region_;
-  bool pm_mapped_ = false;  // pm_region_ is in ports. Derived from the configuration space
 
   // State; the rest is in the configuration space, under config_lock_.
   std::mutex lock_;  // taken after config_lock_

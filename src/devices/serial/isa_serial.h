@@ -34,13 +34,13 @@ class IsaSerial final : public bus::Device, private IoHandler, private ChardevCl
   void reset() override;
   void save(StateWriter& writer) override;
   void restore(StateReader& reader) override;
+  void start() override;  // goes on receiving and transmitting
+  void stop() override;   // takes no more input from the host
 
   // 8 bytes.
   [[nodiscard]] const std::shared_ptr<Region>& region() const { return region_; }
 
  private:
-  struct SavedV1;
-
   uint64_t io_read(uint64_t offset, unsigned size) override;
   void io_write(uint64_t offset, unsigned size, uint64_t value) override;
 
@@ -50,7 +50,7 @@ class IsaSerial final : public bus::Device, private IoHandler, private ChardevCl
   void event(ChardevEvent event) override;
   void writable() override;
 
-  void update();           // lock_ held: the interrupt line and the timeout
+  void update();           // lock_ held: the interrupt line
   void restart_timeout();  // lock_ held: the receiver FIFO was touched
   void timeout_fired();
   void transmit();     // no lock held
@@ -60,8 +60,10 @@ class IsaSerial final : public bus::Device, private IoHandler, private ChardevCl
   bus::IrqLine irq_;
   Chardev* const chardev_;
   std::shared_ptr<Region> region_;
-  bool transmitting_ = false;   // one thread at a time hands bytes over, without the lock
-  bool input_refused_ = false;  // can_receive() answered 0: tell the chardev when there is room
+  bool transmitting_ = false;    // one thread at a time hands bytes over, without the lock
+  bool transmit_again_ = false;  // somebody found it transmitting
+  bool input_refused_ = false;   // can_receive() answered 0: tell the chardev when there is room
+  bool stopped_ = false;
 
   // State.
   std::mutex lock_;

@@ -27,7 +27,7 @@ class Uart16550 {
     void clear() { *this = Fifo{}; }
   };
   struct State {
-    uint16_t divisor = 0;
+    uint16_t divisor = 12;  // 9600 baud
     uint8_t ier = 0;
     uint8_t fcr = 0;
     uint8_t lcr = 0;
@@ -57,14 +57,16 @@ class Uart16550 {
   [[nodiscard]] size_t receive_space() const;
   void receive(std::span<const uint8_t> bytes);
   void receive_break();
-  // Something waits in the receiver FIFO below its trigger level: four character times without another read or arrival
-  // owe the guest a timeout interrupt.
+  // Something waits in the receiver FIFO: four character times without a read or an arrival owe the guest a timeout
+  // interrupt.
   [[nodiscard]] bool wants_timeout() const;
   void character_timeout();
   [[nodiscard]] int64_t character_ns() const;  // the time of one character at the programmed speed
 
-  // Transmitter: what waits, oldest first, and how much of it has gone out.
+  // Transmitter: what waits, oldest first, and how much of it has gone out. An owner that hands the bytes over while
+  // the guest goes on compares the epoch: a FIFO that was cleared meanwhile holds others.
   [[nodiscard]] std::span<const uint8_t> transmit_queue() const { return {state_.tx.bytes.data(), state_.tx.count}; }
+  [[nodiscard]] uint32_t transmit_epoch() const { return transmit_epoch_; }
   void transmitted(size_t bytes);
 
   // The modem lines CTS, DSR, RI, DCD as the other side drives them (MSR bits 7:4), shown unless in loopback.
@@ -92,8 +94,10 @@ class Uart16550 {
   void write_mcr(uint8_t value);
   void arrive(uint8_t byte, uint8_t error);
   void show_modem_lines();
+  void clear_transmitter();
 
   State state_;
+  uint32_t transmit_epoch_ = 0;  // times the transmitter was cleared; no part of the chip
   uint8_t outside_lines_ = uart_regs::kCts | uart_regs::kDsr | uart_regs::kDcd;  // wiring: a cable to a ready peer
 };
 

@@ -1,0 +1,111 @@
+#include "devices/types.h"
+
+#include <array>
+#include <utility>
+
+#include "devices/debug_exit/debug_exit.h"
+#include "devices/debugcon/debugcon.h"
+
+namespace kite::devices {
+namespace {
+
+constexpr uint64_t kLastPort = 0xffff;
+constexpr uint64_t kLastIrq = 15;
+
+ObjectType abstract_type(std::string name, std::string parent, std::string bus, std::string description,
+                         std::vector<Property> properties = {}) {
+  return {.name = std::move(name),
+          .parent = std::move(parent),
+          .description = std::move(description),
+          .bus = std::move(bus),
+          .abstract = true,
+          .user_creatable = false,
+          .properties = std::move(properties)};
+}
+
+void add_roots(TypeRegistry& registry) {
+  registry.add(abstract_type("device", "", "", "Anything a machine is made of"));
+  registry.add(abstract_type("sys-bus-device", "device", "System", "A device wired to the board itself"));
+  registry.add(abstract_type("isa-device", "device", "ISA", "A device at fixed ports"));
+  registry.add(abstract_type("pci-device", "device", "PCI", "A PCI function",
+                             {property::string("addr", "slot and function (slot[.function]); the first free slot")}));
+}
+
+ObjectType isa_serial() {
+  return {.name = "isa-serial",
+          .parent = "isa-device",
+          .description = "16550A UART",
+          .bus = "ISA",
+          .properties = {
+              property::unsigned_integer("index", "which of the four usual places: 0 is COM1", 0, 0, 3),
+              property::unsigned_integer("iobase", "first port; 0: the usual one of index", 0, 0, kLastPort - 7),
+              property::unsigned_integer("irq", "ISA interrupt; 0: the usual one of index", 0, 0, kLastIrq),
+              property::link("chardev", "where its line goes", "chardev"),
+          }};
+}
+
+ObjectType isa_debug_exit() {
+  return {.name = "isa-debug-exit",
+          .parent = "isa-device",
+          .description = "Ports whose writes end the process with status (value << 1) | 1",
+          .bus = "ISA",
+          .properties = {
+              property::unsigned_integer("iobase", "first port", DebugExit::kDefaultPort, 0, kLastPort - 7),
+              property::unsigned_integer("iosize", "ports", 2, 1, 8),
+          }};
+}
+
+ObjectType isa_debugcon() {
+  return {.name = "isa-debugcon",
+          .parent = "isa-device",
+          .description = "A port whose written bytes go to a chardev",
+          .bus = "ISA",
+          .properties = {
+              property::unsigned_integer("iobase", "the port", Debugcon::kDefaultPort, 0, kLastPort),
+              property::unsigned_integer("readback", "what reads of the port answer", 0xe9, 0, 0xffffffff),
+              property::link("chardev", "where its bytes go", "chardev"),
+          }};
+}
+
+// Name, parent, bus, description of the types without properties.
+struct PlainType {
+  const char* name;
+  const char* parent;
+  const char* bus;
+  const char* description;
+  bool user_creatable;
+};
+constexpr std::array kPlainTypes{
+    PlainType{"pc-testdev", "isa-device", "ISA", "Test device of kvm-unit-tests", true},
+    PlainType{"pci-testdev", "pci-device", "PCI", "Exit-cost test device of kvm-unit-tests", true},
+    PlainType{"i8042", "isa-device", "ISA", "Keyboard controller with PS/2 keyboard and mouse", true},
+    PlainType{"i440FX", "pci-device", "PCI", "82441FX host bridge", false},
+    PlainType{"PIIX3", "pci-device", "PCI", "82371SB PCI to ISA bridge", false},
+    PlainType{"PIIX4_PM", "pci-device", "PCI", "82371AB power management", false},
+    PlainType{"port92", "isa-device", "ISA", "System control port A", false},
+    PlainType{"fw_cfg_io", "sys-bus-device", "System", "Firmware configuration", false},
+    PlainType{"isa-i8259", "isa-device", "ISA", "8259A interrupt controller", false},
+    PlainType{"isa-pit", "isa-device", "ISA", "8254 interval timer", false},
+    PlainType{"mc146818rtc", "isa-device", "ISA", "MC146818 real-time clock", false},
+    PlainType{"ioapic", "sys-bus-device", "System", "82093AA I/O APIC", false},
+    PlainType{"apic", "device", "", "Local APIC of a CPU", false},
+    PlainType{"hpet", "sys-bus-device", "System", "High precision event timer", false},
+};
+
+}  // namespace
+
+void register_device_types(TypeRegistry& registry) {
+  add_roots(registry);
+  registry.add(isa_serial());
+  registry.add(isa_debug_exit());
+  registry.add(isa_debugcon());
+  for (const PlainType& type : kPlainTypes)
+    registry.add({.name = type.name,
+                  .parent = type.parent,
+                  .description = type.description,
+                  .bus = type.bus,
+                  .user_creatable = type.user_creatable,
+                  .properties = {}});
+}
+
+}  // namespace kite::devices
