@@ -1,0 +1,97 @@
+#!/usr/bin/env python3
+"""Runs kvm-unit-tests (x86), from a build directory of theirs, on Kite.
+
+usage: kvm_unit_tests.py KITE DIR [DIR32] [--only NAME]... [--verbose]
+DIR is the x86_64 build, DIR32 an i386 one. Ends with 'kvm-unit-tests: N passed, N failed, N skipped'.
+"""
+import os
+import re
+import subprocess
+import sys
+import tempfile
+
+# name, image, arguments, CPUs, -cpu, text that must appear, seconds
+# The suite's exit status is (code << 1) | 1; 1 is a pass, but also a start-up error of ours, so text is required too.
+VMEXIT = [(f"vmexit_{case}", "vmexit", case, cpus, cpu, f"{word} ", 600) for case, cpus, cpu, word in (
+    ("cpuid", 1, "max", "cpuid"), ("mov_from_cr8", 1, "max", "mov_from_cr8"), ("mov_to_cr8", 1, "max", "mov_to_cr8"),
+    ("inl_from_pmtimer", 1, "max", "inl_from_pmtimer"), ("inl_from_qemu", 1, "max", "inl_from_qemu"),
+    ("inl_from_kernel", 1, "max", "inl_from_kernel"), ("outl_to_kernel", 1, "max", "outl_to_kernel"),
+    ("self_ipi_sti_nop", 1, "max", "self_ipi_sti_nop"), ("self_ipi_sti_hlt", 1, "max", "self_ipi_sti_hlt"),
+    ("self_ipi_tpr", 1, "max", "self_ipi_tpr"), ("ipi", 2, "max", "ipi"), ("ipi_halt", 2, "max", "ipi_halt"),
+    ("ple_round_robin", 1, "max", "ple_round_robin"), ("wr_kernel_gs_base", 1, "max", "wr_kernel_gs_base"),
+    ("wbinvd", 1, "max", "wbinvd"), ("mov_dr", 1, "max", "mov_dr"),
+    ("toggle_cr0_wp", 2, "max", "toggle_cr0_wp"), ("toggle_cr4_pge", 2, "max", "toggle_cr4_pge"),
+    ("pci-mem", 1, "max", "pci-mem"), ("pci-io", 1, "max", "pci-io"))]
+TESTS = [
+    ("smptest", "smptest", "", 2, "max", "SUMMARY", 120),
+    ("smptest3", "smptest", "", 3, "max", "SUMMARY", 120),
+    ("setjmp", "setjmp", "", 1, "max", "SUMMARY: 10 tests", 120),
+    ("realmode", "realmode", "", 1, "max", "PASS", 120),
+    *VMEXIT,
+    ("eventinj", "eventinj", "", 1, "max", "SUMMARY", 120),
+    ("umip", "umip", "", 1, "qemu64,+umip", "SUMMARY", 120),
+    ("smap", "smap", "", 1, "max", "SUMMARY", 120),
+    ("syscall", "syscall", "", 1, "max,vendor=AuthenticAMD", "SUMMARY", 120),
+    ("tsc", "tsc", "", 1, "max", "SUMMARY", 120),
+    ("rmap_chain", "rmap_chain", "", 1, "max", "PASS", 300),
+    ("memory", "memory", "", 1, "max", "SUMMARY", 120),
+    ("sieve", "sieve", "", 1, "max", "", 600),
+    ("ioapic_smp1", "ioapic", "", 1, "qemu64", "SUMMARY", 120),
+    ("ioapic_smp2", "ioapic", "", 2, "qemu64", "SUMMARY", 120),
+]
+TESTS32 = [(f"{name}_i386", name, "", 1, "max", "SUMMARY", 120)
+           for name in ("cmpxchg8b", "eventinj", "smap", "umip", "taskswitch")]
+
+
+def environment_file(folder, cpus):
+    path = os.path.join(folder, f"env{cpus}")
+    with open(path, "w", encoding="ascii") as file:
+        file.write(f"NR_CPUS={cpus}\nMEMSIZE=128\nTEST_DEVICE=1\nBOOTLOADER=1\n")
+    return path
+
+
+def run(kite, image, arguments, cpus, cpu, environment, seconds):
+    """Answers (exit status or None after a time-out, output)."""
+    command = [kite, "-nodefaults", "-display", "none", "-serial", "stdio", "-no-reboot", "-cpu", cpu, "-smp", str(cpus),
+               "-m", "128", "-device", "pc-testdev", "-device", "isa-debug-exit,iobase=0xf4,iosize=4",
+               "-device", "pci-testdev", "-kernel", image, "-initrd", environment]
+    if arguments:
+        command += ["-append", arguments]
+    try:
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                              timeout=seconds, check=False)
+        return done.returncode, done.stdout.decode(errors="replace")
+    except subprocess.TimeoutExpired as error:
+        return None, (error.stdout or b"").decode(errors="replace")
+
+
+def main():
+    words = [word for word in sys.argv[1:] if not word.startswith("--")]
+    only = {sys.argv[at + 1] for at, word in enumerate(sys.argv) if word == "--only"}
+    words = [word for word in words if word not in only]
+    kite, directory = words[:2]
+    directory32 = words[2] if len(words) > 2 and words[2] else None
+    passed = failed = skipped = 0
+    with tempfile.TemporaryDirectory() as scratch:
+        for tests, folder in ((TESTS, directory), (TESTS32, directory32)):
+            for name, image, arguments, cpus, cpu, wanted, seconds in tests:
+                if only and name not in only:
+                    continue
+                path = f"{folder}/x86/{image}.flat"
+                if folder is None or not os.path.exists(path):
+                    print(f"SKIP {name}: {image}.flat is not in the build directory")
+                    skipped += 1
+                    continue
+                status, output = run(kite, path, arguments, cpus, cpu, environment_file(scratch, cpus), seconds)
+                summary = re.findall(r"^SUMMARY.*$", output, re.M)
+                good = status == 1 and wanted in output and not re.search(r"^FAIL", output, re.M)
+                passed, failed = passed + good, failed + (not good)
+                print(f"{'PASS' if good else 'FAIL'} {name}: status {status} {summary[-1] if summary else ''}", flush=True)
+                if not good or "--verbose" in sys.argv:
+                    print("\n".join("    " + line for line in output.splitlines()[-25:]))
+    print(f"kvm-unit-tests: {passed} passed, {failed} failed, {skipped} skipped")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

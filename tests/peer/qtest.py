@@ -1,0 +1,65 @@
+#!/usr/bin/env python3
+"""Runs QEMU's qtests, from a build directory of theirs, on Kite, one subtest a process.
+
+usage: qtest.py KITE DIR [--only TEST]... [--verbose]
+Ends with 'qtest: N passed, N failed, N skipped'.
+"""
+import os
+import subprocess
+import sys
+import tempfile
+
+TESTS = ["machine-none-test", "rtc-test", "i440fx-test", "fw_cfg-test", "endianness-test"]
+# Subtests that judge what this version does not have, by name and with the reason.
+NOT_YET = {
+    "/x86_64/i440fx/firmware/bios": "no firmware yet",
+    "/x86_64/i440fx/firmware/pflash": "no flash memory yet",
+}
+
+
+def subtests(program, environment):
+    listing = subprocess.run([program, "-l"], env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                             check=False, timeout=120)
+    return [line for line in listing.stdout.decode().splitlines() if line.startswith("/")]
+
+
+def main():
+    words = [word for word in sys.argv[1:] if not word.startswith("--")]
+    only = {sys.argv[at + 1] for at, word in enumerate(sys.argv) if word == "--only"}
+    kite, directory = [word for word in words if word not in only][:2]
+    passed = failed = skipped = 0
+    with tempfile.TemporaryDirectory() as scratch:
+        # The harness reads the target from the binary's name.
+        link = os.path.join(scratch, "kite-system-x86_64")
+        os.symlink(os.path.abspath(kite), link)
+        environment = dict(os.environ, QTEST_QEMU_BINARY=link, QTEST_QEMU_IMG="/bin/false")
+        for test in TESTS:
+            program = os.path.join(directory, "tests/qtest", test)
+            if only and test not in only:
+                continue
+            if not os.path.exists(program):
+                print(f"SKIP {test}: it is not in the build directory")
+                skipped += 1
+                continue
+            for path in subtests(program, environment):
+                if path in NOT_YET:
+                    print(f"SKIP {test} {path}: {NOT_YET[path]}")
+                    skipped += 1
+                    continue
+                try:
+                    done = subprocess.run([program, "-p", path], env=environment, stdout=subprocess.PIPE,
+                                          stderr=subprocess.STDOUT, timeout=300, check=False)
+                    status, output = done.returncode, done.stdout.decode(errors="replace")
+                except subprocess.TimeoutExpired as error:
+                    status, output = "time-out", (error.stdout or b"").decode(errors="replace")
+                good = status == 0 and "ok 1" in output
+                passed, failed = passed + good, failed + (not good)
+                print(f"{'PASS' if good else 'FAIL'} {test} {path}", flush=True)
+                if not good or "--verbose" in sys.argv:
+                    print("\n".join("    " + line for line in output.splitlines()[-15:]))
+    print(f"qtest: {passed} passed, {failed} failed, {skipped} skipped")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,401 @@
+#!/usr/bin/env python3
+"""The program from outside: command line, process, QMP, qtest.
+
+usage: process_test.py KITE
+Ends with 'process: N passed, N failed, N skipped'.
+"""
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+
+KITE = ""
+LIMIT = 60  # seconds that end a hung test; none measures time
+
+# A wrong command line and what its one or two lines must name: the fault, and the remedy.
+WRONG = [
+    (["-memory", "512"], ["-memory", "no such option"]),
+    (["-kernal", "x"], ["-kernal", "-kernel"]),
+    (["-m"], ["-m", "wants a value"]),
+    (["-m", "lots"], ["-m", "lots"]),
+    (["-m", "0"], ["-m 0", "between"]),
+    (["-m", "512,slots=2"], ["slots", "hot-plug"]),
+    (["-smp", "0"], ["-smp", "1 to 255"]),
+    (["-smp", "4,maxcpus=2"], ["maxcpus=2", "cpus=4"]),
+    (["-smp", "2,core=2"], ["core", "cores"]),
+    (["-machine", "pcc"], ["pcc", "pc"]),
+    (["-machine", "pc,acel=jit"], ["acel", "accel"]),
+    (["-accel", "jti"], ["jti", "jit"]),
+    (["-accel", "xen"], ["xen", "jit"]),
+    (["-accel", "kvm"], ["kvm", "jit"]),
+    (["-enable-kvm"], ["kvm", "jit"]),
+    (["-cpu", "qemu46"], ["qemu46", "qemu64"]),
+    (["-cpu", "qemu64,+ssse33"], ["ssse33", "ssse3"]),
+    (["-cpu", "qemu64,+vmx,enforce"], ["vmx", "enforce"]),
+    (["-drive", "file=x"], ["-drive", "no disks"]),
+    (["-hda", "x"], ["-hda", "no disks"]),
+    (["-netdev", "user,id=n"], ["-netdev", "no network"]),
+    (["-vnc", ":0"], ["-vnc", "-nographic"]),
+    (["-vga", "std"], ["-vga", "none"]),
+    (["-display", "gtk"], ["-display", "-nographic"]),
+    (["-bios", "x"], ["-bios", "-kernel"]),
+    (["disk.img"], ["disk.img", "no disks"]),
+    (["-device", "isa-debug-exitt"], ["isa-debug-exitt", "isa-debug-exit"]),
+    (["-device", "isa-debug-exit,iobas=1"], ["iobas", "iobase"]),
+    (["-device", "isa-debug-exit,iobase=x"], ["iobase", "x"]),
+    (["-device", "isa-debug-exit,iobase=0x10000"], ["iobase", "65535"]),
+    (["-global", "isa-debug-exit"], ["-global", "isa-debug-exit"]),
+    (["-object", "rng"], ["rng"]),
+    (["-serial", "strio"], ["strio", "stdio"]),
+    (["-serial", "unix:"], ["unix", "path"]),
+    (["-chardev", "stdio"], ["id"]),
+    (["-chardev", "sockt,id=a"], ["sockt", "socket"]),
+    (["-chardev", "null,id=a", "-chardev", "null,id=a"], ["'a'"]),
+    (["-chardev", "null,id=a,muxx=on"], ["muxx", "mux"]),
+    (["-mon", "chardev=nowhere,mode=control"], ["nowhere"]),
+    (["-mon", "chardev=a,mode=contrl"], ["contrl", "control"]),
+    (["-qmp", "tcp:nohost"], ["tcp:nohost"]),
+    (["-rtc", "base=tomorrow"], ["tomorrow", "utc"]),
+    (["-uuid", "123"], ["123", "550e8400"]),
+    (["-boot", "order=z9"], ["z9"]),
+    (["-d", "interrupts"], ["interrupts", "int"]),
+    (["-kernel", "/nonexistent/vmlinuz"], ["/nonexistent/vmlinuz", "No such file"]),
+    (["-kernel", "/dev/null"], ["/dev/null"]),
+    (["-initrd", "x", "-kernel", "/nonexistent/k"], ["/nonexistent/k"]),
+    (["-pidfile", "/nonexistent/dir/pid"], ["/nonexistent/dir/pid"]),
+    (["-daemonize", "-nographic"], ["-daemonize", "-nographic"]),
+]
+
+
+def check(condition, why):
+    if not condition:
+        raise AssertionError(why)
+
+
+def run(*arguments, **options):
+    return subprocess.run([KITE, *arguments], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                          timeout=LIMIT, check=False, text=True, **options)
+
+
+class Lines:
+    """A socket as a sequence of lines."""
+
+    def __init__(self, connection):
+        connection.settimeout(LIMIT)
+        self.connection = connection
+        self.buffer = b""
+
+    def line(self):
+        while b"\n" not in self.buffer:
+            data = self.connection.recv(65536)
+            check(data, "the connection ended")
+            self.buffer += data
+        line, self.buffer = self.buffer.split(b"\n", 1)
+        return line.decode()
+
+    def send(self, text):
+        self.connection.sendall(text.encode())
+
+
+class Qmp(Lines):
+    def __init__(self, connection):
+        super().__init__(connection)
+        self.events = []
+        self.greeting = self.message()
+
+    def message(self):
+        line = self.line()
+        check(line.endswith("\r"), "a QMP line does not end with CR LF")
+        return json.loads(line)
+
+    def command(self, name, **arguments):
+        request = {"execute": name, "id": f"t-{name}"}
+        if arguments:
+            request["arguments"] = arguments
+        self.send(json.dumps(request))
+        while True:
+            message = self.message()
+            if "event" in message:
+                self.events.append(message)
+                continue
+            check(message.get("id") == f"t-{name}", f"the id did not come back: {message}")
+            return message
+
+    def event(self, name):
+        while True:
+            for event in self.events:
+                if event["event"] == name:
+                    self.events.remove(event)
+                    return event
+            self.events.append(self.message())
+
+
+class Machine:
+    """Kite with a QMP socket that it connects to, and perhaps a qtest one."""
+
+    def __init__(self, *arguments, qtest=False):
+        self.folder = tempfile.TemporaryDirectory()
+        self.listeners = {name: self.listen(name) for name in (["qtest"] if qtest else []) + ["qmp"]}
+        command = [KITE, "-display", "none", "-chardev", f"socket,path={self.folder.name}/qmp,id=m",
+                   "-mon", "chardev=m,mode=control", *arguments]
+        if qtest:
+            command += ["-accel", "qtest", "-qtest", f"unix:{self.folder.name}/qtest", "-qtest-log", "/dev/null"]
+        self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+        if qtest:
+            self.qtest = Lines(self.accept("qtest"))
+        self.qmp = Qmp(self.accept("qmp"))
+        check("return" in self.qmp.command("qmp_capabilities"), "negotiation failed")
+
+    def listen(self, name):
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(f"{self.folder.name}/{name}")
+        listener.listen(1)
+        listener.settimeout(LIMIT)
+        return listener
+
+    def accept(self, name):
+        return self.listeners[name].accept()[0]
+
+    def ask(self, line):
+        self.qtest.send(line + "\n")
+        return self.qtest.line()
+
+    def end(self):
+        return self.process.wait(LIMIT)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        self.folder.cleanup()
+
+
+# --- tests: functions named test_..., an assertion fails them -----------------------------------------------------------
+
+def test_version_names_kite():
+    done = run("--version")
+    check(done.returncode == 0 and re.match(r"Kite \d+\.\d+", done.stdout), done.stdout)
+
+
+def test_help_lists_every_option_it_takes():
+    done = run("-help")
+    check(done.returncode == 0 and "-kernel FILE" in done.stdout and "-smp" in done.stdout, done.stdout)
+
+
+def test_device_help_lists_types_and_properties():
+    check("isa-debug-exit" in run("-device", "help").stdout, "the type is not listed")
+    check("iobase" in run("-device", "isa-debug-exit,help").stdout, "the property is not listed")
+
+
+def test_cpu_and_machine_help():
+    check("qemu64" in run("-cpu", "help").stdout, "no model")
+    check("(default)" in run("-machine", "help").stdout, "no default board")
+
+
+def test_qmp_greeting_and_basic_queries():
+    with Machine("-S", "-name", "kite-test") as machine:
+        check("version" in machine.qmp.greeting["QMP"], "no version in the greeting")
+        status = machine.qmp.command("query-status")["return"]
+        check(status["status"] == "prelaunch" and not status["running"], status)
+        check(machine.qmp.command("query-name")["return"]["name"] == "kite-test", "wrong name")
+        check({"name": "query-status"} in machine.qmp.command("query-commands")["return"], "not listed")
+        check("return" in machine.qmp.command("quit"), "quit failed")
+        event = machine.qmp.event("SHUTDOWN")
+        check(event["data"] == {"guest": False, "reason": "host-qmp-quit"}, event)
+        check(machine.end() == 0, "quit did not end with 0")
+
+
+def test_qmp_stop_and_cont_send_events():
+    with Machine("-accel", "qtest") as machine:
+        machine.qmp.command("stop")
+        machine.qmp.event("STOP")
+        check(machine.qmp.command("query-status")["return"]["status"] == "paused", "not paused")
+        machine.qmp.command("cont")
+        machine.qmp.event("RESUME")
+        check(machine.qmp.command("query-status")["return"]["running"], "not running")
+        machine.qmp.command("system_reset")
+        check(machine.qmp.event("RESET")["data"]["guest"] is False, "reset is not the host's")
+
+
+def test_qmp_refuses_what_is_wrong():
+    with Machine("-S") as machine:
+        check(machine.qmp.command("qyery-status")["error"]["class"] == "CommandNotFound", "class")
+        check("'x' is unexpected" in machine.qmp.command("stop", x=1)["error"]["desc"], "unexpected argument")
+        check("missing" in machine.qmp.command("device-list-properties")["error"]["desc"], "missing argument")
+        check(machine.qmp.command("device-list-properties", typename="nix")["error"]["class"] == "DeviceNotFound", "class")
+        for nonsense in ('{"execute": }\n', "[1, 2]\n", '{"execute": 1}', '{"exec": "stop"}', '{"a": "\\ud800"}'):
+            machine.qmp.send(nonsense)
+            check("error" in machine.qmp.message(), f"{nonsense} was taken")
+        check("return" in machine.qmp.command("query-status"), "the session did not survive")
+
+
+def test_qmp_before_negotiation():
+    with Machine("-S") as machine:
+        machine.qmp.command("quit")
+        machine.end()
+    with tempfile.TemporaryDirectory() as folder:
+        path = f"{folder}/s"
+        process = subprocess.Popen([KITE, "-S", "-display", "none", "-qmp", f"unix:{path},server=on,wait=off"])
+        try:
+            qmp = Qmp(connect(path))
+            check(qmp.command("query-status")["error"]["class"] == "CommandNotFound", "answered before negotiation")
+            qmp.command("qmp_capabilities")
+            check("return" in qmp.command("query-status"), "not answered after negotiation")
+            qmp.connection.close()
+            again = Qmp(connect(path))  # a new connection starts over
+            check(again.command("query-status")["error"]["class"] == "CommandNotFound", "still negotiated")
+        finally:
+            process.kill()
+            process.wait()
+
+
+def connect(path):
+    for _ in range(LIMIT * 20):
+        connection = socket.socket(socket.AF_UNIX)
+        try:
+            connection.connect(path)
+            return connection
+        except OSError:
+            connection.close()
+            time.sleep(0.05)
+    raise AssertionError(f"nobody listens at {path}")
+
+
+def test_human_monitor_over_qmp():
+    with Machine("-S") as machine:
+        def human(line):
+            return machine.qmp.command("human-monitor-command", **{"command-line": line})["return"]
+        check("prelaunch" in human("info status"), "status")
+        check("pc.ram" in human("info mtree"), "memory tree")
+        check("RIP=" in human("info registers"), "registers")
+        check("did you mean" in human("inffo status"), "suggestion")
+
+
+def test_qtest_ports_memory_and_clock():
+    with Machine(qtest=True) as machine:
+        check(machine.ask("endianness") == "OK little", "endianness")
+        check(machine.ask("writel 0x100000 0x12345678") == "OK", "write")
+        check(machine.ask("readw 0x100002") == "OK 0x0000000000001234", "read")
+        check(machine.ask("memset 0x2000 4 0xa5") == "OK", "memset")
+        check(machine.ask("read 0x1fff 0x6") == "OK 0x00a5a5a5a500", "read bytes")
+        check(machine.ask("write 0x2000 0x4 0x0102") == "OK", "short write")
+        check(machine.ask("b64read 0x2000 4") == "OK AQIAAA==", "base64")
+        check(machine.ask("b64write 0x2000 3 AQID") == "OK", "base64 write")
+        check(machine.ask("clock_step 1000") == "OK 1000", "step")
+        check(machine.ask("clock_set 5000") == "OK 5000", "set")
+        check(machine.ask("inb 0x3ff0") == "OK 0x00ff", "an empty port")
+        check(machine.ask("nonsense").startswith("FAIL"), "unknown command")
+        check(machine.ask("read 0 0").startswith("FAIL"), "length 0")
+        machine.process.send_signal(signal.SIGTERM)
+        check(machine.end() == 0, "SIGTERM")
+
+
+def test_qtest_interrupt_lines():
+    with Machine(qtest=True) as machine:
+        check(machine.ask("irq_intercept_in ioapic") == "OK", "intercept")
+        check(machine.ask("irq_intercept_in ioapic") == "OK", "a repeat is harmless")
+        machine.ask("outb 0x43 0x34")  # counter 0, mode 2
+        machine.ask("outb 0x40 0xff")
+        machine.qtest.send("outb 0x40 0xff\n")
+        lines = [machine.qtest.line()]
+        machine.qtest.send("clock_step 100000000\n")
+        while not lines[-1].startswith("OK 1"):
+            lines.append(machine.qtest.line())
+        check("IRQ raise 0" in lines and "IRQ lower 0" in lines, lines)
+
+
+def test_debug_exit_gives_its_status():
+    with Machine("-device", "isa-debug-exit,iobase=0xf4,iosize=4", qtest=True) as machine:
+        machine.qtest.send("outb 0xf4 0x15\n")
+        check(machine.end() == 0x15 * 2 + 1, "wrong status")
+
+
+def test_sigterm_ends_cleanly():
+    with Machine("-S") as machine:
+        machine.process.send_signal(signal.SIGTERM)
+        check(machine.qmp.event("SHUTDOWN")["data"]["reason"] == "host-signal", "reason")
+        check(machine.end() == 0, "status")
+
+
+def test_daemonize_pidfile():
+    with tempfile.TemporaryDirectory() as folder:
+        done = run("-S", "-display", "none", "-daemonize", "-pidfile", f"{folder}/pid",
+                   "-qmp", f"unix:{folder}/qmp,server=on,wait=off")
+        check(done.returncode == 0, done.stderr)
+        with open(f"{folder}/pid", encoding="ascii") as file:
+            pid = int(file.read())
+        second = run("-S", "-display", "none", "-pidfile", f"{folder}/pid")
+        check(second.returncode == 1 and "another process holds it" in second.stderr, second.stderr)
+        qmp = Qmp(connect(f"{folder}/qmp"))
+        qmp.command("qmp_capabilities")
+        qmp.command("quit")
+        for _ in range(LIMIT * 20):
+            if not os.path.exists(f"/proc/{pid}") or not os.path.exists(f"{folder}/pid"):
+                break
+            time.sleep(0.05)
+        check(not os.path.exists(f"{folder}/pid"), "the pid file stays behind")
+
+
+def test_daemonize_reports_failure():
+    done = run("-daemonize", "-display", "none", "-kernel", "/nonexistent/vmlinuz")
+    check(done.returncode == 1 and "/nonexistent/vmlinuz" in done.stderr, done.stderr)
+
+
+def test_vcpu_threads_are_named():
+    with Machine("-S", "-smp", "3") as machine:
+        tasks = f"/proc/{machine.process.pid}/task"
+        names = set()
+        for task in os.listdir(tasks):
+            with open(f"{tasks}/{task}/comm", encoding="ascii") as file:
+                names.add(file.read().strip())
+        check({"vcpu 0", "vcpu 1", "vcpu 2"} <= names, names)
+        reported = {cpu["thread-id"] for cpu in machine.qmp.command("query-cpus-fast")["return"]}
+        check(len(reported) == 3 and reported <= set(map(int, os.listdir(tasks))), reported)
+
+
+def test_missing_flag_is_a_warning():
+    with Machine("-S", "-cpu", "qemu64,+vmx") as machine:
+        check("return" in machine.qmp.command("query-status"), "did not start")
+
+
+def wrong_command_line(arguments, wanted):
+    def test():
+        done = run("-display", "none", *arguments) if arguments[0] not in ("-daemonize",) else run(*arguments)
+        check(done.returncode == 1, f"status {done.returncode}: {done.stderr}")
+        lines = done.stderr.strip().splitlines()
+        check(1 <= len(lines) <= 2, f"{len(lines)} lines: {done.stderr}")
+        for word in wanted:
+            check(word in done.stderr, f"'{word}' is not named: {done.stderr}")
+    test.__name__ = "wrong: " + " ".join(arguments)
+    return test
+
+
+def main():
+    global KITE
+    KITE = os.path.abspath(sys.argv[1])
+    tests = [value for name, value in sorted(globals().items()) if name.startswith("test_")]
+    tests += [wrong_command_line(*row) for row in WRONG]
+    passed = failed = 0
+    for test in tests:
+        if len(sys.argv) > 2 and sys.argv[2] not in test.__name__:
+            continue
+        try:
+            test()
+            passed += 1
+        except (AssertionError, OSError, ValueError, KeyError, subprocess.TimeoutExpired) as error:
+            failed += 1
+            print(f"FAIL {test.__name__}: {error!r}", flush=True)
+    print(f"process: {passed} passed, {failed} failed, 0 skipped")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
