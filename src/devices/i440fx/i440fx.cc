@@ -78,6 +78,7 @@ I440fx::I440fx(std::string path, Config config, Wiring wiring)
   config_.writable[kCommand] = 0x40;
   config_.writable[kCommand + 1] = 0x01;
   config_.clear_on_one[kErrsts] = 0x11;
+  config_.own[kSmram] = kSmramWritable;  // what can be written depends on the lock
   build_windows();
   const std::lock_guard lock(config_lock_);
   set_reset_values();
@@ -209,20 +210,21 @@ uint32_t I440fx::confadd() {
 }
 
 void I440fx::save(StateWriter& writer) {
-  {
+  const State state = [this] {
     const std::lock_guard lock(lock_);
-    const auto& [confadd] = state_;
-    save_section(writer, path(), I440fxV1{.confadd = confadd});
-  }
-  save_config(writer);
+    return state_;
+  }();
+  const auto& [confadd] = state;
+  save_section(writer, path(), I440fxV1{.confadd = confadd}, [&] { save_config(writer); });
 }
 
 void I440fx::restore(StateReader& reader) {
   I440fxV1 wire{};
-  if (!restore_section(reader, path(), wire)) return;
-  if (!require(reader, (wire.confadd & ~kConfaddWritable) == 0, "the configuration address has unknown bits")) return;
-  restore_config(reader);
-  if (!reader.ok()) return;
+  if (!restore_section(reader, path(), wire, [&] {
+        if (require(reader, (wire.confadd & ~kConfaddWritable) == 0, "the configuration address has unknown bits"))
+          restore_config(reader);
+      }))
+    return;
   const std::lock_guard lock(config_lock_);
   lock_smram((config_.bytes[kSmram] & kSmramLock) != 0);
   apply_pam();

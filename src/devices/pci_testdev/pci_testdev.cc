@@ -102,23 +102,25 @@ void PciTestdev::write(unsigned bar, uint64_t offset, unsigned size, uint64_t va
 }
 
 void PciTestdev::save(StateWriter& writer) {
-  {
+  const State state = [this] {
     const std::lock_guard lock(lock_);
-    const auto& [bar, test, count] = state_;
-    save_section(writer, path(), PciTestdevV1{.bar = bar, .test = test, .count = count});
-  }
-  save_config(writer);
+    return state_;
+  }();
+  const auto& [bar, test, count] = state;
+  save_section(writer, path(), PciTestdevV1{.bar = bar, .test = test, .count = count}, [&] { save_config(writer); });
 }
 
 void PciTestdev::restore(StateReader& reader) {
   PciTestdevV1 wire{};
-  if (!restore_section(reader, path(), wire)) return;
-  if (!require(reader, wire.bar < kBars || wire.bar == kNoBar, "a test of a BAR that does not exist is selected") ||
-      !require(reader, wire.test < kTests.size(), "a test that does not exist is selected") ||
-      !require(reader, wire.bar != kNoBar || (wire.test == 0 && wire.count == 0), "counts without a test"))
+  const auto possible = [&] {
+    return require(reader, wire.bar < kBars || wire.bar == kNoBar, "a test of a BAR that does not exist is selected") &&
+           require(reader, wire.test < kTests.size(), "a test that does not exist is selected") &&
+           require(reader, wire.bar != kNoBar || (wire.test == 0 && wire.count == 0), "counts without a test");
+  };
+  if (!restore_section(reader, path(), wire, [&] {
+        if (possible()) restore_config(reader);
+      }))
     return;
-  restore_config(reader);
-  if (!reader.ok()) return;
   const std::lock_guard lock(lock_);
   state_ = State{.bar = wire.bar, .test = wire.test, .count = wire.count};
 }

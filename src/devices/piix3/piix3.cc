@@ -124,23 +124,26 @@ void Piix3::ResetControl::io_write(uint64_t, unsigned, uint64_t value) {
 }
 
 void Piix3::save(StateWriter& writer) {
-  {
+  const State state = [this] {
     const std::lock_guard lock(lock_);
-    const auto& [reset_control, pirq_levels, isa_levels] = state_;
-    save_section(writer, path(),
-                 Piix3V1{.reset_control = reset_control, .pirq_levels = pirq_levels, .isa_levels = isa_levels});
-  }
-  save_config(writer);
+    return state_;
+  }();
+  const auto& [reset_control, pirq_levels, isa_levels] = state;
+  save_section(writer, path(),
+               Piix3V1{.reset_control = reset_control, .pirq_levels = pirq_levels, .isa_levels = isa_levels},
+               [&] { save_config(writer); });
 }
 
 void Piix3::restore(StateReader& reader) {
   Piix3V1 wire{};
-  if (!restore_section(reader, path(), wire)) return;
-  if (!require(reader, (wire.reset_control & ~(kResetCpu | kResetHard)) == 0, "reset control has unknown bits") ||
-      !require(reader, wire.pirq_levels < bit<uint8_t>(kPirqs), "a PIRQ above D is driven"))
+  const auto possible = [&] {
+    return require(reader, (wire.reset_control & ~(kResetCpu | kResetHard)) == 0, "reset control has unknown bits") &&
+           require(reader, wire.pirq_levels < bit<uint8_t>(kPirqs), "a PIRQ above D is driven");
+  };
+  if (!restore_section(reader, path(), wire, [&] {
+        if (possible()) restore_config(reader);
+      }))
     return;
-  restore_config(reader);
-  if (!reader.ok()) return;
   const std::lock_guard lock(config_lock_);
   {
     const std::lock_guard state_lock(lock_);

@@ -223,34 +223,37 @@ void Piix4Pm::write_apm(uint64_t offset, unsigned, uint64_t value) {
 }
 
 void Piix4Pm::save(StateWriter& writer) {
-  {
+  const State state = [this] {
     const std::lock_guard lock(lock_);
     catch_up();
-    const auto& [status, enable, control, overflow, gpe_status, gpe_enable, apm_command, apm_status] = state_;
-    save_section(writer, path(),
-                 Piix4PmV1{.pm1_status = status,
-                           .pm1_enable = enable,
-                           .pm1_control = control,
-                           .overflow_tick = overflow,
-                           .gpe_status = gpe_status,
-                           .gpe_enable = gpe_enable,
-                           .apm_command = apm_command,
-                           .apm_status = apm_status});
-  }
-  save_config(writer);
+    return state_;
+  }();
+  const auto& [status, enable, control, overflow, gpe_status, gpe_enable, apm_command, apm_status] = state;
+  save_section(writer, path(),
+               Piix4PmV1{.pm1_status = status,
+                         .pm1_enable = enable,
+                         .pm1_control = control,
+                         .overflow_tick = overflow,
+                         .gpe_status = gpe_status,
+                         .gpe_enable = gpe_enable,
+                         .apm_command = apm_command,
+                         .apm_status = apm_status},
+               [&] { save_config(writer); });
 }
 
 void Piix4Pm::restore(StateReader& reader) {
   Piix4PmV1 wire{};
-  if (!restore_section(reader, path(), wire)) return;
-  if (!require(reader, (wire.pm1_status & ~kStatusBits) == 0, "the PM1 status has unknown bits") ||
-      !require(reader, (wire.pm1_enable & ~kEnableBits) == 0, "the PM1 enables have unknown bits") ||
-      !require(reader, (wire.pm1_control & ~kControlBits) == 0, "the PM1 control has unknown bits") ||
-      !require(reader, wire.overflow_tick >= 0 && wire.overflow_tick % kTimerHalfPeriod == 0,
-               "the timer's overflow lies between two changes of its bit 23"))
+  const auto possible = [&] {
+    return require(reader, (wire.pm1_status & ~kStatusBits) == 0, "the PM1 status has unknown bits") &&
+           require(reader, (wire.pm1_enable & ~kEnableBits) == 0, "the PM1 enables have unknown bits") &&
+           require(reader, (wire.pm1_control & ~kControlBits) == 0, "the PM1 control has unknown bits") &&
+           require(reader, wire.overflow_tick >= 0 && wire.overflow_tick % kTimerHalfPeriod == 0,
+                   "the timer's overflow lies between two changes of its bit 23");
+  };
+  if (!restore_section(reader, path(), wire, [&] {
+        if (possible()) restore_config(reader);
+      }))
     return;
-  restore_config(reader);
-  if (!reader.ok()) return;
   const std::lock_guard lock(config_lock_);
   map_io_space();
   const std::lock_guard state_lock(lock_);
