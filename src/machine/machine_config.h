@@ -36,6 +36,7 @@ struct DeviceConfig {
   std::string type;
   std::string id;
   PropertyMap properties;
+  Chardev* chardev = nullptr;  // what its "chardev" property names
 };
 
 struct MachineConfig {

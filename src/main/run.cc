@@ -79,6 +79,11 @@ Result<> Program::open_character_devices() {
         if (machine_ != nullptr) machine_->request_shutdown(machine::Cause::kHostUi);
       }});
   for (const std::string& text : plan_.chardevs) KITE_TRY(chardevs_->add(text));
+  for (machine::DeviceConfig& device : plan_.machine.devices) {
+    const std::string id = device.properties.string("chardev");
+    if (id.empty()) continue;
+    KITE_ASSIGN(device.chardev, chardevs_->claim(id));
+  }
   return open_serial_ports();
 }
 

@@ -11,12 +11,6 @@ using devices::ApicCpu;
 
 namespace {
 
-struct SerialPlace {
-  uint16_t port;
-  uint8_t irq;
-};
-constexpr SerialPlace kSerialPlaces[] = {{0x3f8, 4}, {0x2f8, 3}, {0x3e8, 4}, {0x2e8, 3}};
-
 // fw_cfg's numbered entries [fw_cfg specification].
 enum FwCfgKey : uint16_t {
   kUuid = 0x02, kRamSize = 0x03, kNoGraphic = 0x04, kCpuCount = 0x05, kNuma = 0x0d, kBootMenu = 0x0e, kMaxCpus = 0x0f,

@@ -28,6 +28,12 @@
 
 namespace kite::machine {
 
+struct SerialPlace {
+  uint16_t port;
+  uint8_t irq;
+};
+inline constexpr SerialPlace kSerialPlaces[] = {{0x3f8, 4}, {0x2f8, 3}, {0x3e8, 4}, {0x2e8, 3}};  // COM1..4
+
 class PcBoard final : public Board {
  public:
   static Result<std::unique_ptr<Board>> create(BoardContext context);
@@ -62,7 +68,7 @@ class PcBoard final : public Board {
   Result<> fill_fw_cfg();
   void fill_cmos();
   Result<> add_user_device(const DeviceConfig& device);
-  Result<> add_user_serial(const DeviceConfig& device);
+  Result<> add_user_serial(const DeviceConfig& device, const std::string& path);
   Result<> add_pc_testdev();
   [[nodiscard]] int64_t rtc_offset() const;
   [[nodiscard]] uint64_t pci_hole_start() const { return ram_low_ > 0xc0000000 ? 0xe0000000 : 0xc0000000; }

@@ -33,11 +33,32 @@ Result<> PcBoard::add_pc_testdev() {
   return {};
 }
 
+Result<> PcBoard::add_user_serial(const DeviceConfig& device, const std::string& path) {
+  const SerialPlace usual = kSerialPlaces[device.properties.integer("index")];
+  const uint64_t port = device.properties.integer("iobase"), irq = device.properties.integer("irq");
+  const uint32_t line = irq != 0 ? static_cast<uint32_t>(irq) : usual.irq;
+  const uint16_t base = port != 0 ? static_cast<uint16_t>(port) : usual.port;
+  auto made = std::make_unique<devices::IsaSerial>(path, piix3_->isa_source(line), context_.clock, device.chardev);
+  map_port(base, made->region());
+  for (uint8_t index = 0; index < std::size(kSerialPlaces); ++index)
+    if (kSerialPlaces[index].port == base && kSerialPlaces[index].irq == line) serial_ports_.push_back(index);
+  user_devices_.push_back(std::move(made));
+  return {};
+}
+
 Result<> PcBoard::add_user_device(const DeviceConfig& device) {
   const std::string path = user_path(device, user_devices_.size());
   for (const bus::Device* other : devices())
     if (other->path() == path) return fail("-device {}: the id '{}' is taken", device.type, path);
   if (device.type == "pc-testdev") return add_pc_testdev();
+  if (device.type == "isa-serial") return add_user_serial(device, path);
+  if (device.type == "isa-debugcon") {
+    const auto readback = static_cast<uint32_t>(device.properties.integer("readback"));
+    auto made = std::make_unique<devices::Debugcon>(path, devices::Debugcon::Config{.readback = readback}, device.chardev);
+    map_port(static_cast<uint16_t>(device.properties.integer("iobase")), made->region());
+    user_devices_.push_back(std::move(made));
+    return {};
+  }
   if (device.type == "isa-debug-exit") {
     const auto size = static_cast<uint16_t>(device.properties.integer("iosize"));
     auto made = std::make_unique<devices::DebugExit>(path, devices::DebugExit::Config{.iosize = size},
