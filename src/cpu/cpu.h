@@ -113,6 +113,8 @@ class Cpu {
   // Re-derives cpl-dependent and mode-dependent fields (code64, widths, TLB table, block key) after CR0, CR4, EFER,
   // segment, CPL or RFLAGS.AC/TF/VM changes.
   void update_mode();
+  // The part of it that hangs on CPL, RFLAGS.AC, CR0.AM and CR4.SMAP: which TLB table serves.
+  void update_rights();
 
   // --- registers ---
   template <class T>
@@ -304,6 +306,11 @@ class Cpu {
   void map_changed();
 
   [[nodiscard]] BlockCache& blocks() { return *blocks_; }
+  // Linear address of the byte `offset` behind rip.
+  [[nodiscard]] uint64_t code_linear(uint64_t offset = 0) const {
+    const uint64_t rip = state.rip + offset;
+    return code64 ? rip : static_cast<uint32_t>(state.seg[static_cast<size_t>(x86::Seg::kCs)].base + rip);
+  }
 
  private:
   KITE_COLD_CALL bool read_slow(uint64_t address, unsigned bytes, uint64_t& out, x86::Seg segment);
@@ -323,6 +330,9 @@ class Cpu {
   std::unique_ptr<BlockCache> blocks_;     // block.h
   std::unique_ptr<FpuThunks> fpu_;
   std::string internal_error_;
+  // Of CS outside of 64-bit mode, when update_mode() last looked.
+  uint64_t code_base_ = 0;
+  uint32_t code_limit_ = 0;
 };
 
 }  // namespace kite::cpu

@@ -1,13 +1,24 @@
 // Where the executor finds the function for a decoded instruction. Each family answers null for instructions that are
-// not its own; block.cc asks them in order. Handlers follow the rules of op.h.
+// not its own; bind.cc asks them in order. Handlers follow the rules of op.h.
 #pragma once
 
 #include "cpu/op.h"
 
 namespace kite::cpu {
 
-Handler integer_handler(const x86::Insn& insn);  // exec_*.cc: arithmetic, moves, stack, near branches, flags
-Handler string_handler(const x86::Insn& insn);   // exec_string.cc: MOVS..OUTS, IN, OUT
+struct Binding;
+
+// exec_*.cc. These are asked with the Op, operands bound, so that they can choose by the kind of address.
+Handler arithmetic_handler(const Binding& binding);  // add .. cmp, test, inc, dec, neg, not, adcx, adox
+Handler shift_handler(const Binding& binding);       // shifts and rotates, shld, shrd
+Handler multiply_handler(const Binding& binding);    // mul, imul, div, idiv, BCD
+Handler bit_handler(const Binding& binding);         // bt.., bsf.., popcnt.., bswap, crc32
+Handler exchange_handler(const Binding& binding);    // xchg, xadd, cmpxchg, cmpxchg8b, cmpxchg16b
+Handler move_handler(const Binding& binding);        // mov.., lea, cmov, set, xlat, cbw, cwd, movbe
+Handler stack_handler(const Binding& binding);       // push, pop, pusha, popa, enter, leave, pushf, popf
+Handler branch_handler(const Binding& binding);      // jcc, jmp, call, ret, loop, jcxz (near)
+Handler flag_handler(const Binding& binding);        // clc .. std, cli, sti, lahf, sahf, salc; nop and its kin
+Handler string_handler(const x86::Insn& insn);       // exec_string.cc: MOVS..OUTS, IN, OUT
 Handler system_handler(const x86::Insn& insn);   // exec_system.cc: far transfers, tables, CRs, MSRs, CPUID, HLT, ...
 Handler fpu_handler(const x86::Insn& insn);      // fpu.cc: x87, MMX, SSE, FXSAVE family
 void invalid_opcode(Cpu& cpu, const Op* op);     // #UD

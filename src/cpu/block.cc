@@ -1,0 +1,361 @@
+#include "cpu/block.h"
+
+#include <algorithm>
+#include <span>
+
+namespace kite::cpu {
+
+using x86::DecodeStatus;
+using x86::Insn;
+
+Block no_block{};
+
+namespace {
+
+constexpr size_t kMaxInsnBytes = 15;
+constexpr size_t kBuckets = size_t{1} << 15;
+constexpr size_t kChunkBytes = size_t{1} << 20;
+
+// The instruction is longer than 15 bytes, or reaches beyond the limit of CS (SDM 2A 2.3.11, 3A 5.3).
+void bad_fetch(Cpu& cpu, const Op* op) {
+  cpu.raise(x86::Vector::kGp, 0);
+  KITE_FAULT(cpu, op);
+}
+
+x86::DecodeMode decode_mode(uint32_t key) {
+  switch (key & mode::kWidthMask) {
+    case mode::kWidth16: return {x86::CodeWidth::k16};
+    case mode::kWidth32: return {x86::CodeWidth::k32};
+    default: return {x86::CodeWidth::k64};
+  }
+}
+
+// How many bytes from rip on the code segment holds; at least 1 has been checked.
+uint64_t segment_bytes(const Cpu& cpu) {
+  if ((cpu.mode_key & mode::kFlatCs) != 0) return ~uint64_t{0};
+  return uint64_t{cpu.state.seg[static_cast<size_t>(x86::Seg::kCs)].limit} - cpu.state.rip + 1;
+}
+
+// Ops that execute from their Insn need it kept; the integer handlers do not look at it.
+bool keeps_insn(const Insn& insn) {
+  using enum x86::Op;
+  if (insn.unit != x86::Unit::kInteger) return true;
+  return !(insn.op <= kXchg || insn.op == kAdcx || insn.op == kAdox || (insn.op >= kMov && insn.op <= kMovnti) ||
+           insn.op == kPush || insn.op == kPop || insn.op == kJcc || insn.op == kJmp || insn.op == kCall ||
+           insn.op == kRet || insn.op == kNop);
+}
+
+Op sentinel(uint64_t rip, Handler handler) {
+  Op op;
+  op.handler = handler;
+  op.rip = rip;
+  op.link = &no_block;
+  return op;
+}
+
+}  // namespace
+
+void fall_through(Cpu& cpu, const Op* op) {
+  cpu.state.rip = op->rip;
+  KITE_CHAIN(cpu, op);
+}
+
+void leave_block(Cpu& cpu, const Op* op) { KITE_FAULT(cpu, op); }
+
+void block_chain_slow(Cpu& cpu, const Op* op) {
+  if (cpu.attention() || cpu.block->transient) return;
+  Block* next = cpu.blocks().find(cpu, false);
+  if (next == nullptr) return;
+  op->link = next;
+  cpu.block = next;
+  [[clang::musttail]] return next->ops->handler(cpu, next->ops);
+}
+
+void block_jump_slow(Cpu& cpu, const Op*) {
+  if (cpu.attention() || cpu.block->transient) return;
+  Block* next = cpu.blocks().find(cpu, false);
+  if (next == nullptr) return;
+  cpu.block = next;
+  [[clang::musttail]] return next->ops->handler(cpu, next->ops);
+}
+
+void Cpu::code_written(Gpa physical, unsigned bytes) {
+  const auto overlaps = [&](Gpa start, uint64_t size) { return physical < start + size && start < physical + bytes; };
+  if (overlaps(block->physical, block->bytes) ||
+      (block->generation2_at != nullptr && overlaps(block->physical2, kMaxInsnBytes)))
+    end_block();
+}
+
+void Cpu::end_block() {
+  block->dead = true;
+  block->epoch = 0;
+  for (size_t i = 0; i < block->op_count + size_t{1} && block->ops != nullptr; ++i) block->ops[i].handler = leave_block;
+}
+
+void Cpu::map_changed() {
+  flush_tlb(false);
+  blocks_->flush_later();
+  end_block();
+}
+
+// Guest code at one linear address, as the MMU shows it.
+struct BlockCache::Code {
+  const uint8_t* host = nullptr;  // null: no memory there
+  Gpa physical = 0;
+  std::atomic<uint32_t>* generation_at = nullptr;
+  uint32_t generation = 0;
+
+  // False: an exception was raised.
+  bool fetch(Cpu& cpu, uint64_t linear) {
+    host = cpu.fetch_pointer(linear, physical, &generation_at, &generation);
+    return !cpu.exception;
+  }
+};
+
+BlockCache::BlockCache() : buckets_(kBuckets, nullptr) {}
+
+uint64_t BlockCache::hash(Gpa physical, uint32_t mode_key) {
+  uint64_t h = (physical ^ uint64_t{mode_key} << 40) * 0x9e3779b97f4a7c15;
+  return h >> (64 - 15);
+}
+
+void* BlockCache::allocate(size_t bytes) {
+  bytes = (bytes + 15) & ~size_t{15};
+  if (chunks_.empty() || chunk_used_ + bytes > kChunkBytes) {
+    chunks_.push_back(std::make_unique<std::byte[]>(kChunkBytes));
+    chunk_used_ = 0;
+    memory_ += kChunkBytes;
+  }
+  void* place = chunks_.back().get() + chunk_used_;
+  chunk_used_ += bytes;
+  return place;
+}
+
+void BlockCache::flush() {
+  flush_pending_ = false;
+  std::fill(buckets_.begin(), buckets_.end(), nullptr);
+  jumps_.fill(JumpEntry{});
+  chunks_.clear();
+  chunk_used_ = memory_ = 0;
+}
+
+void BlockCache::insert(Block& block) {
+  Block*& bucket = buckets_[hash(block.physical, block.mode_key)];
+  block.hash_next = bucket;
+  bucket = &block;
+}
+
+void BlockCache::remove(Block& block) {
+  Block** at = &buckets_[hash(block.physical, block.mode_key)];
+  while (*at != nullptr && *at != &block) at = &(*at)->hash_next;
+  if (*at != nullptr) *at = block.hash_next;
+  block.epoch = 0;
+}
+
+Block* BlockCache::find(Cpu& cpu, bool may_flush) {
+  if (flush_pending_ || memory_ > kMemoryLimit) [[unlikely]] {
+    if (!may_flush) return nullptr;
+    flush();
+    cpu.block = &no_block;
+  }
+  const uint64_t rip = cpu.state.rip;
+  if ((cpu.mode_key & mode::kFlatCs) == 0 && rip > cpu.seg(x86::Seg::kCs).limit) {
+    cpu.raise(x86::Vector::kGp, 0);
+    return nullptr;
+  }
+  const uint64_t linear = cpu.code_linear();
+  const TlbEntry& entry = cpu.tlb().at(linear);
+  Code code;
+  if (entry.exec_tag == page_of(linear)) {
+    if (Block* block = lookup(cpu, entry.page | (linear & (kPageSize - 1)))) return block;
+    if (cpu.exception) return nullptr;
+  }
+  if (!code.fetch(cpu, linear)) return nullptr;
+  if (code.host == nullptr) return single(cpu);
+  if (entry.exec_tag != page_of(linear) || entry.page != page_of(code.physical)) return build(cpu, code);
+  if (Block* block = lookup(cpu, code.physical)) return block;
+  return cpu.exception ? nullptr : build(cpu, code);
+}
+
+Block* BlockCache::lookup(Cpu& cpu, Gpa physical) {
+  Block* block = buckets_[hash(physical, cpu.mode_key)];
+  while (block != nullptr &&
+         (block->physical != physical || block->rip != cpu.state.rip || block->mode_key != cpu.mode_key))
+    block = block->hash_next;
+  if (block == nullptr) return nullptr;
+  if (block->dead || block->bytes > segment_bytes(cpu) || !revalidate(cpu, *block)) {
+    if (!cpu.exception) remove(*block);
+    return nullptr;
+  }
+  // A block of two pages is checked each time: it is never current, so nothing reaches it but this.
+  if (block->generation2_at == nullptr) {
+    block->epoch = cpu.translation_epoch;
+    jump_entry(block->rip) = {.rip = block->rip, .block = block};
+  }
+  return block;
+}
+
+// Whether the bytes are still those that were decoded. False with an exception: the second page cannot be fetched.
+bool BlockCache::revalidate(Cpu& cpu, Block& block) {
+  const uint64_t linear = cpu.code_linear();
+  if (block.generation_at->load(std::memory_order_relaxed) != block.generation) {
+    // The page was written, but perhaps not here: look at the bytes.
+    Code code;
+    if (!code.fetch(cpu, linear) || code.host == nullptr) return false;
+    const size_t here = std::min<size_t>(block.bytes, kPageSize - (linear & (kPageSize - 1)));
+    if (std::memcmp(code.host, block.code, here) != 0) return false;
+    block.generation = code.generation;
+  }
+  if (block.generation2_at == nullptr) return true;
+  Code second;
+  if (!second.fetch(cpu, cpu.code_linear(page_of(linear) + kPageSize - linear))) return false;
+  return second.host != nullptr && second.physical == block.physical2 && second.generation == block.generation2;
+}
+
+// Collects decoded instructions, then lays them out as a block.
+class BlockCache::Builder {
+ public:
+  Builder(BlockCache& cache, Cpu& cpu) : cache_(cache), cpu_(cpu), rip_(cpu.state.rip) {}
+
+  // Decodes and binds the next instruction out of `bytes`. False: the block ends before it (kTruncated, with nothing
+  // bound) or with it.
+  bool add(std::span<const uint8_t> bytes) {
+    Insn& insn = insns_[count_];
+    insn = Insn{};
+    status_ = x86::decode(bytes.first(std::min(bytes.size(), kMaxInsnBytes)), decode_mode(cpu_.mode_key), insn);
+    if (status_ == DecodeStatus::kTruncated) return false;
+    Op& op = ops_[count_++];
+    if (status_ == DecodeStatus::kTooLong) {
+      op = sentinel(rip_ + size_, bad_fetch);
+      op.length = static_cast<uint8_t>(kMaxInsnBytes);
+      size_ += static_cast<uint32_t>(bytes.size());
+      return false;
+    }
+    bind(cpu_, next_rip(), insn, op);
+    op.insn = &insn;
+    size_ += insn.length;
+    return count_ < kMaxOps && !ends_block(insn.op);
+  }
+  [[nodiscard]] size_t count() const { return count_; }
+  [[nodiscard]] uint32_t size() const { return size_; }
+  [[nodiscard]] bool truncated() const { return status_ == DecodeStatus::kTruncated; }
+  // Instruction pointers wrap as the code is wide.
+  [[nodiscard]] uint64_t next_rip() const {
+    const uint64_t rip = rip_ + size_;
+    return (cpu_.mode_key & mode::kWidthMask) == mode::kWidth64 ? rip : static_cast<uint32_t>(rip);
+  }
+
+  Block* finish(const Code& code, const uint8_t* bytes) {
+    auto* block = new (cache_.allocate(sizeof(Block))) Block();
+    block->ops = new (cache_.allocate((count_ + 1) * sizeof(Op))) Op[count_ + 1];
+    std::copy_n(ops_.data(), count_, block->ops);
+    for (size_t i = 0; i < count_; ++i)
+      block->ops[i].insn = keeps_insn(insns_[i]) ? new (cache_.allocate(sizeof(Insn))) Insn(insns_[i]) : nullptr;
+    block->ops[count_] = sentinel(next_rip(), fall_through);
+    auto* copy = static_cast<uint8_t*>(cache_.allocate(size_));
+    std::memcpy(copy, bytes, size_);
+    block->code = copy;
+    block->op_count = static_cast<uint16_t>(count_);
+    block->bytes = size_;
+    block->rip = rip_;
+    block->mode_key = cpu_.mode_key;
+    block->physical = code.physical;
+    block->generation_at = code.generation_at;
+    block->generation = code.generation;
+    cache_.insert(*block);
+    return block;
+  }
+
+ private:
+  BlockCache& cache_;
+  Cpu& cpu_;
+  uint64_t rip_;
+  size_t count_ = 0;
+  uint32_t size_ = 0;
+  DecodeStatus status_ = DecodeStatus::kOk;
+  std::array<Op, kMaxOps> ops_;
+  std::array<Insn, kMaxOps> insns_;
+};
+
+Block* BlockCache::build(Cpu& cpu, Code& code) {
+  const uint64_t linear = cpu.code_linear();
+  const uint64_t on_page = kPageSize - (linear & (kPageSize - 1));
+  const std::span<const uint8_t> bytes(code.host, std::min(on_page, segment_bytes(cpu)));
+  Builder builder(*this, cpu);
+  while (builder.add(bytes.subspan(builder.size()))) {
+  }
+  if (builder.count() == 0) {
+    if (bytes.size() < on_page) return single(cpu);  // runs into the limit of CS
+    return build_crossing(cpu, code);
+  }
+  Block* block = builder.finish(code, bytes.data());
+  block->epoch = cpu.translation_epoch;
+  jump_entry(block->rip) = {.rip = block->rip, .block = block};
+  return block;
+}
+
+// One instruction that begins on the page of `code` and ends on the next.
+Block* BlockCache::build_crossing(Cpu& cpu, const Code& code) {
+  const uint64_t linear = cpu.code_linear();
+  const size_t here = kPageSize - (linear & (kPageSize - 1));
+  Code second;
+  if (!second.fetch(cpu, cpu.code_linear(here))) return nullptr;
+  if (second.host == nullptr) return single(cpu);
+  std::array<uint8_t, kMaxInsnBytes> bytes{};
+  std::memcpy(bytes.data(), code.host, here);
+  std::memcpy(bytes.data() + here, second.host, bytes.size() - here);
+  Builder builder(*this, cpu);
+  builder.add(std::span(bytes).first(std::min<uint64_t>(bytes.size(), segment_bytes(cpu))));
+  if (builder.count() == 0) return single(cpu);
+  Block* block = builder.finish(code, bytes.data());
+  block->physical2 = second.physical;
+  block->generation2_at = second.generation_at;
+  block->generation2 = second.generation;
+  return block;
+}
+
+Block* BlockCache::single(Cpu& cpu) {
+  std::span<uint8_t> bytes(single_code_.data(), kMaxInsnBytes);
+  const uint64_t limit = segment_bytes(cpu);
+  size_t got = 0;
+  DecodeStatus status = DecodeStatus::kTruncated;
+  while (status == DecodeStatus::kTruncated && got < std::min<uint64_t>(kMaxInsnBytes, limit)) {
+    const size_t more = fetch_some(cpu, got, bytes.subspan(got));
+    if (more == 0) return nullptr;
+    got += more;
+    single_insn_ = Insn{};
+    status = x86::decode(bytes.first(std::min<uint64_t>(got, limit)), decode_mode(cpu.mode_key), single_insn_);
+  }
+  single_ops_[0] = sentinel(cpu.state.rip, bad_fetch);
+  single_ops_[1] = sentinel(cpu.state.rip, leave_block);
+  if (status == DecodeStatus::kOk) {
+    bind(cpu, cpu.state.rip, single_insn_, single_ops_[0]);
+    single_ops_[0].insn = &single_insn_;
+    const uint64_t next = single_ops_[0].next_rip();
+    single_ops_[1].rip = cpu.code64 ? next : static_cast<uint32_t>(next);
+  }
+  single_ = Block{};
+  single_.generation_at = nullptr;
+  single_.rip = cpu.state.rip;
+  single_.ops = single_ops_.data();
+  single_.op_count = 1;
+  single_.transient = true;
+  return &single_;
+}
+
+// Copies code from `offset` bytes behind rip on: to the end of the page or of `to`, or one byte of device memory. 0: an
+// exception was raised.
+size_t BlockCache::fetch_some(Cpu& cpu, size_t offset, std::span<uint8_t> to) {
+  const uint64_t linear = cpu.code_linear(offset);
+  Code code;
+  if (!code.fetch(cpu, linear)) return 0;
+  if (code.host == nullptr) {
+    to[0] = static_cast<uint8_t>(cpu.io->mmio_read(code.physical, 1));
+    return 1;
+  }
+  const size_t bytes = std::min<size_t>(to.size(), kPageSize - (linear & (kPageSize - 1)));
+  std::memcpy(to.data(), code.host, bytes);
+  return bytes;
+}
+
+}  // namespace kite::cpu

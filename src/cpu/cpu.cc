@@ -1,0 +1,260 @@
+// The run loop, and the CPU's state as a whole.
+#include "cpu/cpu.h"
+
+#include "cpu/block.h"
+#include "cpu/events.h"
+#include "cpu/fpu.h"
+#include "support/log.h"
+
+namespace kite::cpu {
+namespace {
+
+using x86::Activity;
+
+const std::atomic<uint32_t> kNoRequests{0};
+
+// While the CPU runs: where it calls out to, and which word others ask through.
+class Running {
+ public:
+  Running(Cpu& cpu, CpuIo& io, const std::atomic<uint32_t>& requests) : cpu_(cpu) {
+    cpu_.io = &io;
+    cpu_.requests = &requests;
+  }
+  ~Running() {
+    cpu_.io = nullptr;
+    cpu_.requests = &kNoRequests;
+  }
+  Running(const Running&) = delete;
+  Running& operator=(const Running&) = delete;
+
+ private:
+  Cpu& cpu_;
+};
+
+}  // namespace
+
+Cpu::Cpu(const VcpuConfig& vcpu, AddressSpace& memory)
+    : config(vcpu),
+      block(&no_block),
+      requests(&kNoRequests),
+      memory_(memory),
+      tlbs_(std::make_unique<std::array<TlbTable, static_cast<size_t>(TlbKind::kCount)>>()),
+      blocks_(std::make_unique<BlockCache>()),
+      fpu_(std::make_unique<FpuThunks>()) {
+  tlb_ = tlbs_->data();
+  reset(true);
+}
+
+Cpu::~Cpu() = default;
+
+// Serves what others have asked for and takes what is pending. Between instructions.
+class RunLoop {
+ public:
+  RunLoop(Cpu& cpu, std::atomic<uint32_t>& requests, const std::atomic<uint8_t>& sipi_vector)
+      : cpu_(cpu), requests_(requests), sipi_vector_(sipi_vector) {}
+
+  Exit run();
+  // One instruction, with single step, breakpoints and the interrupt shadow looked after.
+  static void run_one(Cpu& cpu);
+  static Exit shut_down(Cpu& cpu);
+  // HLT was executed.
+  static void halt(Cpu& cpu);
+
+ private:
+  // Whether run() ends, and why.
+  std::optional<Exit> serve();
+  bool take(uint32_t request) {
+    if ((requests_.load(std::memory_order_relaxed) & request) == 0) return false;
+    requests_.fetch_and(~request, std::memory_order_seq_cst);
+    return true;
+  }
+  void init();
+  void start();
+  bool deliver_pending();
+  bool interrupt();
+  [[nodiscard]] bool nmi_due() const { return cpu_.arch.nmi_pending && !cpu_.arch.nmi_blocked; }
+
+  Cpu& cpu_;
+  std::atomic<uint32_t>& requests_;
+  const std::atomic<uint8_t>& sipi_vector_;
+};
+
+Exit RunLoop::run() {
+  for (;;) {
+    if (cpu_.exception && !deliver_exception(cpu_)) return shut_down(cpu_);
+    if (cpu_.attention() || nmi_due() || cpu_.arch.activity != Activity::kActive) {
+      if (const auto exit = serve()) return *exit;
+    }
+    if (cpu_.interrupt_shadow || must_step(cpu_)) {
+      // [SDM 3B 18.3.1.1] RF only matters to instruction breakpoints, and is gone after the next instruction.
+      if (cpu_.debug.code_armed == 0) cpu_.state.rflags &= ~x86::flag::kRf;
+      if (cpu_.interrupt_shadow || must_step(cpu_)) {
+        run_one(cpu_);
+        halt(cpu_);
+        continue;
+      }
+    }
+    if (Block* block = cpu_.blocks().find(cpu_, true)) enter_block(cpu_, block);
+    halt(cpu_);
+  }
+}
+
+void RunLoop::run_one(Cpu& cpu) {
+  cpu.interrupt_shadow = false;
+  if (!begin_step(cpu)) return;
+  Block* block = cpu.blocks().single(cpu);
+  if (block == nullptr) return;
+  enter_block(cpu, block);
+  if (!cpu.exception) end_step(cpu);
+}
+
+void RunLoop::halt(Cpu& cpu) {
+  if (!cpu.halt_requested) [[likely]]
+    return;
+  cpu.halt_requested = false;
+  cpu.arch.activity = Activity::kHalted;
+}
+
+Exit RunLoop::shut_down(Cpu& cpu) {
+  cpu.arch.activity = Activity::kShutdown;
+  return Exit::kShutdown;
+}
+
+// [SDM 3A table 6-2] in order of priority: INIT, NMI, external interrupts. Traps of the instruction before have become
+// cpu.exception and are delivered already.
+std::optional<Exit> RunLoop::serve() {
+  if (take(request::kKick)) return Exit::kKicked;
+  if (take(request::kFlush)) cpu_.map_changed();
+  if (take(request::kInit)) init();
+  if (take(request::kSipi)) start();
+  if (take(request::kNmi)) cpu_.arch.nmi_pending = true;
+  if (!deliver_pending()) return shut_down(cpu_);
+  switch (cpu_.arch.activity) {
+    case Activity::kActive: return std::nullopt;
+    case Activity::kShutdown: return Exit::kShutdown;
+    default: return Exit::kHalted;
+  }
+}
+
+void RunLoop::init() {
+  cpu_.reset(false);
+  if (cpu_.config.apic != nullptr) cpu_.config.apic->reset(false);
+}
+
+void RunLoop::start() {
+  if (cpu_.arch.activity != Activity::kWaitForSipi) return;
+  const uint8_t vector = sipi_vector_.load(std::memory_order_acquire);
+  x86::SegmentRegister& cs = cpu_.seg(x86::Seg::kCs);
+  cs.selector = static_cast<uint16_t>(vector << 8);
+  cs.base = uint64_t{vector} << 12;
+  cpu_.state.rip = 0;
+  cpu_.arch.activity = Activity::kActive;
+  cpu_.update_mode();
+}
+
+// False: the CPU shuts down.
+bool RunLoop::deliver_pending() {
+  if (cpu_.interrupt_shadow || cpu_.arch.activity == Activity::kWaitForSipi) return true;
+  if (nmi_due()) {
+    cpu_.arch.nmi_pending = false;
+    cpu_.arch.activity = Activity::kActive;
+    return deliver_nmi(cpu_);
+  }
+  if (cpu_.arch.activity == Activity::kShutdown || (cpu_.state.rflags & x86::flag::kIf) == 0) return true;
+  return !take(request::kInterrupt) || interrupt();
+}
+
+bool RunLoop::interrupt() {
+  LocalApic* apic = cpu_.config.apic;
+  if (apic == nullptr) return true;
+  const auto vector = apic->acknowledge();
+  // Another may wait behind this one: the request stands until has_interrupt() says no.
+  if (apic->has_interrupt()) requests_.fetch_or(request::kInterrupt, std::memory_order_seq_cst);
+  if (!vector) return true;
+  cpu_.arch.activity = Activity::kActive;
+  return deliver_interrupt(cpu_, *vector);
+}
+
+Exit Cpu::run(CpuIo& machine, std::atomic<uint32_t>& request_word, const std::atomic<uint8_t>& sipi_vector) {
+  Running running(*this, machine, request_word);
+  return RunLoop(*this, request_word, sipi_vector).run();
+}
+
+Exit Cpu::step(CpuIo& machine) {
+  Running running(*this, machine, kNoRequests);
+  if (arch.activity == Activity::kShutdown) return Exit::kShutdown;
+  if (arch.activity != Activity::kActive) return Exit::kHalted;
+  if (!exception) RunLoop::run_one(*this);
+  if (exception && !deliver_exception(*this)) return RunLoop::shut_down(*this);
+  RunLoop::halt(*this);
+  return arch.activity == Activity::kActive ? Exit::kStepped : Exit::kHalted;
+}
+
+bool Cpu::has_work(uint32_t pending) const {
+  if ((pending & (request::kKick | request::kInit | request::kFlush)) != 0) return true;
+  switch (arch.activity) {
+    case Activity::kActive: return true;
+    case Activity::kWaitForSipi: return (pending & request::kSipi) != 0;
+    case Activity::kHalted:
+      if ((pending & request::kInterrupt) != 0 && (state.rflags & x86::flag::kIf) != 0) return true;
+      [[fallthrough]];
+    case Activity::kShutdown: return !arch.nmi_blocked && ((pending & request::kNmi) != 0 || arch.nmi_pending);
+  }
+  return false;
+}
+
+void Cpu::reset(bool power_on) {
+  x86::ArchState next;
+  get_state(next);
+  next.reset(power_on, config.index == 0, config.cpu->signature());
+  set_state(next);
+}
+
+void Cpu::get_state(x86::ArchState& out) const {
+  out = arch;
+  for (size_t i = 0; i < out.gpr.size(); ++i) out.gpr[i] = state.gpr[i];
+  for (size_t i = 0; i < out.seg.size(); ++i) out.seg[i] = state.seg[i];
+  out.rip = state.rip;
+  out.rflags = flags();
+  out.interrupt_shadow = interrupt_shadow;
+}
+
+void Cpu::set_state(const x86::ArchState& in) {
+  arch = in;
+  for (size_t i = 0; i < in.gpr.size(); ++i) state.gpr[i] = in.gpr[i];
+  for (size_t i = 0; i < in.seg.size(); ++i) state.seg[i] = in.seg[i];
+  state.rip = in.rip;
+  interrupt_shadow = in.interrupt_shadow;
+  exception.reset();
+  debug = DebugUnit{};
+  debug_hits = 0;
+  halt_requested = false;
+  state.cc = in.rflags & x86::flag::kArithmetic;
+  state.rflags = (in.rflags & ~x86::flag::kArithmetic) | x86::flag::kFixed1;
+  // [SDM 3A 5.5] The privilege level is the DPL of SS; virtual-8086 mode is at 3, real mode at 0.
+  cpl = v86() ? 3 : protected_mode() ? seg(x86::Seg::kSs).dpl() : uint8_t{0};
+  FpuThunks::sanitize(arch.fx);
+  flush_tlb(false);
+  update_debug();
+  update_mode();
+}
+
+std::string Cpu::dump() const {
+  static constexpr const char* kNames[] = {"rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi",
+                                           "r8 ", "r9 ", "r10", "r11", "r12", "r13", "r14", "r15"};
+  static constexpr const char* kSegments[] = {"es", "cs", "ss", "ds", "fs", "gs"};
+  std::string text = fmt::format("rip {:016x} rflags {:08x} cpl {} activity {}\n", state.rip, flags(), cpl,
+                                 static_cast<unsigned>(arch.activity));
+  for (size_t i = 0; i < 16; ++i) text += fmt::format("{} {:016x}{}", kNames[i], state.gpr[i], i % 4 == 3 ? '\n' : ' ');
+  for (size_t i = 0; i < x86::kSegCount; ++i)
+    text += fmt::format("{} {:04x} base {:016x} limit {:08x} attributes {:05x}\n", kSegments[i], state.seg[i].selector,
+                        state.seg[i].base, state.seg[i].limit, state.seg[i].attributes);
+  text +=
+      fmt::format("gdt {:016x} {:04x} idt {:016x} {:04x} ldt {:04x} tr {:04x} base {:016x}\n", arch.gdtr.base,
+                  arch.gdtr.limit, arch.idtr.base, arch.idtr.limit, arch.ldtr.selector, arch.tr.selector, arch.tr.base);
+  text += fmt::format("cr0 {:08x} cr2 {:016x} cr3 {:016x} cr4 {:08x} efer {:x} dr6 {:x} dr7 {:x}\n", arch.cr0, arch.cr2,
+                      arch.cr3, arch.cr4, arch.efer, arch.dr6, arch.dr7);
+  return text;
+}
+
+}  // namespace kite::cpu
