@@ -1,6 +1,6 @@
 // Binding of unit instructions to handlers, and the SSE and MMX handlers.
 //
-// An Op is bound when it is first executed: features are checked, its thunk is looked up, and Op::imm is replaced by
+// An Op is bound when it is first executed: its thunk is looked up, and Op::imm is replaced by
 // the places of its register operands (offsets from the Cpu: low half ModRM.reg or a move's destination, high half
 // ModRM.rm or a move's source; the immediate itself is inside the thunk).
 #include "cpu/fpu.h"
@@ -14,32 +14,10 @@
 
 namespace kite::cpu {
 
-using x86::FeatureWord;
 using x86::Insn;
-using x86::Need;
 using x86::OperandKind;
 
 namespace fpu {
-
-bool offered(const Cpu& cpu, Need need) {
-  struct Row {
-    Need need;
-    FeatureWord word;
-    uint8_t bit;
-  };
-  static constexpr Row kRows[] = {
-      {Need::kX87, FeatureWord::k1Edx, 0},    {Need::kMmx, FeatureWord::k1Edx, 23},
-      {Need::kFxsr, FeatureWord::k1Edx, 24},  {Need::kSse, FeatureWord::k1Edx, 25},
-      {Need::kSse2, FeatureWord::k1Edx, 26},  {Need::kSse3, FeatureWord::k1Ecx, 0},
-      {Need::kPclmul, FeatureWord::k1Ecx, 1}, {Need::kSsse3, FeatureWord::k1Ecx, 9},
-      {Need::kSse41, FeatureWord::k1Ecx, 19}, {Need::kSse42, FeatureWord::k1Ecx, 20},
-      {Need::kAes, FeatureWord::k1Ecx, 25},   {Need::kSha, FeatureWord::k7Ebx, 29},
-      {Need::kCmov, FeatureWord::k1Edx, 15},
-  };
-  if (need == Need::kNone) return true;
-  const auto* const row = std::ranges::find(kRows, need, &Row::need);
-  return row != std::end(kRows) && cpu.has_feature(row->word, row->bit);
-}
 
 bool report_x87(Cpu& cpu) {
   if (cpu.arch.cr0 & x86::cr0::kNe) return cpu.raise(Vector::kMf);
@@ -460,7 +438,6 @@ Handler bind_masked(Cpu& cpu, Op& op) {
 
 Handler bound_handler(Cpu& cpu, Op& op) {
   const Insn& insn = *op.insn;
-  if (!offered(cpu, insn.need)) return invalid_opcode;
   switch (insn.op) {
     case x86::Op::kEmms: return emms;
     case x86::Op::kFwait: return fwait;

@@ -35,9 +35,6 @@ inline unsigned top_of_stack(Cpu& cpu) { return (get<uint16_t>(cpu, kFsw) >> 11)
 inline bool has_segment_pointers(const Cpu& cpu) { return !cpu.has_feature(x86::FeatureWord::k7Ebx, 13); }
 inline bool data_pointer_on_exception_only(const Cpu& cpu) { return cpu.has_feature(x86::FeatureWord::k7Ebx, 6); }
 
-// Whether the features that the instruction needs are offered.
-bool offered(const Cpu& cpu, x86::Need need);
-
 // An unmasked x87 exception waits for the next instruction that looks. FSW.ES says the same (the hardware computes it
 // so).
 inline bool x87_pending(Cpu& cpu) {

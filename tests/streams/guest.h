@@ -1,0 +1,23 @@
+// Runs streams on the interpreter: a long-mode machine whose user half holds a stream's pages and nothing else, and
+// whose kernel, tables and stack are in the upper half.
+#pragma once
+
+#include <memory>
+
+#include "streams/snapshot.h"
+
+namespace kite::streams {
+
+class GuestRunner {
+ public:
+  GuestRunner();
+  ~GuestRunner();
+  // False when the CPU did something else than take one exception; `trouble` then says what.
+  bool run(const World& world, Outcome& outcome, std::string& trouble);
+
+ private:
+  class Machine;
+  std::unique_ptr<Machine> machine_;
+};
+
+}  // namespace kite::streams

@@ -1,0 +1,75 @@
+// The instructions that streams are made of: how each is encoded and what its operands must be to make sense.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+namespace kite::streams {
+
+enum class Form : uint8_t {
+  kPlain,    // no ModRM
+  kAny,      // ModRM: register or memory
+  kMemory,   // ModRM: memory only
+  kRegister  // ModRM: register only
+};
+enum class Imm : uint8_t { kNone, kByte, kWord, kWide /* 2 or 4 by operand size */, kFull /* up to 8 */, kAddress };
+
+// Operand width by prefixes.
+enum class Width : uint8_t { kFixed, kWord /* 16, 32, 64 */, kStack /* 16 and the default */, kNo16 /* 32, 64 */ };
+
+namespace rule {
+inline constexpr uint32_t kLock = 1;    // LOCK is legal with a memory destination
+inline constexpr uint32_t kOnly32 = 2;  // not in 64-bit code
+inline constexpr uint32_t kOnly64 = 4;
+inline constexpr uint32_t kDivide = 8;          // rDX:rAX is made small
+inline constexpr uint32_t kBitOffset = 16;      // the register operand is a bit offset: made small
+inline constexpr uint32_t kString = 32;         // rSI, rDI and rCX are prepared; REP and REPNE are legal
+inline constexpr uint32_t kAligned = 64;        // the memory operand wants 16-byte alignment
+inline constexpr uint32_t kBranch = 128;        // forward; Imm says how wide
+inline constexpr uint32_t kRepString = 256;     // of kString: only REP (F3) is defined
+inline constexpr uint32_t kTable = 512;         // rBX is prepared for XLAT
+inline constexpr uint32_t kControlWord = 1024;  // the memory operand is prepared as MXCSR
+inline constexpr uint32_t kPointer = 2048;      // rDI is prepared (MASKMOV)
+inline constexpr uint32_t kRare = 4096;
+inline constexpr uint32_t kAlign16 = 8192;  // 512-byte image, 16-byte aligned
+inline constexpr uint32_t kShort = 16384;   // the first register operand is r8: AH..BH without REX
+}  // namespace rule
+
+// What the host must offer (builtin CPU names).
+enum class Feature : uint8_t {
+  kAlways,
+  kSse3,
+  kSsse3,
+  kSse41,
+  kSse42,
+  kPopcnt,
+  kBmi1,
+  kLzcnt,
+  kMovbe,
+  kAdx,
+  kAes,
+  kPclmul,
+  kSha
+};
+
+struct Opcode {
+  uint8_t map = 0;    // 0 one-byte, 1 0F, 2 0F38, 3 0F3A
+  uint8_t first = 0;  // opcode byte, any of [first, last]
+  uint8_t last = 0;
+  uint8_t prefix = 0;  // mandatory: 0, 66, F2, F3
+  Form form = Form::kPlain;
+  int8_t digit = -1;  // ModRM.reg, or any
+  Width width = Width::kFixed;
+  Imm imm = Imm::kNone;
+  uint8_t bytes = 0;  // of a memory operand; 0: the operand width
+  uint32_t rules = 0;
+  Feature feature = Feature::kAlways;
+};
+
+// Rows of one kind; the generator chooses a kind first, then a row.
+std::span<const Opcode> integer_opcodes();
+std::span<const Opcode> x87_opcodes();
+std::span<const Opcode> mmx_opcodes();
+std::span<const Opcode> sse_opcodes();
+
+}  // namespace kite::streams

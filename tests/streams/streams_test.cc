@@ -1,0 +1,163 @@
+// The interpreter must leave exactly what the host CPU leaves: registers, flags, memory, x87 and vector state, and the
+// exception that ended the stream.
+//
+// KITE_STREAM_SEED=n runs the one stream of that seed in both modes; KITE_LONG=1 runs fifty times as many.
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <cstring>
+#include <string>
+#include <vector>
+
+#include "streams/generator.h"
+#include "streams/guest.h"
+#include "streams/native.h"
+#include "x86/insn.h"
+
+namespace kite::streams {
+namespace {
+
+constexpr unsigned kStreamLength = 40;
+constexpr uint64_t kInstructionsPerMode = 100'000, kLongInstructionsPerMode = 5'000'000;
+constexpr uint64_t kPageFault = 14, kInvalidOpcode = 6;
+constexpr size_t kMxcsrMask = 28;
+
+std::string difference(std::string_view name, uint64_t host, uint64_t guest) {
+  return host == guest ? "" : fmt::format("  {:<10} host {:016x}  interpreter {:016x}\n", name, host, guest);
+}
+
+std::string bytes_difference(std::string_view name, const uint8_t* host, const uint8_t* guest, size_t size,
+                             uint64_t base) {
+  std::string text;
+  for (size_t i = 0; i + 8 <= size; i += 8) {
+    uint64_t h = 0, g = 0;
+    std::memcpy(&h, host + i, 8);
+    std::memcpy(&g, guest + i, 8);
+    if (h != g && text.size() < 1000) text += difference(fmt::format("{}+{:x}", name, base + i), h, g);
+  }
+  return text;
+}
+
+// What the host's signal frame and the interpreter's exception frame cannot agree on.
+void mask_incomparable(Outcome& outcome, bool wide) {
+  constexpr uint64_t kResume = 1 << 16;  // pushed by some faults, set by the kernel for others
+  outcome.registers.rflags &= ~kResume;
+  std::memset(&outcome.registers.fx[kMxcsrMask], 0, 4);
+  if (!wide)
+    for (size_t i = 0; i < 16; ++i) outcome.registers.gpr[i] &= i < 8 ? 0xffffffff : 0;
+  if (outcome.vector == kPageFault) return;
+  outcome.error_code = 0;
+  outcome.fault_address = 0;
+}
+
+std::string compare(Outcome host, Outcome guest, bool wide) {
+  static constexpr const char* kNames[] = {"rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi",
+                                           "r8",  "r9",  "r10", "r11", "r12", "r13", "r14", "r15"};
+  mask_incomparable(host, wide);
+  mask_incomparable(guest, wide);
+  std::string text = difference("vector", host.vector, guest.vector);
+  text += difference("rip", host.registers.rip, guest.registers.rip);
+  text += difference("error code", host.error_code, guest.error_code);
+  text += difference("cr2", host.fault_address, guest.fault_address);
+  text += difference("rflags", host.registers.rflags, guest.registers.rflags);
+  for (size_t i = 0; i < 16; ++i) text += difference(kNames[i], host.registers.gpr[i], guest.registers.gpr[i]);
+  const auto& hfx = host.registers.fx;
+  const auto& gfx = guest.registers.fx;
+  if (hfx != gfx) text += bytes_difference("fx", hfx.data(), gfx.data(), hfx.size(), 0);
+  const Memory &hm = host.memory, &gm = guest.memory;
+  if (hm.data != gm.data) text += bytes_difference("data", hm.data.data(), gm.data.data(), kDataBytes, kDataAddress);
+  if (hm.stack != gm.stack)
+    text += bytes_difference("stack", hm.stack.data(), gm.stack.data(), kStackBytes, kStackAddress);
+  return text;
+}
+
+std::string listing(const Stream& stream) {
+  std::vector<uint32_t> starts;
+  const World world = assemble(stream, starts);
+  std::string text;
+  for (size_t i = 0; i < stream.instructions.size(); ++i) {
+    const std::span<const uint8_t> code(&world.code[starts[i]], 15);
+    x86::Insn insn;
+    x86::decode(code, {.width = stream.wide ? x86::CodeWidth::k64 : x86::CodeWidth::k32}, insn);
+    std::string bytes;
+    for (unsigned b = 0; b < stream.instructions[i].size; ++b) bytes += fmt::format("{:02x} ", code[b]);
+    const uint64_t rip = kCodeAddress + starts[i];
+    text += fmt::format("  {:x}: {:<46}{}\n", rip, bytes, x86::to_text(insn, rip));
+  }
+  return text;
+}
+
+class Streams : public testing::Test {
+ protected:
+  // Empty when host and interpreter agree. `executed` is increased by the instructions that the host went through.
+  std::string mismatch(const Stream& stream, uint64_t& executed) {
+    std::vector<uint32_t> starts;
+    const World world = assemble(stream, starts);
+    Outcome host, guest;
+    if (!host_.run(world, host)) return "  the host's child died or hung\n";
+    std::string trouble;
+    if (!guest_.run(world, guest, trouble)) return "  " + trouble;
+    for (size_t i = 0; i + 1 < starts.size() && kCodeAddress + starts[i] < host.registers.rip; ++i) ++executed;
+    whole_ += host.vector == kInvalidOpcode && host.registers.rip == kCodeAddress + starts.back();
+    return compare(host, guest, stream.wide);
+  }
+
+  // The shortest prefix that still fails, then without every instruction that it fails without.
+  Stream shrink(Stream stream) {
+    uint64_t ignored = 0;
+    for (size_t length = 1; length < stream.instructions.size(); ++length) {
+      Stream prefix = stream;
+      prefix.instructions.resize(length);
+      if (mismatch(prefix, ignored).empty()) continue;
+      stream = prefix;
+      break;
+    }
+    for (size_t i = stream.instructions.size(); i-- > 0;) {
+      Stream without = stream;
+      without.instructions.erase(without.instructions.begin() + static_cast<ptrdiff_t>(i));
+      if (!without.instructions.empty() && !mismatch(without, ignored).empty()) stream = without;
+    }
+    return stream;
+  }
+
+  void check(uint64_t seed, bool wide, uint64_t& executed) {
+    const Stream stream = generate(seed, wide, kStreamLength);
+    ++streams_;
+    if (mismatch(stream, executed).empty()) return;
+    const Stream shortest = shrink(stream);
+    uint64_t ignored = 0;
+    const std::string what = mismatch(shortest, ignored);
+    ADD_FAILURE() << "seed " << seed << (wide ? ", 64-bit code\n" : ", 32-bit code\n") << listing(shortest) << what
+                  << fmt::format(
+                         "  from rflags {:x}, fcw {:02x}{:02x}, mxcsr {:02x}{:02x}, again with "
+                         "KITE_STREAM_SEED={}\n",
+                         stream.registers.rflags, stream.registers.fx[1], stream.registers.fx[0],
+                         stream.registers.fx[25], stream.registers.fx[24], seed);
+    ++failures_;
+  }
+
+  void run_mode(bool wide) {
+    if (const char* const seed = std::getenv("KITE_STREAM_SEED"); seed != nullptr) {
+      uint64_t executed = 0;
+      return check(std::strtoull(seed, nullptr, 0), wide, executed);
+    }
+    constexpr unsigned kEnoughFailures = 10;
+    const bool thorough = std::getenv("KITE_LONG") != nullptr;
+    const uint64_t wanted = thorough ? kLongInstructionsPerMode : kInstructionsPerMode;
+    uint64_t executed = 0;
+    for (uint64_t seed = 1; executed < wanted && failures_ < kEnoughFailures; ++seed) check(seed, wide, executed);
+    fmt::print("{} instructions in {} streams, {} of them to the end\n", executed, streams_, whole_);
+  }
+
+  NativeRunner host_;
+  GuestRunner guest_;
+  uint64_t streams_ = 0, whole_ = 0;
+  unsigned failures_ = 0;
+};
+
+TEST_F(Streams, Code64AgreesWithTheHost) { run_mode(true); }
+TEST_F(Streams, Code32AgreesWithTheHost) { run_mode(false); }
+
+}  // namespace
+}  // namespace kite::streams
