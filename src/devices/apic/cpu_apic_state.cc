@@ -2,11 +2,13 @@
 #include <utility>
 
 #include "devices/apic/cpu_apic.h"
+#include "devices/section.h"
 
 namespace kite::devices {
 namespace {
 
 struct CpuApicStateV1 {
+  static constexpr uint32_t kVersion = 1;
   uint64_t base = 0, icr = 0;
   uint32_t id = 0, tpr = 0, ldr = 0, dfr = 0, svr = 0, esr = 0, esr_pending = 0;
   std::array<uint32_t, apic::kLvtCount> lvt{};
@@ -154,17 +156,12 @@ void CpuApic::save(StateWriter& writer) {
                       .timer_since = since,
                       .deadline_tsc = deadline_tsc,
                       .deadline_ns = deadline_ns};
-  writer.begin(path(), 1);
-  visit(writer, wire);
-  writer.end();
+  save_section(writer, path(), wire);
 }
 
 void CpuApic::restore(StateReader& reader) {
   CpuApicStateV1 w;
-  if (const uint32_t version = reader.begin(path()); version != 1)
-    return reader.reject(fmt::format("{}: version {} is not known", path(), version));
-  visit(reader, w);
-  reader.end();
+  if (!restore_section(reader, path(), w)) return;
   if (w.lint_level[0] > 1 || w.lint_level[1] > 1 || w.ext_int_message > 1 || w.timer_counting > 1)
     reader.reject(fmt::format("{}: a flag is neither 0 nor 1", path()));
   const State state{.base = w.base,

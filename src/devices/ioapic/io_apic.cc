@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "devices/apic/apic_message.h"
+#include "devices/section.h"
 
 namespace kite::devices {
 namespace {
@@ -41,6 +42,7 @@ bool is_level(uint64_t entry) {
 }
 
 struct IoApicStateV1 {
+  static constexpr uint32_t kVersion = 1;
   std::array<uint64_t, IoApic::kInputs> entries{};
   uint32_t levels = 0, id = 0;
   uint8_t select = 0;
@@ -175,17 +177,12 @@ void IoApic::save(StateWriter& writer) {
   const std::lock_guard guard(lock_);
   const auto& [entries, levels, id, select] = state_;
   IoApicStateV1 wire{entries, levels, id, select};
-  writer.begin(path(), 1);
-  visit(writer, wire);
-  writer.end();
+  save_section(writer, path(), wire);
 }
 
 void IoApic::restore(StateReader& reader) {
   IoApicStateV1 wire;
-  if (const uint32_t version = reader.begin(path()); version != 1)
-    return reader.reject(fmt::format("{}: version {} is not known", path(), version));
-  visit(reader, wire);
-  reader.end();
+  if (!restore_section(reader, path(), wire)) return;
   for (unsigned input = 0; input < kInputs; ++input) {
     const uint64_t entry = wire.entries[input];
     if ((entry & ~(kWritable | kRemoteIrr)) != 0)

@@ -3,6 +3,8 @@
 #include <string_view>
 #include <utility>
 
+#include "devices/section.h"
+
 namespace kite::devices {
 namespace {
 
@@ -13,6 +15,7 @@ constexpr std::array<uint8_t, 2> kCascade{1u << kCascadeInput, 0};
 constexpr std::array<uint8_t, 2> kElcrWritable{0xf8, 0xde};
 
 struct PicStateV1 {
+  static constexpr uint32_t kVersion = 1;
   using Pair = std::array<uint8_t, 2>;
   Pair lines{}, irr{}, isr{}, imr{}, elcr{}, vector_base{}, lowest_priority{}, init_step{}, single{}, needs_icw4{},
       auto_eoi{}, fully_nested{}, rotate_on_aeoi{}, special_mask{}, read_isr{}, poll{};
@@ -178,17 +181,12 @@ void Pic::save(StateWriter& writer) {
   const auto& [chips] = state_;
   PicStateV1 wire;
   for (size_t i = 0; i < chips.size(); ++i) to_wire(chips[i], i, wire);
-  writer.begin(path(), 1);
-  visit(writer, wire);
-  writer.end();
+  save_section(writer, path(), wire);
 }
 
 void Pic::restore(StateReader& reader) {
   PicStateV1 wire;
-  if (const uint32_t version = reader.begin(path()); version != 1)
-    return reader.reject(fmt::format("{}: version {} is not known", path(), version));
-  visit(reader, wire);
-  reader.end();
+  if (!restore_section(reader, path(), wire)) return;
   for (size_t i = 0; i < 2; ++i)
     if (const char* reason = impossible(wire, i)) reader.reject(fmt::format("{}: {}", path(), reason));
   if (!reader.ok()) return;

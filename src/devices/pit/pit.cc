@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "devices/section.h"
+
 namespace kite::devices {
 namespace {
 
@@ -21,6 +23,7 @@ constexpr uint8_t kOut2 = 1u << 5;          // r-
 constexpr uint64_t kRefreshPulses = 18;     // what firmware programs into counter 1: 15.09 us
 
 struct PitStateV1 {
+  static constexpr uint32_t kVersion = 1;
   template <class T>
   using Three = std::array<T, 3>;
   Three<uint8_t> mode{}, bcd{}, access{}, gate{}, counting{}, reload_waits{}, write_high_next{}, write_low{},
@@ -182,7 +185,7 @@ void Pit::drive_irq(uint64_t now) {
 void Pit::schedule(uint64_t now) {
   const auto next = state_.counters[0].next_change(now);
   if (!next) return timer_.disarm();
-  timer_.arm_at(kRate.to_ns(std::max(*next, now + kShortestInterval)));
+  timer_.arm_at(kRate.to_ns(std::max(*next, not_before_)));
 }
 
 void Pit::timer_fired() {
@@ -190,6 +193,7 @@ void Pit::timer_fired() {
   if (stopped_) return;
   const uint64_t at = now();
   drive_irq(at);
+  not_before_ = at + kShortestInterval;
   schedule(at);
 }
 
@@ -197,6 +201,7 @@ void Pit::reset() {
   const std::lock_guard guard(lock_);
   state_ = {};
   state_.counters[2].gate = false;
+  not_before_ = 0;
   irq_.set(state_.irq_level);
   timer_.disarm();
 }
@@ -204,6 +209,7 @@ void Pit::reset() {
 void Pit::start() {
   const std::lock_guard guard(lock_);
   stopped_ = false;
+  drive_irq(now());
   schedule(now());
 }
 
@@ -221,17 +227,12 @@ void Pit::save(StateWriter& writer) {
   wire.irq_level = irq_level;
   wire.rise_expected = rise_expected;
   wire.rise_at = rise_at;
-  writer.begin(path(), 1);
-  visit(writer, wire);
-  writer.end();
+  save_section(writer, path(), wire);
 }
 
 void Pit::restore(StateReader& reader) {
   PitStateV1 wire;
-  if (const uint32_t version = reader.begin(path()); version != 1)
-    return reader.reject(fmt::format("{}: version {} is not known", path(), version));
-  visit(reader, wire);
-  reader.end();
+  if (!restore_section(reader, path(), wire)) return;
   for (size_t i = 0; i < 3; ++i)
     if (const char* reason = impossible(wire, i)) reader.reject(fmt::format("{}: counter {}: {}", path(), i, reason));
   if ((wire.speaker & ~kSpeakerWritable) != 0 || wire.irq_level > 1 || wire.rise_expected > 1)
@@ -245,6 +246,7 @@ void Pit::restore(StateReader& reader) {
   state_.irq_level = wire.irq_level != 0;
   state_.rise_expected = wire.rise_expected != 0;
   state_.rise_at = wire.rise_at;
+  not_before_ = 0;
   schedule(now());
 }
 

@@ -68,6 +68,7 @@ class Pit final : public bus::Device {
   std::mutex lock_;
   State state_;
   bool stopped_ = false;
+  uint64_t not_before_ = 0;  // the pace of a counter that is too fast to follow; no guest can see it
   Timer timer_;  // the last member: destroyed first
 };
 

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "devices/rtc/rtc_calendar.h"
+#include "devices/section.h"
 
 namespace kite::devices {
 namespace {
@@ -50,6 +51,7 @@ constexpr int64_t kFirstUpdateNs = kNsPerSecond / 2;
 constexpr RtcFormat format_of(uint8_t b) { return {.binary = (b & kBinary) != 0, .hours24 = (b & kHours24) != 0}; }
 
 struct RtcStateV1 {
+  static constexpr uint32_t kVersion = 1;
   std::array<uint8_t, 256> bytes{};
   uint8_t index = 0, extended_index = 0, flags = 0;
   int64_t next_update_ns = 0;
@@ -303,17 +305,12 @@ void Rtc::save(StateWriter& writer) {
   const std::lock_guard guard(lock_);
   const auto& [bytes, index, extended_index, flags, next_update_ns, next_periodic] = state_;
   RtcStateV1 wire{bytes, index, extended_index, flags, next_update_ns, next_periodic};
-  writer.begin(path(), 1);
-  visit(writer, wire);
-  writer.end();
+  save_section(writer, path(), wire);
 }
 
 void Rtc::restore(StateReader& reader) {
   RtcStateV1 wire;
-  if (const uint32_t version = reader.begin(path()); version != 1)
-    return reader.reject(fmt::format("{}: version {} is not known", path(), version));
-  visit(reader, wire);
-  reader.end();
+  if (!restore_section(reader, path(), wire)) return;
   const auto reject = [&](bool wrong, const char* reason) {
     if (wrong) reader.reject(fmt::format("{}: {}", path(), reason));
   };
