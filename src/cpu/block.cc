@@ -92,8 +92,9 @@ void Cpu::end_block() {
   for (size_t i = 0; i < block->op_count + size_t{1} && block->ops != nullptr; ++i) block->ops[i].handler = leave_block;
 }
 
-void Cpu::map_changed() {
+void Cpu::map_changed(bool drop_code) {
   flush_tlb(false);
+  if (!drop_code) return;
   blocks_->flush_later();
   end_block();
 }

@@ -301,9 +301,9 @@ class Cpu {
   void code_written(Gpa physical, unsigned bytes);
   // The running block ends after this instruction, whatever its handlers intend.
   void end_block();
-  // The memory map has changed (vCPU parked, or calling out through CpuIo on its own thread): no translation and no
-  // block is used again.
-  void map_changed();
+  // The memory map has changed (vCPU parked, or calling out through CpuIo on its own thread): no translation is used
+  // again, and with `drop_code` (memory is gone from the map) no decoded code.
+  void map_changed(bool drop_code = true);
 
   [[nodiscard]] BlockCache& blocks() { return *blocks_; }
   // Linear address of the byte `offset` behind rip.

@@ -1,0 +1,119 @@
+#include "accel/jit/jit_accelerator.h"
+
+#include <algorithm>
+
+#include "cpu/cpu.h"
+#include "x86/host_features.h"
+
+namespace kite {
+
+class JitVcpu final : public Vcpu {
+ public:
+  JitVcpu(JitAccelerator& owner, const VcpuConfig& config, AddressSpace& memory)
+      : owner_(owner), cpu_(config, memory) {}
+  ~JitVcpu() override { owner_.forget(*this); }
+
+  HaltReason run(CpuIo& io) override {
+    switch (cpu_.run(io, requests_, sipi_vector_)) {
+      case cpu::Exit::kHalted: return HaltReason::kHalted;
+      case cpu::Exit::kShutdown: return HaltReason::kShutdown;
+      case cpu::Exit::kKicked: return HaltReason::kKicked;
+      default: return HaltReason::kInternalError;
+    }
+  }
+  void get_state(x86::ArchState& state) override { cpu_.get_state(state); }
+  void set_state(const x86::ArchState& state) override { cpu_.set_state(state); }
+  void reset() override { cpu_.reset(true); }
+  [[nodiscard]] bool has_work(uint32_t requests) const override { return cpu_.has_work(requests); }
+  [[nodiscard]] std::string internal_error() const override { return cpu_.internal_error(); }
+
+  void map_changed(bool drop_code) { cpu_.map_changed(drop_code); }
+
+ private:
+  JitAccelerator& owner_;
+  cpu::Cpu cpu_;
+};
+
+namespace {
+
+using x86::FeatureWord;
+
+struct Offer {
+  FeatureWord word;
+  uint32_t always;       // done in software
+  uint32_t if_host_has;  // the host's own instructions run on the guest's registers
+};
+
+constexpr uint32_t bits(std::initializer_list<unsigned> numbers) {
+  uint32_t mask = 0;
+  for (const unsigned n : numbers) mask |= 1u << n;
+  return mask;
+}
+
+// clang-format off
+constexpr Offer kOffers[] = {
+    // fpu de pse tsc msr pae mce cx8 apic sep mtrr pge mca cmov pat pse36 clflush ss ht; mmx fxsr sse sse2
+    {FeatureWord::k1Edx, bits({0, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 13, 14, 15, 16, 17, 19, 27, 28}),
+                         bits({23, 24, 25, 26})},
+    // cx16 x2apic movbe tsc-deadline hypervisor; sse3 pclmulqdq ssse3 sse4.1 sse4.2 popcnt aes rdrand
+    {FeatureWord::k1Ecx, bits({13, 21, 22, 24, 31}), bits({0, 1, 9, 19, 20, 23, 25, 30})},
+    // fsgsbase tsc_adjust smep erms adx smap clflushopt clwb; rdseed sha
+    {FeatureWord::k7Ebx, bits({0, 1, 7, 9, 19, 20, 23, 24}), bits({18, 29})},
+    // umip rdpid
+    {FeatureWord::k7Ecx, bits({2, 22}), 0},
+    // syscall nx pdpe1gb rdtscp lm
+    {FeatureWord::k80000001Edx, bits({11, 20, 26, 27, 29}), 0},
+    // lahf_lm 3dnowprefetch; abm sse4a
+    {FeatureWord::k80000001Ecx, bits({0, 8}), bits({5, 6})},
+    // invtsc
+    {FeatureWord::k80000007Edx, bits({8}), 0},
+};
+// clang-format on
+
+}  // namespace
+
+JitAccelerator::~JitAccelerator() {
+  if (memory_ != nullptr) memory_->remove_observer(*this);
+}
+
+x86::FeatureSet JitAccelerator::offered_features() const {
+  const x86::FeatureSet host = x86::host_features();
+  x86::FeatureSet offered{};
+  for (const Offer& offer : kOffers) {
+    const auto word = static_cast<size_t>(offer.word);
+    offered[word] = offer.always | (offer.if_host_has & host[word]);
+  }
+  return offered;
+}
+
+Result<> JitAccelerator::attach_memory(AddressSpace& memory) {
+  if (memory_ != nullptr) return fail("the jit accelerator has an address space already");
+  memory_ = &memory;
+  memory.add_observer(*this);
+  return {};
+}
+
+Result<std::unique_ptr<Vcpu>> JitAccelerator::create_vcpu(const VcpuConfig& config) {
+  if (memory_ == nullptr) return fail("the jit accelerator needs an address space before its vCPUs");
+  if (config.cpu == nullptr || config.clock == nullptr) return fail("a vCPU needs a CPU model and a clock");
+  auto vcpu = std::make_unique<JitVcpu>(*this, config, *memory_);
+  const std::lock_guard lock(vcpus_mutex_);
+  vcpus_.push_back(vcpu.get());
+  return vcpu;
+}
+
+void JitAccelerator::range_removed(const FlatRange& range) { memory_removed_ |= range.is_memory(); }
+
+// The vCPUs are parked: nothing runs while their translations go.
+void JitAccelerator::commit_done() {
+  const bool drop_code = std::exchange(memory_removed_, false);
+  const std::lock_guard lock(vcpus_mutex_);
+  for (JitVcpu* vcpu : vcpus_) vcpu->map_changed(drop_code);
+}
+
+void JitAccelerator::forget(JitVcpu& vcpu) {
+  const std::lock_guard lock(vcpus_mutex_);
+  std::erase(vcpus_, &vcpu);
+}
+
+}  // namespace kite
