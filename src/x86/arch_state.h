@@ -45,6 +45,7 @@ struct ArchState {
   uint64_t tsc_offset = 0;  // guest TSC = clock TSC + offset
   uint64_t tsc_adjust = 0, spec_ctrl = 0;
   uint64_t mcg_status = 0, mcg_ctl = 0;
+  std::array<std::array<uint64_t, 4>, 10> mc_bank{};  // CTL, STATUS, ADDR, MISC
   Mtrrs mtrr{};
   Activity activity = Activity::kActive;
   // Between instructions:

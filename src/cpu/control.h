@@ -1,0 +1,13 @@
+// What the MSRs and the instructions of system software share with the control registers. Internal to cpu/.
+#pragma once
+
+#include <cstdint>
+
+#include "cpu/cpu.h"
+
+namespace kite::cpu {
+
+// IA32_EFER: reserved bits by offered features, LME only while paging is off. False: #GP was raised.
+bool write_efer(Cpu& cpu, uint64_t value);
+
+}  // namespace kite::cpu
