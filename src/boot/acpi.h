@@ -10,8 +10,8 @@ namespace kite::boot {
 struct AcpiConfig {
   uint32_t cpu_count = 1;
   bool hpet = false;
-  uint8_t serial_ports = 0;     // bit 0: COM1 exists .. bit 3: COM4
-  uint16_t pm_base = 0x600;     // PIIX4 PM I/O base
+  uint8_t serial_ports = 0;  // bit 0: COM1 exists .. bit 3: COM4
+  uint16_t pm_base = 0x600;  // PIIX4 PM I/O base
   uint16_t sci_irq = 9;
   uint64_t pci_hole_start = 0;  // 32-bit window for BARs
   uint64_t pci_hole_end = 0;    // exclusive

@@ -1,5 +1,5 @@
-// Direct kernel boot: places a kernel, its initrd and command line in guest memory and says how the first CPU enters it.
-// No firmware is involved: the loader also leaves E820, ACPI tables and page tables as the protocols want them.
+// Direct kernel boot: places a kernel, its initrd and command line in guest memory and says how the first CPU enters
+// it. No firmware is involved: the loader also leaves E820, ACPI tables and page tables as the protocols want them.
 #pragma once
 
 #include <cstdint>
@@ -26,7 +26,7 @@ struct KernelRequest {
   uint64_t ram_below_4g = 0;  // bytes from 0
   uint64_t ram_above_4g = 0;  // bytes from 4 GiB
   std::vector<E820Entry> e820;
-  uint64_t acpi_rsdp = 0;     // 0: none
+  uint64_t acpi_rsdp = 0;  // 0: none
 };
 
 enum class KernelKind : uint8_t { kLinux, kPvh, kMultiboot };

@@ -89,7 +89,7 @@ void PcBoard::program_chipset() {
     const uint8_t pin = device->interrupt_pin();
     if (pin == 0) continue;
     const unsigned slot = device->devfn() >> 3;
-    device->config_write(kInterruptLine, 1, kPirqIrqs[(slot + pin - 1u) & 3]);
+    device->config_write(kInterruptLine, 1, kPirqIrqs[bus::PciBus::pirq_of(static_cast<uint8_t>(slot), pin)]);
   }
   config(kPowerManagement, kInterruptLine, 1, 9);
   // Power management at kPmBase; ACPI is always on, as there is no SMM to switch it.
