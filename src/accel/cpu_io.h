@@ -2,7 +2,8 @@
 // translated block calls out and goes on. No access waits for I/O: slowness is a status bit, as in hardware.
 //
 // Called on the vCPU's own thread while it is inside Vcpu::run(). Any call may end with the memory map changed and the
-// vCPU's translations flushed ("before the instruction retires"): pointers obtained from a TLB before the call are dead.
+// vCPU's translations flushed ("before the instruction retires"): pointers obtained from a TLB before the call are
+// dead.
 #pragma once
 
 #include <cstdint>

@@ -37,13 +37,13 @@ inline constexpr uint32_t kFlush = 1u << 5;  // drop cached translations
 }  // namespace request
 
 struct VcpuConfig {
-  uint32_t index = 0;    // 0 is the bootstrap processor
+  uint32_t index = 0;  // 0 is the bootstrap processor
   uint32_t apic_id = 0;
   uint32_t cpu_count = 1;
   const x86::CpuSpec* cpu = nullptr;  // outlives the vCPU
   Clock* clock = nullptr;             // guest time, drives the TSC
   uint64_t tsc_hz = 1'000'000'000;
-  LocalApic* apic = nullptr;          // may be null where the accelerator has its own
+  LocalApic* apic = nullptr;  // may be null where the accelerator has its own
 };
 
 class Vcpu {
@@ -77,8 +77,8 @@ class Vcpu {
   void kick() { post(request::kKick); }
   // vCPU thread, after kHalted: blocks until has_work(), kicked included.
   void wait_for_work() {
-    for (uint32_t seen = requests_.load(std::memory_order_acquire);
-         (seen & request::kKick) == 0 && !has_work(seen); seen = requests_.load(std::memory_order_acquire))
+    for (uint32_t seen = requests_.load(std::memory_order_acquire); (seen & request::kKick) == 0 && !has_work(seen);
+         seen = requests_.load(std::memory_order_acquire))
       requests_.wait(seen, std::memory_order_acquire);
   }
 

@@ -2,7 +2,8 @@
 // null, unix and TCP sockets), with a mux to share one back end among several front ends.
 //
 // Threads: back ends live on one Executor (the main loop) and call the front end there. write() may be called from any
-// thread; it never blocks: what the host does not take at once is queued up to a bound, beyond which write() takes less.
+// thread; it never blocks: what the host does not take at once is queued up to a bound, beyond which write() takes
+// less.
 #pragma once
 
 #include <cstdint>
@@ -42,11 +43,14 @@ class Chardev {
   [[nodiscard]] const std::string& id() const { return id_; }
   // As query-chardev shows it: "pty:/dev/pts/3", "unix:/run/x.sock,server=on".
   [[nodiscard]] virtual std::string filename() const = 0;
-  // One client at a time (a mux gives each of its own a port); null unplugs. The client learns kOpened if it is open.
+  // One client at a time (a mux gives each of its own a port); null unplugs. The client learns kOpened before this
+  // returns if the chardev is open (on a mux: if the port has the focus; else when it first gets it). Executor's
+  // thread, or before it runs.
   virtual void set_client(ChardevClient* client) = 0;
-  // How many of `bytes` were taken.
+  // How many of `bytes` were taken: fewer only when the queue is full, and then writable() follows. While nobody is
+  // connected, everything is taken and dropped. A caller may hold its own lock; clients are never called from here.
   virtual size_t write(std::span<const uint8_t> bytes) = 0;
-  // The client can receive again.
+  // The client can receive again. Any thread; the client may hold its own lock.
   virtual void accept_input() = 0;
   [[nodiscard]] virtual bool is_open() const = 0;
   // File descriptors received with the last bytes (SCM_RIGHTS); the caller owns them.
@@ -60,10 +64,15 @@ class Chardev {
 
 // Keys of a mux, after Ctrl-A: h help, x quit, s (save disks), c next client, t timestamps, b break, Ctrl-A itself.
 struct MuxHooks {
-  std::function<void()> quit;
+  std::function<void()> quit = {};
+  std::function<void()> save_disks = {};  // may be empty: then the user reads that there are none
 };
 
-// Creates back ends from `-chardev`/`-serial` syntax and knows them by id. Used by main/ and the monitor.
+// One line each for `-chardev help`.
+std::string chardev_help();
+
+// Creates back ends from `-chardev`/`-serial` syntax and knows them by id. Used by main/ and the monitor, on the
+// executor's thread or before it runs. Clients are unplugged before it is destroyed. Ignores SIGPIPE for the process.
 class ChardevRegistry {
  public:
   ChardevRegistry(Executor& executor, MuxHooks hooks);
@@ -72,13 +81,15 @@ class ChardevRegistry {
   // "-chardev stdio,id=c0,mux=on,signal=off": backend first. Unknown back ends and options are refused by name.
   Result<Chardev*> add(std::string_view text);
   // The short form of -serial, -monitor, -qmp, -qtest: stdio, mon:stdio, pty, null, none, file:PATH,
-  // unix:PATH[,server=on,wait=off], tcp:HOST:PORT[,...], chardev:ID. "none" answers null. `id` names the new one.
+  // unix:PATH[,server=on,wait=off], tcp:HOST:PORT[,...], chardev:ID. "none" answers null. `id` names the new one, which
+  // is its caller's: only a mux (mon:...) can be claimed by others besides.
   Result<Chardev*> add_legacy(std::string id, std::string_view text);
   [[nodiscard]] Chardev* find(std::string_view id) const;
   [[nodiscard]] std::vector<Chardev*> all() const;
   // A new port of the mux `id` (or the chardev itself when it is not a mux and has no client yet).
   Result<Chardev*> claim(std::string_view id);
-  // server=on,wait=on sockets: blocks until a peer is connected. Called once, before the machine starts.
+  // server=on,wait=on sockets: blocks until a peer is connected, or until a signal that ends the process is pending.
+  // Called once, before the machine starts.
   Result<> wait_for_peers();
   void flush_all();
 

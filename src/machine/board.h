@@ -21,9 +21,9 @@ namespace kite::machine {
 
 // What the board asks of the machine. Any thread.
 struct BoardRequests {
-  std::function<void()> reset;          // reset register, keyboard controller, port 92, triple fault
-  std::function<void()> shutdown;       // S5
-  std::function<void(int status)> exit; // isa-debug-exit
+  std::function<void()> reset;           // reset register, keyboard controller, port 92, triple fault
+  std::function<void()> shutdown;        // S5
+  std::function<void(int status)> exit;  // isa-debug-exit
 };
 
 struct BoardContext {

@@ -8,10 +8,18 @@ namespace kite::machine {
 namespace {
 
 constexpr BoardInfo kBoards[] = {
-    {.name = "pc", .alias = "pc-i440fx", .description = "PC of 1996: i440FX and PIIX3",
-     .default_cpu = "qemu64", .max_cpus = 255, .is_default = true},
-    {.name = "none", .alias = "", .description = "empty machine: no CPUs, no devices",
-     .default_cpu = "", .max_cpus = 0, .is_default = false},
+    {.name = "pc",
+     .alias = "pc-i440fx",
+     .description = "PC of 1996: i440FX and PIIX3",
+     .default_cpu = "qemu64",
+     .max_cpus = 255,
+     .is_default = true},
+    {.name = "none",
+     .alias = "",
+     .description = "empty machine: no CPUs, no devices",
+     .default_cpu = "",
+     .max_cpus = 0,
+     .is_default = false},
 };
 
 // Nothing but address spaces; for asking the monitor what Kite can do.

@@ -123,7 +123,8 @@ Result<> Machine::choose_cpu() {
   if (info == nullptr) return fail("-machine {}: no such board; 'kite -machine help' lists them", config_.board);
   if (info->max_cpus != 0 && config_.max_cpus > info->max_cpus)
     return fail("-smp: board {} takes {} CPUs at most, not {}", info->name, info->max_cpus, config_.max_cpus);
-  const std::string model = config_.cpu_model.empty() ? std::string(info->max_cpus != 0 ? info->default_cpu : "qemu64") : config_.cpu_model;
+  const std::string model =
+      config_.cpu_model.empty() ? std::string(info->max_cpus != 0 ? info->default_cpu : "qemu64") : config_.cpu_model;
   KITE_ASSIGN(cpu_spec_, x86::parse_cpu(model, accelerator_->offered_features()));
   if (!cpu_spec_.missing.empty()) {
     const std::string text = fmt::format("-cpu {}: accelerator {} cannot give {}", model, accelerator_->name(),
@@ -152,7 +153,8 @@ Result<> Machine::create_vcpus() {
   return {};
 }
 
-// --- lifecycle -----------------------------------------------------------------------------------------------------------
+// --- lifecycle
+// -----------------------------------------------------------------------------------------------------------
 
 Result<> Machine::start() {
   KITE_TRY(reset_hardware());
@@ -235,7 +237,8 @@ void Machine::stop_threads() {
   threads_.clear();
 }
 
-// --- vCPU threads --------------------------------------------------------------------------------------------------------
+// --- vCPU threads
+// --------------------------------------------------------------------------------------------------------
 
 int Machine::vcpu_thread_id(size_t index) const {
   return index < threads_.size() ? threads_[index]->tid.load(std::memory_order_acquire) : 0;
@@ -262,7 +265,8 @@ void Machine::run_vcpu(size_t index) {
   }
 }
 
-// --- requests ------------------------------------------------------------------------------------------------------------
+// --- requests
+// ------------------------------------------------------------------------------------------------------------
 
 void Machine::request_reset(Cause cause) {
   if (config_.no_reboot) {

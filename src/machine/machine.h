@@ -33,7 +33,14 @@ std::string_view run_state_name(RunState state);
 
 // Why the machine resets or ends; names as the RESET and SHUTDOWN events give them.
 enum class Cause : uint8_t {
-  kHostQmpQuit, kHostQmpSystemReset, kHostSignal, kHostUi, kHostError, kGuestShutdown, kGuestReset, kGuestPanic,
+  kHostQmpQuit,
+  kHostQmpSystemReset,
+  kHostSignal,
+  kHostUi,
+  kHostError,
+  kGuestShutdown,
+  kGuestReset,
+  kGuestPanic,
 };
 std::string_view cause_name(Cause cause);
 bool cause_by_guest(Cause cause);
@@ -63,17 +70,17 @@ class Machine {
   Result<> start();
 
   // --- control: main executor's thread ---
-  void pause();   // returns with every vCPU parked and guest time stopped; emits STOP when it was running
+  void pause();       // returns with every vCPU parked and guest time stopped; emits STOP when it was running
   Result<> resume();  // refused, with the reason, after a shutdown or an internal error until reset
   void reset(Cause cause);
   [[nodiscard]] RunState state() const { return state_; }
 
   // --- requests: any thread ---
-  void request_reset(Cause cause);          // honours -no-reboot
-  void request_shutdown(Cause cause);       // honours -no-shutdown for guest causes; ends the process otherwise
-  void request_powerdown();                 // the power button
-  void request_exit(int status);            // isa-debug-exit: stops at once, ends the process with `status`
-  void request_nmi();                       // to every CPU, as the NMI button
+  void request_reset(Cause cause);     // honours -no-reboot
+  void request_shutdown(Cause cause);  // honours -no-shutdown for guest causes; ends the process otherwise
+  void request_powerdown();            // the power button
+  void request_exit(int status);       // isa-debug-exit: stops at once, ends the process with `status`
+  void request_nmi();                  // to every CPU, as the NMI button
 
   // Observers of events, called on the main thread.
   void add_event_listener(std::function<void(const MachineEvent&)> listener);
@@ -91,7 +98,7 @@ class Machine {
   [[nodiscard]] size_t vcpu_count() const { return vcpus_.size(); }
   [[nodiscard]] Vcpu& vcpu(size_t index) { return *vcpus_[index]; }
   [[nodiscard]] int vcpu_thread_id(size_t index) const;  // kernel thread id; 0 before start()
-  [[nodiscard]] MachineIo& io() { return io_; }  // accesses as CPU 0 makes them, map changes applied
+  [[nodiscard]] MachineIo& io() { return io_; }          // accesses as CPU 0 makes them, map changes applied
 
  private:
   Machine(MachineConfig config, Services services);

@@ -27,8 +27,8 @@ struct RtcConfig {
 struct BootConfig {
   std::string order = "cad";
   bool menu = false;
-  int64_t splash_time_ms = -1;      // -1: not given
-  int64_t reboot_timeout_ms = -1;   // -1: not given
+  int64_t splash_time_ms = -1;     // -1: not given
+  int64_t reboot_timeout_ms = -1;  // -1: not given
 };
 
 // One -device, resolved against its type.
@@ -40,15 +40,15 @@ struct DeviceConfig {
 };
 
 struct MachineConfig {
-  std::string board = "pc";  // pc, none
-  std::string name;          // -name, for the process and the monitor
+  std::string board = "pc";                         // pc, none
+  std::string name;                                 // -name, for the process and the monitor
   std::vector<std::string> accelerators = {"jit"};  // tried in order
-  std::string cpu_model;     // "" for the board's default
+  std::string cpu_model;                            // "" for the board's default
   uint64_t ram_bytes = 128ull << 20;
   uint32_t cpu_count = 1;
   uint32_t max_cpus = 1;
   std::string kernel_path, initrd_path, command_line;
-  std::vector<Chardev*> serial_ports;   // -serial, in order; null: the port is not there ("none")
+  std::vector<Chardev*> serial_ports;  // -serial, in order; null: the port is not there ("none")
   std::vector<DeviceConfig> devices;
   RtcConfig rtc;
   BootConfig boot;

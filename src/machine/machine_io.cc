@@ -6,7 +6,8 @@
 namespace kite::machine {
 
 void MachineIo::apply_map_changes() {
-  if (!memory_.stale() && !ports_.stale()) [[likely]] return;
+  if (!memory_.stale() && !ports_.stale()) [[likely]]
+    return;
   gate_.exclusive([this] {
     if (memory_.stale()) memory_.commit();
     if (ports_.stale()) ports_.commit();

@@ -11,9 +11,7 @@
 
 namespace kite::main {
 
-std::string version_text() {
-  return "Kite " KITE_VERSION "\nLicense GPL-2.0-or-later. There is no warranty.\n";
-}
+std::string version_text() { return "Kite " KITE_VERSION "\nLicense GPL-2.0-or-later. There is no warranty.\n"; }
 
 std::string help_text() {
   std::string text =

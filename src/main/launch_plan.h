@@ -22,21 +22,21 @@ struct MonitorPlan {
 
 struct LaunchPlan {
   machine::MachineConfig machine;
-  std::vector<std::string> chardevs;   // -chardev texts
-  std::vector<std::string> serials;    // -serial texts
-  std::vector<std::string> globals;    // -global texts
-  std::vector<std::string> devices;    // -device texts
+  std::vector<std::string> chardevs;  // -chardev texts
+  std::vector<std::string> serials;   // -serial texts
+  std::vector<std::string> globals;   // -global texts
+  std::vector<std::string> devices;   // -device texts
   std::vector<MonitorPlan> monitors;
-  std::optional<std::string> qtest;    // -qtest text
+  std::optional<std::string> qtest;  // -qtest text
   std::optional<std::string> qtest_log;
   std::string pid_file;
   std::string log_items, log_file;
   bool daemonize = false;
-  bool defaults = true;        // false with -nodefaults
+  bool defaults = true;  // false with -nodefaults
   bool nographic = false;
   bool display_none = false;
   bool serial_given = false, monitor_given = false;
-  std::string text;            // what -help, -version, -device help and the like want printed; then nothing else is done
+  std::string text;  // what -help, -version, -device help and the like want printed; then nothing else is done
 };
 
 // Refuses unknown options and values by name, with the nearest known one and the remedy.

@@ -92,7 +92,8 @@ Result<> apply_machine(OptionContext& context, std::string_view text) {
 
 Result<> apply_accel(OptionContext& context, std::string_view text) {
   if (text == "help" || text == "?") {
-    context.plan.text = "Accelerators:\n  jit    the software CPU (also named tcg)\n  qtest  a test client drives the devices\n";
+    context.plan.text =
+        "Accelerators:\n  jit    the software CPU (also named tcg)\n  qtest  a test client drives the devices\n";
     return {};
   }
   KITE_ASSIGN(const Pairs pairs, parse_options(text, "accel"));
@@ -100,7 +101,8 @@ Result<> apply_accel(OptionContext& context, std::string_view text) {
     if (key == "accel") {
       KITE_TRY(split_accelerators(context, value));
     } else if (key == "thread" && (value == "multi" || value == "single")) {
-      if (value == "single") return fail("-accel thread=single: every vCPU of Kite has a thread of its own; leave it out");
+      if (value == "single")
+        return fail("-accel thread=single: every vCPU of Kite has a thread of its own; leave it out");
     } else {
       return unknown_key("accel", key, {"accel", "thread"});
     }
@@ -119,10 +121,12 @@ Result<> apply_cpu(OptionContext& context, std::string_view text) {
 Result<> apply_smp(OptionContext& context, std::string_view text) {
   KITE_ASSIGN(const Pairs pairs, parse_options(text, "cpus"));
   uint64_t cpus = 0, maximum = 0, sockets = 0, cores = 0, threads = 0, dies = 0;
-  const std::pair<std::string_view, uint64_t*> known[] = {{"cpus", &cpus},   {"maxcpus", &maximum}, {"sockets", &sockets},
-                                                          {"cores", &cores}, {"threads", &threads}, {"dies", &dies}};
+  const std::pair<std::string_view, uint64_t*> known[] = {{"cpus", &cpus},       {"maxcpus", &maximum},
+                                                          {"sockets", &sockets}, {"cores", &cores},
+                                                          {"threads", &threads}, {"dies", &dies}};
   for (const auto& [key, value] : pairs) {
-    const auto entry = std::find_if(std::begin(known), std::end(known), [&](const auto& item) { return item.first == key; });
+    const auto entry =
+        std::find_if(std::begin(known), std::end(known), [&](const auto& item) { return item.first == key; });
     if (entry == std::end(known))
       return unknown_key("smp", key, {"cpus", "maxcpus", "sockets", "cores", "threads", "dies"});
     KITE_ASSIGN(*entry->second, named("smp", key, parse_unsigned(value)));
@@ -198,7 +202,8 @@ Result<> apply_uuid(OptionContext& context, std::string_view text) {
     if (dash_place != (text[at] == '-')) break;
     if (!dash_place) digits += text[at];
   }
-  if (text.size() != 36 || digits.size() != 32 || digits.find_first_not_of("0123456789abcdefABCDEF") != std::string::npos)
+  if (text.size() != 36 || digits.size() != 32 ||
+      digits.find_first_not_of("0123456789abcdefABCDEF") != std::string::npos)
     return fail("-uuid {}: a UUID looks like 550e8400-e29b-41d4-a716-446655440000", text);
   for (size_t at = 0; at < 16; ++at)
     context.plan.machine.uuid[at] = static_cast<uint8_t>(std::stoul(digits.substr(at * 2, 2), nullptr, 16));

@@ -1,6 +1,5 @@
 #include "main/options.h"
 
-
 #include "main/option_values.h"
 #include "support/log.h"
 #include "support/suggest.h"
@@ -47,7 +46,8 @@ Result<> object(Context& context, Text text) {
 
 Result<> display(Context& context, Text text) {
   if (text != "none")
-    return fail("-display {}: this version of Kite has no display; use -display none or -nographic (serial console)", text);
+    return fail("-display {}: this version of Kite has no display; use -display none or -nographic (serial console)",
+                text);
   return on(context.plan.display_none);
 }
 
@@ -79,9 +79,9 @@ constexpr Text kStandard = "Machine", kBoot = "Booting a kernel", kCharacter = "
 constexpr OptionSpec kOptions[] = {
     {"machine", "[type=]NAME[,accel=A]", kStandard, "the board: pc, none ('help' lists them)", apply_machine},
     {"M", "NAME", "", "", apply_machine},
-    {"accel", "NAME", kStandard, "what runs guest code: jit (also tcg), qtest; repeat for a list of choices", apply_accel},
-    {"enable-kvm", "", kStandard, "as -accel kvm",
-     [](Context& context, Text) { return apply_accel(context, "kvm"); }},
+    {"accel", "NAME", kStandard, "what runs guest code: jit (also tcg), qtest; repeat for a list of choices",
+     apply_accel},
+    {"enable-kvm", "", kStandard, "as -accel kvm", [](Context& context, Text) { return apply_accel(context, "kvm"); }},
     {"cpu", "MODEL[,+FLAG][,-FLAG][,enforce]", kStandard, "the CPU that the guest sees ('help' lists models and flags)",
      apply_cpu},
     {"smp", "[cpus=]N", kStandard, "number of CPUs", apply_smp},
@@ -100,7 +100,8 @@ constexpr OptionSpec kOptions[] = {
     {"boot", "[order=]LETTERS[,menu=on|off][,splash-time=MS][,reboot-timeout=MS]", kBoot,
      "what firmware is told about booting", apply_boot},
 
-    {"device", "TYPE[,PROPERTY=VALUE]...", kDevices, "add a device ('help' lists them, 'TYPE,help' its properties)", device},
+    {"device", "TYPE[,PROPERTY=VALUE]...", kDevices, "add a device ('help' lists them, 'TYPE,help' its properties)",
+     device},
     {"object", "TYPE[,PROPERTY=VALUE]...", kDevices, "add a back-end object ('help' lists them)", object},
     {"global", "TYPE.PROPERTY=VALUE", kDevices, "change a property's default",
      [](Context& context, Text text) -> Result<> {
@@ -179,17 +180,32 @@ constexpr Text kNoFirmware = "this version of Kite starts no firmware yet; boot 
 constexpr Text kNoUsb = "this version of Kite has no USB yet";
 
 constexpr MissingOption kMissing[] = {
-    {"drive", kNoDisks},       {"blockdev", kNoDisks},   {"hda", kNoDisks},        {"hdb", kNoDisks},
-    {"hdc", kNoDisks},         {"hdd", kNoDisks},        {"cdrom", kNoDisks},      {"fda", kNoDisks},
-    {"fdb", kNoDisks},         {"snapshot", kNoDisks},   {"pflash", kNoFirmware},  {"bios", kNoFirmware},
-    {"L", kNoFirmware},        {"netdev", kNoNetwork},   {"redir", kNoNetwork},    {"vnc", kNoDisplay},
-    {"spice", kNoDisplay},     {"usb", kNoUsb},          {"usbdevice", kNoUsb},
+    {"drive", kNoDisks},
+    {"blockdev", kNoDisks},
+    {"hda", kNoDisks},
+    {"hdb", kNoDisks},
+    {"hdc", kNoDisks},
+    {"hdd", kNoDisks},
+    {"cdrom", kNoDisks},
+    {"fda", kNoDisks},
+    {"fdb", kNoDisks},
+    {"snapshot", kNoDisks},
+    {"pflash", kNoFirmware},
+    {"bios", kNoFirmware},
+    {"L", kNoFirmware},
+    {"netdev", kNoNetwork},
+    {"redir", kNoNetwork},
+    {"vnc", kNoDisplay},
+    {"spice", kNoDisplay},
+    {"usb", kNoUsb},
+    {"usbdevice", kNoUsb},
     {"incoming", "this version of Kite has no migration yet"},
     {"loadvm", "this version of Kite has no snapshots yet"},
     {"gdb", "this version of Kite has no debugger stub yet; -d in_asm,int,exec logs what the guest does"},
     {"s", "this version of Kite has no debugger stub yet; -d in_asm,int,exec logs what the guest does"},
     {"readconfig", "this version of Kite reads no configuration files yet; give the options themselves"},
-    {"smbios", kNoFirmware},   {"acpitable", kNoFirmware},
+    {"smbios", kNoFirmware},
+    {"acpitable", kNoFirmware},
     {"numa", "this version of Kite has one memory node only; leave -numa out"},
 };
 

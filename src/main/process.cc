@@ -58,7 +58,8 @@ Result<PidFile> PidFile::create(const std::string& path) {
   if (flock(file.fd_.get(), LOCK_EX | LOCK_NB) != 0)
     return fail("-pidfile {}: another process holds it; is that machine still running?", path);
   const std::string text = fmt::format("{}\n", getpid());
-  if (ftruncate(file.fd_.get(), 0) != 0 || pwrite(file.fd_.get(), text.data(), text.size(), 0) != static_cast<ssize_t>(text.size()))
+  if (ftruncate(file.fd_.get(), 0) != 0 ||
+      pwrite(file.fd_.get(), text.data(), text.size(), 0) != static_cast<ssize_t>(text.size()))
     return fail("-pidfile {}: cannot write it: {}", path, errno_text(errno));
   file.path_ = path;
   return file;

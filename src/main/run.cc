@@ -74,10 +74,9 @@ Result<> Program::open_serial_ports() {
 }
 
 Result<> Program::open_character_devices() {
-  chardevs_ = std::make_unique<ChardevRegistry>(
-      *executor_, MuxHooks{.quit = [this] {
-        if (machine_ != nullptr) machine_->request_shutdown(machine::Cause::kHostUi);
-      }});
+  chardevs_ = std::make_unique<ChardevRegistry>(*executor_, MuxHooks{.quit = [this] {
+    if (machine_ != nullptr) machine_->request_shutdown(machine::Cause::kHostUi);
+  }});
   for (const std::string& text : plan_.chardevs) KITE_TRY(chardevs_->add(text));
   for (machine::DeviceConfig& device : plan_.machine.devices) {
     const std::string id = device.properties.string("chardev");
@@ -137,12 +136,11 @@ Result<int> Program::run(const std::vector<std::string>& arguments) {
   KITE_ASSIGN(executor_, Executor::create("kite"));
   KITE_ASSIGN(signals_, watch_signals(*executor_, [this](int signal) { end_with_signal(signal); }));
   KITE_TRY(open_character_devices());
-  KITE_ASSIGN(machine_, machine::Machine::create(plan_.machine, {.executor = *executor_,
-                                                                 .types = types_,
-                                                                 .exit = [this](int status) {
-                                                                   status_ = status;
-                                                                   executor_->stop();
-                                                                 }}));
+  KITE_ASSIGN(machine_, machine::Machine::create(plan_.machine,
+                                                 {.executor = *executor_, .types = types_, .exit = [this](int status) {
+                                                    status_ = status;
+                                                    executor_->stop();
+                                                  }}));
   KITE_TRY(open_qtest());  // its client waits for it before it listens for the monitor
   KITE_TRY(open_monitors());
   KITE_TRY(chardevs_->wait_for_peers());

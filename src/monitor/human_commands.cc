@@ -27,9 +27,8 @@ std::string info_status(Context& context, std::string_view) {
   const auto state = context.machine.state();
   const bool running = state == machine::RunState::kRunning;
   if (running) return "VM status: running\n";
-  return fmt::format("VM status: paused{}\n", state == machine::RunState::kPaused
-                                                  ? ""
-                                                  : fmt::format(" ({})", machine::run_state_name(state)));
+  return fmt::format("VM status: paused{}\n",
+                     state == machine::RunState::kPaused ? "" : fmt::format(" ({})", machine::run_state_name(state)));
 }
 
 std::string info_version(Context&, std::string_view) { return "Kite " KITE_VERSION "\n"; }
@@ -48,7 +47,8 @@ std::string info_chardev(Context& context, std::string_view) {
 std::string info_cpus(Context& context, std::string_view) {
   std::string text;
   for (size_t index = 0; index < context.machine.vcpu_count(); ++index)
-    text += fmt::format("{} CPU #{}: thread_id={}\n", index == 0 ? "*" : " ", index, context.machine.vcpu_thread_id(index));
+    text +=
+        fmt::format("{} CPU #{}: thread_id={}\n", index == 0 ? "*" : " ", index, context.machine.vcpu_thread_id(index));
   return text;
 }
 

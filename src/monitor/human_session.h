@@ -1,5 +1,5 @@
-// HumanSession: the monitor for people, with a prompt and simple line editing (backspace, Ctrl-U, Ctrl-W, history by the
-// arrow keys). Main executor's thread only.
+// HumanSession: the monitor for people, with a prompt and simple line editing (backspace, Ctrl-U, Ctrl-W, history by
+// the arrow keys). Main executor's thread only.
 #pragma once
 
 #include <string>

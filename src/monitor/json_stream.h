@@ -25,7 +25,7 @@ class JsonStream {
  private:
   std::optional<Item> cut(size_t end, bool malformed);
   std::string pending_;
-  size_t at_ = 0;      // scanned so far
+  size_t at_ = 0;  // scanned so far
   int depth_ = 0;
   bool in_string_ = false;
   bool escaped_ = false;

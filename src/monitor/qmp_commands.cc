@@ -25,9 +25,8 @@ QmpReply query_version(Context&, const Json&) { return version_json(); }
 
 QmpReply query_status(Context& context, const Json&) {
   const RunState state = context.machine.state();
-  return Json{{"status", machine::run_state_name(state)},
-              {"singlestep", false},
-              {"running", state == RunState::kRunning}};
+  return Json{
+      {"status", machine::run_state_name(state)}, {"singlestep", false}, {"running", state == RunState::kRunning}};
 }
 
 QmpReply stop(Context& context, const Json&) {
@@ -101,8 +100,11 @@ QmpReply query_cpus_fast(Context& context, const Json&) {
 QmpReply query_machines(Context&, const Json&) {
   Json list = Json::array();
   for (const auto& board : machine::boards()) {
-    Json entry{{"hotpluggable-cpus", false}, {"name", board.name},     {"numa-mem-supported", false},
-               {"cpu-max", std::max(board.max_cpus, 1u)}, {"deprecated", false}};
+    Json entry{{"hotpluggable-cpus", false},
+               {"name", board.name},
+               {"numa-mem-supported", false},
+               {"cpu-max", std::max(board.max_cpus, 1u)},
+               {"deprecated", false}};
     if (!board.alias.empty()) entry["alias"] = board.alias;
     if (board.is_default) entry["is-default"] = true;
     list.push_back(std::move(entry));
@@ -217,8 +219,8 @@ std::expected<void, QmpError> check_arguments(const QmpCommand& command, const J
 std::span<const QmpCommand> qmp_commands() { return kCommands; }
 
 QmpReply run_qmp_command(MonitorContext& context, std::string_view name, const Json& arguments) {
-  const auto command =
-      std::find_if(std::begin(kCommands), std::end(kCommands), [&](const QmpCommand& item) { return item.name == name; });
+  const auto command = std::find_if(std::begin(kCommands), std::end(kCommands),
+                                    [&](const QmpCommand& item) { return item.name == name; });
   if (command == std::end(kCommands))
     return std::unexpected(QmpError{"CommandNotFound", fmt::format("The command {} has not been found", name)});
   if (auto checked = check_arguments(*command, arguments); !checked) return std::unexpected(checked.error());

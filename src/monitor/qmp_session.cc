@@ -45,7 +45,8 @@ QmpReply QmpSession::negotiate(const Json& arguments) {
     if (!enable->is_array()) return qmp_fail("Invalid parameter type for 'enable', expected: array");
     for (const Json& capability : *enable) {
       if (!capability.is_string()) return qmp_fail("Invalid parameter type for 'enable', expected: string");
-      if (capability != "oob") return qmp_fail("Parameter 'enable' does not accept value '{}'", std::string(capability));
+      if (capability != "oob")
+        return qmp_fail("Parameter 'enable' does not accept value '{}'", std::string(capability));
     }
   }
   negotiated_ = true;
@@ -80,8 +81,8 @@ void QmpSession::execute(const Json& request) {
   if (!negotiated_)
     reply = name == "qmp_capabilities"
                 ? negotiate(arguments)
-                : QmpReply(std::unexpected(QmpError{
-                      "CommandNotFound", "Expecting capabilities negotiation with 'qmp_capabilities'"}));
+                : QmpReply(std::unexpected(
+                      QmpError{"CommandNotFound", "Expecting capabilities negotiation with 'qmp_capabilities'"}));
   else
     reply = run_qmp_command(context_, name, arguments);
   if (!reply) {

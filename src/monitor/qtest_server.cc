@@ -67,19 +67,32 @@ std::optional<std::vector<uint8_t>> from_base64(std::string_view text) {
 std::span<const QtestServer::Command> QtestServer::commands() {
   using Q = QtestServer;
   static constexpr Command kCommands[] = {
-      {"outb", 3, 3, &Q::port_access},        {"outw", 3, 3, &Q::port_access},
-      {"outl", 3, 3, &Q::port_access},        {"inb", 2, 2, &Q::port_access},
-      {"inw", 2, 2, &Q::port_access},         {"inl", 2, 2, &Q::port_access},
-      {"writeb", 3, 3, &Q::memory_access},    {"writew", 3, 3, &Q::memory_access},
-      {"writel", 3, 3, &Q::memory_access},    {"writeq", 3, 3, &Q::memory_access},
-      {"readb", 2, 2, &Q::memory_access},     {"readw", 2, 2, &Q::memory_access},
-      {"readl", 2, 2, &Q::memory_access},     {"readq", 2, 2, &Q::memory_access},
-      {"read", 3, 3, &Q::read_bytes},         {"write", 4, 4, &Q::write_bytes},
-      {"b64read", 3, 3, &Q::b64_read},        {"b64write", 4, 4, &Q::b64_write},
-      {"memset", 4, 4, &Q::fill},             {"clock_step", 1, 2, &Q::clock_step},
-      {"clock_set", 2, 2, &Q::clock_set},     {"irq_intercept_in", 2, 2, &Q::irq_intercept},
-      {"irq_intercept_out", 2, 2, &Q::irq_intercept}, {"set_irq_in", 5, 5, &Q::set_irq_in},
-      {"endianness", 1, 1, &Q::endianness},   {"module_load", 3, 3, &Q::module_load},
+      {"outb", 3, 3, &Q::port_access},
+      {"outw", 3, 3, &Q::port_access},
+      {"outl", 3, 3, &Q::port_access},
+      {"inb", 2, 2, &Q::port_access},
+      {"inw", 2, 2, &Q::port_access},
+      {"inl", 2, 2, &Q::port_access},
+      {"writeb", 3, 3, &Q::memory_access},
+      {"writew", 3, 3, &Q::memory_access},
+      {"writel", 3, 3, &Q::memory_access},
+      {"writeq", 3, 3, &Q::memory_access},
+      {"readb", 2, 2, &Q::memory_access},
+      {"readw", 2, 2, &Q::memory_access},
+      {"readl", 2, 2, &Q::memory_access},
+      {"readq", 2, 2, &Q::memory_access},
+      {"read", 3, 3, &Q::read_bytes},
+      {"write", 4, 4, &Q::write_bytes},
+      {"b64read", 3, 3, &Q::b64_read},
+      {"b64write", 4, 4, &Q::b64_write},
+      {"memset", 4, 4, &Q::fill},
+      {"clock_step", 1, 2, &Q::clock_step},
+      {"clock_set", 2, 2, &Q::clock_set},
+      {"irq_intercept_in", 2, 2, &Q::irq_intercept},
+      {"irq_intercept_out", 2, 2, &Q::irq_intercept},
+      {"set_irq_in", 5, 5, &Q::set_irq_in},
+      {"endianness", 1, 1, &Q::endianness},
+      {"module_load", 3, 3, &Q::module_load},
   };
   return kCommands;
 }
@@ -133,7 +146,8 @@ std::string QtestServer::run_line(std::string_view line) {
   return failed(fmt::format("unknown command '{}'", words[0]));
 }
 
-// --- ports and memory ----------------------------------------------------------------------------------------------------
+// --- ports and memory
+// ----------------------------------------------------------------------------------------------------
 
 std::string QtestServer::port_access(const Words& words) {
   const unsigned size = size_of_suffix(words[0].back());
@@ -219,7 +233,8 @@ std::string QtestServer::fill(const Words& words) {
   return "OK";
 }
 
-// --- clock ---------------------------------------------------------------------------------------------------------------
+// --- clock
+// ---------------------------------------------------------------------------------------------------------------
 
 std::string QtestServer::clock_step(const Words& words) {
   ManualClock* clock = machine_.manual_clock();
@@ -243,7 +258,8 @@ std::string QtestServer::clock_set(const Words& words) {
   return fmt::format("OK {}", clock->now());
 }
 
-// --- interrupts ----------------------------------------------------------------------------------------------------------
+// --- interrupts
+// ----------------------------------------------------------------------------------------------------------
 
 std::string QtestServer::irq_intercept(const Words& words) {
   if (words[0] == "irq_intercept_out") return failed("only inputs of the interrupt controllers can be intercepted");
@@ -277,7 +293,8 @@ std::string QtestServer::module_load(const Words& words) {
   return failed(fmt::format("Kite has no modules; what it has of '{}{}' is built in", words[1], words[2]));
 }
 
-// --- output --------------------------------------------------------------------------------------------------------------
+// --- output
+// --------------------------------------------------------------------------------------------------------------
 
 void QtestServer::log(char direction, std::string_view line) {
   if (log_) fmt::print(log_.get(), "[{}] {}\n", direction, line);

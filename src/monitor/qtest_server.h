@@ -1,5 +1,6 @@
-// The qtest server: a test client drives the machine's ports, memory, clock and interrupt lines in ASCII lines. It works
-// with every accelerator; the clock commands want the qtest one, whose time is the client's. Main executor's thread.
+// The qtest server: a test client drives the machine's ports, memory, clock and interrupt lines in ASCII lines. It
+// works with every accelerator; the clock commands want the qtest one, whose time is the client's. Main executor's
+// thread.
 #pragma once
 
 #include <cstdio>

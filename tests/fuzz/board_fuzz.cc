@@ -13,11 +13,12 @@ namespace {
 
 using namespace kite;  // NOLINT: a test program
 
-constexpr uint16_t kPorts[] = {0x20,  0x21,  0xa0,  0xa1,  0x4d0, 0x4d1, 0x40,  0x41,  0x42,   0x43,   0x60,   0x61,
-                               0x64,  0x70,  0x71,  0x72,  0x73,  0x92,  0xb2,  0xb3,  0xcf8,  0xcf9,  0xcfc,  0xcfd,
-                               0xcfe, 0xcff, 0x3f8, 0x2f8, 0x3e8, 0x2e8, 0x510, 0x511, 0x514,  0x518,  0xf0,   0xf4,
-                               0x600, 0x604, 0x608, 0xafe0, 0xe0, 0xe4,  0xe8,  0x2000, 0xc000, 0x501,  0xe9};
-constexpr uint64_t kMemory[] = {0xfec00000, 0xfed00000, 0xfee00000, 0xff000000, 0xc0000000, 0xa0000, 0xe0000, 0xfffffff0, 0x1000};
+constexpr uint16_t kPorts[] = {0x20,  0x21,  0xa0,  0xa1,   0x4d0, 0x4d1, 0x40,  0x41,   0x42,   0x43,  0x60,  0x61,
+                               0x64,  0x70,  0x71,  0x72,   0x73,  0x92,  0xb2,  0xb3,   0xcf8,  0xcf9, 0xcfc, 0xcfd,
+                               0xcfe, 0xcff, 0x3f8, 0x2f8,  0x3e8, 0x2e8, 0x510, 0x511,  0x514,  0x518, 0xf0,  0xf4,
+                               0x600, 0x604, 0x608, 0xafe0, 0xe0,  0xe4,  0xe8,  0x2000, 0xc000, 0x501, 0xe9};
+constexpr uint64_t kMemory[] = {0xfec00000, 0xfed00000, 0xfee00000, 0xff000000, 0xc0000000,
+                                0xa0000,    0xe0000,    0xfffffff0, 0x1000};
 constexpr unsigned kSizes[] = {1, 2, 4, 8};
 
 class Board {
@@ -69,13 +70,16 @@ void Board::act(fuzz::ByteSource& source) {
   const uint8_t action = source.take<uint8_t>();
   const unsigned size = kSizes[source.below(4)];
   auto& io = machine_->io();
-  const auto port = static_cast<uint16_t>((action & 0x80) != 0 ? source.take<uint16_t>()
-                                                               : kPorts[source.below(std::size(kPorts))] + source.below(8));
+  const auto port = static_cast<uint16_t>(
+      (action & 0x80) != 0 ? source.take<uint16_t>() : kPorts[source.below(std::size(kPorts))] + source.below(8));
   const uint64_t address = kMemory[source.below(std::size(kMemory))] + (source.take<uint16_t>() & 0xfff);
   LocalApic& apic = *machine_->board().local_apic(source.below(2));
   switch (action & 15) {
-    case 0: case 1: io.pio_read(port, size == 8 ? 4 : size); break;
-    case 2: case 3: case 4: io.pio_write(port, size == 8 ? 4 : size, source.take<uint32_t>()); break;
+    case 0:
+    case 1: io.pio_read(port, size == 8 ? 4 : size); break;
+    case 2:
+    case 3:
+    case 4: io.pio_write(port, size == 8 ? 4 : size, source.take<uint32_t>()); break;
     case 5: io.mmio_read(address, size); break;
     case 6: io.mmio_write(address, size, source.take<uint64_t>()); break;
     case 7:  // PCI configuration, the likely way

@@ -9,11 +9,25 @@ namespace {
 using namespace kite;  // NOLINT: a test program
 using cpu::TestMachine;
 
-constexpr TestMachine::Mode kModes[] = {TestMachine::Mode::kReal,     TestMachine::Mode::k16, TestMachine::Mode::k32,
-                                        TestMachine::Mode::k32Paged, TestMachine::Mode::k64, TestMachine::Mode::kCompat};
-constexpr uint64_t kValues[] = {0, 1, ~uint64_t{0}, 0x7fffffffffffffff, 0x8000000000000000, 0x0000800000000000,
-                                0xffff800000000000, TestMachine::kData, TestMachine::kCode, TestMachine::kStackTop,
-                                0xfff, 0x1fff, 0xfee00000, 0xc0000000, 0xffffffff, 0xfffffffc};
+constexpr TestMachine::Mode kModes[] = {TestMachine::Mode::kReal, TestMachine::Mode::k16,
+                                        TestMachine::Mode::k32,   TestMachine::Mode::k32Paged,
+                                        TestMachine::Mode::k64,   TestMachine::Mode::kCompat};
+constexpr uint64_t kValues[] = {0,
+                                1,
+                                ~uint64_t{0},
+                                0x7fffffffffffffff,
+                                0x8000000000000000,
+                                0x0000800000000000,
+                                0xffff800000000000,
+                                TestMachine::kData,
+                                TestMachine::kCode,
+                                TestMachine::kStackTop,
+                                0xfff,
+                                0x1fff,
+                                0xfee00000,
+                                0xc0000000,
+                                0xffffffff,
+                                0xfffffffc};
 
 TestMachine& machine_of(unsigned mode) {
   static std::unique_ptr<TestMachine> machines[std::size(kModes)];

@@ -13,7 +13,13 @@ namespace {
 
 // fw_cfg's numbered entries [fw_cfg specification].
 enum FwCfgKey : uint16_t {
-  kUuid = 0x02, kRamSize = 0x03, kNoGraphic = 0x04, kCpuCount = 0x05, kNuma = 0x0d, kBootMenu = 0x0e, kMaxCpus = 0x0f,
+  kUuid = 0x02,
+  kRamSize = 0x03,
+  kNoGraphic = 0x04,
+  kCpuCount = 0x05,
+  kNuma = 0x0d,
+  kBootMenu = 0x0e,
+  kMaxCpus = 0x0f,
   kIrq0Override = 0x8002,
 };
 
@@ -63,15 +69,16 @@ Result<> PcBoard::build() {
   KITE_TRY(fill_fw_cfg());
   fill_cmos();
   for (const DeviceConfig& device : context_.config.devices) KITE_TRY(add_user_device(device));
-  ioapic_tap_ = {
-      .intercept_inputs = [this](std::function<void(uint32_t, bool)> tap) { gsi_->set_tap(std::move(tap)); },
-      .drive_input = [this](uint32_t line, bool level) {
-        if (line < GsiLines::kLines) gsi_->set_ioapic_input(line, level);
-      }};
+  ioapic_tap_ = {.intercept_inputs = [this](std::function<void(uint32_t, bool)> tap) { gsi_->set_tap(std::move(tap)); },
+                 .drive_input =
+                     [this](uint32_t line, bool level) {
+                       if (line < GsiLines::kLines) gsi_->set_ioapic_input(line, level);
+                     }};
   return {};
 }
 
-// --- memory --------------------------------------------------------------------------------------------------------------
+// --- memory
+// --------------------------------------------------------------------------------------------------------------
 
 Result<> PcBoard::add_ram() {
   constexpr uint64_t kMostLow = 0xe0000000, kSplitLow = 0xc0000000;
@@ -92,15 +99,19 @@ std::vector<boot::E820Entry> PcBoard::e820() const {
   using Type = boot::E820Type;
   constexpr uint64_t kEbda = 0x9fc00, kBios = 0xf0000, kMib = 0x100000;
   const uint64_t acpi = ram_low_ - kAcpiBytes;
-  std::vector<boot::E820Entry> map = {
-      {0, kEbda, Type::kRam},          {kEbda, 0xa0000 - kEbda, Type::kReserved},
-      {kBios, kMib - kBios, Type::kReserved}, {kMib, acpi - kMib, Type::kRam},
-      {acpi, kAcpiBytes, Type::kAcpi}, {0xfeffc000, 0x4000, Type::kReserved}, {0xfffc0000, 0x40000, Type::kReserved}};
+  std::vector<boot::E820Entry> map = {{0, kEbda, Type::kRam},
+                                      {kEbda, 0xa0000 - kEbda, Type::kReserved},
+                                      {kBios, kMib - kBios, Type::kReserved},
+                                      {kMib, acpi - kMib, Type::kRam},
+                                      {acpi, kAcpiBytes, Type::kAcpi},
+                                      {0xfeffc000, 0x4000, Type::kReserved},
+                                      {0xfffc0000, 0x40000, Type::kReserved}};
   if (ram_high_ != 0) map.push_back({kFourGib, ram_high_, Type::kRam});
   return map;
 }
 
-// --- interrupts ----------------------------------------------------------------------------------------------------------
+// --- interrupts
+// ----------------------------------------------------------------------------------------------------------
 
 void PcBoard::add_interrupt_controllers() {
   apic_bus_ = std::make_unique<devices::ApicBus>();
@@ -136,7 +147,8 @@ Board::IrqTap* PcBoard::irq_tap(std::string_view path) {
   return path == "ioapic" || path.ends_with("/ioapic") ? &ioapic_tap_ : nullptr;
 }
 
-// --- PCI -----------------------------------------------------------------------------------------------------------------
+// --- PCI
+// -----------------------------------------------------------------------------------------------------------------
 
 Result<> PcBoard::add_pci() {
   std::array<bus::IrqLine, 16> isa_lines;
@@ -150,18 +162,18 @@ Result<> PcBoard::add_pci() {
                                         for (Vcpu* vcpu : vcpus_) vcpu->post(request::kInit);
                                       }});
   pci_ = std::make_unique<bus::PciBus>(*pci_memory_, context_.ports.root(), *piix3_);
-  host_bridge_ = std::make_unique<devices::I440fx>(
-      "i440fx", devices::I440fx::Config{.cpu_count = context_.config.cpu_count},
-      devices::I440fx::Wiring{.system_memory = context_.memory.root(),
-                              .ram = ram_,
-                              .pci = pci_memory_,
-                              .bus = *pci_,
-                              .reset_control = piix3_->reset_control()});
-  pm_ = std::make_unique<devices::Piix4Pm>("piix4-pm",
-                                           devices::Piix4Pm::Wiring{.clock = context_.clock,
-                                                                    .sci = piix3_->isa_source(9),
-                                                                    .ports = context_.ports.root(),
-                                                                    .power_off = context_.requests.shutdown});
+  host_bridge_ =
+      std::make_unique<devices::I440fx>("i440fx", devices::I440fx::Config{.cpu_count = context_.config.cpu_count},
+                                        devices::I440fx::Wiring{.system_memory = context_.memory.root(),
+                                                                .ram = ram_,
+                                                                .pci = pci_memory_,
+                                                                .bus = *pci_,
+                                                                .reset_control = piix3_->reset_control()});
+  pm_ =
+      std::make_unique<devices::Piix4Pm>("piix4-pm", devices::Piix4Pm::Wiring{.clock = context_.clock,
+                                                                              .sci = piix3_->isa_source(9),
+                                                                              .ports = context_.ports.root(),
+                                                                              .power_off = context_.requests.shutdown});
   KITE_TRY(pci_->attach(*host_bridge_, 0, 0));
   KITE_TRY(pci_->attach(*piix3_, 1, 0));
   KITE_TRY(pci_->attach(*pm_, 1, 3));
@@ -171,7 +183,8 @@ Result<> PcBoard::add_pci() {
   return {};
 }
 
-// --- ISA -----------------------------------------------------------------------------------------------------------------
+// --- ISA
+// -----------------------------------------------------------------------------------------------------------------
 
 int64_t PcBoard::rtc_offset() const {
   constexpr int64_t kSecond = 1'000'000'000;
@@ -195,10 +208,9 @@ void PcBoard::add_isa_devices() {
   pit_ = std::make_unique<devices::Pit>("pit", piix3_->isa_source(0), context_.clock);
   rtc_ = std::make_unique<devices::Rtc>("rtc", devices::RtcConfig{.offset_ns = rtc_offset()}, piix3_->isa_source(8),
                                         host_time ? context_.realtime_clock : context_.clock);
-  keyboard_ = std::make_unique<devices::I8042>(
-      "i8042", devices::I8042::Wiring{.keyboard_irq = piix3_->isa_source(1),
-                                      .mouse_irq = piix3_->isa_source(12),
-                                      .reset = context_.requests.reset});
+  keyboard_ = std::make_unique<devices::I8042>("i8042", devices::I8042::Wiring{.keyboard_irq = piix3_->isa_source(1),
+                                                                               .mouse_irq = piix3_->isa_source(12),
+                                                                               .reset = context_.requests.reset});
   port92_ = std::make_unique<devices::Port92>("port92", context_.requests.reset);
   fpu_error_ = std::make_unique<devices::FpuError>("fpu-error", piix3_->isa_source(13));
   fw_cfg_ = std::make_unique<devices::FwCfg>("fw_cfg", guest_memory_);
@@ -219,14 +231,15 @@ void PcBoard::add_serial_ports() {
   for (uint8_t index = 0; index < ports.size() && index < std::size(kSerialPlaces); ++index) {
     if (ports[index] == nullptr) continue;
     const SerialPlace place = kSerialPlaces[index];
-    serial_.push_back(std::make_unique<devices::IsaSerial>(fmt::format("serial{}", index), piix3_->isa_source(place.irq),
-                                                           context_.clock, ports[index]));
+    serial_.push_back(std::make_unique<devices::IsaSerial>(
+        fmt::format("serial{}", index), piix3_->isa_source(place.irq), context_.clock, ports[index]));
     serial_ports_.push_back(index);
     map_port(place.port, serial_.back()->region());
   }
 }
 
-// --- what firmware and kernels ask ---------------------------------------------------------------------------------------
+// --- what firmware and kernels ask
+// ---------------------------------------------------------------------------------------
 
 Result<> PcBoard::fill_fw_cfg() {
   const MachineConfig& config = context_.config;
@@ -250,7 +263,8 @@ Result<> PcBoard::fill_fw_cfg() {
   }
   KITE_TRY(fw_cfg_->add_file("etc/e820", std::move(map)));
   if (config.boot.splash_time_ms >= 0)
-    KITE_TRY(fw_cfg_->add_file("etc/boot-menu-wait", little_endian(static_cast<uint64_t>(config.boot.splash_time_ms), 2)));
+    KITE_TRY(
+        fw_cfg_->add_file("etc/boot-menu-wait", little_endian(static_cast<uint64_t>(config.boot.splash_time_ms), 2)));
   const uint64_t reboot_timeout = static_cast<uint64_t>(config.boot.reboot_timeout_ms);  // -1: all ones
   return fw_cfg_->add_file("etc/boot-fail-wait", little_endian(reboot_timeout, 4));
 }
@@ -273,7 +287,9 @@ void PcBoard::fill_cmos() {
   rtc_->set_cmos(0x5f, static_cast<uint8_t>(context_.config.cpu_count - 1));
   rtc_->set_cmos(0x14, 0x06);  // equipment: coprocessor, PS/2 mouse; no floppy, no video
   // Boot order: a nibble a device, first in the low half of 0x3d; bit 0 of 0x38 skips the floppy signature check.
-  const auto code = [](char letter) { return letter == 'a' ? 1u : letter == 'c' ? 2u : letter == 'd' ? 3u : letter == 'n' ? 4u : 0u; };
+  const auto code = [](char letter) {
+    return letter == 'a' ? 1u : letter == 'c' ? 2u : letter == 'd' ? 3u : letter == 'n' ? 4u : 0u;
+  };
   const std::string& order = context_.config.boot.order;
   const auto nibble = [&](size_t at) { return at < order.size() ? code(order[at]) : 0u; };
   rtc_->set_cmos(0x3d, static_cast<uint8_t>(nibble(1) << 4 | nibble(0)));
@@ -283,9 +299,9 @@ void PcBoard::fill_cmos() {
 std::vector<bus::Device*> PcBoard::devices() {
   std::vector<bus::Device*> all = {pic_.get(), ioapic_.get()};
   for (auto& apic : apics_) all.push_back(apic.get());
-  const std::initializer_list<bus::Device*> rest = {
-      host_bridge_.get(), piix3_.get(), pm_.get(), pit_.get(), rtc_.get(), keyboard_.get(), port92_.get(),
-      fpu_error_.get(), fw_cfg_.get()};
+  const std::initializer_list<bus::Device*> rest = {host_bridge_.get(), piix3_.get(),     pm_.get(),
+                                                    pit_.get(),         rtc_.get(),       keyboard_.get(),
+                                                    port92_.get(),      fpu_error_.get(), fw_cfg_.get()};
   all.insert(all.end(), rest);
   for (auto& port : serial_) all.push_back(port.get());
   for (auto& device : user_devices_) all.push_back(device.get());

@@ -125,7 +125,8 @@ Result<uint64_t> PcBoard::place_acpi() {
   config.pci_hole_start = pci_hole_start();
   config.pci_hole_end = kIoApicBase;
   config.serial_ports = 0;
-  for (const uint8_t index : serial_ports_) config.serial_ports = static_cast<uint8_t>(config.serial_ports | 1u << index);
+  for (const uint8_t index : serial_ports_)
+    config.serial_ports = static_cast<uint8_t>(config.serial_ports | 1u << index);
   const boot::AcpiTables tables = boot::build_acpi(config, address);
   if (tables.blob.size() > kAcpiBytes)
     return fail("the ACPI tables for {} CPUs take {} bytes, more than the {} set aside", config.cpu_count,

@@ -54,15 +54,16 @@ Result<> PcBoard::add_user_device(const DeviceConfig& device) {
   if (device.type == "isa-serial") return add_user_serial(device, path);
   if (device.type == "isa-debugcon") {
     const auto readback = static_cast<uint32_t>(device.properties.integer("readback"));
-    auto made = std::make_unique<devices::Debugcon>(path, devices::Debugcon::Config{.readback = readback}, device.chardev);
+    auto made =
+        std::make_unique<devices::Debugcon>(path, devices::Debugcon::Config{.readback = readback}, device.chardev);
     map_port(static_cast<uint16_t>(device.properties.integer("iobase")), made->region());
     user_devices_.push_back(std::move(made));
     return {};
   }
   if (device.type == "isa-debug-exit") {
     const auto size = static_cast<uint16_t>(device.properties.integer("iosize"));
-    auto made = std::make_unique<devices::DebugExit>(path, devices::DebugExit::Config{.iosize = size},
-                                                     context_.requests.exit);
+    auto made =
+        std::make_unique<devices::DebugExit>(path, devices::DebugExit::Config{.iosize = size}, context_.requests.exit);
     map_port(static_cast<uint16_t>(device.properties.integer("iobase")), made->region());
     user_devices_.push_back(std::move(made));
     return {};
