@@ -25,6 +25,7 @@ class JitVcpu final : public Vcpu {
   void set_state(const x86::ArchState& state) override { cpu_.set_state(state); }
   void reset() override { cpu_.reset(true); }
   [[nodiscard]] bool has_work(uint32_t requests) const override { return cpu_.has_work(requests); }
+  [[nodiscard]] int64_t tsc_offset() const override { return static_cast<int64_t>(cpu_.arch.tsc_offset); }
   [[nodiscard]] std::string internal_error() const override { return cpu_.internal_error(); }
 
   void map_changed(bool drop_code) { cpu_.map_changed(drop_code); }
