@@ -22,7 +22,7 @@ struct DecodeMode {
 
 enum class OperandKind : uint8_t {
   kNone,
-  kGpr,      // general register `reg` of `size` bytes; size 1 with `high_byte`: AH CH DH BH
+  kGpr,      // general register `reg` of `size` bytes; size 1 with `high_byte`: AH CH DH BH for 0..3
   kMem,      // Insn::mem, `size` bytes (0: no access size, as LEA, INVLPG, FXSAVE)
   kImm,      // Insn::imm, sign- or zero-extended already as the instruction defines
   kImm2,     // second immediate (ENTER's level, far pointer's selector)
@@ -94,7 +94,11 @@ enum class Need : uint8_t {
   kCx8,
   kPrefetchw,
   kSse4a,
-  kLongMode
+  kLongMode,
+  kClwb,
+  kXsaveopt,
+  kXsavec,
+  kXsaves
 };
 
 struct Insn {
@@ -134,6 +138,8 @@ enum class DecodeStatus : uint8_t {
 // `bytes` starts at the instruction and holds up to 15 bytes.
 DecodeStatus decode(std::span<const uint8_t> bytes, DecodeMode mode, Insn& insn);
 
+// The SDM's mnemonic, with the width where it is part of it ("movsq", "cdqe", "cmovnz").
+std::string_view mnemonic(const Insn& insn);
 // Intel-syntax text for logs ("add rax, qword ptr [rbx+8]"); `rip` is the instruction's address.
 std::string to_text(const Insn& insn, uint64_t rip);
 std::string_view op_name(Op op);
