@@ -75,8 +75,8 @@ void Ps2Mouse::write(uint8_t value) {
     argument(pending, value);
     return;
   }
-  // [PS2MOUSE] A command throws away what has not been sent, RESEND excepted.
-  if (value != kSendAgain) {
+  // [PS2MOUSE] A command throws away what has not been sent, unless it asks for that.
+  if (value != kSendAgain && value != kReadData) {
     state_.packets.clear();
     state_.dx = state_.dy = state_.dz = 0;
   }
