@@ -152,9 +152,12 @@ Target Mmu::classify(Gpa page, uintptr_t& host, std::atomic<uint8_t>*& page_stat
   }
   const EpochGuard guard;
   const FlatView& view = cpu_.memory_.view(guard);
-  for (uint64_t at = page; at < page + kPageSize; at = view.extent(at)) {
+  for (uint64_t at = page; at - page < kPageSize;) {
     const FlatRange* range = view.find(at);
     if (range != nullptr && range->is_memory()) return Target::kMixed;
+    const uint64_t run = view.run_length(at);
+    if (run >= kPageSize) break;
+    at += run;
   }
   return Target::kDevice;
 }
