@@ -347,13 +347,13 @@ class TestMachine final : public CpuIo {
     if (mode_ == Mode::kReal) return;
     build_gdt();
     build_idt();
+    poke<uint16_t>(kTss + 102, 0x68);  // no I/O bitmap
     if (long_mode()) {
       poke<uint64_t>(kTss + 4, kRing0Stack);
       build_long_paging();
     } else {
       poke<uint32_t>(kTss + 4, kRing0Stack);
       poke<uint16_t>(kTss + 8, kData32);
-      poke<uint16_t>(kTss + 102, 0x68);  // no I/O bitmap
       if (mode_ == Mode::k32Paged) build_32_paging();
     }
   }
