@@ -1,0 +1,242 @@
+// A guest, a host and a state file that mean harm: random accesses to every register of every device, random input,
+// saved state in the middle, damaged state. The sanitizer build watches memory; the tests watch that equal machines
+// stay equal.
+#include <random>
+
+#include "devices/test_zoo.h"
+
+namespace kite::devices {
+namespace {
+
+using namespace kite::testing;
+
+struct Range {
+  uint64_t start, size;
+};
+constexpr Range kPorts[] = {{0x20, 2},  {0xa0, 2},   {0x4d0, 2},  {0x40, 4},    {0x60, 2},    {0x64, 1},
+                            {0x70, 4},  {0x92, 1},   {0xf0, 2},   {0xb2, 2},    {0x3f8, 8},   {0x402, 1},
+                            {0xe0, 12}, {0xf4, 4},   {0x510, 2},  {0x514, 8},   {0xcf8, 8},   {0xcf8, 8},
+                            {0xcf8, 8}, {0xafe0, 4}, {0x600, 64}, {0x2000, 24}, {0xc000, 256}};
+constexpr Range kMemory[] = {
+    {0xa0000, 0x60000},   {Zoo::kIoApic, 0x40}, {ApicBus::kMessageBase, 0x100000}, {PcTestdev::kMemoryAddress, 0x10000},
+    {0xe0000000, 0x1000}, {0, Zoo::kRamSize}};
+constexpr uint8_t kFunctions[] = {0x00, 0x08, 0x0b, Zoo::kTestdevSlot << 3};
+
+class Hostile {
+ public:
+  explicit Hostile(uint64_t seed) : random_(seed) {}
+
+  uint64_t below(uint64_t limit) { return random_() % limit; }
+  bool chance(unsigned percent) { return below(100) < percent; }
+  template <class T, size_t N>
+  const T& pick(const T (&from)[N]) {
+    return from[below(N)];
+  }
+  uint64_t value() {
+    switch (below(5)) {
+      case 0: return 0;
+      case 1: return ~uint64_t{0};
+      case 2: return uint64_t{1} << below(64);
+      case 3: return below(256);
+      default: return random_();
+    }
+  }
+
+  // One thing that happens, to every machine alike; what the machines answered must be the same.
+  void step(std::initializer_list<Zoo*> zoos) {
+    const unsigned kind = static_cast<unsigned>(below(100));
+    if (kind < 55) {
+      port_access(zoos);
+    } else if (kind < 65) {
+      config_access(zoos);
+    } else if (kind < 80) {
+      memory_access(zoos);
+    } else if (kind < 90) {
+      apic_access(zoos);
+    } else if (kind < 92) {
+      dma(zoos);
+    } else {
+      host_event(zoos);
+    }
+  }
+
+ private:
+  template <class Read>
+  void compare(std::initializer_list<Zoo*> zoos, const char* what, uint64_t where, Read read) {
+    const uint64_t first = read(**zoos.begin());
+    for (auto zoo = zoos.begin() + 1; zoo != zoos.end(); ++zoo)
+      ASSERT_EQ(read(**zoo), first) << what << " " << std::hex << where;
+  }
+
+  void port_access(std::initializer_list<Zoo*> zoos) {
+    const Range range = pick(kPorts);
+    const uint64_t port = chance(2) ? below(0x10000) : range.start + below(range.size);
+    const unsigned size = 1u << below(3);
+    const uint64_t written = value() & 0xffffffff;
+    if (chance(40)) return compare(zoos, "port", port, [&](Zoo& zoo) { return zoo.in(port, size); });
+    for (Zoo* zoo : zoos) zoo->out(port, written, size);
+  }
+
+  void config_access(std::initializer_list<Zoo*> zoos) {
+    const uint64_t address = 0x80000000 | uint64_t{pick(kFunctions)} << 8 | below(64) * 4;
+    const unsigned size = 1u << below(3);
+    const uint64_t port = 0xcfc + below(4), written = value() & 0xffffffff;
+    const bool reads = chance(30);
+    for (Zoo* zoo : zoos) zoo->out(0xcf8, address, 4);
+    if (reads) return compare(zoos, "config", address, [&](Zoo& zoo) { return zoo.in(port, size); });
+    for (Zoo* zoo : zoos) zoo->out(port, written, size);
+  }
+
+  void memory_access(std::initializer_list<Zoo*> zoos) {
+    const Range range = pick(kMemory);
+    const uint64_t address = range.start + below(range.size), written = value();
+    const unsigned size = 1u << below(4);
+    if (chance(40)) return compare(zoos, "memory", address, [&](Zoo& zoo) { return zoo.load(address, size); });
+    for (Zoo* zoo : zoos) zoo->store(address, written, size);
+  }
+
+  void apic_access(std::initializer_list<Zoo*> zoos) {
+    const size_t cpu = below(Zoo::kCpus);
+    const auto offset = static_cast<uint32_t>(below(0x400));
+    const uint64_t written = value();
+    switch (below(7)) {
+      case 0: return compare(zoos, "apic", offset, [&](Zoo& zoo) { return zoo.apics[cpu]->mmio_read(offset); });
+      case 1:
+        for (Zoo* zoo : zoos) zoo->apics[cpu]->mmio_write(offset & ~0xfu, static_cast<uint32_t>(written));
+        return;
+      case 2:
+        return compare(zoos, "msr", offset, [&](Zoo& zoo) {
+          uint64_t read = 0;
+          return zoo.apics[cpu]->msr_read(0x800 + offset / 16, read) ? read : 0;
+        });
+      case 3:
+        return compare(zoos, "msr", offset,
+                       [&](Zoo& zoo) { return zoo.apics[cpu]->msr_write(0x800 + offset / 16, written); });
+      case 4:
+        return compare(zoos, "apic base", written,
+                       [&](Zoo& zoo) { return zoo.apics[cpu]->set_base(0xfee00000 | (written & 0xf00)); });
+      case 5:
+        for (Zoo* zoo : zoos) zoo->apics[cpu]->set_tsc_deadline(written & 0xffffffff);
+        return;
+      default: return compare(zoos, "vector", 0, [&](Zoo& zoo) { return zoo.apics[cpu]->acknowledge().value_or(0); });
+    }
+  }
+
+  // fw_cfg's DMA with a structure that is mostly in RAM.
+  void dma(std::initializer_list<Zoo*> zoos) {
+    std::array<uint8_t, 16> structure{};
+    store_be32(structure.data(), static_cast<uint32_t>(below(32) | (0x18 + below(12)) << 16));
+    store_be32(structure.data() + 4, chance(90) ? static_cast<uint32_t>(below(9000)) : static_cast<uint32_t>(value()));
+    store_be64(structure.data() + 8, chance(90) ? below(Zoo::kRamSize) : value());
+    const auto at = static_cast<uint32_t>(below(0x90000));
+    const bool high = chance(5);
+    for (Zoo* zoo : zoos) {
+      std::memcpy(zoo->ram->host() + at, structure.data(), structure.size());
+      if (high) zoo->out(0x514, 0x01000000, 4);
+      zoo->out(0x518, __builtin_bswap32(at), 4);
+    }
+  }
+
+  void host_event(std::initializer_list<Zoo*> zoos) {
+    const auto number = static_cast<int32_t>(random_());
+    const unsigned kind = static_cast<unsigned>(below(20));
+    const std::string text(below(40), static_cast<char>(number));
+    for (Zoo* zoo : zoos) {
+      switch (kind) {
+        case 0: zoo->keyboard->key_event(static_cast<Key>(number & 0x7f), (number & 0x80) != 0); break;
+        case 1: zoo->keyboard->key_event(static_cast<Key>(0xe000 | (number & 0x7f)), (number & 0x80) != 0); break;
+        case 2: zoo->keyboard->mouse_event(number, -(number >> 1), number >> 24, static_cast<uint8_t>(number)); break;
+        case 3: zoo->console.type(text); break;
+        case 4: zoo->console.send_break(); break;
+        case 5: zoo->console.set_room(static_cast<size_t>(number & 0xf)); break;
+        case 6: zoo->console.set_open((number & 1) != 0); break;
+        case 7: zoo->log.set_room(static_cast<size_t>(number & 0xff)); break;
+        case 8: zoo->pm->press_power_button(); break;
+        case 9: zoo->pm->raise_gpe(static_cast<unsigned>(number) % 20); break;
+        case 10: zoo->piix3->set_irq(static_cast<uint32_t>(number) % 40, (number & 0x100) != 0); break;
+        case 11: zoo->fpu_error->ferr(); break;
+        default: zoo->clock.advance(number & 0x1fffff); break;
+      }
+    }
+  }
+
+  std::mt19937_64 random_;
+};
+
+// Makes the host's side of two machines the same: what a chardev holds is no part of the guest's state.
+void settle(Zoo& zoo) {
+  zoo.console.set_open(true);
+  zoo.console.set_room(SIZE_MAX);
+  zoo.log.set_room(SIZE_MAX);
+  for (int i = 0; i < 100'000 && !zoo.console.waiting_input().empty(); ++i) {
+    zoo.serial->region()->handler()->io_write(uart_regs::kMcr, 1, 0);
+    zoo.serial->region()->handler()->io_write(uart_regs::kLcr, 1, 0);
+    zoo.serial->region()->handler()->io_read(uart_regs::kRbr, 1);
+  }
+}
+
+TEST(HostileGuestTest, RandomAccessesHarmNothing) {
+  Hostile hostile(1);
+  Zoo zoo;
+  for (int i = 0; i < 200'000; ++i) {
+    hostile.step({&zoo});
+    if (i % 20'000 == 0) zoo.reset();
+  }
+}
+
+TEST(HostileGuestTest, RestoredMachinesGoOnIdentically) {
+  for (uint64_t seed = 1; seed <= 20; ++seed) {
+    Hostile hostile(seed);
+    Zoo original;
+    for (int i = 0; i < 4'000; ++i) hostile.step({&original});
+    settle(original);
+
+    Zoo copy;
+    copy.clock.advance_to(original.clock.now());
+    std::memcpy(copy.ram->host(), original.ram->host(), Zoo::kRamSize);
+    const auto state = original.save();
+    const auto restored = copy.restore(state);
+    ASSERT_TRUE(restored) << "seed " << seed << ": " << restored.error().message;
+    ASSERT_EQ(copy.save(), state) << "seed " << seed;
+
+    for (int i = 0; i < 4'000 && !::testing::Test::HasFatalFailure(); ++i) hostile.step({&original, &copy});
+    ASSERT_FALSE(::testing::Test::HasFatalFailure()) << "seed " << seed;
+    EXPECT_EQ(std::memcmp(copy.ram->host(), original.ram->host(), Zoo::kRamSize), 0) << "seed " << seed;
+    ASSERT_EQ(copy.save(), original.save()) << "seed " << seed;
+  }
+}
+
+TEST(HostileGuestTest, DamagedStateIsRefusedOrHarmless) {
+  Hostile hostile(99);
+  Zoo zoo;
+  for (int round = 0; round < 300; ++round) {
+    for (int i = 0; i < 100; ++i) hostile.step({&zoo});
+    auto state = zoo.save();
+    for (uint64_t i = hostile.below(4); i < 4; ++i)
+      state[hostile.below(state.size())] = static_cast<uint8_t>(hostile.value());
+    if (hostile.chance(20)) state.resize(hostile.below(state.size()));
+    static_cast<void>(zoo.restore(state));
+  }
+}
+
+// Device by device: a state that is refused leaves the device as it was.
+TEST(HostileGuestTest, RefusedStateChangesNothing) {
+  Hostile hostile(7);
+  Zoo zoo;
+  unsigned refused = 0;
+  for (int round = 0; round < 200; ++round) {
+    for (int i = 0; i < 50; ++i) hostile.step({&zoo});
+    for (bus::Device* device : zoo.all) {
+      const auto before = saved_state(*device);
+      auto damaged = before;
+      damaged[hostile.below(damaged.size())] ^= static_cast<uint8_t>(1u << hostile.below(8));
+      if (restore_state(*device, damaged)) continue;
+      ++refused;
+      ASSERT_EQ(saved_state(*device), before) << device->path();
+    }
+  }
+  EXPECT_GT(refused, 100U);
+}
+
+}  // namespace
+}  // namespace kite::devices

@@ -1,0 +1,230 @@
+// Every device of the room in one made-up machine, for tests that treat them all alike.
+#pragma once
+
+#include <cstring>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "devices/apic/apic_bus.h"
+#include "devices/apic/cpu_apic.h"
+#include "devices/debug_exit/debug_exit.h"
+#include "devices/debugcon/debugcon.h"
+#include "devices/fpu_error/fpu_error.h"
+#include "devices/fw_cfg/fw_cfg.h"
+#include "devices/i440fx/i440fx.h"
+#include "devices/i8042/i8042.h"
+#include "devices/ioapic/io_apic.h"
+#include "devices/pc_testdev/pc_testdev.h"
+#include "devices/pci_testdev/pci_testdev.h"
+#include "devices/pic/pic.h"
+#include "devices/piix3/piix3.h"
+#include "devices/piix4_pm/piix4_pm.h"
+#include "devices/pit/pit.h"
+#include "devices/port92/port92.h"
+#include "devices/rtc/rtc.h"
+#include "devices/serial/isa_serial.h"
+#include "devices/test_device.h"
+#include "devices/test_ports.h"
+
+namespace kite::testing {
+
+class Zoo {
+ public:
+  static constexpr uint64_t kRamSize = 2 << 20;
+  static constexpr uint64_t kIoApic = 0xfec00000;
+  static constexpr unsigned kCpus = 2;
+  static constexpr uint8_t kTestdevSlot = 4;
+
+  Zoo() {
+    auto block = RamBlock::create("ram", kRamSize);
+    EXPECT_TRUE(block);
+    ram = *block;
+    auto ram_region = Region::ram("ram", ram);
+    memory.root().add(0, Region::alias("low", ram_region, 0, kRamSize));
+    memory.root().add(0, pci_memory, -1);
+    build_interrupts();
+    build_pci(ram_region);
+    build_isa();
+    for (bus::Device* device : all) device->reset();
+  }
+
+  // As the machine's dispatcher: changed maps apply before the next access.
+  uint32_t in(uint64_t port, unsigned size) {
+    memory.commit();
+    return ports.in(port, size);
+  }
+  void out(uint64_t port, uint64_t value, unsigned size) {
+    memory.commit();
+    ports.out(port, value, size);
+  }
+  uint64_t load(uint64_t address, unsigned size) {
+    uint64_t value = 0;
+    memory.space().read(address, size, value);
+    return value;
+  }
+  void store(uint64_t address, uint64_t value, unsigned size) { memory.space().write(address, size, value); }
+
+  std::vector<uint8_t> save() {
+    StateWriter writer;
+    for (bus::Device* device : all) device->save(writer);
+    return writer.take();
+  }
+  Result<> restore(std::span<const uint8_t> bytes) {
+    StateReader reader(bytes);
+    for (bus::Device* device : all) device->restore(reader);
+    return reader.finish();
+  }
+  void reset() {
+    for (bus::Device* device : all) device->reset();
+  }
+
+  ManualClock clock;
+  TestSpace ports;
+  TestSpace memory{uint64_t{1} << 40};
+  std::shared_ptr<RamBlock> ram;
+  std::shared_ptr<Region> pci_memory = Region::container("pci", uint64_t{1} << 40);
+  GuestMemory guest_memory{memory.space()};
+  FakeChardev console, log;
+  int resets = 0, power_offs = 0, exits = 0, flushes = 0;
+
+  devices::ApicBus apic_bus;
+  std::unique_ptr<devices::Pic> pic;
+  std::unique_ptr<devices::IoApic> ioapic;
+  std::vector<std::unique_ptr<devices::CpuApic>> apics;
+  std::unique_ptr<devices::Piix3> piix3;
+  std::unique_ptr<bus::PciBus> pci;
+  std::unique_ptr<devices::I440fx> host_bridge;
+  std::unique_ptr<devices::Piix4Pm> pm;
+  std::unique_ptr<devices::PciTestdev> pci_testdev;
+  std::unique_ptr<devices::Pit> pit;
+  std::unique_ptr<devices::Rtc> rtc;
+  std::unique_ptr<devices::I8042> keyboard;
+  std::unique_ptr<devices::Port92> port92;
+  std::unique_ptr<devices::FpuError> fpu_error;
+  std::unique_ptr<devices::FwCfg> fw_cfg;
+  std::unique_ptr<devices::IsaSerial> serial;
+  std::unique_ptr<devices::Debugcon> debugcon;
+  std::unique_ptr<devices::DebugExit> debug_exit;
+  std::unique_ptr<devices::PcTestdev> pc_testdev;
+  std::vector<bus::Device*> all;  // in the order in which they are reset and saved
+
+ private:
+  // An interrupt line of the board: the 8259 and the IOAPIC hear the same.
+  class Gsi final : public bus::IrqSink {
+   public:
+    explicit Gsi(Zoo& zoo) : zoo_(zoo) {}
+    void set_irq(uint32_t line, bool level) override {
+      if (line < 16) zoo_.pic->set_irq(line, level);
+      zoo_.ioapic->set_irq(line == 0 ? 2 : line, level);
+    }
+
+   private:
+    Zoo& zoo_;
+  };
+  class Cpu final : public kite::devices::ApicCpu {
+   public:
+    void interrupt() override {}
+    void nmi() override {}
+    void init() override {}
+    void sipi(uint8_t) override {}
+  };
+
+  void build_interrupts() {
+    pic = add(std::make_unique<devices::Pic>("pic", apic_bus.intr_line()));
+    apic_bus.set_ext_int(*pic);
+    ioapic = add(std::make_unique<devices::IoApic>("ioapic", devices::IoApicConfig{}, apic_bus));
+    for (uint32_t id = 0; id < kCpus; ++id) {
+      const devices::CpuApicConfig config{.id = id, .bootstrap = id == 0, .x2apic = true, .tsc_deadline = true};
+      apics.push_back(
+          add(std::make_unique<devices::CpuApic>("apic" + std::to_string(id), config, apic_bus, cpu_, clock)));
+    }
+    ports.map(0x20, pic->master_ports());
+    ports.map(0xa0, pic->slave_ports());
+    ports.map(0x4d0, pic->elcr_ports());
+    memory.map(kIoApic, ioapic->region());
+    memory.map(devices::ApicBus::kMessageBase, apic_bus.message_region());
+  }
+
+  void build_pci(const std::shared_ptr<Region>& ram_region) {
+    devices::Piix3::Wiring wiring{.isa_irqs = {}, .reset = [this](devices::ResetKind) { ++resets; }};
+    for (uint32_t irq = 0; irq < 16; ++irq) wiring.isa_irqs[irq] = {gsi_, irq};
+    piix3 = add(std::make_unique<devices::Piix3>("piix3", std::move(wiring)));
+    pci = std::make_unique<bus::PciBus>(*pci_memory, ports.root(), *piix3);
+    host_bridge =
+        add(std::make_unique<devices::I440fx>("i440fx", devices::I440fx::Config{.cpu_count = kCpus},
+                                              devices::I440fx::Wiring{.system_memory = memory.root(),
+                                                                      .ram = ram_region,
+                                                                      .pci = pci_memory,
+                                                                      .bus = *pci,
+                                                                      .reset_control = piix3->reset_control()}));
+    pm = add(std::make_unique<devices::Piix4Pm>("pm", devices::Piix4Pm::Wiring{.clock = clock,
+                                                                               .sci = piix3->isa_source(9),
+                                                                               .ports = ports.root(),
+                                                                               .power_off = [this] { ++power_offs; }}));
+    pci_testdev = add(std::make_unique<devices::PciTestdev>("pci-testdev"));
+    EXPECT_TRUE(pci->attach(*host_bridge, 0, 0));
+    EXPECT_TRUE(pci->attach(*piix3, 1, 0));
+    EXPECT_TRUE(pci->attach(*pm, 1, 3));
+    EXPECT_TRUE(pci->attach(*pci_testdev, kTestdevSlot, 0));
+    ports.map(0xcf8, host_bridge->config_ports());
+    ports.map(0xafe0, pm->gpe_region());
+    ports.map(0xb2, pm->apm_region());
+  }
+
+  void build_isa() {
+    pit = add(std::make_unique<devices::Pit>("pit", piix3->isa_source(0), clock));
+    rtc = add(std::make_unique<devices::Rtc>("rtc", devices::RtcConfig{}, piix3->isa_source(8), clock));
+    keyboard =
+        add(std::make_unique<devices::I8042>("i8042", devices::I8042::Wiring{.keyboard_irq = piix3->isa_source(1),
+                                                                             .mouse_irq = piix3->isa_source(12),
+                                                                             .reset = [this] { ++resets; }}));
+    port92 = add(std::make_unique<devices::Port92>("port92", [this] { ++resets; }));
+    fpu_error = add(std::make_unique<devices::FpuError>("fpu-error", piix3->isa_source(13)));
+    fw_cfg = add(std::make_unique<devices::FwCfg>("fw_cfg", guest_memory));
+    EXPECT_TRUE(fw_cfg->add_file("etc/read-only", std::vector<uint8_t>(5000, 0x5a)));
+    EXPECT_TRUE(fw_cfg->add_file("etc/writable", std::vector<uint8_t>(64), devices::FwCfg::FileAccess::kWritable));
+    serial = add(std::make_unique<devices::IsaSerial>("serial0", piix3->isa_source(4), clock, &console));
+    debugcon = add(std::make_unique<devices::Debugcon>("debugcon", devices::Debugcon::Config{}, &log));
+    debug_exit =
+        add(std::make_unique<devices::DebugExit>("debug-exit", devices::DebugExit::Config{}, [this](int) { ++exits; }));
+    devices::PcTestdev::Wiring wiring{.lines = {}, .flush = [this](Gpa) { ++flushes; }};
+    for (uint32_t line = 16; line < devices::PcTestdev::kLines; ++line) wiring.lines[line] = {gsi_, line};
+    auto made = devices::PcTestdev::create("pc-testdev", std::move(wiring));
+    EXPECT_TRUE(made);
+    pc_testdev = add(std::move(*made));
+    map_isa();
+  }
+
+  void map_isa() {
+    ports.map(0x40, pit->counter_ports());
+    ports.map(0x61, pit->speaker_port());
+    ports.map(0x70, rtc->ports());
+    ports.map(0x72, rtc->extended_ports());
+    ports.map(0x60, keyboard->data_region());
+    ports.map(0x64, keyboard->command_region());
+    ports.map(0x92, port92->region());
+    ports.map(0xf0, fpu_error->region());
+    ports.map(0x510, fw_cfg->port_region());
+    ports.map(0x514, fw_cfg->dma_region());
+    ports.map(0x3f8, serial->region());
+    ports.map(0x402, debugcon->region());
+    ports.map(0xf4, debug_exit->region());
+    ports.map(0xe0, pc_testdev->latch_region());
+    ports.map(0xe4, pc_testdev->flush_region());
+    ports.map(0xe8, pc_testdev->byte_latch_region());
+    ports.map(0x2000, pc_testdev->line_region());
+    memory.map(devices::PcTestdev::kMemoryAddress, pc_testdev->memory_region());
+  }
+
+  template <class T>
+  std::unique_ptr<T> add(std::unique_ptr<T> device) {
+    all.push_back(device.get());
+    return device;
+  }
+
+  Gsi gsi_{*this};
+  Cpu cpu_;
+};
+
+}  // namespace kite::testing
