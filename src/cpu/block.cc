@@ -221,11 +221,11 @@ class BlockCache::Builder {
   // Decodes and binds the next instruction out of `bytes`. False: the block ends before it (kTruncated, with nothing
   // bound) or with it.
   bool add(std::span<const uint8_t> bytes) {
-    Insn& insn = insns_[count_];
+    Insn& insn = cache_.insns_[count_];
     insn = Insn{};
     status_ = x86::decode(bytes.first(std::min(bytes.size(), kMaxInsnBytes)), decode_mode(cpu_.mode_key), insn);
     if (status_ == DecodeStatus::kTruncated) return false;
-    Op& op = ops_[count_++];
+    Op& op = cache_.ops_[count_++];
     if (status_ == DecodeStatus::kTooLong) {
       op = sentinel(rip_ + size_, bad_fetch);
       op.length = static_cast<uint8_t>(kMaxInsnBytes);
@@ -233,7 +233,6 @@ class BlockCache::Builder {
       return false;
     }
     bind(cpu_, next_rip(), insn, op);
-    op.insn = &insn;
     size_ += insn.length;
     return count_ < kMaxOps && !ends_block(insn.op);
   }
@@ -249,9 +248,11 @@ class BlockCache::Builder {
   Block* finish(const Code& code, const uint8_t* bytes) {
     auto* block = new (cache_.allocate(sizeof(Block))) Block();
     block->ops = new (cache_.allocate((count_ + 1) * sizeof(Op))) Op[count_ + 1];
-    std::copy_n(ops_.data(), count_, block->ops);
-    for (size_t i = 0; i < count_; ++i)
-      block->ops[i].insn = keeps_insn(insns_[i]) ? new (cache_.allocate(sizeof(Insn))) Insn(insns_[i]) : nullptr;
+    std::copy_n(cache_.ops_.data(), count_, block->ops);
+    for (size_t i = 0; i < count_; ++i) {
+      const Insn& insn = cache_.insns_[i];
+      block->ops[i].insn = keeps_insn(insn) ? new (cache_.allocate(sizeof(Insn))) Insn(insn) : nullptr;
+    }
     block->ops[count_] = sentinel(next_rip(), fall_through);
     auto* copy = static_cast<uint8_t*>(cache_.allocate(size_));
     std::memcpy(copy, bytes, size_);
@@ -274,8 +275,6 @@ class BlockCache::Builder {
   size_t count_ = 0;
   uint32_t size_ = 0;
   DecodeStatus status_ = DecodeStatus::kOk;
-  std::array<Op, kMaxOps> ops_;
-  std::array<Insn, kMaxOps> insns_;
 };
 
 Block* BlockCache::build(Cpu& cpu, Code& code) {

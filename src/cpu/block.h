@@ -127,6 +127,9 @@ class BlockCache {
   size_t chunk_used_ = 0;
   size_t memory_ = 0;
   bool flush_pending_ = false;
+  // Where a block is put together.
+  std::array<Op, kMaxOps> ops_;
+  std::array<x86::Insn, kMaxOps> insns_;
   // The transient block.
   Block single_;
   std::array<Op, 2> single_ops_;

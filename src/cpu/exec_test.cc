@@ -469,8 +469,7 @@ TEST(Branch, ReturnBeyondTheCodeSegmentFaults) {
   m.cpu().update_mode();
   m.gpr(kRax) = 0x100;
   m.step({0x50, 0xc3}, 2);  // push ax; ret
-  EXPECT_EQ(m.vector(), std::nullopt);
-  EXPECT_EQ(m.cpu().state.rip, TestMachine::kHandlers + 13 * 16);
+  EXPECT_EQ(m.vector(), 13);
 }
 
 TEST(Branch, SixteenBitTargetsWrap) {

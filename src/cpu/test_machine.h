@@ -172,9 +172,9 @@ class TestMachine final : public CpuIo {
   // The exception or interrupt whose handler the CPU sits in after run(): nothing when it halted elsewhere. Not in
   // kReal.
   [[nodiscard]] std::optional<uint8_t> vector() {
-    const uint64_t rip = cpu().state.rip;
-    if (mode_ == Mode::kReal || rip <= kHandlers || rip > kHandlers + 0x1000) return std::nullopt;
-    return static_cast<uint8_t>((rip - 1 - kHandlers) / 16);
+    const uint64_t place = cpu().state.rip - kHandlers;
+    if (mode_ == Mode::kReal || place >= 0x1000 || place % 16 > 1) return std::nullopt;
+    return static_cast<uint8_t>(place / 16);
   }
   // Of the handler's stack frame. 64-bit: 8-byte slots; 32-bit: 4-byte; 16-bit gates are not used.
   [[nodiscard]] uint64_t frame(unsigned slot) {
@@ -214,6 +214,10 @@ class TestMachine final : public CpuIo {
     state.rip = kCode;
     state.gpr.fill(0);
     state.gpr[x86::kRsp] = kStackTop;
+    // The x87 as FNINIT leaves it.
+    state.fx.bytes[0] = 0x7f;
+    state.fx.bytes[1] = 0x03;
+    state.fx.bytes[4] = 0;
     if (mode_ == Mode::kReal) {
       for (auto& segment : state.seg) segment = {0, 0x93, 0xffff, 0};
       state.seg[static_cast<size_t>(x86::Seg::kCs)] = {kCode >> 4, 0x93, 0xffff, kCode};
