@@ -1,0 +1,193 @@
+#include <gtest/gtest.h>
+
+#include "cpu/events.h"
+#include "cpu/test_machine.h"
+
+namespace kite::cpu {
+namespace {
+
+using x86::Vector;
+namespace flag = x86::flag;
+namespace dr6 = x86::dr6;
+
+constexpr uint64_t kCode = TestMachine::kCode, kData = TestMachine::kData;
+
+// Enables breakpoint 0 at `address`: condition 0 execute, 1 write, 2 I/O, 3 read or write; `length` as DR7 encodes it.
+void arm(Cpu& cpu, uint64_t address, unsigned condition, unsigned length) {
+  ASSERT_TRUE(cpu.write_debug(0, address));
+  ASSERT_TRUE(cpu.write_debug(7, 2u | condition << 16 | length << 18));
+}
+
+TEST(SingleStep, TrapsAfterEachInstruction) {
+  TestMachine m;
+  m.cpu().state.rflags |= flag::kTf;
+  m.run({0xff, 0xc0, 0xff, 0xc0});  // inc eax; inc eax
+  EXPECT_EQ(m.vector(), 1);
+  EXPECT_EQ(m.gpr(x86::kRax), 1u);
+  EXPECT_EQ(m.faulting_rip(), kCode + 2);
+  EXPECT_EQ(m.cpu().arch.dr6, dr6::kReset | dr6::kBs);
+  EXPECT_NE(m.pushed_flags() & flag::kTf, 0u);
+  EXPECT_EQ(m.cpu().state.rflags & flag::kTf, 0u);
+}
+
+TEST(SingleStep, BeginsBehindTheInstructionThatSetsTf) {
+  TestMachine m;
+  m.gpr(x86::kRax) = flag::kTf | 2;
+  m.run({0x50, 0x9d, 0xff, 0xc3, 0xff, 0xc3});  // push rax; popfq; inc ebx; inc ebx
+  EXPECT_EQ(m.vector(), 1);
+  EXPECT_EQ(m.gpr(x86::kRbx), 1u);
+}
+
+TEST(SingleStep, StiDoesNotHoldTheTrap) {
+  TestMachine m;
+  m.cpu().state.rflags |= flag::kTf;
+  m.run({0xfb, 0xff, 0xc0});  // sti; inc eax
+  EXPECT_EQ(m.vector(), 1);
+  EXPECT_EQ(m.faulting_rip(), kCode + 1);
+}
+
+TEST(SingleStep, MovSsHoldsTheTrap) {
+  TestMachine m;
+  m.cpu().state.rflags |= flag::kTf;
+  m.gpr(x86::kRcx) = TestMachine::kData32;
+  m.run({0x8e, 0xd1, 0xff, 0xc0, 0xff, 0xc0});
+  EXPECT_EQ(m.vector(), 1);
+  EXPECT_EQ(m.faulting_rip(), kCode + 4);
+}
+
+TEST(SingleStep, SoftwareInterruptClearsItBeforeTheHandler) {
+  TestMachine m;
+  m.cpu().state.rflags |= flag::kTf;
+  m.run({0xcd, 0x40});
+  EXPECT_EQ(m.vector(), 0x40);
+}
+
+TEST(SingleStep, SyscallMaskSuppressesTheTrap) {
+  TestMachine m;
+  m.cpu().arch.star = uint64_t{TestMachine::kCode64} << 32;
+  m.cpu().arch.lstar = TestMachine::kHandlers + 0x77 * 16;
+  m.cpu().arch.sfmask = flag::kTf;
+  m.cpu().state.rflags |= flag::kTf;
+  m.run({0x0f, 0x05});
+  EXPECT_EQ(m.vector(), 0x77);
+}
+
+TEST(SingleStep, FaultsComeInsteadOfTheTrap) {
+  TestMachine m;
+  m.cpu().state.rflags |= flag::kTf;
+  m.run({0x0f, 0x0b});
+  EXPECT_EQ(m.vector(), 6);
+}
+
+TEST(Breakpoint, CodeIsAFaultThatRfHoldsBack) {
+  TestMachine m;
+  arm(m.cpu(), kCode + 2, 0, 0);
+  m.run({0xff, 0xc0, 0xff, 0xc0, 0xff, 0xc0});
+  EXPECT_EQ(m.vector(), 1);
+  EXPECT_EQ(m.faulting_rip(), kCode + 2);
+  EXPECT_EQ(m.gpr(x86::kRax), 1u);
+  EXPECT_EQ(m.cpu().arch.dr6 & 15, 1u);
+  m.poke<uint64_t>(m.gpr(x86::kRsp) + 16, m.pushed_flags() | flag::kRf);
+  m.poke<uint16_t>(TestMachine::kHandlers + 16, 0xcf48);  // iretq
+  m.cpu().state.rip = TestMachine::kHandlers + 16;
+  m.resume();
+  EXPECT_EQ(m.vector(), std::nullopt);
+  EXPECT_EQ(m.gpr(x86::kRax), 3u);
+  EXPECT_EQ(m.cpu().state.rflags & flag::kRf, 0u);
+}
+
+TEST(Breakpoint, FaultsPushRfSoThatABreakpointIsNotTakenTwice) {
+  TestMachine m;
+  m.set_pte(kData, 0);
+  m.gpr(x86::kRax) = kData;
+  m.run({0x8b, 0x00});
+  EXPECT_NE(m.pushed_flags() & flag::kRf, 0u);
+}
+
+TEST(Breakpoint, DataWriteTrapsBehindTheInstruction) {
+  TestMachine m;
+  arm(m.cpu(), kData + 4, 1, 3);
+  m.gpr(x86::kRbx) = kData;
+  m.run({0x8b, 0x43, 0x04, 0x89, 0x43, 0x04, 0xff, 0xc1});  // mov eax, [rbx+4]; mov [rbx+4], eax; inc ecx
+  EXPECT_EQ(m.vector(), 1);
+  EXPECT_EQ(m.faulting_rip(), kCode + 6);
+  EXPECT_EQ(m.gpr(x86::kRcx), 0u);
+  EXPECT_EQ(m.cpu().arch.dr6, dr6::kReset | 1);
+}
+
+TEST(Breakpoint, DataReadsCountForReadWriteOnly) {
+  TestMachine m;
+  arm(m.cpu(), kData, 3, 0);
+  m.gpr(x86::kRbx) = kData - 3;
+  m.run({0x8b, 0x03});  // mov eax, [rbx]: the last byte is watched
+  EXPECT_EQ(m.vector(), 1);
+}
+
+TEST(Breakpoint, NeighboursAreNotWatched) {
+  TestMachine m;
+  arm(m.cpu(), kData + 4, 3, 1);
+  m.gpr(x86::kRbx) = kData;
+  m.run({0x8b, 0x03, 0x8b, 0x43, 0x06});  // [rbx], [rbx+6]
+  EXPECT_EQ(m.vector(), std::nullopt);
+}
+
+TEST(Breakpoint, ReadModifyWriteIsAWrite) {
+  TestMachine m;
+  arm(m.cpu(), kData, 1, 3);
+  m.gpr(x86::kRbx) = kData;
+  m.run({0xff, 0x03});  // inc dword [rbx]
+  EXPECT_EQ(m.vector(), 1);
+  EXPECT_EQ(m.peek<uint32_t>(kData), 1u);
+}
+
+TEST(Breakpoint, PortsWithDebugExtensions) {
+  TestMachine m;
+  ASSERT_TRUE(m.cpu().write_control(4, m.cpu().arch.cr4 | x86::cr4::kDe));
+  arm(m.cpu(), 0x80, 2, 0);
+  m.run({0xe6, 0x80, 0xff, 0xc1});  // out 0x80, al; inc ecx
+  EXPECT_EQ(m.vector(), 1);
+  EXPECT_EQ(m.port_writes.size(), 1u);
+  EXPECT_EQ(m.gpr(x86::kRcx), 0u);
+}
+
+TEST(DebugRegisters, GeneralDetect) {
+  TestMachine m;
+  ASSERT_TRUE(m.cpu().write_debug(7, x86::dr7::kGd));
+  m.run({0x0f, 0x21, 0xf8});  // mov rax, dr7
+  EXPECT_EQ(m.vector(), 1);
+  EXPECT_EQ(m.faulting_rip(), kCode);
+  EXPECT_EQ(m.cpu().arch.dr6 & dr6::kBd, dr6::kBd);
+  EXPECT_EQ(m.cpu().arch.dr7 & x86::dr7::kGd, 0u);
+}
+
+TEST(DebugRegisters, AliasesByDe) {
+  TestMachine m;
+  uint64_t value = 0;
+  EXPECT_TRUE(m.cpu().read_debug(4, value));
+  EXPECT_EQ(value, dr6::kReset);
+  ASSERT_TRUE(m.cpu().write_control(4, m.cpu().arch.cr4 | x86::cr4::kDe));
+  EXPECT_FALSE(m.cpu().read_debug(4, value));
+  EXPECT_EQ(m.cpu().exception->vector, Vector::kUd);
+}
+
+TEST(DebugRegisters, FixedAndReservedBits) {
+  TestMachine m;
+  ASSERT_TRUE(m.cpu().write_debug(6, 0));
+  EXPECT_EQ(m.cpu().arch.dr6, dr6::kReset);
+  ASSERT_TRUE(m.cpu().write_debug(6, 0xffffffff));
+  EXPECT_EQ(m.cpu().arch.dr6, 0xffffefffu);
+  ASSERT_TRUE(m.cpu().write_debug(7, 0xffffffff & ~x86::dr7::kGd));
+  EXPECT_EQ(m.cpu().arch.dr7, 0xffff07ffu);
+  EXPECT_FALSE(m.cpu().write_debug(7, uint64_t{1} << 32));
+  EXPECT_EQ(m.cpu().exception->vector, Vector::kGp);
+}
+
+TEST(DebugRegisters, PrivilegedAccessOnly) {
+  TestMachine m;
+  m.enter_user();
+  m.run({0x0f, 0x21, 0xf8});
+  EXPECT_EQ(m.vector(), 13);
+}
+
+}  // namespace
+}  // namespace kite::cpu
