@@ -255,6 +255,8 @@ TEST(Msr, AmdOnes) {
   uint64_t value = 0;
   EXPECT_EQ(msr_value(amd.cpu(), msr::kSyscfg), 0u);
   EXPECT_FALSE(msr_refused(amd.cpu(), msr::kHwcr, 0x40));
+  EXPECT_FALSE(msr_refused(amd.cpu(), 0xc0010000, 0x430076));
+  EXPECT_EQ(msr_value(amd.cpu(), 0xc0010004), 0u);
   EXPECT_TRUE(refused(intel.cpu(), intel.cpu().read_msr(msr::kHwcr, value)));
 }
 
