@@ -219,6 +219,9 @@ class Cpu {
   bool write_bytes(uint64_t address, const void* from, unsigned bytes, x86::Seg segment = x86::Seg::kDs);
   // Checks that [address, address+bytes) can be accessed, touching A/D bits, without accessing it.
   bool probe(uint64_t address, unsigned bytes, Access access, x86::Seg segment = x86::Seg::kDs);
+  // False after raising #AC: alignment is checked now and `address` is not a multiple of `bytes` (a power of two; others
+  // are not checked). The typed accessors above do this themselves.
+  bool check_alignment(uint64_t address, unsigned bytes);
   // As CPL 0 whatever cpl is: descriptor tables, TSS, gates, shadow of the interrupt stack.
   bool system_read(uint64_t address, unsigned bytes, uint64_t& out);
   bool system_write(uint64_t address, unsigned bytes, uint64_t value);
@@ -229,7 +232,8 @@ class Cpu {
 
   // --- stack ---
   // Push and pop of 2, 4 or 8 bytes by stack_width, with SS checks. rsp moves only on success.
-  bool push(unsigned bytes, uint64_t value);
+  // `written_bytes`: fewer than `bytes`, where only the low part is stored (selectors); 0: all.
+  bool push(unsigned bytes, uint64_t value, unsigned written_bytes = 0);
   bool pop(unsigned bytes, uint64_t& value);
 
   // --- segments, control transfer (segments.cc, events.cc, transfer.cc) ---
@@ -315,7 +319,6 @@ class Cpu {
  private:
   KITE_COLD_CALL bool read_slow(uint64_t address, unsigned bytes, uint64_t& out, x86::Seg segment);
   KITE_COLD_CALL bool write_slow(uint64_t address, unsigned bytes, uint64_t value, x86::Seg segment);
-  bool check_alignment(uint64_t address, unsigned bytes);  // #AC
   KITE_COLD_CALL void* rmw_slow(uint64_t address, unsigned bytes, x86::Seg segment);
 
   friend class Mmu;

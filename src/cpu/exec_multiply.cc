@@ -181,11 +181,14 @@ void ascii_adjust_multiply(Cpu& cpu, const Op* op) {
   KITE_NEXT(cpu, op);
 }
 
+// OF, AF and CF are undefined: those of the addition that it is.
 void ascii_adjust_divide(Cpu& cpu, const Op* op) {
-  const unsigned sum = cpu.reg<uint8_t>(kAl) + cpu.reg<uint8_t>(kAh) * static_cast<unsigned>(op->imm & 0xff);
-  const uint8_t al = static_cast<uint8_t>(sum);
+  uint8_t al = cpu.reg<uint8_t>(kAl);
+  const auto tens = static_cast<uint8_t>(cpu.reg<uint8_t>(kAh) * static_cast<unsigned>(op->imm & 0xff));
+  uint32_t ax;
+  asm("addb %[tens], %[al]" KITE_ASM_SAVE_FLAGS : [al] "+&r"(al), "=&a"(ax) : [tens] "r"(tens) : "cc");
   cpu.reg<uint16_t>(kAx) = al;
-  cpu.state.cc = result_flags(al);
+  cpu.state.cc = flags_of_ax(ax);
   KITE_NEXT(cpu, op);
 }
 

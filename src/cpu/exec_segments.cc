@@ -42,8 +42,10 @@ void mov_from_segment(Cpu& cpu, const Op* op) {
   KITE_NEXT(cpu, op);
 }
 
+// [SDM 2B PUSH] With a 32-bit operand, CPUs of today store 16 bits and leave the rest of the slot as it was.
 void push_segment(Cpu& cpu, const Op* op) {
-  if (!cpu.push(op->insn->operand_size, cpu.seg(segment_operand(*op->insn)).selector)) KITE_FAULT(cpu, op);
+  const unsigned bytes = op->insn->operand_size;
+  if (!cpu.push(bytes, cpu.seg(segment_operand(*op->insn)).selector, bytes == 8 ? 8 : 2)) KITE_FAULT(cpu, op);
   KITE_NEXT(cpu, op);
 }
 

@@ -40,7 +40,7 @@ bool source_address(Cpu& cpu, const Op* op, unsigned bytes, uint64_t& address) {
 }
 bool destination_address(Cpu& cpu, const Op* op, unsigned bytes, Access access, uint64_t& address) {
   address = pointer(cpu, op, x86::kRdi);
-  if (cpu.code64) return true;
+  if (cpu.code64 || (cpu.mode_key & mode::kFlatEs) != 0) return true;
   return cpu.segment_linear(x86::Seg::kEs, address, bytes, access, address);
 }
 
@@ -206,8 +206,9 @@ struct Cmps {
     uint64_t to;
     T a;
     T b;
-    if (!source_address(cpu, op, sizeof(T), from) || !cpu.read<T>(from, a, segment_of(op))) return false;
+    // The destination first, as hosts do: it shows in CR2 when both fault.
     if (!destination_address(cpu, op, sizeof(T), Access::kRead, to) || !cpu.read<T>(to, b, x86::Seg::kEs)) return false;
+    if (!source_address(cpu, op, sizeof(T), from) || !cpu.read<T>(from, a, segment_of(op))) return false;
     compare(cpu, a, b);
     advance<T>(cpu, op, x86::kRsi, 1);
     advance<T>(cpu, op, x86::kRdi, 1);
@@ -310,12 +311,16 @@ template <class S>
 void string_repeated(Cpu& cpu, const Op* op) {
   uint64_t count = pointer(cpu, op, x86::kRcx);
   if (count == 0) KITE_NEXT(cpu, op);
+  const uint64_t cc = cpu.state.cc;
   for (;;) {
     // A breakpoint or a single step wants to see every element.
     const bool careful = cpu.debug.single_step || cpu.debug_hits != 0;
     uint64_t done = careful ? 0 : S::many(cpu, op, count);
     if (done == 0) {
-      if (!S::one(cpu, op)) KITE_FAULT(cpu, op);
+      if (!S::one(cpu, op)) {
+        cpu.state.cc = cc;  // [SDM 1, 7.3.9.2] a fault restores EFLAGS
+        KITE_FAULT(cpu, op);
+      }
       done = 1;
     }
     count -= done;

@@ -106,7 +106,8 @@ void move_store(Cpu& cpu, const Op* op) {
   if (uint8_t* const hit = cpu.write_hit(address, kBytes); hit != nullptr) [[likely]] {
     std::memcpy(hit, from, kBytes);
     cpu.rmw_done(address, kBytes);
-  } else if (!store_operand(cpu, op, address, from, kBytes)) {
+  } else if (!probe_operand(cpu, op, address, kBytes, Access::kWrite, alignment_of(kBytes)) ||
+             !store_operand(cpu, op, address, from, kBytes)) {
     KITE_FAULT(cpu, op);
   }
   KITE_NEXT(cpu, op);
@@ -169,9 +170,9 @@ void vector_op(Cpu& cpu, const Op* op) {
     if (rm == nullptr) KITE_FAULT(cpu, op);
   }
   if constexpr (kMemory == Memory::kStore) {
-    if (!cpu.probe(address, bytes, Access::kWrite, segment_of(op))) KITE_FAULT(cpu, op);
+    if (!probe_operand(cpu, op, address, bytes, Access::kWrite, alignment_of(bytes))) KITE_FAULT(cpu, op);
   }
-  if (kMmx && (op->condition & kUsesMmxRegister) != 0) enter_mmx(cpu);
+  if constexpr (kMmx) enter_mmx(cpu);
   expect_faults(cpu);
   const auto thunk = reinterpret_cast<Thunk>(op->host_code);
   if (!accept_result(cpu, thunk(reg_place(cpu, op), rm, image(cpu), cpu.state.gpr))) KITE_FAULT(cpu, op);
@@ -182,28 +183,21 @@ void vector_op(Cpu& cpu, const Op* op) {
   KITE_NEXT(cpu, op);
 }
 
-// MASKMOVQ, MASKMOVDQU: the bytes of ModRM.reg whose mask bit (sign of the byte of ModRM.rm) is set go to DS:rDI.
+// MASKMOVQ, MASKMOVDQU: the bytes of ModRM.reg whose mask bit (sign of the byte of ModRM.rm) is set go to DS:rDI. The
+// whole operand must be accessible whatever the mask, as on hosts, which begin with the upper half.
 void store_masked(Cpu& cpu, const Op* op) {
   const bool mmx = (op->condition & kUsesMmxRegister) != 0;
   if (mmx ? !mmx_allowed(cpu) : !sse_allowed(cpu)) KITE_FAULT(cpu, op);
-  const x86::FxState before = cpu.arch.fx;
-  if (mmx) enter_mmx(cpu);
   const unsigned bytes = mmx ? 8 : 16;
+  uint64_t address = 0;
+  if (!address_of(cpu, op, bytes, Access::kWrite, address)) KITE_FAULT(cpu, op);
+  for (unsigned half = bytes; half != 0; half -= 8)
+    if (!probe_operand(cpu, op, address + half - 8, 8, Access::kWrite, 8)) KITE_FAULT(cpu, op);
+  if (mmx) enter_mmx(cpu);
   const auto* const data = static_cast<const uint8_t*>(reg_place(cpu, op));
   const auto* const mask = static_cast<const uint8_t*>(rm_place(cpu, op));
-  const auto selected = [mask](unsigned i) { return (mask[i] & 0x80) != 0; };
-  unsigned first = 0, end = bytes;
-  while (first < end && !selected(first)) ++first;
-  while (end > first && !selected(end - 1)) --end;
-  if (first == end) KITE_NEXT(cpu, op);
-  uint64_t address = 0;
-  if (!address_of(cpu, op, bytes, Access::kWrite, address) ||
-      !cpu.probe(address + first, end - first, Access::kWrite, segment_of(op))) {
-    cpu.arch.fx = before;
-    KITE_FAULT(cpu, op);
-  }
-  for (unsigned i = first; i < end; ++i)
-    if (selected(i) && !cpu.write<uint8_t>(address + i, data[i], segment_of(op))) KITE_FAULT(cpu, op);
+  for (unsigned i = 0; i < bytes; ++i)
+    if ((mask[i] & 0x80) != 0 && !cpu.write<uint8_t>(address + i, data[i], segment_of(op))) KITE_FAULT(cpu, op);
   KITE_NEXT(cpu, op);
 }
 
@@ -399,12 +393,6 @@ uint8_t memory_bytes(const Insn& insn) {
   return 0;
 }
 
-// CVTPI2PS and CVTPI2PD with a memory operand are MMX instructions that touch no MMX register: they fault as such, but
-// the x87 state stays as it is.
-bool faults_as_mmx(const Insn& insn) {
-  return insn.map == 1 && insn.opcode == 0x2a && (insn.mandatory_prefix == 0 || insn.mandatory_prefix == 0x66);
-}
-
 Handler bind_vector(Cpu& cpu, Op& op) {
   const Insn& insn = *op.insn;
   const UnitShape shape = unit_shape(insn);
@@ -416,11 +404,10 @@ Handler bind_vector(Cpu& cpu, Op& op) {
   const bool mmx_register = shape.reg == RegisterFile::kMmx || shape.rm == RegisterFile::kMmx;
   uint8_t bits = insn.mem_align == 16 ? kAligned : uint8_t{0};
   if (shape.reg == RegisterFile::kXmm || shape.rm == RegisterFile::kXmm) bits |= kUsesXmm;
-  if (mmx_register) bits |= kUsesMmxRegister;
   if (shape.reg == RegisterFile::kMmx && !shape.rm_is_destination) bits |= kWritesMmxReg;
   if (shape.rm == RegisterFile::kMmx && shape.rm_is_destination) bits |= kWritesMmxRm;
   op.condition = bits;
-  return op.host_code == nullptr ? invalid_opcode : vector_handler(shape, mmx_register || faults_as_mmx(insn));
+  return op.host_code == nullptr ? invalid_opcode : vector_handler(shape, mmx_register);
 }
 
 // The decoder may list the implied memory operand before or behind the two registers.

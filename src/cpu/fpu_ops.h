@@ -75,12 +75,32 @@ inline bool address_of(Cpu& cpu, const Op* op, unsigned bytes, Access access, ui
 }
 inline Seg segment_of(const Op* op) { return static_cast<Seg>(op->segment); }
 
+// What #AC asks of an operand (found on the host; the SDM's table 6-7 leaves some of it open): 16-byte operands either
+// fault otherwise or may lie anywhere, 10-byte ones are aligned as 8-byte ones.
+constexpr unsigned alignment_of(unsigned bytes) { return bytes >= 16 ? 1 : bytes == 10 ? 8 : bytes; }
+
+// Alignment, then that all of it is there before any of it is touched.
+inline bool probe_operand(Cpu& cpu, const Op* op, uint64_t address, unsigned bytes, Access access, unsigned alignment) {
+  const Seg segment = segment_of(op);
+  return cpu.check_alignment(address, alignment) && cpu.probe(address, bytes, access, segment);
+}
+
+// The same for the large images. Hosts look at the first four bytes, then at the last one: CR2 shows it.
+inline bool probe_image(Cpu& cpu, const Op* op, uint64_t address, unsigned bytes, Access access, unsigned alignment) {
+  const Seg segment = segment_of(op);
+  return cpu.check_alignment(address, alignment) && cpu.probe(address, 4, access, segment) &&
+         cpu.probe(address + bytes - 1, 1, access, segment) && cpu.probe(address, bytes, access, segment);
+}
+
 // A pointer to the operand's bytes: guest memory itself, or `bounce` filled with a copy. Null after raising.
 inline const void* load_operand(Cpu& cpu, const Op* op, uint64_t address, unsigned bytes, void* bounce) {
   if (const uint8_t* const hit = cpu.read_hit(address, bytes); hit != nullptr) [[likely]]
     return hit;
-  return cpu.read_bytes(address, bounce, bytes, segment_of(op)) ? bounce : nullptr;
+  const bool ok =
+      cpu.check_alignment(address, alignment_of(bytes)) && cpu.read_bytes(address, bounce, bytes, segment_of(op));
+  return ok ? bounce : nullptr;
 }
+// probe_operand() must have come before.
 inline bool store_operand(Cpu& cpu, const Op* op, uint64_t address, const void* from, unsigned bytes) {
   return cpu.write_bytes(address, from, bytes, segment_of(op));
 }

@@ -49,14 +49,15 @@ unsigned xmm_bytes(const Cpu& cpu) {
 
 bool fx_address(Cpu& cpu, const Op* op, Access access, uint64_t& address) {
   if (!x87_allowed(cpu) || !address_of(cpu, op, kFxBytes, access, address)) return false;
-  return (address & 15) == 0 || cpu.raise(Vector::kGp, 0);
+  if ((address & 15) == 0) return true;
+  return cpu.check_alignment(address, 4) && cpu.raise(Vector::kGp, 0);
 }
 
 bool wide_pointers(const Cpu& cpu, const Op* op) { return cpu.code64 && op->insn->rex_w; }
 
 void fxsave(Cpu& cpu, const Op* op) {
   uint64_t address = 0;
-  if (!fx_address(cpu, op, Access::kWrite, address) || !cpu.probe(address, kFxBytes, Access::kWrite, segment_of(op)))
+  if (!fx_address(cpu, op, Access::kWrite, address) || !probe_image(cpu, op, address, kFxBytes, Access::kWrite, 1))
     KITE_FAULT(cpu, op);
   std::array<uint8_t, kImageEnd> out;
   std::memcpy(out.data(), image(cpu), out.size());
@@ -81,7 +82,8 @@ void normalise(Cpu& cpu) { run_on_image(cpu, cpu.fpu().normalise()); }
 void fxrstor(Cpu& cpu, const Op* op) {
   uint64_t address = 0;
   std::array<uint8_t, kFxBytes> in;
-  if (!fx_address(cpu, op, Access::kRead, address) || !cpu.read_bytes(address, in.data(), kFxBytes, segment_of(op)))
+  if (!fx_address(cpu, op, Access::kRead, address) || !probe_image(cpu, op, address, kFxBytes, Access::kRead, 1) ||
+      !cpu.read_bytes(address, in.data(), kFxBytes, segment_of(op)))
     KITE_FAULT(cpu, op);
   const bool has_mxcsr = (cpu.arch.cr4 & x86::cr4::kOsfxsr) != 0;
   const auto mxcsr = load<uint32_t>(in.data() + kMxcsr);
@@ -155,6 +157,7 @@ struct Format {
   bool wide;
   bool real;
   [[nodiscard]] unsigned bytes() const { return wide ? 28 : 14; }
+  [[nodiscard]] unsigned alignment() const { return wide ? 4 : 2; }
 };
 Format format_of(const Cpu& cpu, const Op* op) {
   return {.wide = op->insn->operand_size != 2, .real = cpu.real_or_v86()};
@@ -229,7 +232,9 @@ void fnstenv(Cpu& cpu, const Op* op) {
   uint64_t address = 0;
   if (!x87_allowed(cpu) || !address_of(cpu, op, format.bytes(), Access::kWrite, address)) KITE_FAULT(cpu, op);
   const EnvironmentImage out = encode(environment(cpu), format);
-  if (!cpu.write_bytes(address, out.data(), format.bytes(), segment_of(op))) KITE_FAULT(cpu, op);
+  if (!probe_image(cpu, op, address, format.bytes(), Access::kWrite, format.alignment()) ||
+      !store_operand(cpu, op, address, out.data(), format.bytes()))
+    KITE_FAULT(cpu, op);
   set<uint16_t>(cpu, kFcw, get<uint16_t>(cpu, kFcw) | kExceptionBits);  // [SDM 2A FSTENV] masks all
   normalise(cpu);
   KITE_NEXT(cpu, op);
@@ -244,7 +249,9 @@ void fnsave(Cpu& cpu, const Op* op) {
   const EnvironmentImage env = encode(environment(cpu), format);
   std::memcpy(out.data(), env.data(), format.bytes());
   for (unsigned i = 0; i < 8; ++i) std::memcpy(out.data() + format.bytes() + 10 * i, image(cpu) + kSt0 + 16 * i, 10);
-  if (!cpu.write_bytes(address, out.data(), bytes, segment_of(op))) KITE_FAULT(cpu, op);
+  if (!probe_image(cpu, op, address, bytes, Access::kWrite, format.alignment()) ||
+      !store_operand(cpu, op, address, out.data(), bytes))
+    KITE_FAULT(cpu, op);
   run_on_image(cpu, cpu.fpu().fninit());
   set<uint32_t>(cpu, kFcs, 0);
   KITE_NEXT(cpu, op);
@@ -255,6 +262,7 @@ void fldenv(Cpu& cpu, const Op* op) {
   uint64_t address = 0;
   EnvironmentImage in;
   if (!waits_ok(cpu) || !address_of(cpu, op, format.bytes(), Access::kRead, address) ||
+      !probe_image(cpu, op, address, format.bytes(), Access::kRead, format.alignment()) ||
       !cpu.read_bytes(address, in.data(), format.bytes(), segment_of(op)))
     KITE_FAULT(cpu, op);
   apply(cpu, decode(in, format));
@@ -268,6 +276,7 @@ void frstor(Cpu& cpu, const Op* op) {
   uint64_t address = 0;
   std::array<uint8_t, sizeof(EnvironmentImage) + kRegisterBytes> in;
   if (!waits_ok(cpu) || !address_of(cpu, op, bytes, Access::kRead, address) ||
+      !probe_image(cpu, op, address, bytes, Access::kRead, format.alignment()) ||
       !cpu.read_bytes(address, in.data(), bytes, segment_of(op)))
     KITE_FAULT(cpu, op);
   EnvironmentImage env{};

@@ -46,12 +46,16 @@ bool may_run(Cpu& cpu, const Op* op) {
   return true;
 }
 
-// Runs the thunk. FCOMI and FUCOMI answer flags.
-void run(Cpu& cpu, const Op* op, void* memory) {
-  const Pointers before = pointers(cpu);
+// Runs the thunk without noting the instruction. FCOMI and FUCOMI answer flags.
+void execute(Cpu& cpu, const Op* op, void* memory) {
   const auto thunk = reinterpret_cast<Thunk>(op->host_code);
   const int64_t flags = thunk(nullptr, memory, image(cpu), cpu.state.gpr);
   if (flags > 0) cpu.state.cc = static_cast<uint64_t>(flags) & x86::flag::kArithmetic;
+}
+
+void run(Cpu& cpu, const Op* op, void* memory) {
+  const Pointers before = pointers(cpu);
+  execute(cpu, op, memory);
   note_instruction(cpu, op, before);
 }
 
@@ -73,21 +77,27 @@ void x87_load(Cpu& cpu, const Op* op) {
   KITE_NEXT(cpu, op);
 }
 
-// An unmasked exception other than precision keeps the operand from being stored: the bounce buffer shows whether it
-// was.
+// An unmasked exception other than precision keeps the operand from being stored, and its place from being looked at:
+// the bounce buffer shows whether it was.
 void x87_store(Cpu& cpu, const Op* op) {
   if (!may_run(cpu, op)) KITE_FAULT(cpu, op);
   uint64_t address = 0;
   const unsigned bytes = op->operand_size;
-  if (!address_of(cpu, op, bytes, Access::kWrite, address) ||
-      !cpu.probe(address, bytes, Access::kWrite, segment_of(op)))
-    KITE_FAULT(cpu, op);
+  if (!address_of(cpu, op, bytes, Access::kWrite, address)) KITE_FAULT(cpu, op);
   std::array<uint8_t, 16> bounce;
   bounce.fill(0xa5);
   const std::array<uint8_t, 16> untouched = bounce;
-  run(cpu, op, bounce.data());
+  const Pointers pointers_before = pointers(cpu);
+  std::array<uint8_t, kXmm0> x87_before;
+  std::memcpy(x87_before.data(), image(cpu), x87_before.size());
+  execute(cpu, op, bounce.data());
   const bool stored = !x87_pending(cpu) || bounce != untouched;
-  if (stored && !store_operand(cpu, op, address, bounce.data(), bytes)) KITE_FAULT(cpu, op);
+  if (stored && (!probe_operand(cpu, op, address, bytes, Access::kWrite, alignment_of(bytes)) ||
+                 !store_operand(cpu, op, address, bounce.data(), bytes))) {
+    std::memcpy(image(cpu), x87_before.data(), x87_before.size());
+    KITE_FAULT(cpu, op);
+  }
+  note_instruction(cpu, op, pointers_before);
   KITE_NEXT(cpu, op);
 }
 

@@ -381,19 +381,20 @@ bool Mmu::system_update(uint64_t linear, uint8_t set, uint8_t clear, uint8_t& be
 // --- Cpu: the slow paths of the program's own accesses
 // --------------------------------------------------------------------------
 
-// [SDM 3A 6.15, #AC] Only at CPL 3 with CR0.AM and RFLAGS.AC, which select a table of their own.
+// [SDM 3A 6.15, #AC] Only at CPL 3 with CR0.AM and RFLAGS.AC, which select a table of their own. It comes before a page
+// fault and after a non-canonical address, as on hosts.
 bool Cpu::check_alignment(uint64_t address, unsigned bytes) {
-  if (Mmu(*this).current_kind() != TlbKind::kUserAligned || (address & (bytes - 1)) == 0 || !std::has_single_bit(bytes))
+  Mmu mmu(*this);
+  if (mmu.current_kind() != TlbKind::kUserAligned || (address & (bytes - 1)) == 0 || !std::has_single_bit(bytes))
     return true;
+  if (long_mode() && !mmu.canonical(address)) return true;
   return raise(Vector::kAc, 0);
 }
 
 bool Cpu::read_slow(uint64_t address, unsigned bytes, uint64_t& out, Seg segment) {
   Mmu mmu(*this);
   const TlbKind kind = mmu.current_kind();
-  if (kind == TlbKind::kUserAligned &&
-      (!mmu.probe(kind, address, bytes, Access::kRead, segment) || !check_alignment(address, bytes)))
-    return false;
+  if (kind == TlbKind::kUserAligned && !check_alignment(address, bytes)) return false;
   if (!mmu.read_value(kind, address, bytes, out, segment)) return false;
   if (debug.data_armed != 0) note_data_access(*this, address, bytes, false);
   return true;
@@ -402,9 +403,7 @@ bool Cpu::read_slow(uint64_t address, unsigned bytes, uint64_t& out, Seg segment
 bool Cpu::write_slow(uint64_t address, unsigned bytes, uint64_t value, Seg segment) {
   Mmu mmu(*this);
   const TlbKind kind = mmu.current_kind();
-  if (kind == TlbKind::kUserAligned &&
-      (!mmu.probe(kind, address, bytes, Access::kWrite, segment) || !check_alignment(address, bytes)))
-    return false;
+  if (kind == TlbKind::kUserAligned && !check_alignment(address, bytes)) return false;
   if (!mmu.write_value(kind, address, bytes, value, segment)) return false;
   if (debug.data_armed != 0) note_data_access(*this, address, bytes, true);
   return true;
@@ -413,17 +412,15 @@ bool Cpu::write_slow(uint64_t address, unsigned bytes, uint64_t value, Seg segme
 bool Cpu::read_for_write(uint64_t address, unsigned bytes, uint64_t& out, Seg segment) {
   Mmu mmu(*this);
   const TlbKind kind = mmu.current_kind();
-  if (kind == TlbKind::kUserAligned &&
-      (!mmu.probe(kind, address, bytes, Access::kReadWrite, segment) || !check_alignment(address, bytes)))
-    return false;
+  if (kind == TlbKind::kUserAligned && !check_alignment(address, bytes)) return false;
   return mmu.read_value(kind, address, bytes, out, segment, Access::kReadWrite);
 }
 
 void* Cpu::rmw_slow(uint64_t address, unsigned bytes, Seg segment) {
-  if ((address & kOffsetMask) + bytes > kPageSize) return nullptr;
   Mmu mmu(*this);
+  if (!check_alignment(address, bytes) || (address & kOffsetMask) + bytes > kPageSize) return nullptr;
   const TlbEntry* found = mmu.entry(address, mmu.current_kind(), Access::kReadWrite, segment);
-  if (found == nullptr || !check_alignment(address, bytes) || found->target != Target::kMemory) return nullptr;
+  if (found == nullptr || found->target != Target::kMemory) return nullptr;
   if (debug.data_armed != 0) note_data_access(*this, address, bytes, true);
   return reinterpret_cast<void*>(address + found->addend);
 }

@@ -210,15 +210,16 @@ bool Cpu::load_segment(Seg segment, uint16_t selector) {
   return true;
 }
 
-bool Cpu::push(unsigned bytes, uint64_t value) {
+bool Cpu::push(unsigned bytes, uint64_t value, unsigned written_bytes) {
   uint64_t address = state.gpr[x86::kRsp] - bytes;
   if (stack_width != 8) {
     address = stack_width == 4 ? static_cast<uint32_t>(address) : static_cast<uint16_t>(address);
     if (!segment_linear(Seg::kSs, address, bytes, Access::kWrite, address)) return false;
   }
-  const bool written = bytes == 8   ? write<uint64_t>(address, value, Seg::kSs)
-                       : bytes == 4 ? write<uint32_t>(address, static_cast<uint32_t>(value), Seg::kSs)
-                                    : write<uint16_t>(address, static_cast<uint16_t>(value), Seg::kSs);
+  if (written_bytes == 0) written_bytes = bytes;
+  const bool written = written_bytes == 8   ? write<uint64_t>(address, value, Seg::kSs)
+                       : written_bytes == 4 ? write<uint32_t>(address, static_cast<uint32_t>(value), Seg::kSs)
+                                            : write<uint16_t>(address, static_cast<uint16_t>(value), Seg::kSs);
   if (written) set_stack_pointer(*this, stack_width, state.gpr[x86::kRsp] - bytes);
   return written;
 }

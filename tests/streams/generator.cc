@@ -438,7 +438,12 @@ void Generator::encode() {
   put(byte_);
   if (opcode_->form != Form::kPlain) encode_modrm(out);
   encode_immediate(out);
-  if (out.size <= 15) stream_.instructions.push_back(out);
+  if (has(rule::kFlagsUndefined)) {  // cmp al, imm8
+    out.tail = 2;
+    put(0x3c);
+    put(random_.next());
+  }
+  if (out.size <= out.bytes.size()) stream_.instructions.push_back(out);
 }
 
 void Generator::instruction(const Opcode& opcode) {
@@ -495,7 +500,7 @@ World assemble(const Stream& stream, std::vector<uint32_t>& starts) {
   for (size_t i = 0; i < stream.instructions.size(); ++i) {
     const Instruction& instruction = stream.instructions[i];
     uint8_t* const place = &world.code[starts[i]];
-    const uint32_t next = starts[i] + instruction.size;
+    const uint32_t next = starts[i] + instruction.size - instruction.tail;
     std::memcpy(place, instruction.bytes.data(), instruction.size);
     if (instruction.rip_at != 0) {
       const auto disp = static_cast<uint32_t>(instruction.rip_target - (kCodeAddress + next));

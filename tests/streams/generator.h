@@ -28,8 +28,9 @@ class Random {
 };
 
 struct Instruction {
-  std::array<uint8_t, 16> bytes{};
+  std::array<uint8_t, 20> bytes{};
   uint8_t size = 0;
+  uint8_t tail = 0;  // bytes at the end that are an instruction of their own, not to be parted from this one
   // A RIP-relative operand: where its displacement is, and what it shall lead to.
   uint8_t rip_at = 0;
   uint64_t rip_target = 0;

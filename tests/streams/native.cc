@@ -77,8 +77,9 @@ void prepare(ucontext_t& context) {
 }
 
 void on_signal(int, siginfo_t*, void* raw) {
-  // The stream may have left alignment checking on; the kernel leaves it on for the handler.
-  asm volatile("pushfq\n\tandq $~0x40000, (%%rsp)\n\tpopfq" ::: "memory", "cc");
+  // The stream may have left AC, ID or NT on. The kernel leaves them on for the handler, which AC would trip, and the
+  // way back into the next stream takes ID and NT from the handler's flags.
+  asm volatile("pushfq\n\tandq $~0x244000, (%%rsp)\n\tpopfq" ::: "memory", "cc");
   auto& context = *static_cast<ucontext_t*>(raw);
   uint64_t word = 1;
   if (child_started) {

@@ -59,8 +59,15 @@ constexpr Opcode kInteger[] = {
     {0, 0x37, 0x37, 0, kPlain, -1, Width::kFixed, Imm::kNone, 0, kOnly32}, {0, 0x3f, 0x3f, 0, kPlain, -1, Width::kFixed, Imm::kNone, 0, kOnly32},
     {0, 0xd4, 0xd5, 0, kPlain, -1, Width::kFixed, Imm::kByte, 0, kOnly32}, {0, 0xd6, 0xd6, 0, kPlain, -1, Width::kFixed, Imm::kNone, 0, kOnly32},
     // shifts and rotates, double shifts
-    {0, 0xc0, 0xc0, 0, kAny, -1, Width::kFixed, Imm::kByte, 1}, {0, 0xc1, 0xc1, 0, kAny, -1, Width::kWord, Imm::kByte},
-    {0, 0xc0, 0xc0, 0, kAny, -1, Width::kFixed, Imm::kByte, 1}, {0, 0xc1, 0xc1, 0, kAny, -1, Width::kWord, Imm::kByte},
+    // (ROL and ROR by more than one leave OF undefined; hosts treat the immediate and the CL form differently)
+    {0, 0xc0, 0xc0, 0, kAny, 0, Width::kFixed, Imm::kByte, 1, kFlagsUndefined}, {0, 0xc1, 0xc1, 0, kAny, 0, Width::kWord, Imm::kByte, 0, kFlagsUndefined},
+    {0, 0xc0, 0xc0, 0, kAny, 1, Width::kFixed, Imm::kByte, 1, kFlagsUndefined}, {0, 0xc1, 0xc1, 0, kAny, 1, Width::kWord, Imm::kByte, 0, kFlagsUndefined},
+    {0, 0xc0, 0xc0, 0, kAny, 2, Width::kFixed, Imm::kByte, 1}, {0, 0xc1, 0xc1, 0, kAny, 2, Width::kWord, Imm::kByte},
+    {0, 0xc0, 0xc0, 0, kAny, 3, Width::kFixed, Imm::kByte, 1}, {0, 0xc1, 0xc1, 0, kAny, 3, Width::kWord, Imm::kByte},
+    {0, 0xc0, 0xc0, 0, kAny, 4, Width::kFixed, Imm::kByte, 1}, {0, 0xc1, 0xc1, 0, kAny, 4, Width::kWord, Imm::kByte},
+    {0, 0xc0, 0xc0, 0, kAny, 5, Width::kFixed, Imm::kByte, 1}, {0, 0xc1, 0xc1, 0, kAny, 5, Width::kWord, Imm::kByte},
+    {0, 0xc0, 0xc0, 0, kAny, 6, Width::kFixed, Imm::kByte, 1}, {0, 0xc1, 0xc1, 0, kAny, 6, Width::kWord, Imm::kByte},
+    {0, 0xc0, 0xc0, 0, kAny, 7, Width::kFixed, Imm::kByte, 1}, {0, 0xc1, 0xc1, 0, kAny, 7, Width::kWord, Imm::kByte},
     {0, 0xd0, 0xd0, 0, kAny, -1, Width::kFixed, Imm::kNone, 1}, {0, 0xd1, 0xd1, 0, kAny, -1, Width::kWord},
     {0, 0xd2, 0xd2, 0, kAny, -1, Width::kFixed, Imm::kNone, 1}, {0, 0xd3, 0xd3, 0, kAny, -1, Width::kWord},
     {0, 0xd2, 0xd2, 0, kAny, -1, Width::kFixed, Imm::kNone, 1}, {0, 0xd3, 0xd3, 0, kAny, -1, Width::kWord},
@@ -98,6 +105,7 @@ constexpr Opcode kInteger[] = {
     // stack
     {0, 0x50, 0x5f, 0, kPlain, -1, Width::kStack}, {0, 0x50, 0x57, 0, kPlain, -1, Width::kStack}, {0, 0x68, 0x68, 0, kPlain, -1, Width::kStack, Imm::kWide},
     {0, 0x6a, 0x6a, 0, kPlain, -1, Width::kStack, Imm::kByte}, {0, 0x8f, 0x8f, 0, kAny, 0, Width::kStack}, {0, 0xff, 0xff, 0, kAny, 6, Width::kStack},
+    {1, 0xa0, 0xa0, 0, kPlain, -1, Width::kStack}, {1, 0xa8, 0xa8, 0, kPlain, -1, Width::kStack},
     {0, 0x9c, 0x9c, 0, kPlain, -1, Width::kStack}, {0, 0x9d, 0x9d, 0, kPlain, -1, Width::kStack, Imm::kNone, 0, kRare},
     {0, 0x60, 0x61, 0, kPlain, -1, Width::kStack, Imm::kNone, 0, kOnly32}, {0, 0x06, 0x06, 0, kPlain, -1, Width::kStack, Imm::kNone, 0, kOnly32},
     {0, 0x16, 0x16, 0, kPlain, -1, Width::kStack, Imm::kNone, 0, kOnly32}, {0, 0x1e, 0x1e, 0, kPlain, -1, Width::kStack, Imm::kNone, 0, kOnly32},

@@ -33,6 +33,8 @@ inline constexpr uint32_t kPointer = 2048;      // rDI is prepared (MASKMOV)
 inline constexpr uint32_t kRare = 4096;
 inline constexpr uint32_t kAlign16 = 8192;  // 512-byte image, 16-byte aligned
 inline constexpr uint32_t kShort = 16384;   // the first register operand is r8: AH..BH without REX
+// Flags that are undefined and that the interpreter need not match: a CMP behind it defines them.
+inline constexpr uint32_t kFlagsUndefined = 32768;
 }  // namespace rule
 
 // What the host must offer (builtin CPU names).

@@ -20,7 +20,7 @@ namespace {
 
 constexpr unsigned kStreamLength = 40;
 constexpr uint64_t kInstructionsPerMode = 100'000, kLongInstructionsPerMode = 5'000'000;
-constexpr uint64_t kPageFault = 14, kInvalidOpcode = 6;
+constexpr uint64_t kInvalidOpcode = 6, kStackFault = 12, kGeneralProtection = 13, kPageFault = 14, kAlignmentCheck = 17;
 constexpr size_t kMxcsrMask = 28;
 
 std::string difference(std::string_view name, uint64_t host, uint64_t guest) {
@@ -39,23 +39,53 @@ std::string bytes_difference(std::string_view name, const uint8_t* host, const u
   return text;
 }
 
-// What the host's signal frame and the interpreter's exception frame cannot agree on.
-void mask_incomparable(Outcome& outcome, bool wide) {
-  constexpr uint64_t kResume = 1 << 16;  // pushed by some faults, set by the kernel for others
-  outcome.registers.rflags &= ~kResume;
-  std::memset(&outcome.registers.fx[kMxcsrMask], 0, 4);
-  if (!wide)
-    for (size_t i = 0; i < 16; ++i) outcome.registers.gpr[i] &= i < 8 ? 0xffffffff : 0;
-  if (outcome.vector == kPageFault) return;
-  outcome.error_code = 0;
-  outcome.fault_address = 0;
+x86::Insn instruction_at(const World& world, uint64_t rip) {
+  x86::Insn insn;
+  const uint64_t offset = rip - kCodeAddress;
+  if (offset >= kCodeBytes - 15) return insn;
+  const std::span<const uint8_t> code(&world.code[offset], 15);
+  x86::decode(code, {.width = world.wide ? x86::CodeWidth::k64 : x86::CodeWidth::k32}, insn);
+  return insn;
 }
 
-std::string compare(Outcome host, Outcome guest, bool wide) {
+bool in_stream_pages(uint64_t address) {
+  return address - kCodeAddress < kCodeBytes || address - kDataAddress < kDataBytes ||
+         address - kStackAddress < kStackBytes;
+}
+
+// What the host's signal frame and the interpreter's exception frame cannot agree on, and where hosts let through how
+// they work inside. `faulting` is the instruction that raised the exception.
+void mask_incomparable(Outcome& outcome, const x86::Insn& faulting, bool wide) {
+  constexpr uint64_t kResume = 1 << 16;  // pushed by some faults, set by the kernel for others
+  Registers& registers = outcome.registers;
+  registers.rflags &= ~kResume;
+  std::memset(&registers.fx[kMxcsrMask], 0, 4);
+  if (!wide)
+    for (size_t i = 0; i < 16; ++i) registers.gpr[i] &= i < 8 ? 0xffffffff : 0;
+  const uint64_t vector = outcome.vector;
+  // Elsewhere the host has pages of its own: the child's, the kernel's.
+  constexpr uint64_t kPresent = 1;
+  if (vector == kPageFault && !in_stream_pages(outcome.fault_address)) outcome.error_code &= ~kPresent;
+  if (vector != kPageFault) outcome.error_code = outcome.fault_address = 0;
+  if (vector != kPageFault && vector != kAlignmentCheck && vector != kGeneralProtection && vector != kStackFault)
+    return;
+  // Hosts have entered MMX state, or half of it, when the memory operand faults.
+  const bool mmx = faulting.op == x86::Op::kMmx || faulting.op == x86::Op::kMaskmov;
+  constexpr size_t kStatus = 2, kRegisters = 32, kRegisterBytes = 128;
+  if (mmx) {
+    std::memset(&registers.fx[kStatus], 0, 3);
+    std::memset(&registers.fx[kRegisters], 0, kRegisterBytes);
+  }
+  // Hosts store ten bytes as eight and two: the eight are there when the two fault.
+  if (faulting.op == x86::Op::kX87 && faulting.mem_write && faulting.operand[0].size == 10) outcome.memory = {};
+}
+
+std::string compare(Outcome host, Outcome guest, const World& world) {
   static constexpr const char* kNames[] = {"rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi",
                                            "r8",  "r9",  "r10", "r11", "r12", "r13", "r14", "r15"};
-  mask_incomparable(host, wide);
-  mask_incomparable(guest, wide);
+  const x86::Insn faulting = instruction_at(world, host.registers.rip);
+  mask_incomparable(host, faulting, world.wide);
+  mask_incomparable(guest, faulting, world.wide);
   std::string text = difference("vector", host.vector, guest.vector);
   text += difference("rip", host.registers.rip, guest.registers.rip);
   text += difference("error code", host.error_code, guest.error_code);
@@ -77,12 +107,11 @@ std::string listing(const Stream& stream) {
   const World world = assemble(stream, starts);
   std::string text;
   for (size_t i = 0; i < stream.instructions.size(); ++i) {
-    const std::span<const uint8_t> code(&world.code[starts[i]], 15);
-    x86::Insn insn;
-    x86::decode(code, {.width = stream.wide ? x86::CodeWidth::k64 : x86::CodeWidth::k32}, insn);
-    std::string bytes;
-    for (unsigned b = 0; b < stream.instructions[i].size; ++b) bytes += fmt::format("{:02x} ", code[b]);
     const uint64_t rip = kCodeAddress + starts[i];
+    const x86::Insn insn = instruction_at(world, rip);
+    std::string bytes;
+    for (unsigned b = 0; b < stream.instructions[i].size; ++b)
+      bytes += fmt::format("{:02x} ", world.code[starts[i] + b]);
     text += fmt::format("  {:x}: {:<46}{}\n", rip, bytes, x86::to_text(insn, rip));
   }
   return text;
@@ -100,7 +129,7 @@ class Streams : public testing::Test {
     if (!guest_.run(world, guest, trouble)) return "  " + trouble;
     for (size_t i = 0; i + 1 < starts.size() && kCodeAddress + starts[i] < host.registers.rip; ++i) ++executed;
     whole_ += host.vector == kInvalidOpcode && host.registers.rip == kCodeAddress + starts.back();
-    return compare(host, guest, stream.wide);
+    return compare(host, guest, world);
   }
 
   // The shortest prefix that still fails, then without every instruction that it fails without.
