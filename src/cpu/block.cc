@@ -64,17 +64,24 @@ void leave_block(Cpu& cpu, const Op* op) { KITE_FAULT(cpu, op); }
 
 void block_chain_slow(Cpu& cpu, const Op* op) {
   if (cpu.attention() || cpu.block->transient) return;
-  Block* next = cpu.blocks().find(cpu, false);
-  if (next == nullptr) return;
-  op->link = next;
+  Block* next = op->link;
+  if (!cpu.blocks().renew(cpu, *next)) {
+    next = cpu.blocks().find(cpu, false);
+    if (next == nullptr) return;
+    op->link = next;
+  }
   cpu.block = next;
   [[clang::musttail]] return next->ops->handler(cpu, next->ops);
 }
 
 void block_jump_slow(Cpu& cpu, const Op*) {
   if (cpu.attention() || cpu.block->transient) return;
-  Block* next = cpu.blocks().find(cpu, false);
-  if (next == nullptr) return;
+  BlockCache& blocks = cpu.blocks();
+  Block* next = blocks.jump_entry(cpu.state.rip).block;
+  if (!blocks.renew(cpu, *next)) {
+    next = blocks.find(cpu, false);
+    if (next == nullptr) return;
+  }
   cpu.block = next;
   [[clang::musttail]] return next->ops->handler(cpu, next->ops);
 }
@@ -87,7 +94,7 @@ void Cpu::code_written(Gpa physical, unsigned bytes) {
 }
 
 void Cpu::end_block() {
-  block->dead = true;
+  block->removed = true;
   block->epoch = 0;
   for (size_t i = 0; i < block->op_count + size_t{1} && block->ops != nullptr; ++i) block->ops[i].handler = leave_block;
 }
@@ -143,6 +150,7 @@ void BlockCache::flush() {
 void BlockCache::insert(Block& block) {
   Block*& bucket = buckets_[hash(block.physical, block.mode_key)];
   block.hash_next = bucket;
+  block.removed = false;
   bucket = &block;
 }
 
@@ -151,6 +159,19 @@ void BlockCache::remove(Block& block) {
   while (*at != nullptr && *at != &block) at = &(*at)->hash_next;
   if (*at != nullptr) *at = block.hash_next;
   block.epoch = 0;
+  block.removed = true;
+}
+
+bool BlockCache::renew(Cpu& cpu, Block& block) {
+  const uint64_t linear = cpu.code_linear();
+  const TlbEntry& entry = cpu.tlb().at(linear);
+  if (flush_pending_ || block.removed || block.rip != cpu.state.rip || block.mode_key != cpu.mode_key ||
+      block.generation2_at != nullptr || entry.exec_tag != page_of(linear) ||
+      block.physical != (entry.page | (linear & (kPageSize - 1))) || block.bytes > segment_bytes(cpu) ||
+      block.generation_at->load(std::memory_order_relaxed) != block.generation)
+    return false;
+  block.epoch = cpu.translation_epoch;
+  return true;
 }
 
 Block* BlockCache::find(Cpu& cpu, bool may_flush) {
@@ -184,7 +205,7 @@ Block* BlockCache::lookup(Cpu& cpu, Gpa physical) {
          (block->physical != physical || block->rip != cpu.state.rip || block->mode_key != cpu.mode_key))
     block = block->hash_next;
   if (block == nullptr) return nullptr;
-  if (block->dead || block->bytes > segment_bytes(cpu) || !revalidate(cpu, *block)) {
+  if (block->removed || block->bytes > segment_bytes(cpu) || !revalidate(cpu, *block)) {
     if (!cpu.exception) remove(*block);
     return nullptr;
   }

@@ -48,7 +48,7 @@ struct Block {
   const uint8_t* code = nullptr;  // the bytes that were decoded
   uint16_t op_count = 0;          // without the sentinel
   bool transient = false;         // run once, found by nobody: nothing is chained from it
-  bool dead = false;              // its handlers were replaced (Cpu::end_block)
+  bool removed = true;            // never entered again: not in the cache, or its handlers were replaced
   Op* ops = nullptr;
 
   // Whether it may be entered as it stands. The order matters: with the epoch gone, generation_at may dangle.
@@ -103,6 +103,9 @@ class BlockCache {
   [[nodiscard]] JumpEntry& jump_entry(uint64_t rip) {
     return jumps_[(rip ^ (rip >> kJumpBits)) & ((1u << kJumpBits) - 1)];
   }
+  // Whether `block`, which led from here before, still stands for state.rip: then it is current again. Spares the
+  // search after a TLB flush.
+  bool renew(Cpu& cpu, Block& block);
   // Drops every block before the next is found. The running block stays readable until then.
   void flush_later() { flush_pending_ = true; }
 
