@@ -13,7 +13,7 @@ namespace kite::x86 {
 namespace {
 
 constexpr std::string_view kNumberKeys[] = {"family", "model", "stepping", "level", "xlevel"};
-constexpr std::string_view kOtherKeys[] = {"enforce", "check", "vendor", "model-id"};
+constexpr std::string_view kOtherKeys[] = {"enforce", "check", "vendor", "model-id", "apic-id"};
 constexpr size_t kVendorLength = 12, kModelIdLength = 48;
 
 uint32_t& word_of(FeatureSet& set, FeatureWord word) { return set[static_cast<size_t>(word)]; }
@@ -101,6 +101,10 @@ Result<> set_key(std::string_view key, std::string_view value, CpuSpec& spec, Ed
     spec.vendor = value;
     return {};
   }
+  if (key == "apic-id") {
+    KITE_ASSIGN(spec.apic_id, parse_number(key, value, 0xff));
+    return {};
+  }
   if (key == "model-id") {
     if (value.size() > kModelIdLength) return fail("model-id={}: at most {} characters", value, kModelIdLength);
     spec.model_id = value;
@@ -144,7 +148,7 @@ Result<Edits> parse_edits(std::string_view text, CpuSpec& spec) {
     const size_t equals = item.find('=');
     const bool bare = equals == std::string_view::npos;
     const std::string key = with_dashes(item.substr(0, equals));
-    const bool wants_value = key == "vendor" || key == "model-id" ||
+    const bool wants_value = key == "vendor" || key == "apic-id" || key == "model-id" ||
                              std::ranges::find(kNumberKeys, std::string_view(key)) != std::end(kNumberKeys);
     if (bare && wants_value) return fail("{}: needs a value, as in {}=VALUE", key, key);
     KITE_TRY(set_key(key, bare ? std::string_view("on") : item.substr(equals + 1), spec, edits));

@@ -65,6 +65,7 @@ struct CpuSpec {
   FeatureSet features{};
   std::vector<std::string> missing;  // flags asked for that cannot be given, by name
   bool enforce = false;
+  uint32_t apic_id = 0;  // asked for by apic-id=; the first CPU's
 
   [[nodiscard]] bool has(FeatureWord word, unsigned bit) const {
     return (features[static_cast<size_t>(word)] >> bit) & 1;

@@ -214,7 +214,7 @@ const Row* Decoder::read_opcode() {
     insn_.modrm = modrm_;
   }
   if (row->select != Select::kNone) {
-    const size_t nop = rex_ & kRexB ? 1 : rep_ == 0xf3 ? 2 : 0;
+    const size_t nop = rep_ == 0xf3 ? 2 : rex_ & kRexB ? 1 : 0;
     row = opcodes::resolve(row, modrm_, nop);
   }
   return row;
@@ -579,6 +579,7 @@ DecodeStatus Decoder::run() {
   read_prefixes();
   const Row* const row = read_opcode();
   if (row == nullptr || row->op == Op::kInvalid || short_) return invalid();
+  if ((row->flags & opcodes::long_only) && !long_) return invalid();
   set_sizes(*row);
   return finish_row(*row);
 }

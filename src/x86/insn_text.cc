@@ -110,7 +110,7 @@ std::string_view prefetch_mnemonic(const Insn& insn) {
   constexpr std::string_view kHints[4] = {"prefetchnta", "prefetcht0", "prefetcht1", "prefetcht2"};
   const unsigned reg = (insn.modrm >> 3) & 7;
   if (insn.opcode == 0x18) return kHints[reg & 3];
-  return reg == 1 || reg == 3 ? "prefetchw" : reg == 2 ? "prefetchwt1" : "prefetch";
+  return reg == 1 ? "prefetchw" : reg == 2 ? "prefetchwt1" : "prefetch";
 }
 
 }  // namespace

@@ -18,11 +18,11 @@ constexpr Row kMonitorGroup[8] = {op(kMonitor, Need::kMonitor, 0, MemAx), op(kMw
                                   op(kClac, Need::kSmap), op(kStac, Need::kSmap)};
 constexpr Row kXcrGroup[8] = {op(kXgetbv, Need::kXsave), op(kXsetbv, Need::kXsave)};
 constexpr Row kSvmGroup[8] = {kBad, op(kVmmcall)};
-constexpr Row kSwapgsGroup[8] = {op(kSwapgs, Need::kLongMode), op(kRdtscp, Need::kRdtscp)};
-constexpr Row kTableGroup[16] = {op(kSgdt, w, Ms),
-                                 op(kSidt, w, Ms),
-                                 op(kLgdt, r, Ms),
-                                 op(kLidt, r, Ms),
+constexpr Row kSwapgsGroup[8] = {op(kSwapgs, Need::kLongMode, long_only), op(kRdtscp, Need::kRdtscp)};
+constexpr Row kTableGroup[16] = {op(kSgdt, w | force64, Ms),
+                                 op(kSidt, w | force64, Ms),
+                                 op(kLgdt, r | force64, Ms),
+                                 op(kLidt, r | force64, Ms),
                                  op(kSmsw, w, RvMw),
                                  kBad,
                                  op(kLmsw, r, Ew),
@@ -36,10 +36,10 @@ constexpr Row kTableGroup[16] = {op(kSgdt, w, Ms),
                                  op(kLmsw, r, Ew),
                                  group(Select::kRm, kSwapgsGroup)};
 // The same behind 66, F3 or F2: only what the SDM does not mark NP.
-constexpr Row kTableGroupPrefixed[16] = {op(kSgdt, w, Ms),
-                                         op(kSidt, w, Ms),
-                                         op(kLgdt, r, Ms),
-                                         op(kLidt, r, Ms),
+constexpr Row kTableGroupPrefixed[16] = {op(kSgdt, w | force64, Ms),
+                                         op(kSidt, w | force64, Ms),
+                                         op(kLgdt, r | force64, Ms),
+                                         op(kLidt, r | force64, Ms),
                                          op(kSmsw, w, RvMw),
                                          kBad,
                                          op(kLmsw, r, Ew),
@@ -108,9 +108,9 @@ constexpr Row kStateGroup[16] = {op(kFxsave, Need::kFxsr, w, M),
                                  op(kFxrstor, Need::kFxsr, r, M),
                                  op(kLdmxcsr, Need::kSse, r, Md),
                                  op(kStmxcsr, Need::kSse, w, Md),
-                                 op(kXsave, Need::kXsave, w, M),
+                                 op(kXsave, Need::kXsave, rw, M),
                                  op(kXrstor, Need::kXsave, r, M),
-                                 op(kXsaveopt, Need::kXsaveopt, w, M),
+                                 op(kXsaveopt, Need::kXsaveopt, rw, M),
                                  op(kClflush, Need::kClflush, 0, Mb),
                                  kBad,
                                  kBad,
@@ -130,10 +130,10 @@ constexpr Row kStateGroupF3[16] = {kBad,
                                    kBad,
                                    kBad,
                                    kBad,
-                                   op(kRdfsbase, Need::kFsgsbase, 0, Ry),
-                                   op(kRdgsbase, Need::kFsgsbase, 0, Ry),
-                                   op(kWrfsbase, Need::kFsgsbase, 0, Ry),
-                                   op(kWrgsbase, Need::kFsgsbase, 0, Ry)};
+                                   op(kRdfsbase, Need::kFsgsbase, long_only, Ry),
+                                   op(kRdgsbase, Need::kFsgsbase, long_only, Ry),
+                                   op(kWrfsbase, Need::kFsgsbase, long_only, Ry),
+                                   op(kWrgsbase, Need::kFsgsbase, long_only, Ry)};
 // Groups 16 and P: memory prefetches, everything else a NOP.
 constexpr Row kHint = op(Op::kNop, 0, Ev);
 constexpr Row kPrefetchRow = op(kPrefetch, 0, Mb);
@@ -165,10 +165,10 @@ constexpr Entry kEntries[] = {
     {0x1e, 0x1e, np | p66 | pf2, kHint},
     {0x1e, 0x1e, pf3, group(Select::kModReg, kEndbrGroup)},
     {0x1f, 0x1f, any, kHint},
-    {0x20, 0x20, any, op(kMovFromCr, any_mod, Rm, Cd)},
-    {0x21, 0x21, any, op(kMovFromDr, any_mod, Rm, Dd)},
-    {0x22, 0x22, any, op(kMovToCr, any_mod, Cd, Rm)},
-    {0x23, 0x23, any, op(kMovToDr, any_mod, Dd, Rm)},
+    {0x20, 0x20, any, op(kMovFromCr, any_mod | force64, Rm, Cd)},
+    {0x21, 0x21, any, op(kMovFromDr, any_mod | force64, Rm, Dd)},
+    {0x22, 0x22, any, op(kMovToCr, any_mod | force64, Cd, Rm)},
+    {0x23, 0x23, any, op(kMovToDr, any_mod | force64, Dd, Rm)},
     {0x30, 0x30, any, op(kWrmsr)},
     {0x31, 0x31, any, op(kRdtsc)},
     {0x32, 0x32, any, op(kRdmsr)},

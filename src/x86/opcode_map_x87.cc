@@ -25,7 +25,7 @@ constexpr const char* kInteger[8] = {"fiadd", "fimul", "ficom", "ficomp", "fisub
 
 constexpr bool compares(unsigned reg) { return reg == 2 || reg == 3; }
 constexpr Row memory_arithmetic(const char* const* names, unsigned reg, Form memory) {
-  return x87(names[reg], St0, memory);
+  return x87(names[reg], memory, None, r);
 }
 
 constexpr Group build_d8() {

@@ -49,14 +49,14 @@ enum class Form : uint8_t {
 inline constexpr Form kFirstModrm = Form::Eb, kLastModrm = Form::Dd;
 
 // Row::flags
-inline constexpr uint16_t r = 1, w = 2, rw = r | w,  // what is done to operand 0, when it is memory
-    lock = 4,                                        // LOCK is allowed when operand 0 is memory
-    def64 = 8,                                       // 64-bit operand size by default, in 64-bit mode
-    force64 = 16,                                    // 64-bit operand size in any case, in 64-bit mode
-    any_mod = 32,                                    // ModRM.mod is not looked at: ModRM.rm is a register
-    has_modrm = 64,                                  // set by the map builder
-    takes_prefix = 128,                              // set by the map builder: F3, F2 or 66 chose this row
-    more_modrm = 256;                                // a ModRM byte follows that no operand is taken from
+inline constexpr uint16_t r = 1, w = 2, rw = r | w;  // what is done to operand 0, when it is memory
+inline constexpr uint16_t lock = 1 << 2;             // LOCK is allowed when operand 0 is memory
+inline constexpr uint16_t def64 = 1 << 3;            // 64-bit operand size by default, in 64-bit mode
+inline constexpr uint16_t force64 = 1 << 4;          // 64-bit operand size in any case, in 64-bit mode
+inline constexpr uint16_t any_mod = 1 << 5;          // ModRM.mod is not looked at: ModRM.rm is a register
+inline constexpr uint16_t long_only = 1 << 6;        // 64-bit mode only; columns say this in the one-byte map
+inline constexpr uint16_t has_modrm = 1 << 7;        // set by op() and group()
+inline constexpr uint16_t takes_prefix = 1 << 8;     // set by fill(): 66, F3 or F2, or none of them, chose this row
 
 // How a row that stands for several is resolved.
 enum class Select : uint8_t {
@@ -83,7 +83,6 @@ struct Row {
 static_assert(sizeof(Row) <= 24);
 
 constexpr bool uses_modrm(const Row& row) {
-  if (row.flags & more_modrm) return true;
   if (row.select != Select::kNone) return row.select != Select::kNop;
   for (const Form form : row.form)
     if (form == Form::Sti || (form >= kFirstModrm && form <= kLastModrm)) return true;

@@ -104,8 +104,8 @@ inline constexpr uint32_t kTsc = 0x10, kPlatformId = 0x17, kApicBase = 0x1b, kFe
                           kMtrrDefType = 0x2ff, kMc0Ctl = 0x400, kTscDeadline = 0x6e0, kX2ApicBase = 0x800,
                           kX2ApicEnd = 0x8ff, kEfer = 0xc0000080, kStar = 0xc0000081, kLstar = 0xc0000082,
                           kCstar = 0xc0000083, kSfMask = 0xc0000084, kFsBase = 0xc0000100, kGsBase = 0xc0000101,
-                          kKernelGsBase = 0xc0000102, kTscAux = 0xc0000103, kSyscfg = 0xc0010010, kHwcr = 0xc0010015,
-                          kVmCr = 0xc0010114;
+                          kKernelGsBase = 0xc0000102, kTscAux = 0xc0000103, kPerfEventSelect0 = 0xc0010000,
+                          kPerfCounter3 = 0xc0010007, kSyscfg = 0xc0010010, kHwcr = 0xc0010015, kVmCr = 0xc0010114;
 }
 
 }  // namespace kite::x86
