@@ -79,7 +79,11 @@ void stop_process(int signal, siginfo_t*, void*) {
   ::sigemptyset(&standard.sa_mask);
   struct sigaction ours{};
   ::sigaction(signal, &standard, &ours);
-  ::raise(signal);  // SA_NODEFER: it stops here, and goes on here
+  sigset_t own;
+  ::sigemptyset(&own);
+  ::sigaddset(&own, signal);
+  ::raise(signal);
+  ::pthread_sigmask(SIG_UNBLOCK, &own, nullptr);  // it stops here at the latest, and goes on here
   ::sigaction(signal, &ours, nullptr);
   go_on(SIGCONT, nullptr, nullptr);  // a process group that nobody watches is not stopped at all
   errno = saved_errno;
@@ -89,7 +93,7 @@ void install_handlers() {
   constexpr std::array kEndings{SIGSEGV, SIGBUS, SIGILL,  SIGFPE, SIGABRT, SIGTRAP, SIGSYS,
                                 SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGXCPU, SIGXFSZ};
   for (const int signal : kEndings) install(signal, end_process, SA_RESETHAND | SA_NODEFER | SA_ONSTACK);
-  install(SIGTSTP, stop_process, SA_NODEFER | SA_RESTART);
+  install(SIGTSTP, stop_process, SA_RESTART);
   install(SIGCONT, go_on, SA_RESTART);
   static const int registered = std::atexit(restore_terminal);
   (void)registered;
