@@ -1,4 +1,4 @@
-// BT and its kin, BSF, BSR, POPCNT, LZCNT, TZCNT, BSWAP, CRC32.
+// BT and its kin, BSF, BSR, POPCNT, LZCNT, TZCNT, BSWAP, CRC32, RDRAND, RDSEED.
 #include "cpu/exec.h"
 
 namespace kite::cpu {
@@ -216,6 +216,26 @@ Handler crc_of(const Binding& b) {
                   [&]<class T>() -> Handler { return memory ? crc32<T, true> : crc32<T, false>; });
 }
 
+// RDRAND and RDSEED: the host's own numbers. CF says that there was one, the other flags are cleared; without one the
+// destination is zero (SDM 2B).
+template <class T, bool kSeed>
+void random_number(Cpu& cpu, const Op* op) {
+  uint64_t value = 0;
+  bool got = false;
+  if constexpr (kSeed)
+    asm volatile("rdseed %[value]" : [value] "=r"(value), "=@ccc"(got));
+  else
+    asm volatile("rdrand %[value]" : [value] "=r"(value), "=@ccc"(got));
+  cpu.set_reg<T>(op->dst, static_cast<T>(value));
+  cpu.state.cc = got ? kCf : 0;
+  KITE_NEXT(cpu, op);
+}
+
+template <bool kSeed>
+Handler random_of(const Binding& b) {
+  return by_wide_width(b.insn.operand[0].size, []<class T>() -> Handler { return random_number<T, kSeed>; });
+}
+
 Handler byte_swap_of(const Binding& b) {
   switch (b.insn.operand[0].size) {
     case 2: return byte_swap<uint16_t>;
@@ -239,6 +259,8 @@ Handler bit_handler(const Binding& b) {
     case Code::kTzcnt: return scan_of<Tzcnt>(b);
     case Code::kBswap: return byte_swap_of(b);
     case Code::kCrc32: return crc_of(b);
+    case Code::kRdrand: return random_of<false>(b);
+    case Code::kRdseed: return random_of<true>(b);
     default: return nullptr;
   }
 }

@@ -4,6 +4,7 @@
 #include <thread>
 
 #include "cpu/test_machine.h"
+#include "x86/host_features.h"
 
 namespace kite::cpu {
 namespace {
@@ -259,6 +260,16 @@ TEST(Bits, LzcntIsBsrWithoutTheFeature) {
   m.gpr(kRbx) = 0x100;
   m.run({0xf3, 0x0f, 0xbd, 0xc3});  // lzcnt eax, ebx
   EXPECT_EQ(m.gpr(kRax), 8u);
+}
+
+TEST(Bits, RandomNumberSetsCarryAndClearsTheOtherFlags) {
+  if ((x86::host_features()[static_cast<size_t>(x86::FeatureWord::k1Ecx)] & (1u << 30)) == 0)
+    GTEST_SKIP() << "this host has no RDRAND";
+  TestMachine m;
+  // 1: xor ecx, ecx (ZF, PF); rdrand rax; jnc 1b
+  m.run({0x31, 0xc9, 0x48, 0x0f, 0xc7, 0xf0, 0x73, 0xf8});
+  EXPECT_EQ(arithmetic_flags(m), flag::kCf);
+  EXPECT_NE(m.gpr(kRax), 0u);
 }
 
 TEST(Feature, MissingPopcntIsUndefined) {

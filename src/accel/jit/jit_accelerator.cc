@@ -56,12 +56,12 @@ constexpr Offer kOffers[] = {
     // fpu de pse tsc msr pae mce cx8 apic sep mtrr pge mca cmov pat pse36 clflush ss ht; mmx fxsr sse sse2
     {FeatureWord::k1Edx, bits({0, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 13, 14, 15, 16, 17, 19, 27, 28}),
                          bits({23, 24, 25, 26})},
-    // cx16 x2apic movbe tsc-deadline hypervisor; sse3 pclmulqdq ssse3 sse4.1 sse4.2 popcnt aes rdrand
-    {FeatureWord::k1Ecx, bits({13, 21, 22, 24, 31}), bits({0, 1, 9, 19, 20, 23, 25, 30})},
-    // fsgsbase tsc_adjust smep erms adx smap clflushopt clwb; rdseed sha
-    {FeatureWord::k7Ebx, bits({0, 1, 7, 9, 19, 20, 23, 24}), bits({18, 29})},
-    // umip rdpid
-    {FeatureWord::k7Ecx, bits({2, 22}), 0},
+    // cx16 pcid x2apic movbe tsc-deadline hypervisor; sse3 pclmulqdq ssse3 sse4.1 sse4.2 popcnt aes rdrand
+    {FeatureWord::k1Ecx, bits({13, 17, 21, 22, 24, 31}), bits({0, 1, 9, 19, 20, 23, 25, 30})},
+    // fsgsbase tsc_adjust smep erms invpcid adx smap clflushopt clwb; rdseed sha
+    {FeatureWord::k7Ebx, bits({0, 1, 7, 9, 10, 19, 20, 23, 24}), bits({18, 29})},
+    // umip la57 rdpid
+    {FeatureWord::k7Ecx, bits({2, 16, 22}), 0},
     // syscall nx pdpe1gb rdtscp lm
     {FeatureWord::k80000001Edx, bits({11, 20, 26, 27, 29}), 0},
     // lahf_lm 3dnowprefetch; abm sse4a
