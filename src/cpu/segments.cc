@@ -66,7 +66,8 @@ bool set_accessed(Cpu& cpu, Descriptor& descriptor) {
 bool within_limit(const SegmentRegister& segment, uint64_t ea, unsigned bytes) {
   const uint64_t last = ea + bytes - 1;
   const bool expand_down = (segment.attributes & 0x1c) == 0x14;
-  if (!expand_down) return last <= segment.limit;
+  // [SDM 3A 5.3] Beyond 4 GiB accesses wrap; whether they fault is the CPU's choice, and hosts do not.
+  if (!expand_down) return last <= segment.limit || segment.limit == 0xffffffff;
   return ea > segment.limit && last <= (segment.big() ? 0xffffffffu : 0xffffu);
 }
 
