@@ -26,7 +26,9 @@ static_assert(std::atomic<bool>::is_always_lock_free);
 
 // The modes of a terminal are the foreground job's to set; a background process that tries is stopped by SIGTTOU.
 bool may_set_modes() {
+  const int saved_errno = errno;
   const pid_t foreground = ::tcgetpgrp(terminal.fd);
+  errno = saved_errno;
   return foreground < 0 || foreground == ::getpgrp();  // below 0: not our controlling terminal, so no job control
 }
 
