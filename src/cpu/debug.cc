@@ -27,13 +27,12 @@ bool overlaps(uint64_t a, uint64_t a_bytes, uint64_t b, uint64_t b_bytes) {
   return a <= b + (b_bytes - 1) && b <= a + (a_bytes - 1);
 }
 
-// [SDM 3B 18.2.3] B0-B3 are set anew by each debug exception, the rest is sticky.
+}  // namespace
+
 bool raise_debug(Cpu& cpu, uint64_t bits) {
   cpu.arch.dr6 = (cpu.arch.dr6 & ~uint64_t{15}) | bits;
   return cpu.raise(Vector::kDb);
 }
-
-}  // namespace
 
 void Cpu::update_debug() {
   const uint8_t data_before = debug.data_armed;
@@ -89,7 +88,8 @@ bool begin_step(Cpu& cpu) {
   cpu.debug.inhibited = false;
   cpu.debug.keep_rf = false;
   cpu.debug.single_step = (cpu.state.rflags & flag::kTf) != 0;
-  if (cpu.debug.code_armed == 0 || inhibited) return true;
+  // Intel's inhibit instruction breakpoints behind MOV SS, too (SDM 3A 6.8.3); AMD's do not.
+  if (cpu.debug.code_armed == 0 || (inhibited && cpu.config.cpu->vendor == "GenuineIntel")) return true;
   const uint64_t linear =
       cpu.code64 ? cpu.state.rip : static_cast<uint32_t>(cpu.seg(x86::Seg::kCs).base + cpu.state.rip);
   return !code_breakpoint_hit(cpu, linear);

@@ -72,6 +72,25 @@ TEST(SingleStep, SyscallMaskSuppressesTheTrap) {
   EXPECT_EQ(m.vector(), 0x77);
 }
 
+TEST(SingleStep, TrapEndsHlt) {
+  TestMachine m;
+  m.cpu().state.rflags |= flag::kTf;
+  m.run({});  // hlt
+  EXPECT_EQ(m.vector(), 1);
+  EXPECT_EQ(m.faulting_rip(), kCode + 1);
+}
+
+TEST(SingleStep, SysretTrapsByTheTfThatItLoads) {
+  TestMachine m;
+  m.cpu().arch.star = uint64_t{0x20 | 3} << 48;
+  m.gpr(x86::kRcx) = kCode + 0x100;
+  m.gpr(x86::kR11) = flag::kTf | 2;
+  m.run({0x48, 0x0f, 0x07});  // sysretq
+  EXPECT_EQ(m.vector(), 1);
+  EXPECT_EQ(m.faulting_rip(), kCode + 0x100);
+  EXPECT_EQ(m.frame(1), TestMachine::kUserCode64 | 3u);
+}
+
 TEST(SingleStep, FaultsComeInsteadOfTheTrap) {
   TestMachine m;
   m.cpu().state.rflags |= flag::kTf;
@@ -94,6 +113,31 @@ TEST(Breakpoint, CodeIsAFaultThatRfHoldsBack) {
   EXPECT_EQ(m.vector(), std::nullopt);
   EXPECT_EQ(m.gpr(x86::kRax), 3u);
   EXPECT_EQ(m.cpu().state.rflags & flag::kRf, 0u);
+}
+
+TEST(Breakpoint, CodeBehindMovSsByVendor) {
+  x86::CpuSpec spec = TestMachine::everything();
+  spec.vendor = "AuthenticAMD";
+  TestMachine intel, amd(TestMachine::Mode::k64, spec);
+  for (TestMachine* m : {&intel, &amd}) {
+    arm(m->cpu(), kCode + 2, 0, 0);
+    m->gpr(x86::kRcx) = TestMachine::kData32;
+    m->run({0x8e, 0xd1, 0xff, 0xc0});  // mov ss, ecx; inc eax
+  }
+  EXPECT_EQ(intel.vector(), std::nullopt);
+  EXPECT_EQ(amd.vector(), 1);
+}
+
+TEST(Breakpoint, HeldBackByMovSsMergesWithInt1) {
+  TestMachine m;
+  arm(m.cpu(), kData, 3, 1);
+  m.poke<uint16_t>(kData, TestMachine::kData32);
+  m.gpr(x86::kRbx) = kData;
+  m.run({0x8e, 0x13, 0xf1});  // mov ss, [rbx]; int1
+  EXPECT_EQ(m.vector(), 1);
+  EXPECT_EQ(m.faulting_rip(), kCode + 3);
+  EXPECT_EQ(m.cpu().arch.dr6 & 15, 1u);
+  EXPECT_EQ(m.gpr(x86::kRsp), TestMachine::kStackTop - 40);
 }
 
 TEST(Breakpoint, FaultsPushRfSoThatABreakpointIsNotTakenTwice) {

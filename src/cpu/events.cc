@@ -88,6 +88,7 @@ bool Delivery::run() {
   }
   if (!delivered) return false;
   if (vector_ == static_cast<uint8_t>(Vector::kDb)) cpu_.arch.dr7 &= ~x86::dr7::kGd;
+  if (cpu_.arch.activity == x86::Activity::kHalted) cpu_.arch.activity = x86::Activity::kActive;  // a trap ends HLT
   cpu_.interrupt_shadow = false;
   cpu_.debug.inhibited = false;
   cpu_.debug.single_step = false;
@@ -312,7 +313,13 @@ bool deliver_nmi(Cpu& cpu) {
 
 bool Cpu::software_interrupt(uint8_t vector, uint64_t next_rip, bool int1) {
   Delivery delivery(*this, vector, int1 ? Source::kSoftwareDb : Source::kSoftware, next_rip, nullptr);
-  return delivery.run();
+  if (!delivery.run()) return false;
+  if (int1 && debug_hits != 0) {
+    // Breakpoints that MOV SS has held back are reported together with INT1's own #DB.
+    arch.dr6 = (arch.dr6 & ~uint64_t{15}) | debug_hits;
+    debug_hits = 0;
+  }
+  return true;
 }
 
 }  // namespace kite::cpu

@@ -39,6 +39,8 @@ bool begin_step(Cpu& cpu);
 // is due. False: raised.
 bool end_step(Cpu& cpu);
 
+// Raises #DB with these bits in DR6 (SDM 3B 18.2.3: B0-B3 are set anew, the rest is sticky). Answers false.
+bool raise_debug(Cpu& cpu, uint64_t bits);
 // Whether an enabled instruction breakpoint stands at `linear`; raises #DB if so. RF holds it back.
 bool code_breakpoint_hit(Cpu& cpu, uint64_t linear);
 // Notes data breakpoints (mmu.cc) and I/O breakpoints (Cpu::check_io) that an access touches.

@@ -1,4 +1,5 @@
 // Far JMP and CALL through code segments, call gates and task gates, and the fast system calls (SDM 2A, 2B; APM 3).
+#include "cpu/events.h"
 #include "cpu/mmu.h"
 #include "cpu/segments.h"
 
@@ -260,6 +261,9 @@ bool Cpu::sysret(unsigned operand_size) {
   }
   enter_flat(*this, static_cast<uint16_t>(to_64bit ? selector + 16 : selector), static_cast<uint16_t>(selector + 8), 3,
              to_64bit, to_64bit ? rcx : static_cast<uint32_t>(rcx));
+  // Unlike POPF and IRET, SYSRET traps by the TF that it has loaded, at its own end.
+  debug.single_step = false;
+  if ((state.rflags & flag::kTf) != 0) raise_debug(*this, x86::dr6::kBs);
   return true;
 }
 
