@@ -271,6 +271,71 @@ bool operand_size_is_free(const Insn& insn) {
 // Zydis has these read the memory that they only name.
 bool access_is_free(const Insn& insn) { return size_is_free(insn) || insn.op == Op::kNop || insn.op == Op::kInvlpg; }
 
+// The CPUID feature of each set that has one.
+struct SetNeed {
+  ZydisISASet set;
+  Need need;
+};
+constexpr SetNeed kNeeds[] = {{ZYDIS_ISA_SET_BMI1, Need::kBmi1},
+                              {ZYDIS_ISA_SET_MOVBE, Need::kMovbe},
+                              {ZYDIS_ISA_SET_CMPXCHG16B, Need::kCx16},
+                              {ZYDIS_ISA_SET_RDTSCP, Need::kRdtscp},
+                              {ZYDIS_ISA_SET_FXSAVE, Need::kFxsr},
+                              {ZYDIS_ISA_SET_FXSAVE64, Need::kFxsr},
+                              {ZYDIS_ISA_SET_CMOV, Need::kCmov},
+                              {ZYDIS_ISA_SET_FCMOV, Need::kCmov},
+                              {ZYDIS_ISA_SET_X87, Need::kX87},
+                              {ZYDIS_ISA_SET_CLFSH, Need::kClflush},
+                              {ZYDIS_ISA_SET_SSE, Need::kSse},
+                              {ZYDIS_ISA_SET_SSEMXCSR, Need::kSse},
+                              {ZYDIS_ISA_SET_CLFLUSHOPT, Need::kClflushopt},
+                              {ZYDIS_ISA_SET_AES, Need::kAes},
+                              {ZYDIS_ISA_SET_PCLMULQDQ, Need::kPclmul},
+                              {ZYDIS_ISA_SET_SHA, Need::kSha},
+                              {ZYDIS_ISA_SET_RDRAND, Need::kRdrand},
+                              {ZYDIS_ISA_SET_RDSEED, Need::kRdseed},
+                              {ZYDIS_ISA_SET_ADOX_ADCX, Need::kAdx},
+                              {ZYDIS_ISA_SET_RDWRFSGS, Need::kFsgsbase},
+                              {ZYDIS_ISA_SET_XSAVE, Need::kXsave},
+                              {ZYDIS_ISA_SET_SMAP, Need::kSmap},
+                              {ZYDIS_ISA_SET_SSE2, Need::kSse2},
+                              {ZYDIS_ISA_SET_SSE2MMX, Need::kSse2},
+                              {ZYDIS_ISA_SET_RDPID, Need::kRdpid},
+                              {ZYDIS_ISA_SET_INVPCID, Need::kInvpcid},
+                              {ZYDIS_ISA_SET_MONITOR, Need::kMonitor},
+                              {ZYDIS_ISA_SET_CLWB, Need::kClwb},
+                              {ZYDIS_ISA_SET_XSAVEOPT, Need::kXsaveopt},
+                              {ZYDIS_ISA_SET_XSAVEC, Need::kXsavec},
+                              {ZYDIS_ISA_SET_XSAVES, Need::kXsaves},
+                              {ZYDIS_ISA_SET_SSE3, Need::kSse3},
+                              {ZYDIS_ISA_SET_SSE3X87, Need::kSse3},
+                              {ZYDIS_ISA_SET_SSSE3, Need::kSsse3},
+                              {ZYDIS_ISA_SET_SSSE3MMX, Need::kSsse3},
+                              {ZYDIS_ISA_SET_SSE4, Need::kSse41},
+                              {ZYDIS_ISA_SET_SSE42, Need::kSse42},
+                              {ZYDIS_ISA_SET_POPCNT, Need::kPopcnt},
+                              {ZYDIS_ISA_SET_LZCNT, Need::kLzcnt}};
+
+std::string compare_need(const Insn& insn, const ZydisDecodedInstruction& z) {
+  // Zydis has the MMX instructions that came with SSE among those of the Pentium MMX.
+  if (z.meta.isa_set == ZYDIS_ISA_SET_PENTIUMMMX)
+    return insn.need == Need::kMmx || insn.need == Need::kSse ? "" : "need of MMX";
+  const auto* const row = std::ranges::find(kNeeds, z.meta.isa_set, &SetNeed::set);
+  return row == std::end(kNeeds) || row->need == insn.need ? "" : "need";
+}
+
+// 16-byte operands of exception classes 1, 2 and 4 must be aligned, with the exceptions that the SDM lists (2A, 2.4).
+std::string compare_alignment(const Insn& insn, const ZydisDecodedInstruction& z) {
+  if (!insn.has_mem || insn.unit != Unit::kSse) return {};
+  const std::string_view name = mnemonic(insn);
+  const bool listed = name == "movups" || name == "movupd" || name == "movdqu" || name == "lddqu" ||
+                      name.starts_with("pcmpestr") || name.starts_with("pcmpistr");
+  const auto kind = z.meta.exception_class;
+  const bool aligned = kind == ZYDIS_EXCEPTION_CLASS_SSE1 || kind == ZYDIS_EXCEPTION_CLASS_SSE2 ||
+                       (kind == ZYDIS_EXCEPTION_CLASS_SSE4 && !listed);
+  return insn.mem_align == (aligned ? 16 : 0) ? "" : "alignment";
+}
+
 // What is done to memory, the address and operand sizes, LOCK and REP.
 std::string compare_attributes(const Insn& insn, const Reference& z) {
   if (insn.address_size * 8u != z.insn.address_width) return "address size";
@@ -321,6 +386,8 @@ Comparison compare(std::span<const uint8_t> bytes, CodeWidth width, const Zydis&
     return different(fmt::format("{} against {}", mnemonic(insn), zydis_mnemonic(z.insn)));
   std::string difference = compare_operands(insn, z);
   if (difference.empty()) difference = compare_attributes(insn, z);
+  if (difference.empty()) difference = compare_need(insn, z.insn);
+  if (difference.empty()) difference = compare_alignment(insn, z.insn);
   if (!difference.empty()) return different(fmt::format("{}: {}", mnemonic(insn), difference));
   return {};
 }
