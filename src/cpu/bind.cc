@@ -54,6 +54,10 @@ constexpr NeedBit kNeeds[] = {
     {Need::kLzcnt, FeatureWord::k80000001Ecx, 5},
     {Need::kSse4a, FeatureWord::k80000001Ecx, 6},
     {Need::kPrefetchw, FeatureWord::k80000001Ecx, 8},
+    {Need::kClwb, FeatureWord::k7Ebx, 24},
+    {Need::kXsaveopt, FeatureWord::kD1Eax, 0},
+    {Need::kXsavec, FeatureWord::kD1Eax, 1},
+    {Need::kXsaves, FeatureWord::kD1Eax, 3},
 };
 
 bool offered(const Cpu& cpu, Need need) {
