@@ -126,6 +126,8 @@ Result<> Machine::choose_cpu() {
   const std::string model =
       config_.cpu_model.empty() ? std::string(info->max_cpus != 0 ? info->default_cpu : "qemu64") : config_.cpu_model;
   KITE_ASSIGN(cpu_spec_, x86::parse_cpu(model, accelerator_->offered_features()));
+  if (cpu_spec_.apic_id != 0)
+    return fail("-cpu {}: the board numbers its CPUs from APIC id 0; leave apic-id out", model);
   if (!cpu_spec_.missing.empty()) {
     const std::string text = fmt::format("-cpu {}: accelerator {} cannot give {}", model, accelerator_->name(),
                                          fmt::join(cpu_spec_.missing, ", "));
@@ -162,6 +164,7 @@ Result<> Machine::start() {
     for (size_t index = 0; index < vcpus_.size(); ++index) threads_.push_back(std::make_unique<VcpuThread>());
     for (size_t index = 0; index < vcpus_.size(); ++index)
       threads_[index]->thread = std::thread([this, index] { run_vcpu(index); });
+    for (auto& thread : threads_) thread->tid.wait(0);  // named and known from here on
   }
   if (config_.start_paused) return {};
   return resume();
@@ -247,6 +250,7 @@ int Machine::vcpu_thread_id(size_t index) const {
 void Machine::run_vcpu(size_t index) {
   pthread_setname_np(pthread_self(), fmt::format("vcpu {}", index).c_str());
   threads_[index]->tid.store(gettid(), std::memory_order_release);
+  threads_[index]->tid.notify_all();
   Vcpu& vcpu = *vcpus_[index];
   while (gate_.enter()) {
     const HaltReason reason = vcpu.run(io_);

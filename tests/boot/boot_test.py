@@ -36,7 +36,7 @@ def check_shell(guest, kernel, cpus, memory):
         guest.fail(f"gzip does not give back what it took: {text}")
     if guest.run("for i in $(seq 1 20); do (echo $i) & done | awk '{s+=$1} END {print s}'") != "210":
         guest.fail("forked children lost their output")
-    if guest.run("awk 'BEGIN {printf \"%.6f\", exp(1)*atan2(1,1)*4}'") != "8.539734":
+    if guest.run("awk 'BEGIN {printf \"%.6f\", 355/113*2.5+0.125}'") != "7.978982":
         guest.fail("floating point gives a wrong result")
 
 

@@ -70,10 +70,10 @@ class Guest:
 
     def run(self, command, prompt="kite# "):
         """Runs a shell command in the guest and answers its output. The shell shows `prompt` now."""
-        marker = "==done=="
-        self.send(f'{command}; echo ==d""one==$?\n')  # the echo of the line itself must not look like the marker
-        self.expect("\n")
-        output = self.expect(marker)
+        # The echo of the line itself, which a narrow terminal wraps, must not look like the markers.
+        self.send(f'echo ==be""gin==; {command}; echo ==d""one==$?\n')
+        self.expect("==begin==\r\n")
+        output = self.expect("==done==")
         status = self.expect("\n").strip()
         self.expect(prompt)
         if status != "0":

@@ -62,6 +62,10 @@ constexpr Segment segment(unsigned index) {
           .shift = index % 2 * 4};
 }
 
+// The register that an access to port 0xcfc + `offset` reaches. [PCI 3.0] 3.2.2.3.2 reserves CONFADD 1:0; software that
+// puts the register's own address there and reads 0xcfc is common enough that boards OR them in.
+uint8_t config_offset(uint32_t confadd, uint64_t offset) { return static_cast<uint8_t>(confadd | (offset & 3)); }
+
 }  // namespace
 
 I440fx::I440fx(std::string path, Config config, Wiring wiring)
@@ -188,7 +192,7 @@ uint64_t I440fx::read_config_port(uint64_t offset, unsigned size) {
   if (offset < kConfdata - kConfadd) return address;
   if ((address & kConfaddEnable) == 0) return low_mask(8 * size);
   return wiring_.bus.config_read(static_cast<uint8_t>(address >> 16), static_cast<uint8_t>(address >> 8),
-                                 static_cast<uint8_t>((address & 0xfc) + (offset & 3)), size);
+                                 config_offset(address, offset), size);
 }
 
 void I440fx::write_config_port(uint64_t offset, unsigned size, uint64_t value) {
@@ -201,7 +205,7 @@ void I440fx::write_config_port(uint64_t offset, unsigned size, uint64_t value) {
   const uint32_t address = confadd();
   if ((address & kConfaddEnable) == 0) return;
   wiring_.bus.config_write(static_cast<uint8_t>(address >> 16), static_cast<uint8_t>(address >> 8),
-                           static_cast<uint8_t>((address & 0xfc) + (offset & 3)), size, static_cast<uint32_t>(value));
+                           config_offset(address, offset), size, static_cast<uint32_t>(value));
 }
 
 uint32_t I440fx::confadd() {

@@ -41,6 +41,6 @@ inline constexpr uint8_t kSmramBase = 2;  // C_BASE_SEG: 0xA0000-0xBFFFF, the on
 inline constexpr uint16_t kConfadd = 0xcf8;
 inline constexpr uint16_t kConfdata = 0xcfc;
 inline constexpr uint32_t kConfaddEnable = 1u << 31;
-inline constexpr uint32_t kConfaddWritable = 0x80fffffc;
+inline constexpr uint32_t kConfaddWritable = 0x80ffffff;
 
 }  // namespace kite::devices::i440fx_regs

@@ -138,6 +138,17 @@ TEST_F(I440fxTest, DataBytesAreLanesOfTheDword) {
   EXPECT_EQ(config(0x03), 0x12U);
 }
 
+TEST_F(I440fxTest, LowAddressBitsChooseTheByteToo) {
+  ports_.out(kConfadd, kConfaddEnable | 2, 4);
+  EXPECT_EQ(ports_.in(kConfdata, 2), 0x1237U);
+  EXPECT_EQ(ports_.in(kConfdata + 1), 0x12U);
+}
+
+TEST_F(I440fxTest, AccessPastTheLastRegisterAnswersAllOnes) {
+  ports_.out(kConfadd, kConfaddEnable | 0xfe, 4);
+  EXPECT_EQ(ports_.in(kConfdata, 4), 0xffffffffU);
+}
+
 // --- shadow RAM ---
 
 TEST_F(I440fxTest, EverySegmentShowsPciAfterReset) {

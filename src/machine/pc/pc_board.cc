@@ -88,7 +88,10 @@ Result<> PcBoard::add_ram() {
   KITE_ASSIGN(auto block, RamBlock::create("pc.ram", bytes));
   ram_ = Region::ram("pc.ram", std::move(block));
   Region& root = context_.memory.root();
-  root.add(0, Region::alias("ram-below-4g", ram_, 0, ram_low_));
+  // 0xa0000-0xfffff belongs to the host bridge, which shows RAM there as its PAM registers say.
+  constexpr uint64_t kConventional = 0xa0000, kMib = 0x100000;
+  root.add(0, Region::alias("ram-conventional", ram_, 0, std::min(ram_low_, kConventional)));
+  if (ram_low_ > kMib) root.add(kMib, Region::alias("ram-below-4g", ram_, kMib, ram_low_ - kMib));
   if (ram_high_ != 0) root.add(kFourGib, Region::alias("ram-above-4g", ram_, ram_low_, ram_high_));
   pci_memory_ = Region::container("pci", uint64_t{1} << 52);
   root.add(0, pci_memory_, -1);
