@@ -171,7 +171,6 @@ void bind(const Cpu& cpu, uint64_t rip, Insn& insn, Op& op) {
 bool ends_block(Code op) {
   switch (op) {
     case Code::kInvalid:
-    case Code::kJcc:
     case Code::kJmp:
     case Code::kJmpFar:
     case Code::kCall:

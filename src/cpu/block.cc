@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <span>
 
+#include "cpu/handlers.h"
+
 namespace kite::cpu {
 
 using x86::DecodeStatus;
@@ -269,6 +271,7 @@ class BlockCache::Builder {
   Block* finish(const Code& code, const uint8_t* bytes) {
     auto* block = new (cache_.allocate(sizeof(Block))) Block();
     block->ops = new (cache_.allocate((count_ + 1) * sizeof(Op))) Op[count_ + 1];
+    fuse();
     std::copy_n(cache_.ops_.data(), count_, block->ops);
     for (size_t i = 0; i < count_; ++i) {
       const Insn& insn = cache_.insns_[i];
@@ -290,6 +293,15 @@ class BlockCache::Builder {
   }
 
  private:
+  void fuse() {
+    for (size_t i = 0; i + 1 < count_; ++i) {
+      if (cache_.insns_[i + 1].op != x86::Op::kJcc) continue;
+      const Binding first{.insn = cache_.insns_[i], .op = cache_.ops_[i], .mode_key = cpu_.mode_key};
+      const Binding second{.insn = cache_.insns_[i + 1], .op = cache_.ops_[i + 1], .mode_key = cpu_.mode_key};
+      if (const Handler both = fused_handler(first, second)) cache_.ops_[i].handler = both;
+    }
+  }
+
   BlockCache& cache_;
   Cpu& cpu_;
   uint64_t rip_;

@@ -72,7 +72,7 @@ struct Binding {
 
 // Fills `op` for `insn` at `rip`: operands and handler. op.insn is left to the caller, who keeps `insn` alive.
 void bind(const Cpu& cpu, uint64_t rip, x86::Insn& insn, Op& op);
-// Whether the instruction never goes on to the one behind it in the same block.
+// Whether nothing behind the instruction belongs to its block. Jcc does not end one: not taken, it goes on.
 bool ends_block(x86::Op op);
 // Handlers of sentinels: go on at op->rip through op->link; or leave to the run loop with rip = op->rip.
 void fall_through(Cpu& cpu, const Op* op);

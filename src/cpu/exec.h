@@ -107,6 +107,17 @@ inline bool is_register(const x86::Operand& operand) { return operand.kind == x8
 inline bool is_immediate(const x86::Operand& operand) { return operand.kind == x86::OperandKind::kImm; }
 inline bool is_absent(const x86::Operand& operand) { return operand.kind == x86::OperandKind::kNone; }
 
+// --- branches ---
+
+// 48-bit canonical addresses pass at once; the rest, 57-bit ones included, is branch_to()'s to judge.
+inline bool plainly_canonical(uint64_t address) {
+  return static_cast<uint64_t>(static_cast<int64_t>(address << 16) >> 16) == address;
+}
+// Whether the target of a direct branch needs no check when the branch is taken.
+inline bool target_is_safe(const Binding& b) {
+  return b.code64() ? plainly_canonical(b.op.imm) : (b.mode_key & mode::kFlatCs) != 0;
+}
+
 // --- memory operands ---
 
 inline x86::Seg segment_of(const Op* op) { return static_cast<x86::Seg>(op->segment); }

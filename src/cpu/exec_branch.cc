@@ -5,11 +5,6 @@
 namespace kite::cpu {
 namespace {
 
-// 48-bit canonical addresses pass at once; the rest, 57-bit ones included, is branch_to()'s to judge.
-inline bool plainly_canonical(uint64_t address) {
-  return static_cast<uint64_t>(static_cast<int64_t>(address << 16) >> 16) == address;
-}
-
 template <unsigned kCondition>
 void jump_if(Cpu& cpu, const Op* op) {
   if (condition<kCondition>(cpu.state.cc)) {
@@ -139,11 +134,6 @@ void loop_checked(Cpu& cpu, const Op* op) {
   if constexpr (kCode != Code::kJcxz) cpu.set_reg<T>(kCx, counter);
   if (taken) KITE_CHAIN(cpu, op);
   KITE_NEXT(cpu, op);
-}
-
-bool target_is_safe(const Binding& b) {
-  if (b.code64()) return plainly_canonical(b.op.imm);
-  return (b.mode_key & mode::kFlatCs) != 0 && b.op.imm <= (b.op.operand_size == 2 ? 0xffffu : 0xffffffffu);
 }
 
 Handler jump_if_of(const Binding& b) {
