@@ -11,6 +11,9 @@ constexpr uint32_t kMagic = 0x464c457f;
 constexpr uint8_t kClass32 = 1, kClass64 = 2, kLittleEndian = 1;
 constexpr uint16_t kMachineI386 = 3, kMachineX8664 = 62;
 constexpr uint32_t kLoad = 1, kNote = 4;
+// More than any kernel has; they bound the work that a damaged file can cause.
+constexpr unsigned kMostPrograms = 256;
+constexpr uint64_t kMostNoteBytes = 1 << 16;
 
 struct Header32 {
   uint8_t ident[16];
@@ -42,7 +45,7 @@ Result<> add_program(const ImageBytes& image, const Program& program, ElfImage& 
     return fail("it is truncated: a segment of {} bytes at {:#x} reaches over the end of the file",
                 uint64_t{program.filesz}, uint64_t{program.offset});
   if (program.type == kNote) {
-    elf.notes.push_back(*bytes);
+    if (bytes->size() <= kMostNoteBytes) elf.notes.push_back(*bytes);
     return {};
   }
   if (program.memsz < program.filesz)
@@ -63,6 +66,8 @@ Result<ElfImage> parse(const ImageBytes& image, uint16_t other_machine) {
                 uint16_t{header->machine});
   if (header->phentsize < sizeof(Program))
     return fail("its ELF header is damaged: program headers of {} bytes", uint16_t{header->phentsize});
+  if (header->phnum > kMostPrograms)
+    return fail("its ELF header names {} segments; Kite loads up to {}", uint16_t{header->phnum}, kMostPrograms);
   ElfImage elf;
   elf.is_64 = sizeof(Header) == sizeof(Header64);
   elf.entry = header->entry;

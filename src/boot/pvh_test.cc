@@ -69,6 +69,14 @@ TEST(PvhLoader, OtherProcessorsAndFormatsAreRefused) {
   EXPECT_FALSE(guest.boot({}));
 }
 
+TEST(PvhLoader, FilesOfThousandsOfSegmentsAreRefused) {
+  Guest guest(24);
+  const std::vector<Segment> many(257, {.physical = 0x200000, .bytes = {}, .memory_size = 0});
+  const auto loaded = guest.boot(make_elf64(0x200000, many));
+  ASSERT_FALSE(loaded);
+  EXPECT_NE(loaded.error().message.find("257"), std::string::npos) << loaded.error().message;
+}
+
 TEST(ElfNotes, AreFoundBehindOthers) {
   Bytes notes;
   put<uint32_t>(notes, 0, 4);

@@ -335,6 +335,27 @@ TEST_F(PciTest, RestoreRejectsReadOnlyBytesThatDiffer) {
   EXPECT_EQ(read(4, 2), 0U) << "nothing was changed";
 }
 
+TEST_F(PciTest, DamagedStatesAreRefusedWholeOrTaken) {
+  std::mt19937 random(5);
+  write(0x10, 4, 0xe0000000);
+  write(4, 2, 3);
+  StateWriter writer;
+  device.save(writer);
+  for (int round = 0; round < 3000; ++round) {
+    std::vector<uint8_t> bytes = writer.bytes();
+    bytes[random() % bytes.size()] ^= static_cast<uint8_t>(1u << random() % 8);
+    if (random() % 8 == 0) bytes.resize(random() % bytes.size());
+    const auto before = device.config_.bytes;
+    StateReader reader(bytes);
+    device.restore(reader);
+    if (!reader.finish()) EXPECT_EQ(device.config_.bytes, before);
+    for (unsigned i = 0; i < 256; ++i)
+      ASSERT_EQ((device.config_.bytes[i] ^ before[i]) &
+                    ~(device.config_.writable[i] | device.config_.clear_on_one[i] | device.config_.own[i]),
+                0);
+  }
+}
+
 TEST_F(PciTest, RandomAccessesKeepReadOnlyBitsAndTheMapConsistent) {
   std::mt19937 random(1);
   const auto before = device.config_;

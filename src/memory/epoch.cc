@@ -79,20 +79,6 @@ uint64_t oldest_reader() {
 
 bool register_membarrier() { return ::syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0) == 0; }
 
-// Without membarrier (a strict sandbox): taking rights away from a resident page makes the kernel interrupt every CPU
-// that runs this process, and an interrupt serializes.
-void barrier_by_protection() {
-  static std::mutex mutex;
-  const std::lock_guard lock(mutex);
-  static void* const page =
-      ::mmap(nullptr, kPageSize, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
-  std::atomic_thread_fence(std::memory_order_seq_cst);
-  if (page == MAP_FAILED) return;
-  ::mprotect(page, kPageSize, PROT_READ | PROT_WRITE);
-  *static_cast<volatile char*>(page) = 1;  // resident and dirty, so that the next step cannot be put off
-  ::mprotect(page, kPageSize, PROT_READ);
-}
-
 }  // namespace
 
 EpochGuard::EpochGuard() {
@@ -138,7 +124,21 @@ void process_wide_barrier() {
   static const bool has_membarrier = register_membarrier();
   if (has_membarrier && ::syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0) == 0) [[likely]]
     return;
-  barrier_by_protection();
+  process_wide_barrier_by_protection();
+}
+
+// Taking rights away from a resident page makes the kernel interrupt every CPU that runs this process, and an interrupt
+// serializes.
+void process_wide_barrier_by_protection() {
+  static std::mutex mutex;
+  const std::lock_guard lock(mutex);
+  static void* const page =
+      ::mmap(nullptr, kPageSize, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+  std::atomic_thread_fence(std::memory_order_seq_cst);
+  if (page == MAP_FAILED) return;
+  ::mprotect(page, kPageSize, PROT_READ | PROT_WRITE);
+  *static_cast<volatile char*>(page) = 1;  // resident and dirty, so that the next step cannot be put off
+  ::mprotect(page, kPageSize, PROT_READ);
 }
 
 }  // namespace kite

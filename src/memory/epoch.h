@@ -25,5 +25,7 @@ void epoch_collect();
 
 // A barrier on every running thread of the process: stores made by others before it are visible after it.
 void process_wide_barrier();
+// The same by other means, slower: what process_wide_barrier() does where the kernel refuses membarrier.
+void process_wide_barrier_by_protection();
 
 }  // namespace kite

@@ -110,7 +110,9 @@ TEST(Epoch, SlotsOfEndedThreadsAreUsedAgain) {
 }
 
 // The store buffer litmus test with the fence on one side only: with the barrier at least one side sees the other.
-TEST(ProcessWideBarrier, OrdersAPlainStoreAndLoadOfAnotherThread) {
+class ProcessWideBarrier : public ::testing::TestWithParam<void (*)()> {};
+
+TEST_P(ProcessWideBarrier, OrdersAPlainStoreAndLoadOfAnotherThread) {
   constexpr int kRounds = 2'000;
   std::atomic<int> x{0}, y{0}, round{0}, answered{0};
   int seen_by_fast = 0;
@@ -128,7 +130,7 @@ TEST(ProcessWideBarrier, OrdersAPlainStoreAndLoadOfAnotherThread) {
   for (int i = 1; i <= kRounds; ++i) {
     round.store(i, std::memory_order_release);
     y.store(i, std::memory_order_relaxed);
-    process_wide_barrier();
+    GetParam()();
     const int seen_by_slow = x.load(std::memory_order_relaxed);
     while (answered.load(std::memory_order_acquire) < i) {
     }
@@ -137,6 +139,9 @@ TEST(ProcessWideBarrier, OrdersAPlainStoreAndLoadOfAnotherThread) {
   fast.join();
   EXPECT_EQ(missed, 0);
 }
+
+INSTANTIATE_TEST_SUITE_P(Means, ProcessWideBarrier,
+                         ::testing::Values(&process_wide_barrier, &process_wide_barrier_by_protection));
 
 }  // namespace
 }  // namespace kite
