@@ -200,6 +200,7 @@ void PciDevice::restore_config(StateReader& reader) {
   reader.field(kFieldBytes, bytes);
   reader.field(kFieldIntx, level);
   if (!reader.ok()) return;
+  if (reader.more_fields()) return reader.reject("unknown fields after the configuration space");
   if (level > 1) return reader.reject(fmt::format("INTx level {} is neither 0 nor 1", level));
 
   const std::lock_guard lock(config_lock_);

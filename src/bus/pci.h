@@ -76,7 +76,7 @@ class PciDevice : public Device {
   void reset_config();
   // Fields 0xf000 and 0xf001 of the deriving device's section. restore_config() rejects read-only bits that differ from
   // this device's; it changes nothing unless everything read so far was good, so the deriving restore() calls it after
-  // its own checks.
+  // its own checks, as the last of the section.
   void save_config(StateWriter& writer);
   void restore_config(StateReader& reader);
 

@@ -12,6 +12,7 @@
 #include "devices/debugcon/debugcon.h"
 #include "devices/fpu_error/fpu_error.h"
 #include "devices/fw_cfg/fw_cfg.h"
+#include "devices/hpet/hpet.h"
 #include "devices/i440fx/i440fx.h"
 #include "devices/i8042/i8042.h"
 #include "devices/ioapic/io_apic.h"
@@ -33,6 +34,7 @@ class Zoo {
  public:
   static constexpr uint64_t kRamSize = 2 << 20;
   static constexpr uint64_t kIoApic = 0xfec00000;
+  static constexpr uint64_t kHpet = 0xfed00000;
   static constexpr unsigned kCpus = 2;
   static constexpr uint8_t kTestdevSlot = 4;
 
@@ -99,6 +101,7 @@ class Zoo {
   std::unique_ptr<devices::PciTestdev> pci_testdev;
   std::unique_ptr<devices::Pit> pit;
   std::unique_ptr<devices::Rtc> rtc;
+  std::unique_ptr<devices::Hpet> hpet;
   std::unique_ptr<devices::I8042> keyboard;
   std::unique_ptr<devices::Port92> port92;
   std::unique_ptr<devices::FpuError> fpu_error;
@@ -175,6 +178,13 @@ class Zoo {
   void build_isa() {
     pit = add(std::make_unique<devices::Pit>("pit", piix3->isa_source(0), clock));
     rtc = add(std::make_unique<devices::Rtc>("rtc", devices::RtcConfig{}, piix3->isa_source(8), clock));
+    hpet = add(std::make_unique<devices::Hpet>("hpet", devices::HpetConfig{.routes = 0x00f0'0000},
+                                               devices::Hpet::Wiring{.ioapic = ioapic.get(),
+                                                                     .legacy_irq0 = piix3->isa_source(3),
+                                                                     .legacy_irq8 = piix3->isa_source(6),
+                                                                     .apic_bus = &apic_bus,
+                                                                     .legacy = nullptr},
+                                               clock));
     keyboard =
         add(std::make_unique<devices::I8042>("i8042", devices::I8042::Wiring{.keyboard_irq = piix3->isa_source(1),
                                                                              .mouse_irq = piix3->isa_source(12),
@@ -189,7 +199,7 @@ class Zoo {
     debug_exit =
         add(std::make_unique<devices::DebugExit>("debug-exit", devices::DebugExit::Config{}, [this](int) { ++exits; }));
     devices::PcTestdev::Wiring wiring{.lines = {}, .flush = [this](Gpa) { ++flushes; }};
-    for (uint32_t line = 16; line < devices::PcTestdev::kLines; ++line) wiring.lines[line] = {gsi_, line};
+    for (uint32_t line = 16; line < 20; ++line) wiring.lines[line] = {gsi_, line};
     auto made = devices::PcTestdev::create("pc-testdev", std::move(wiring));
     EXPECT_TRUE(made);
     pc_testdev = add(std::move(*made));
@@ -197,6 +207,7 @@ class Zoo {
   }
 
   void map_isa() {
+    memory.map(kHpet, hpet->region());
     ports.map(0x40, pit->counter_ports());
     ports.map(0x61, pit->speaker_port());
     ports.map(0x70, rtc->ports());

@@ -78,6 +78,8 @@ class StateReader {
   // A device's own complaint ("count 70000 is above 65535"); the section's name is put before it.
   void reject(std::string message);
   [[nodiscard]] bool ok() const { return error_.empty(); }
+  // The open section has fields that have not been read.
+  [[nodiscard]] bool more_fields() const { return ok() && in_section_ && at_ != section_end_; }
   // The first error, if any; also one when something is left over.
   [[nodiscard]] Result<> finish() const;
 

@@ -1,5 +1,7 @@
 #include "devices/pci_testdev/pci_testdev.h"
 
+#include <string_view>
+
 #include "devices/pci_testdev/pci_testdev_regs.h"
 #include "devices/section.h"
 #include "support/bits.h"

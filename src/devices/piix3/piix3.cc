@@ -3,7 +3,6 @@
 #include "devices/piix3/piix3_regs.h"
 #include "devices/section.h"
 #include "support/bits.h"
-#include "support/log.h"
 
 namespace kite::devices {
 

@@ -134,6 +134,17 @@ TEST_F(Piix3Test, RefusesAnImpossibleResetControl) {
   EXPECT_FALSE(restore_state(bridge_, with_patched_field(saved_state(bridge_), 1, 0, 0xf0, 1)));
 }
 
+TEST_F(Piix3Test, RefusedExtraFieldChangesNothing) {
+  route(0, 10);
+  auto longer = saved_state(bridge_);
+  route(0, 11);
+  const size_t length_at = sizeof(uint16_t) + load<uint16_t>(longer.data()) + sizeof(uint32_t);
+  store(longer.data() + length_at, load<uint32_t>(longer.data() + length_at) + 7);
+  longer.insert(longer.end(), {0x34, 0x12, 1, 0, 0, 0, 0x55});  // field 0x1234, one byte
+  EXPECT_FALSE(restore_state(bridge_, longer));
+  EXPECT_EQ(bridge_.config_read(kPirqrcA, 1), 11U);
+}
+
 TEST_F(Piix3Test, RefusesReadOnlyBitsOfAnotherDevice) {
   route(0, 10);
   EXPECT_FALSE(restore_state(bridge_, with_patched_field(saved_state(bridge_), 0xf000, 0, 0x1234, 2)));
