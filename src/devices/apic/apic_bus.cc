@@ -72,6 +72,10 @@ void ApicBus::end_of_interrupt(uint8_t vector) {
   for (EoiListener* listener : listeners_) listener->end_of_interrupt(vector);
 }
 
+void ApicBus::destinations_changed() {
+  for (EoiListener* listener : listeners_) listener->destinations_changed();
+}
+
 uint64_t ApicBus::io_read(uint64_t, unsigned size) { return size == 8 ? ~uint64_t{0} : (uint64_t{1} << size * 8) - 1; }
 
 void ApicBus::io_write(uint64_t offset, unsigned size, uint64_t value) {

@@ -20,12 +20,12 @@ namespace kite::devices {
 
 class CpuApic;
 
-// An IOAPIC: hears of every end of a level-triggered interrupt.
+// An IOAPIC, as the processors know it. Both functions are called on a processor's thread and take the IOAPIC's lock.
 class EoiListener {
  public:
   virtual ~EoiListener() = default;
-  // A processor's thread; takes the IOAPIC's lock.
-  virtual void end_of_interrupt(uint8_t vector) = 0;
+  virtual void end_of_interrupt(uint8_t vector) = 0;  // of a level-triggered interrupt
+  virtual void destinations_changed() = 0;            // a message that nobody took may find somebody now
 };
 
 class ApicBus final : public bus::IrqSink, private IoHandler {
@@ -57,6 +57,7 @@ class ApicBus final : public bus::IrqSink, private IoHandler {
   enum class Shorthand : uint8_t { kNone = 0, kSelf = 1, kAll = 2, kOthers = 3 };
   bool send_ipi(const ApicMessage& message, Shorthand shorthand, CpuApic& sender);
   void end_of_interrupt(uint8_t vector);
+  void destinations_changed();
   [[nodiscard]] ExtInt* ext_int() const { return ext_int_; }
   [[nodiscard]] std::span<CpuApic* const> apics() const { return apics_; }
 

@@ -42,7 +42,7 @@ void ApicTimer::rebase(uint64_t now) {
 int64_t ApicTimer::expiry_ns() const {
   if (state_.mode == Mode::kTscDeadline) return state_.deadline_tsc != 0 ? state_.deadline_ns : Clock::kNever;
   if (!state_.counting) return Clock::kNever;
-  return std::max(rate_.to_ns(state_.since + state_.count * tick_length()), not_before_ns_);
+  return std::max(rate_.to_ns(state_.since + state_.count * tick_length()), state_.not_before_ns);
 }
 
 void ApicTimer::schedule() {
@@ -59,7 +59,7 @@ void ApicTimer::catch_up() {
     state_.deadline_ns = 0;
   } else {
     rebase(rate_.to_ticks(now_ns));
-    not_before_ns_ = now_ns + kShortestPeriodNs;
+    state_.not_before_ns = now_ns + kShortestPeriodNs;
   }
   expired_();
 }
@@ -105,7 +105,7 @@ void ApicTimer::set_initial(uint32_t count) {
   state_.count = count;
   state_.since = now();
   state_.counting = count != 0;
-  not_before_ns_ = 0;
+  state_.not_before_ns = 0;
   schedule();
 }
 
@@ -153,7 +153,6 @@ void ApicTimer::set_deadline(uint64_t tsc, int64_t tsc_offset) {
 void ApicTimer::reset() {
   const std::lock_guard guard(lock_);
   state_ = {};
-  not_before_ns_ = 0;
   timer_.disarm();
 }
 
@@ -176,7 +175,6 @@ ApicTimer::State ApicTimer::state() const {
 void ApicTimer::set_state(const State& state) {
   const std::lock_guard guard(lock_);
   state_ = state;
-  not_before_ns_ = 0;
   schedule();
 }
 

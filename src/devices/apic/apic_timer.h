@@ -16,7 +16,7 @@ class ApicTimer {
   // r- LVT timer 18:17
   enum class Mode : uint8_t { kOneShot = 0, kPeriodic = 1, kTscDeadline = 2, kReserved = 3 };
 
-  // Every bit the guest can see; times are ticks of the undivided timer clock since the clock read 0.
+  // Everything the guest can notice; times are ticks of the undivided timer clock since the clock read 0.
   struct State {
     Mode mode = Mode::kOneShot;
     uint8_t divide = 0;  // the divide configuration register
@@ -26,6 +26,7 @@ class ApicTimer {
     uint64_t since = 0;
     uint64_t deadline_tsc = 0;  // 0: not armed
     int64_t deadline_ns = 0;    // the same, on the clock
+    int64_t not_before_ns = 0;  // the pace of a periodic timer that is too fast to follow
   };
 
   // `expired` runs on whatever thread notices: the one that drives the clock, or a vCPU that looks at the timer when
@@ -72,8 +73,7 @@ class ApicTimer {
   mutable std::mutex lock_;
   State state_;
   bool stopped_ = false;
-  int64_t not_before_ns_ = 0;  // the pace of a timer that is too fast to follow; no guest can see it
-  Timer timer_;                // the last member: destroyed first
+  Timer timer_;  // the last member: destroyed first
 };
 
 }  // namespace kite::devices

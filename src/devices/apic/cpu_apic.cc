@@ -134,6 +134,7 @@ bool CpuApic::set_base(uint64_t value) {
   }
   if (x2apic && (old & apic::kBaseX2Apic) == 0) id_ = config_.id;
   base_ = value;
+  if (value != old) bus_.destinations_changed();
   wake_if_pending();
   return true;
 }
@@ -379,8 +380,11 @@ void CpuApic::write_lvt(unsigned entry, uint32_t value) {
 
 void CpuApic::write_svr(uint32_t value) {
   value &= svr_writable();
-  svr_.store(value, std::memory_order_seq_cst);
-  if ((value & apic::kSvrEnable) != 0) return;
+  const uint32_t old = svr_.exchange(value, std::memory_order_seq_cst);
+  if ((value & apic::kSvrEnable) != 0) {
+    if ((old & apic::kSvrEnable) == 0) bus_.destinations_changed();
+    return;
+  }
   for (auto& entry : lvt_) entry.fetch_or(apic::kLvtMasked);
 }
 
@@ -438,11 +442,11 @@ uint32_t CpuApic::read_register(Reg reg) {
 void CpuApic::write_register(Reg reg, uint32_t value) {
   if (is_lvt(reg)) return write_lvt(lvt_entry(reg), value);
   switch (reg) {
-    case Reg::ID: id_ = value >> 24; return;
+    case Reg::ID: id_ = value >> 24; return bus_.destinations_changed();
     case Reg::TPR: tpr_ = value & 0xff; return wake_if_pending();
     case Reg::EOI: return end_of_interrupt();
-    case Reg::LDR: ldr_ = value & 0xff000000; return;
-    case Reg::DFR: dfr_ = value >> 28; return;
+    case Reg::LDR: ldr_ = value & 0xff000000; return bus_.destinations_changed();
+    case Reg::DFR: dfr_ = value >> 28; return bus_.destinations_changed();
     case Reg::SVR: return write_svr(value);
     case Reg::ESR: esr_ = esr_pending_.exchange(0); return;  // [SDM 3A 11.5.3] a write shows what was collected
     case Reg::ICR: return write_icr((icr_.load() & 0xffffffff'00000000) | value);

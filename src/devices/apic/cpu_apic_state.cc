@@ -18,7 +18,7 @@ struct CpuApicStateV1 {
   uint8_t timer_mode = 0, timer_divide = 0, timer_counting = 0;
   uint32_t timer_initial = 0, timer_count = 0;
   uint64_t timer_since = 0, deadline_tsc = 0;
-  int64_t deadline_ns = 0;
+  int64_t deadline_ns = 0, timer_not_before_ns = 0;
 };
 
 template <class Codec>
@@ -46,6 +46,7 @@ void visit(Codec& codec, CpuApicStateV1& s) {
   codec.field(21, s.timer_since);
   codec.field(22, s.deadline_tsc);
   codec.field(23, s.deadline_ns);
+  codec.field(24, s.timer_not_before_ns);
 }
 
 template <class To, class From>
@@ -105,6 +106,7 @@ const char* CpuApic::impossible_timer(const State& s) const {
   if (t.counting && (t.mode == ApicTimer::Mode::kTscDeadline || t.initial == 0)) return "the timer cannot be counting";
   if (t.deadline_tsc != 0 && t.mode != ApicTimer::Mode::kTscDeadline) return "a TSC deadline is armed in another mode";
   if (t.deadline_ns < 0 || (t.deadline_ns != 0 && t.deadline_tsc == 0)) return "the TSC deadline is at no time";
+  if (t.not_before_ns < 0) return "the timer's pace lies before the beginning of time";
   return nullptr;
 }
 
@@ -132,7 +134,7 @@ void CpuApic::save(StateWriter& writer) {
   const State state = snapshot();
   const auto& [base, id, tpr, ldr, dfr, svr, icr, esr, esr_pending, lvt, isr, tmr, irr, lint_level, ext_int_message,
                timer] = state;
-  const auto& [mode, divide, initial, counting, count, since, deadline_tsc, deadline_ns] = timer;
+  const auto& [mode, divide, initial, counting, count, since, deadline_tsc, deadline_ns, not_before_ns] = timer;
   CpuApicStateV1 wire{.base = base,
                       .icr = icr,
                       .id = id,
@@ -155,7 +157,8 @@ void CpuApic::save(StateWriter& writer) {
                       .timer_count = count,
                       .timer_since = since,
                       .deadline_tsc = deadline_tsc,
-                      .deadline_ns = deadline_ns};
+                      .deadline_ns = deadline_ns,
+                      .timer_not_before_ns = not_before_ns};
   save_section(writer, path(), wire);
 }
 
@@ -186,7 +189,8 @@ void CpuApic::restore(StateReader& reader) {
                               .count = w.timer_count,
                               .since = w.timer_since,
                               .deadline_tsc = w.deadline_tsc,
-                              .deadline_ns = w.deadline_ns}};
+                              .deadline_ns = w.deadline_ns,
+                              .not_before_ns = w.timer_not_before_ns}};
   if (const char* reason = impossible(state)) reader.reject(fmt::format("{}: {}", path(), reason));
   if (!reader.ok()) return;
   apply(state);

@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <memory>
 #include <optional>
 #include <utility>
@@ -23,7 +24,7 @@ class FakeCpu final : public devices::ApicCpu {
   void sipi(uint8_t vector) override { sipis.push_back(vector); }
   [[nodiscard]] int64_t tsc_offset() const override { return offset; }
 
-  int interrupts = 0, nmis = 0, inits = 0;
+  std::atomic<int> interrupts{0}, nmis{0}, inits{0};
   std::vector<uint8_t> sipis;
   int64_t offset = 0;
 };

@@ -30,7 +30,7 @@ constexpr uint64_t kAllStatus = (1u << Hpet::kTimers) - 1;
 struct HpetStateV1 {
   static constexpr uint32_t kVersion = 1;
   uint64_t config = 0, status = 0, counter = 0, since = 0;
-  std::array<uint64_t, Hpet::kTimers> timer_config{}, comparator{}, period{}, fsb{};
+  std::array<uint64_t, Hpet::kTimers> timer_config{}, comparator{}, period{}, fsb{}, not_before{};
   std::array<uint8_t, Hpet::kTimers> set_value{};
 };
 
@@ -45,6 +45,7 @@ void visit(Codec& codec, HpetStateV1& s) {
   codec.field(7, s.period);
   codec.field(8, s.fsb);
   codec.field(9, s.set_value);
+  codec.field(10, s.not_before);
 }
 
 constexpr unsigned route_of(uint64_t config) {
@@ -90,7 +91,7 @@ void Hpet::expire(unsigned index, uint64_t now, uint64_t late) {
   TimerState& timer = state_.timers[index];
   if ((timer.config & hpet::kPeriodic) != 0 && timer.period != 0) {
     timer.comparator += (late / timer.period + 1) * timer.period;
-    not_before_[index] = now + kShortestInterval;
+    timer.not_before = now + kShortestInterval;
   }
   if ((timer.config & hpet::k32Bit) != 0) timer.comparator = static_cast<uint32_t>(timer.comparator);
   interrupt(index);
@@ -116,7 +117,7 @@ void Hpet::schedule(uint64_t now) {
   for (unsigned i = 0; i < kTimers; ++i) {
     const uint64_t left = distance(state_.timers[i]);
     if ((state_.timers[i].config & hpet::kInterrupt) == 0 || left > ~uint64_t{0} - now) continue;
-    const uint64_t due = std::max(now + left, not_before_[i]);
+    const uint64_t due = std::max(now + left, state_.timers[i].not_before);
     next = std::min(next.value_or(due), due);
   }
   if (!next) return timer_.disarm();
@@ -216,7 +217,7 @@ void Hpet::write_config(uint64_t value) {
 
 void Hpet::write_timer(unsigned index, uint64_t offset, uint64_t value, uint64_t mask) {
   TimerState& timer = state_.timers[index];
-  not_before_[index] = 0;
+  timer.not_before = 0;
   const auto merged = [&](uint64_t old) { return (old & ~mask) | (value & mask); };
   switch (offset) {
     case hpet::TIMER_CONFIG: return write_timer_config(timer, merged(timer.config));
@@ -273,7 +274,6 @@ void Hpet::reset() {
   const std::lock_guard guard(lock_);
   const bool legacy = (state_.config & hpet::kLegacy) != 0;
   state_ = {};
-  not_before_ = {};
   timer_.disarm();
   drive_lines();
   if (legacy && wiring_.legacy != nullptr) wiring_.legacy->set_legacy_replacement(false);
@@ -297,12 +297,13 @@ void Hpet::save(StateWriter& writer) {
   const auto& [config, status, counter, since, timers] = state_;
   HpetStateV1 wire{.config = config, .status = status, .counter = counter, .since = since};
   for (size_t i = 0; i < timers.size(); ++i) {
-    const auto& [timer_config, comparator, period, fsb, set_value] = timers[i];
+    const auto& [timer_config, comparator, period, fsb, set_value, not_before] = timers[i];
     wire.timer_config[i] = timer_config;
     wire.comparator[i] = comparator;
     wire.period[i] = period;
     wire.fsb[i] = fsb;
     wire.set_value[i] = set_value;
+    wire.not_before[i] = not_before;
   }
   save_section(writer, path(), wire);
 }
@@ -327,7 +328,8 @@ void Hpet::restore(StateReader& reader) {
   State state{.config = wire.config, .status = wire.status, .counter = wire.counter, .since = wire.since, .timers = {}};
   for (size_t i = 0; i < kTimers; ++i) {
     if (wire.set_value[i] > 1) return reader.reject(fmt::format("{}: a flag is neither 0 nor 1", path()));
-    state.timers[i] = {wire.timer_config[i], wire.comparator[i], wire.period[i], wire.fsb[i], wire.set_value[i] != 0};
+    state.timers[i] = {wire.timer_config[i], wire.comparator[i],     wire.period[i],
+                       wire.fsb[i],          wire.set_value[i] != 0, wire.not_before[i]};
   }
   if (const char* reason = impossible(state)) return reader.reject(fmt::format("{}: {}", path(), reason));
   const std::lock_guard guard(lock_);
@@ -335,7 +337,6 @@ void Hpet::restore(StateReader& reader) {
   if (legacy != ((state_.config & hpet::kLegacy) != 0) && wiring_.legacy != nullptr)
     wiring_.legacy->set_legacy_replacement(legacy);
   state_ = state;
-  not_before_ = {};
   drive_lines();
   schedule(now());
 }

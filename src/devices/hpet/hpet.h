@@ -52,9 +52,10 @@ class Hpet final : public bus::Device, private IoHandler {
   struct TimerState {
     uint64_t config = 0;  // the writable bits
     uint64_t comparator = ~uint64_t{0};
-    uint64_t period = 0;     // periodic mode: what a match adds to the comparator
-    uint64_t fsb = 0;        // address << 32 | data
-    bool set_value = false;  // the next write of the comparator reaches it in periodic mode
+    uint64_t period = 0;      // periodic mode: what a match adds to the comparator
+    uint64_t fsb = 0;         // address << 32 | data
+    bool set_value = false;   // the next write of the comparator reaches it in periodic mode
+    uint64_t not_before = 0;  // tick: the pace of a periodic timer that is too fast to follow
   };
   struct State {
     uint64_t config = 0;
@@ -102,9 +103,7 @@ class Hpet final : public bus::Device, private IoHandler {
   State state_;
   bool stopped_ = false;
   uint64_t raised_ = 0;  // the lines that are high because of a level-triggered timer; follows from the state
-  // The pace of periodic timers that are too fast to follow; no guest can see it.
-  std::array<uint64_t, kTimers> not_before_{};
-  Timer timer_;  // the last member: destroyed first
+  Timer timer_;          // the last member: destroyed first
 };
 
 }  // namespace kite::devices

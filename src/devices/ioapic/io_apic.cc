@@ -69,18 +69,18 @@ void IoApic::set_irq(uint32_t line, bool level) {
   if (line >= kInputs) return;
   const std::lock_guard guard(lock_);
   const uint32_t bit = 1u << line;
-  const bool rises = level && (state_.levels & bit) == 0;
-  state_.levels = level ? state_.levels | bit : state_.levels & ~bit;
+  if (((state_.levels & bit) != 0) == level) return;
+  state_.levels ^= bit;
   const uint64_t entry = state_.entries[line];
   if (is_level(entry)) return evaluate(line);
   // [82093AA] 3.2.4: an edge at a masked input is ignored; it is not remembered.
-  if (rises && (entry & kMasked) == 0) deliver(line);
+  if (level && (entry & kMasked) == 0) deliver(line);
 }
 
 void IoApic::evaluate(unsigned input) {
   uint64_t& entry = state_.entries[input];
   if (!is_level(entry) || (entry & (kMasked | kRemoteIrr)) != 0 || (state_.levels >> input & 1) == 0) return;
-  // Remote IRR: a local APIC has taken it. While none does, every change at this input tries again.
+  // Remote IRR: a local APIC has taken it. While none does, it is sent again when that may have changed.
   if (deliver(input)) entry |= kRemoteIrr;
 }
 
@@ -98,6 +98,11 @@ bool IoApic::deliver(unsigned input) {
 void IoApic::end_of_interrupt(uint8_t vector) {
   const std::lock_guard guard(lock_);
   end_level(vector);
+}
+
+void IoApic::destinations_changed() {
+  const std::lock_guard guard(lock_);
+  for (unsigned input = 0; input < kInputs; ++input) evaluate(input);
 }
 
 void IoApic::end_level(uint8_t vector) {

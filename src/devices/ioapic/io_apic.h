@@ -30,6 +30,7 @@ class IoApic final : public bus::Device, public bus::IrqSink, public EoiListener
   // Inputs 0-23, the level meaning asserted whatever the polarity bit says. A leaf lock, as in end_of_interrupt.
   void set_irq(uint32_t line, bool level) override;
   void end_of_interrupt(uint8_t vector) override;
+  void destinations_changed() override;
 
   void reset() override;
   void save(StateWriter& writer) override;

@@ -32,7 +32,7 @@ struct PitStateV1 {
   Three<uint32_t> reload{}, active{};
   Three<uint64_t> anchor{}, base{}, reload_at{};
   uint8_t speaker = 0, irq_level = 0, rise_expected = 0;
-  uint64_t rise_at = 0;
+  uint64_t rise_at = 0, not_before = 0;
 };
 
 template <class Codec>
@@ -46,6 +46,7 @@ void visit(Codec& codec, PitStateV1& s) {
   for (auto* field : {&s.anchor, &s.base, &s.reload_at}) codec.field(number++, *field);
   for (auto* field : {&s.speaker, &s.irq_level, &s.rise_expected}) codec.field(number++, *field);
   codec.field(number++, s.rise_at);
+  codec.field(number++, s.not_before);
 }
 
 void to_wire(const PitCounter& counter, size_t i, PitStateV1& w) {
@@ -185,7 +186,7 @@ void Pit::drive_irq(uint64_t now) {
 void Pit::schedule(uint64_t now) {
   const auto next = state_.counters[0].next_change(now);
   if (!next) return timer_.disarm();
-  timer_.arm_at(kRate.to_ns(std::max(*next, not_before_)));
+  timer_.arm_at(kRate.to_ns(std::max(*next, state_.not_before)));
 }
 
 void Pit::timer_fired() {
@@ -193,7 +194,7 @@ void Pit::timer_fired() {
   if (stopped_) return;
   const uint64_t at = now();
   drive_irq(at);
-  not_before_ = at + kShortestInterval;
+  state_.not_before = at + kShortestInterval;
   schedule(at);
 }
 
@@ -201,7 +202,6 @@ void Pit::reset() {
   const std::lock_guard guard(lock_);
   state_ = {};
   state_.counters[2].gate = false;
-  not_before_ = 0;
   irq_.set(state_.irq_level);
   timer_.disarm();
 }
@@ -220,13 +220,14 @@ void Pit::stop() {
 
 void Pit::save(StateWriter& writer) {
   const std::lock_guard guard(lock_);
-  const auto& [counters, speaker, irq_level, rise_expected, rise_at] = state_;
+  const auto& [counters, speaker, irq_level, rise_expected, rise_at, not_before] = state_;
   PitStateV1 wire;
   for (size_t i = 0; i < counters.size(); ++i) to_wire(counters[i], i, wire);
   wire.speaker = speaker;
   wire.irq_level = irq_level;
   wire.rise_expected = rise_expected;
   wire.rise_at = rise_at;
+  wire.not_before = not_before;
   save_section(writer, path(), wire);
 }
 
@@ -246,7 +247,7 @@ void Pit::restore(StateReader& reader) {
   state_.irq_level = wire.irq_level != 0;
   state_.rise_expected = wire.rise_expected != 0;
   state_.rise_at = wire.rise_at;
-  not_before_ = 0;
+  state_.not_before = wire.not_before;
   schedule(now());
 }
 

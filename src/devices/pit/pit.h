@@ -39,7 +39,8 @@ class Pit final : public bus::Device {
     uint8_t speaker = 0;  // port 0x61 bits 3:0
     bool irq_level = true;
     bool rise_expected = false;
-    uint64_t rise_at = 0;  // the next rising edge of OUT0 that irq has not seen
+    uint64_t rise_at = 0;     // the next rising edge of OUT0 that irq has not seen
+    uint64_t not_before = 0;  // the pace of a counter 0 that is too fast to follow
   };
 
   uint64_t read_counter(uint64_t offset, unsigned size);
@@ -68,7 +69,6 @@ class Pit final : public bus::Device {
   std::mutex lock_;
   State state_;
   bool stopped_ = false;
-  uint64_t not_before_ = 0;  // the pace of a counter that is too fast to follow; no guest can see it
   Timer timer_;  // the last member: destroyed first
 };
 
