@@ -109,31 +109,42 @@ TEST(Epoch, SlotsOfEndedThreadsAreUsedAgain) {
   EXPECT_TRUE(freed);
 }
 
-// The store buffer litmus test with the fence on one side only: with the barrier at least one side sees the other.
 class ProcessWideBarrier : public ::testing::TestWithParam<void (*)()> {};
 
+// The store buffer litmus test with a fence on one side only: with the barrier at least one side sees the other.
 TEST_P(ProcessWideBarrier, OrdersAPlainStoreAndLoadOfAnotherThread) {
-  constexpr int kRounds = 2'000;
-  std::atomic<int> x{0}, y{0}, round{0}, answered{0};
+  constexpr int kRounds = 5'000;
+  struct alignas(64) Word {
+    std::atomic<int> value{0};
+  };
+  Word x, y, round, answered;
+  const auto spin = [](int turns) {
+    for (volatile int i = 0; i < turns; i = i + 1) {
+    }
+  };
+  const auto await = [](const Word& word, int value) {
+    for (int turn = 0; word.value.load(std::memory_order_acquire) < value; ++turn)
+      if (turn > 10'000) std::this_thread::yield();  // the other has no CPU
+  };
   int seen_by_fast = 0;
   std::thread fast([&] {
     for (int i = 1; i <= kRounds; ++i) {
-      while (round.load(std::memory_order_acquire) < i) {
-      }
-      x.store(i, std::memory_order_relaxed);
+      await(round, i);
+      spin(i * 7 % 61);  // so that the two meet now and then
+      x.value.store(i, std::memory_order_relaxed);
       std::atomic_signal_fence(std::memory_order_seq_cst);
-      seen_by_fast = y.load(std::memory_order_relaxed);
-      answered.store(i, std::memory_order_release);
+      seen_by_fast = y.value.load(std::memory_order_relaxed);
+      answered.value.store(i, std::memory_order_release);
     }
   });
   int missed = 0;
   for (int i = 1; i <= kRounds; ++i) {
-    round.store(i, std::memory_order_release);
-    y.store(i, std::memory_order_relaxed);
+    round.value.store(i, std::memory_order_release);
+    spin(i * 13 % 61);
+    y.value.store(i, std::memory_order_relaxed);
     GetParam()();
-    const int seen_by_slow = x.load(std::memory_order_relaxed);
-    while (answered.load(std::memory_order_acquire) < i) {
-    }
+    const int seen_by_slow = x.value.load(std::memory_order_relaxed);
+    await(answered, i);
     if (seen_by_slow != i && seen_by_fast != i) ++missed;
   }
   fast.join();
