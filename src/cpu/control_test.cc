@@ -255,7 +255,9 @@ TEST(Msr, AmdOnes) {
   uint64_t value = 0;
   EXPECT_EQ(msr_value(amd.cpu(), msr::kSyscfg), 0u);
   EXPECT_FALSE(msr_refused(amd.cpu(), msr::kHwcr, 0x40));
-  EXPECT_FALSE(msr_refused(amd.cpu(), 0xc0010000, 0x430076));
+  EXPECT_FALSE(msr_refused(amd.cpu(), msr::kPerfEventSelect0, 0x430076));
+  EXPECT_FALSE(refused(amd.cpu(), amd.cpu().read_msr(0xc0010055, value)));
+  EXPECT_EQ(value, 0u);
   EXPECT_EQ(msr_value(amd.cpu(), 0xc0010004), 0u);
   EXPECT_TRUE(refused(intel.cpu(), intel.cpu().read_msr(msr::kHwcr, value)));
 }

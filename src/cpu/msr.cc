@@ -310,10 +310,10 @@ bool write_amd(Cpu& cpu, uint32_t, uint64_t value) {
   return is_amd(cpu) && (value & ~kAllowed) == 0;
 }
 
+// Family 0Fh's northbridge and C1E registers [BKDG 32559]: Linux reads them unasked; nothing is enabled in them.
+constexpr uint32_t kNorthbridgeConfig = 0xc001001f, kInterruptPending = 0xc0010055;
 constexpr uint64_t kHwcrAccepted = 1u << 3 | 1u << 6 | 1u << 8 | 1u << 18;  // TLB cache, FFDIS, monitor, MC status
 constexpr uint64_t kSvmDisabled = 1u << 4;
-// [APM 2, 13.2.1] The K7 counters have no CPUID flag, so programs touch them unasked. These never count.
-constexpr uint32_t kK7EventSelect0 = 0xc0010000, kK7Counter3 = 0xc0010007;
 
 // Sorted by index.
 constexpr Row kRows[] = {
@@ -360,9 +360,10 @@ constexpr Row kRows[] = {
     // [APM 2 13.2.1] Every family has the four legacy event counters, with no CPUID bit to say otherwise. Without a
     // performance monitor behind them they take no event and stay at zero.
     {msr::kPerfEventSelect0, msr::kPerfCounter3, read_amd<0>, write_amd<~uint64_t{0}>},
-    {kK7EventSelect0, kK7Counter3, read_amd<0>, write_amd<~uint64_t{0}>},
     {msr::kSyscfg, msr::kSyscfg, read_amd<0>, write_amd<~uint64_t{0}>},
     {msr::kHwcr, msr::kHwcr, read_amd<0>, write_amd<kHwcrAccepted>},
+    {kNorthbridgeConfig, kNorthbridgeConfig, read_amd<0>, write_amd<0>},
+    {kInterruptPending, kInterruptPending, read_amd<0>, write_amd<0>},
     {msr::kVmCr, msr::kVmCr, read_amd<kSvmDisabled>, write_amd<kSvmDisabled>},
 };
 static_assert(std::is_sorted(std::begin(kRows), std::end(kRows),
