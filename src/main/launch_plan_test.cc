@@ -1,0 +1,91 @@
+#include "main/launch_plan.h"
+
+#include <gtest/gtest.h>
+
+#include "devices/types.h"
+#include "main/options.h"
+
+namespace kite::main {
+namespace {
+
+class LaunchPlanTest : public ::testing::Test {
+ protected:
+  LaunchPlanTest() { devices::register_device_types(types_); }
+  LaunchPlan plan(const std::vector<std::string>& words) {
+    auto made = plan_launch(words, types_);
+    EXPECT_TRUE(made) << made.error().message;
+    return made ? std::move(*made) : LaunchPlan{};
+  }
+  std::string refusal(const std::vector<std::string>& words) {
+    auto made = plan_launch(words, types_);
+    EXPECT_FALSE(made);
+    return made ? std::string{} : made.error().message;
+  }
+  TypeRegistry types_;
+};
+
+TEST_F(LaunchPlanTest, DefaultsAreThoseOfTheHelpText) {
+  const LaunchPlan made = plan({});
+  EXPECT_EQ(made.machine.board, "pc");
+  EXPECT_EQ(made.machine.ram_bytes, 128ull << 20);
+  EXPECT_EQ(made.machine.cpu_count, 1u);
+  EXPECT_EQ(made.machine.accelerators, std::vector<std::string>{"jit"});
+}
+
+TEST_F(LaunchPlanTest, MemoryTakesSuffixes) {
+  EXPECT_EQ(plan({"-m", "64"}).machine.ram_bytes, 64ull << 20);
+  EXPECT_EQ(plan({"-m", "2G"}).machine.ram_bytes, 2ull << 30);
+  EXPECT_EQ(plan({"-m", "size=1536M"}).machine.ram_bytes, 1536ull << 20);
+}
+
+TEST_F(LaunchPlanTest, SmpTopologyMultiplies) {
+  const LaunchPlan made = plan({"-smp", "sockets=2,cores=2,threads=2"});
+  EXPECT_EQ(made.machine.cpu_count, 8u);
+  EXPECT_EQ(plan({"-smp", "2,maxcpus=4"}).machine.max_cpus, 4u);
+  EXPECT_NE(refusal({"-smp", "4,sockets=3,cores=1,threads=1"}).find("maxcpus"), std::string::npos);
+}
+
+TEST_F(LaunchPlanTest, AcceleratorsAddUpInOrder) {
+  const auto made = plan({"-accel", "kvm", "-accel", "tcg"});
+  EXPECT_EQ(made.machine.accelerators, (std::vector<std::string>{"kvm", "tcg"}));
+  EXPECT_EQ(plan({"-machine", "pc,accel=kvm:tcg"}).machine.accelerators, (std::vector<std::string>{"kvm", "tcg"}));
+}
+
+TEST_F(LaunchPlanTest, RtcDateIsUtc) {
+  const auto made = plan({"-rtc", "base=2006-06-17T16:01:21,clock=vm"});
+  EXPECT_EQ(made.machine.rtc.date_seconds, 1150560081);
+  EXPECT_EQ(made.machine.rtc.clock, machine::RtcConfig::ClockSource::kVirtual);
+}
+
+TEST_F(LaunchPlanTest, UuidIsInTextOrder) {
+  const auto made = plan({"-uuid", "00112233-4455-6677-8899-aabbccddeeff"});
+  EXPECT_EQ(made.machine.uuid[0], 0x00);
+  EXPECT_EQ(made.machine.uuid[15], 0xff);
+}
+
+TEST_F(LaunchPlanTest, DevicesAreResolvedWithGlobals) {
+  auto made = plan({"-device", "isa-debug-exit,iobase=0xf4", "-global", "isa-debug-exit.iosize=4"});
+  ASSERT_TRUE(resolve_devices(made, types_));
+  ASSERT_EQ(made.machine.devices.size(), 1u);
+  EXPECT_EQ(made.machine.devices[0].properties.integer("iobase"), 0xf4u);
+  EXPECT_EQ(made.machine.devices[0].properties.integer("iosize"), 4u);
+}
+
+TEST_F(LaunchPlanTest, HelpNamesEveryListedOption) {
+  const std::string text = help_text();
+  for (const OptionSpec& option : options())
+    if (!option.group.empty()) EXPECT_NE(text.find(fmt::format("-{} ", option.name)), std::string::npos) << option.name;
+}
+
+TEST_F(LaunchPlanTest, WhatIsMissingSaysSoByName) {
+  for (const MissingOption& missing : missing_options())
+    EXPECT_EQ(refusal({fmt::format("-{}", missing.name)}), fmt::format("-{}: {}", missing.name, missing.reason));
+}
+
+TEST_F(LaunchPlanTest, MistypedOptionsAreRefusedWithTheNearest) {
+  EXPECT_EQ(refusal({"-kernal", "x"}), "-kernal: no such option; did you mean -kernel?");
+  EXPECT_EQ(refusal({"-m"}), "-m: it wants a value: -m [size=]MEGS");
+}
+
+}  // namespace
+}  // namespace kite::main
