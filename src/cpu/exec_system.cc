@@ -63,13 +63,19 @@ void into(Cpu& cpu, const Op* op) {
   software_interrupt(cpu, op, static_cast<uint8_t>(Vector::kOf), false);
 }
 
-// [SDM 2A, BOUND] Signed index against the lower and upper bound at the operand.
+// [SDM 2A, BOUND] Signed index against the lower and upper bound at the operand. The upper one is looked at only when
+// the lower one holds, as hosts do.
 void bound(Cpu& cpu, const Op* op) {
   const unsigned bytes = op->insn->operand_size;
-  uint64_t lower = 0, upper = 0;
-  if (!load_at(cpu, op, 0, bytes, lower) || !load_at(cpu, op, bytes, bytes, upper)) KITE_FAULT(cpu, op);
   const int64_t index = sign_extend(cpu.state.gpr[find_operand(*op->insn, OperandKind::kGpr)->reg], bytes * 8);
-  if (index < sign_extend(lower, bytes * 8) || index > sign_extend(upper, bytes * 8)) {
+  uint64_t lower = 0, upper = 0;
+  if (!load_at(cpu, op, 0, bytes, lower)) KITE_FAULT(cpu, op);
+  bool inside = index >= sign_extend(lower, bytes * 8);
+  if (inside) {
+    if (!load_at(cpu, op, bytes, bytes, upper)) KITE_FAULT(cpu, op);
+    inside = index <= sign_extend(upper, bytes * 8);
+  }
+  if (!inside) {
     cpu.raise(Vector::kBr);
     KITE_FAULT(cpu, op);
   }

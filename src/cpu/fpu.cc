@@ -192,12 +192,14 @@ void store_masked(Cpu& cpu, const Op* op) {
   uint64_t address = 0;
   if (!address_of(cpu, op, bytes, Access::kWrite, address)) KITE_FAULT(cpu, op);
   for (unsigned half = bytes; half != 0; half -= 8)
-    if (!probe_operand(cpu, op, address + half - 8, 8, Access::kWrite, 8)) KITE_FAULT(cpu, op);
+    if (!probe_operand(cpu, op, offset_linear(cpu, address, half - 8), 8, Access::kWrite, 8)) KITE_FAULT(cpu, op);
   if (mmx) enter_mmx(cpu);
   const auto* const data = static_cast<const uint8_t*>(reg_place(cpu, op));
   const auto* const mask = static_cast<const uint8_t*>(rm_place(cpu, op));
-  for (unsigned i = 0; i < bytes; ++i)
-    if ((mask[i] & 0x80) != 0 && !cpu.write<uint8_t>(address + i, data[i], segment_of(op))) KITE_FAULT(cpu, op);
+  for (unsigned i = 0; i < bytes; ++i) {
+    if ((mask[i] & 0x80) == 0) continue;
+    if (!cpu.write<uint8_t>(offset_linear(cpu, address, i), data[i], segment_of(op))) KITE_FAULT(cpu, op);
+  }
   KITE_NEXT(cpu, op);
 }
 

@@ -85,11 +85,17 @@ inline bool probe_operand(Cpu& cpu, const Op* op, uint64_t address, unsigned byt
   return cpu.check_alignment(address, alignment) && cpu.probe(address, bytes, access, segment);
 }
 
-// The same for the large images. Hosts look at the first four bytes, then at the last one: CR2 shows it.
+// `address` + `offset`, in the width of linear addresses.
+inline uint64_t offset_linear(const Cpu& cpu, uint64_t address, unsigned offset) {
+  return cpu.code64 ? address + offset : static_cast<uint32_t>(address + offset);
+}
+
+// The same for x87 images. Hosts look at the first field, then at the last byte: CR2 shows it.
 inline bool probe_image(Cpu& cpu, const Op* op, uint64_t address, unsigned bytes, Access access, unsigned alignment) {
   const Seg segment = segment_of(op);
-  return cpu.check_alignment(address, alignment) && cpu.probe(address, 4, access, segment) &&
-         cpu.probe(address + bytes - 1, 1, access, segment) && cpu.probe(address, bytes, access, segment);
+  return cpu.check_alignment(address, alignment) && cpu.probe(address, alignment, access, segment) &&
+         cpu.probe(offset_linear(cpu, address, bytes - 1), 1, access, segment) &&
+         cpu.probe(address, bytes, access, segment);
 }
 
 // A pointer to the operand's bytes: guest memory itself, or `bounce` filled with a copy. Null after raising.

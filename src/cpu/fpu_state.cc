@@ -52,13 +52,18 @@ bool fx_address(Cpu& cpu, const Op* op, Access access, uint64_t& address) {
   if ((address & 15) == 0) return true;
   return cpu.check_alignment(address, 4) && cpu.raise(Vector::kGp, 0);
 }
+// Hosts look at the last byte first: CR2 shows it.
+bool probe_fx(Cpu& cpu, const Op* op, uint64_t address, Access access) {
+  const Seg segment = segment_of(op);
+  return cpu.probe(offset_linear(cpu, address, kFxBytes - 1), 1, access, segment) &&
+         cpu.probe(address, kFxBytes, access, segment);
+}
 
 bool wide_pointers(const Cpu& cpu, const Op* op) { return cpu.code64 && op->insn->rex_w; }
 
 void fxsave(Cpu& cpu, const Op* op) {
   uint64_t address = 0;
-  if (!fx_address(cpu, op, Access::kWrite, address) || !probe_image(cpu, op, address, kFxBytes, Access::kWrite, 1))
-    KITE_FAULT(cpu, op);
+  if (!fx_address(cpu, op, Access::kWrite, address) || !probe_fx(cpu, op, address, Access::kWrite)) KITE_FAULT(cpu, op);
   std::array<uint8_t, kImageEnd> out;
   std::memcpy(out.data(), image(cpu), out.size());
   store(out.data() + kMxcsrMask, FpuThunks::mxcsr_mask());
@@ -82,7 +87,7 @@ void normalise(Cpu& cpu) { run_on_image(cpu, cpu.fpu().normalise()); }
 void fxrstor(Cpu& cpu, const Op* op) {
   uint64_t address = 0;
   std::array<uint8_t, kFxBytes> in;
-  if (!fx_address(cpu, op, Access::kRead, address) || !probe_image(cpu, op, address, kFxBytes, Access::kRead, 1) ||
+  if (!fx_address(cpu, op, Access::kRead, address) || !probe_fx(cpu, op, address, Access::kRead) ||
       !cpu.read_bytes(address, in.data(), kFxBytes, segment_of(op)))
     KITE_FAULT(cpu, op);
   const bool has_mxcsr = (cpu.arch.cr4 & x86::cr4::kOsfxsr) != 0;

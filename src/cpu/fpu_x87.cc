@@ -83,7 +83,6 @@ void x87_store(Cpu& cpu, const Op* op) {
   if (!may_run(cpu, op)) KITE_FAULT(cpu, op);
   uint64_t address = 0;
   const unsigned bytes = op->operand_size;
-  if (!address_of(cpu, op, bytes, Access::kWrite, address)) KITE_FAULT(cpu, op);
   std::array<uint8_t, 16> bounce;
   bounce.fill(0xa5);
   const std::array<uint8_t, 16> untouched = bounce;
@@ -92,7 +91,8 @@ void x87_store(Cpu& cpu, const Op* op) {
   std::memcpy(x87_before.data(), image(cpu), x87_before.size());
   execute(cpu, op, bounce.data());
   const bool stored = !x87_pending(cpu) || bounce != untouched;
-  if (stored && (!probe_operand(cpu, op, address, bytes, Access::kWrite, alignment_of(bytes)) ||
+  if (stored && (!address_of(cpu, op, bytes, Access::kWrite, address) ||
+                 !probe_operand(cpu, op, address, bytes, Access::kWrite, alignment_of(bytes)) ||
                  !store_operand(cpu, op, address, bounce.data(), bytes))) {
     std::memcpy(image(cpu), x87_before.data(), x87_before.size());
     KITE_FAULT(cpu, op);

@@ -256,7 +256,10 @@ bool Mmu::span(TlbKind kind, uint64_t linear, unsigned bytes, Access access, Seg
   out.address[0] = first->page | (linear & kOffsetMask);
   out.bytes[0] = first_bytes;
   if (first_bytes == bytes) return true;
-  const TlbEntry* second = entry(wrap(page_of(linear) + kPageSize), kind, access, segment);
+  // Linear addresses of other than 64-bit code are 32 bits wide.
+  constexpr uint64_t kFourGib = uint64_t{1} << 32;
+  const uint64_t next = page_of(linear) + kPageSize;
+  const TlbEntry* second = entry(next == kFourGib && !cpu_.code64 ? 0 : next, kind, access, segment);
   if (second == nullptr) return false;
   out.address[1] = second->page;
   out.bytes[1] = bytes - first_bytes;

@@ -54,6 +54,7 @@ class Generator {
   Address based_address(uint64_t target);
   Address narrow_address();
   void load_register(unsigned number, uint64_t value);
+  void load_code_address(unsigned number);
   void store_word(uint64_t address, uint32_t value);
 
   Random& random_;
@@ -68,6 +69,7 @@ class Generator {
   uint32_t reserved_ = 0;  // registers that address setup must leave alone
   uint64_t fixed_target_ = 0;
   Address address_;
+  Instruction head_;  // what goes before it
 };
 
 // --- values ----------------------------------------------------------------------------------------------------------
@@ -203,6 +205,19 @@ void Generator::load_register(unsigned number, uint64_t value) {
   std::memcpy(&out.bytes[out.size], &value, full ? 8 : 4);
   out.size = static_cast<uint8_t>(out.size + (full ? 8 : 4));
   stream_.instructions.push_back(out);
+}
+
+// MOV register, or PUSH, of the address of an instruction further on; the branch that uses it follows at once, lest
+// some other branch get between them.
+void Generator::load_code_address(unsigned number) {
+  head_ = {};
+  if (number != kNoRegister && number >= 8) head_.bytes[head_.size++] = 0x41;
+  head_.bytes[head_.size++] = static_cast<uint8_t>(number == kNoRegister ? 0x68 : 0xb8 | (number & 7));
+  head_.branch_at = head_.size;
+  head_.branch_bytes = 4;
+  head_.branch_skips = static_cast<uint8_t>(random_.below(3));
+  head_.branch_absolute = true;
+  head_.size = static_cast<uint8_t>(head_.size + 4);
 }
 
 // MOV dword ptr [address], value
@@ -367,6 +382,8 @@ void Generator::prepare_implicit() {
     if (random_.percent(95)) load_register(kDi, target(128, false));
     if (repeat_ != 0) load_register(kCx, random_.below(40));
   }
+  if (has(rule::kReturn)) load_code_address(kNoRegister);
+  if (has(rule::kIndirect)) load_code_address(rm_register_);
   if (has(rule::kTable)) load_register(kBx, target(256, false));
   if (has(rule::kPointer)) load_register(kDi, target(16, false));
   if (has(rule::kControlWord)) {
@@ -416,7 +433,8 @@ void Generator::encode_immediate(Instruction& out) {
 }
 
 void Generator::encode() {
-  Instruction out;
+  Instruction out = head_;
+  head_ = {};
   const auto put = [&out](uint64_t byte) { out.bytes[out.size++] = static_cast<uint8_t>(byte); };
   if (lock_) put(0xf0);
   if (segment_prefix_ != 0) put(segment_prefix_);
@@ -508,7 +526,8 @@ World assemble(const Stream& stream, std::vector<uint32_t>& starts) {
     }
     if (instruction.branch_bytes != 0) {
       const size_t to = std::min(i + 1 + instruction.branch_skips, stream.instructions.size());
-      const uint32_t disp = starts[to] - next;
+      const auto base = static_cast<uint32_t>(kCodeAddress);
+      const uint32_t disp = instruction.branch_absolute ? base + starts[to] : starts[to] - next;
       std::memcpy(place + instruction.branch_at, &disp, instruction.branch_bytes);
     }
   }

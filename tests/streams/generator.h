@@ -27,10 +27,11 @@ class Random {
   uint64_t state_;
 };
 
+// One instruction, or several that make sense only together.
 struct Instruction {
   std::array<uint8_t, 20> bytes{};
   uint8_t size = 0;
-  uint8_t tail = 0;  // bytes at the end that are an instruction of their own, not to be parted from this one
+  uint8_t tail = 0;  // bytes of an instruction behind the one that rip_at or branch_at is in
   // A RIP-relative operand: where its displacement is, and what it shall lead to.
   uint8_t rip_at = 0;
   uint64_t rip_target = 0;
@@ -38,6 +39,7 @@ struct Instruction {
   uint8_t branch_at = 0;
   uint8_t branch_bytes = 0;
   uint8_t branch_skips = 0;
+  bool branch_absolute = false;  // the address itself is wanted there
 };
 
 struct Stream {

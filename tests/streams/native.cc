@@ -166,7 +166,7 @@ bool NativeRunner::run(const World& world, Outcome& outcome) {
   uint64_t word = 1;
   bool answered = write(to_child_, &word, sizeof word) == sizeof word;
   pollfd wait{.fd = from_child_, .events = POLLIN, .revents = 0};
-  constexpr int kTimeoutMs = 10'000;
+  constexpr int kTimeoutMs = 2'000;
   answered = answered && poll(&wait, 1, kTimeoutMs) == 1 && read(from_child_, &word, sizeof word) == sizeof word;
   if (!answered) {
     stop();

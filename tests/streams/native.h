@@ -20,7 +20,7 @@ class NativeRunner {
   NativeRunner(const NativeRunner&) = delete;
   NativeRunner& operator=(const NativeRunner&) = delete;
 
-  // False when the child died or did not answer in ten seconds; a new one is started then.
+  // False when the child died or did not answer in two seconds; a new one is started then.
   bool run(const World& world, Outcome& outcome);
 
   struct Exchange;  // shared with the child

@@ -110,12 +110,13 @@ constexpr Opcode kInteger[] = {
     {0, 0x60, 0x61, 0, kPlain, -1, Width::kStack, Imm::kNone, 0, kOnly32}, {0, 0x06, 0x06, 0, kPlain, -1, Width::kStack, Imm::kNone, 0, kOnly32},
     {0, 0x16, 0x16, 0, kPlain, -1, Width::kStack, Imm::kNone, 0, kOnly32}, {0, 0x1e, 0x1e, 0, kPlain, -1, Width::kStack, Imm::kNone, 0, kOnly32},
     {0, 0x0e, 0x0e, 0, kPlain, -1, Width::kStack, Imm::kNone, 0, kOnly32}, {0, 0xc9, 0xc9, 0, kPlain, -1, Width::kStack, Imm::kNone, 0, kRare},
-    {0, 0xc3, 0xc3, 0, kPlain, -1, Width::kFixed, Imm::kNone, 0, kRare}, {0, 0x62, 0x62, 0, kMemory, -1, Width::kWord, Imm::kNone, 8, kOnly32 | kRare},
+    {0, 0xc3, 0xc3, 0, kPlain, -1, Width::kFixed, Imm::kNone, 0, kReturn}, {0, 0xc2, 0xc2, 0, kPlain, -1, Width::kFixed, Imm::kWord, 0, kReturn | kRare}, {0, 0x62, 0x62, 0, kMemory, -1, Width::kWord, Imm::kNone, 8, kOnly32 | kRare},
     // flow
     {0, 0x70, 0x7f, 0, kPlain, -1, Width::kFixed, Imm::kByte, 0, kBranch}, {1, 0x80, 0x8f, 0, kPlain, -1, Width::kFixed, Imm::kWide, 0, kBranch},
     {0, 0x70, 0x7f, 0, kPlain, -1, Width::kFixed, Imm::kByte, 0, kBranch}, {0, 0xe0, 0xe3, 0, kPlain, -1, Width::kFixed, Imm::kByte, 0, kBranch},
     {0, 0xe8, 0xe8, 0, kPlain, -1, Width::kFixed, Imm::kWide, 0, kBranch}, {0, 0xe9, 0xe9, 0, kPlain, -1, Width::kFixed, Imm::kWide, 0, kBranch},
     {0, 0xeb, 0xeb, 0, kPlain, -1, Width::kFixed, Imm::kByte, 0, kBranch}, {0, 0xce, 0xce, 0, kPlain, -1, Width::kFixed, Imm::kNone, 0, kOnly32 | kRare},
+    {0, 0xff, 0xff, 0, kRegister, 2, Width::kFixed, Imm::kNone, 0, kIndirect}, {0, 0xff, 0xff, 0, kRegister, 4, Width::kFixed, Imm::kNone, 0, kIndirect},
     // flags, nothing
     {0, 0xf5, 0xf5, 0, kPlain}, {0, 0xf8, 0xf9, 0, kPlain}, {0, 0xfc, 0xfd, 0, kPlain}, {1, 0x1f, 0x1f, 0, kAny, 0, Width::kWord},
     {1, 0x18, 0x18, 0, kMemory, 0}, {1, 0xae, 0xae, 0, kRegister, 5, Width::kFixed}, {1, 0x0b, 0x0b, 0, kPlain, -1, Width::kFixed, Imm::kNone, 0, kRare},

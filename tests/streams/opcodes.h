@@ -31,8 +31,10 @@ inline constexpr uint32_t kTable = 512;         // rBX is prepared for XLAT
 inline constexpr uint32_t kControlWord = 1024;  // the memory operand is prepared as MXCSR
 inline constexpr uint32_t kPointer = 2048;      // rDI is prepared (MASKMOV)
 inline constexpr uint32_t kRare = 4096;
-inline constexpr uint32_t kAlign16 = 8192;  // 512-byte image, 16-byte aligned
-inline constexpr uint32_t kShort = 16384;   // the first register operand is r8: AH..BH without REX
+inline constexpr uint32_t kAlign16 = 8192;     // 512-byte image, 16-byte aligned
+inline constexpr uint32_t kShort = 16384;      // the first register operand is r8: AH..BH without REX
+inline constexpr uint32_t kReturn = 65536;     // an address is pushed for it
+inline constexpr uint32_t kIndirect = 131072;  // its register operand is loaded with an address
 // Flags that are undefined and that the interpreter need not match: a CMP behind it defines them.
 inline constexpr uint32_t kFlagsUndefined = 32768;
 }  // namespace rule
