@@ -289,6 +289,7 @@ class Cpu {
   // Set by STI, MOV SS and POP SS, which then end the block: holds interrupts back for one instruction.
   bool interrupt_shadow = false;
   bool halt_requested = false;  // HLT executed
+  uint32_t pauses = 0;  // PAUSE instructions executed
   // Incremented by everything that invalidates "this linear address still is this code": TLB flushes, map changes.
   uint64_t translation_epoch = 1;
   uint32_t mode_key = 0;                  // what code is decoded under (block.h); made by update_mode()

@@ -1,4 +1,6 @@
 // Single flags, LAHF and SAHF, SALC, CLI and STI; NOP and what amounts to one; CLFLUSH and the fences.
+#include <thread>
+
 #include "cpu/exec.h"
 
 namespace kite::cpu {
@@ -61,6 +63,12 @@ void set_interrupt_flag(Cpu& cpu, const Op* op) {
 }
 
 void no_operation(Cpu& cpu, const Op* op) { KITE_NEXT(cpu, op); }
+// A guest that spins waits for another vCPU, which may be waiting for this one's host CPU.
+void pause(Cpu& cpu, const Op* op) {
+  constexpr uint32_t kPausesBeforeYield = 64;
+  if (++cpu.pauses % kPausesBeforeYield == 0) std::this_thread::yield();
+  KITE_NEXT(cpu, op);
+}
 void full_fence(Cpu& cpu, const Op* op) {
   std::atomic_thread_fence(std::memory_order_seq_cst);
   KITE_NEXT(cpu, op);
@@ -89,12 +97,12 @@ Handler flag_handler(const Binding& b) {
     case Code::kSahf: return store_ah;
     case Code::kSalc: return set_al_from_carry;
     case Code::kNop:
-    case Code::kPause:
     case Code::kEndbr:
     case Code::kPrefetch:
     case Code::kLfence:
     case Code::kSfence: return no_operation;
     case Code::kMfence: return full_fence;
+    case Code::kPause: return pause;
     case Code::kClflush:
     case Code::kClflushopt:
     case Code::kClwb: return flush_line;
