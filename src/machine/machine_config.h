@@ -50,6 +50,7 @@ struct MachineConfig {
   std::string kernel_path, initrd_path, command_line;
   std::vector<Chardev*> serial_ports;  // -serial, in order; null: the port is not there ("none")
   std::vector<DeviceConfig> devices;
+  bool hpet = true;  // -machine hpet=on|off
   RtcConfig rtc;
   BootConfig boot;
   std::array<uint8_t, 16> uuid{};

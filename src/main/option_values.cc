@@ -83,8 +83,10 @@ Result<> apply_machine(OptionContext& context, std::string_view text) {
     } else if (key == "graphics") {
       KITE_ASSIGN(const bool graphics, named("machine", key, parse_bool(value)));
       context.plan.machine.graphic = graphics;
+    } else if (key == "hpet") {
+      KITE_ASSIGN(context.plan.machine.hpet, named("machine", key, parse_bool(value)));
     } else {
-      return unknown_key("machine", key, {"type", "accel", "graphics"});
+      return unknown_key("machine", key, {"type", "accel", "graphics", "hpet"});
     }
   }
   return {};

@@ -77,7 +77,8 @@ constexpr Text kStandard = "Machine", kBoot = "Booting a kernel", kCharacter = "
                kProcess = "Process", kDebug = "Looking inside", kDevices = "Devices";
 
 constexpr OptionSpec kOptions[] = {
-    {"machine", "[type=]NAME[,accel=A]", kStandard, "the board: pc, none ('help' lists them)", apply_machine},
+    {"machine", "[type=]NAME[,accel=A][,hpet=on|off]", kStandard, "the board: pc, none ('help' lists them)",
+     apply_machine},
     {"M", "NAME", "", "", apply_machine},
     {"accel", "NAME", kStandard, "what runs guest code: jit (also tcg), qtest; repeat for a list of choices",
      apply_accel},

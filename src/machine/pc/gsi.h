@@ -2,10 +2,12 @@
 // timer's line 0 is the IOAPIC's input 2.
 #pragma once
 
+#include <array>
 #include <functional>
 #include <mutex>
 
 #include "bus/irq_line.h"
+#include "devices/hpet/hpet.h"
 
 namespace kite::machine {
 
@@ -36,6 +38,37 @@ class GsiLines final : public bus::IrqSink {
   bus::IrqSink& ioapic_;
   std::mutex tap_mutex_;
   std::function<void(uint32_t, bool)> tap_;
+};
+
+// ISA lines 0 and 8: the 8254 and the RTC drive them, or the HPET's timers 0 and 1 while it replaces them.
+// [HPET] 2.3.5 "legacy replacement route".
+class LegacyTimerLines final : public bus::IrqSink, public devices::LegacySwitch {
+ public:
+  enum Source : uint32_t { kPit, kRtc, kHpet0, kHpet1 };
+  LegacyTimerLines(bus::IrqLine irq0, bus::IrqLine irq8) : irq0_(irq0), irq8_(irq8) {}
+
+  [[nodiscard]] bus::IrqLine line(Source source) { return {*this, source}; }
+  void set_irq(uint32_t source, bool level) override {
+    std::lock_guard lock(mutex_);
+    levels_[source & 3] = level;
+    drive();
+  }
+  void set_legacy_replacement(bool on) override {
+    std::lock_guard lock(mutex_);
+    replaced_ = on;
+    drive();
+  }
+
+ private:
+  void drive() {
+    irq0_.set(levels_[replaced_ ? kHpet0 : kPit]);
+    irq8_.set(levels_[replaced_ ? kHpet1 : kRtc]);
+  }
+
+  const bus::IrqLine irq0_, irq8_;
+  std::mutex mutex_;
+  std::array<bool, 4> levels_{};  // as the sources drive them; each source restores its own
+  bool replaced_ = false;         // the HPET restores it
 };
 
 }  // namespace kite::machine

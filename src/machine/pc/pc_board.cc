@@ -64,6 +64,7 @@ Result<> PcBoard::build() {
   add_interrupt_controllers();
   add_local_apics();
   KITE_TRY(add_pci());
+  add_timers();
   add_isa_devices();
   add_serial_ports();
   KITE_TRY(fill_fw_cfg());
@@ -206,21 +207,36 @@ int64_t PcBoard::rtc_offset() const {
   return shown - (on_host_clock ? host_now : context_.clock.now());
 }
 
-void PcBoard::add_isa_devices() {
+void PcBoard::add_timers() {
+  using Lines = LegacyTimerLines;
+  legacy_timers_ = std::make_unique<Lines>(piix3_->isa_source(0), piix3_->isa_source(8));
   const bool host_time = context_.config.rtc.clock == RtcConfig::ClockSource::kHost;
-  pit_ = std::make_unique<devices::Pit>("pit", piix3_->isa_source(0), context_.clock);
-  rtc_ = std::make_unique<devices::Rtc>("rtc", devices::RtcConfig{.offset_ns = rtc_offset()}, piix3_->isa_source(8),
+  pit_ = std::make_unique<devices::Pit>("pit", legacy_timers_->line(Lines::kPit), context_.clock);
+  rtc_ = std::make_unique<devices::Rtc>("rtc", devices::RtcConfig{.offset_ns = rtc_offset()},
+                                        legacy_timers_->line(Lines::kRtc),
                                         host_time ? context_.realtime_clock : context_.clock);
+  map_port(0x40, pit_->counter_ports());
+  map_port(0x61, pit_->speaker_port());
+  map_port(0x70, rtc_->ports());
+  map_port(0x72, rtc_->extended_ports());
+  if (!context_.config.hpet) return;
+  hpet_ = std::make_unique<devices::Hpet>("hpet", devices::HpetConfig{.routes = 0x00ff0000},
+                                          devices::Hpet::Wiring{.ioapic = gsi_.get(),
+                                                                .legacy_irq0 = legacy_timers_->line(Lines::kHpet0),
+                                                                .legacy_irq8 = legacy_timers_->line(Lines::kHpet1),
+                                                                .apic_bus = apic_bus_.get(),
+                                                                .legacy = legacy_timers_.get()},
+                                          context_.clock);
+  context_.memory.root().add(kHpetBase, hpet_->region());
+}
+
+void PcBoard::add_isa_devices() {
   keyboard_ = std::make_unique<devices::I8042>("i8042", devices::I8042::Wiring{.keyboard_irq = piix3_->isa_source(1),
                                                                                .mouse_irq = piix3_->isa_source(12),
                                                                                .reset = context_.requests.reset});
   port92_ = std::make_unique<devices::Port92>("port92", context_.requests.reset);
   fpu_error_ = std::make_unique<devices::FpuError>("fpu-error", piix3_->isa_source(13));
   fw_cfg_ = std::make_unique<devices::FwCfg>("fw_cfg", guest_memory_);
-  map_port(0x40, pit_->counter_ports());
-  map_port(0x61, pit_->speaker_port());
-  map_port(0x70, rtc_->ports());
-  map_port(0x72, rtc_->extended_ports());
   map_port(0x60, keyboard_->data_region());
   map_port(0x64, keyboard_->command_region());
   map_port(0x92, port92_->region());
@@ -306,6 +322,7 @@ std::vector<bus::Device*> PcBoard::devices() {
                                                     pit_.get(),         rtc_.get(),       keyboard_.get(),
                                                     port92_.get(),      fpu_error_.get(), fw_cfg_.get()};
   all.insert(all.end(), rest);
+  if (hpet_) all.push_back(hpet_.get());
   for (auto& port : serial_) all.push_back(port.get());
   for (auto& device : user_devices_) all.push_back(device.get());
   return all;

@@ -13,6 +13,7 @@
 #include "devices/apic/cpu_apic.h"
 #include "devices/fpu_error/fpu_error.h"
 #include "devices/fw_cfg/fw_cfg.h"
+#include "devices/hpet/hpet.h"
 #include "devices/i440fx/i440fx.h"
 #include "devices/i8042/i8042.h"
 #include "devices/ioapic/io_apic.h"
@@ -50,7 +51,7 @@ class PcBoard final : public Board {
 
  private:
   static constexpr uint64_t kFourGib = uint64_t{1} << 32;
-  static constexpr uint64_t kIoApicBase = 0xfec00000;
+  static constexpr uint64_t kIoApicBase = 0xfec00000, kHpetBase = 0xfed00000;
   static constexpr uint16_t kPmBase = 0x600;
   static constexpr uint64_t kAcpiBytes = 0x20000;  // at the top of low RAM
 
@@ -63,6 +64,7 @@ class PcBoard final : public Board {
   void add_interrupt_controllers();
   void add_local_apics();
   Result<> add_pci();
+  void add_timers();
   void add_isa_devices();
   void add_serial_ports();
   Result<> fill_fw_cfg();
@@ -98,8 +100,10 @@ class PcBoard final : public Board {
   std::unique_ptr<bus::PciBus> pci_;
   std::unique_ptr<devices::I440fx> host_bridge_;
   std::unique_ptr<devices::Piix4Pm> pm_;
+  std::unique_ptr<LegacyTimerLines> legacy_timers_;
   std::unique_ptr<devices::Pit> pit_;
   std::unique_ptr<devices::Rtc> rtc_;
+  std::unique_ptr<devices::Hpet> hpet_;  // null with -machine hpet=off
   std::unique_ptr<devices::I8042> keyboard_;
   std::unique_ptr<devices::Port92> port92_;
   std::unique_ptr<devices::FpuError> fpu_error_;

@@ -121,6 +121,7 @@ Result<uint64_t> PcBoard::place_acpi() {
   const uint64_t address = ram_low_ - kAcpiBytes;
   boot::AcpiConfig config;
   config.cpu_count = context_.config.cpu_count;
+  config.hpet = hpet_ != nullptr;
   config.pm_base = kPmBase;
   config.pci_hole_start = pci_hole_start();
   config.pci_hole_end = kIoApicBase;
