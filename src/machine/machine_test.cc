@@ -145,6 +145,43 @@ TEST_F(MachineTest, PciTestDeviceFindsAPlaceOnTheBus) {
   EXPECT_EQ(in(0xcfc, 4), 0x00051b36u);
 }
 
+TEST_F(MachineTest, ConfigurationAddressMayCarryTheByteOffset) {
+  create();
+  out(0xcf8, 4, 0x80000002);  // as some programs write it; most leave bits 1:0 clear and use 0xcfe
+  EXPECT_EQ(in(0xcfc, 2), 0x1237u);
+  out(0xcf8, 4, 0x80000000);
+  EXPECT_EQ(in(0xcfe, 2), 0x1237u);
+}
+
+TEST_F(MachineTest, HpetIsThereUnlessSwitchedOff) {
+  create();
+  EXPECT_EQ(machine_->io().mmio_read(0xfed00000, 4), 0x8086a201u);
+  machine_.reset();
+  config_.hpet = false;
+  create();
+  EXPECT_EQ(machine_->io().mmio_read(0xfed00000, 4), 0xffffffffu);
+}
+
+TEST_F(MachineTest, HpetReplacesTheTimerOnItsLine) {
+  create();
+  auto& io = machine_->io();
+  std::vector<std::pair<uint32_t, bool>> seen;
+  machine_->board().irq_tap("ioapic")->intercept_inputs(
+      [&](uint32_t line, bool level) { seen.emplace_back(line, level); });
+  io.mmio_write(0xfed00100, 4, 0x04);  // timer 0: interrupt enabled, edge
+  io.mmio_write(0xfed00108, 8, 1000);  // ticks of 10 ns
+  io.mmio_write(0xfed00010, 4, 3);     // run, legacy replacement
+  seen.clear();
+  machine_->manual_clock()->advance(20'000);
+  EXPECT_NE(std::find(seen.begin(), seen.end(), std::pair(0u, true)), seen.end());
+  seen.clear();
+  out(0x43, 1, 0x34);  // the 8254 counts on, but its line is the HPET's
+  out(0x40, 1, 0x00);
+  out(0x40, 1, 0x01);
+  machine_->manual_clock()->advance(10'000'000);
+  EXPECT_TRUE(seen.empty());
+}
+
 TEST_F(MachineTest, TimerPulsesReachTheIoApicTap) {
   create();
   std::vector<std::pair<uint32_t, bool>> seen;
