@@ -193,8 +193,7 @@ class Hostile {
   std::mt19937_64 random_;
 };
 
-// Puts away what is no part of the guest's state: what a chardev holds, and the pace that the host imposes on timers
-// that are too fast for it.
+// Puts away what is no part of the guest's state: what a chardev holds.
 void settle(Zoo& zoo) {
   zoo.console.set_open(true);
   zoo.console.set_room(SIZE_MAX);
@@ -203,14 +202,6 @@ void settle(Zoo& zoo) {
     write_reg(zoo.serial->region(), uart_regs::kMcr, 0);
     write_reg(zoo.serial->region(), uart_regs::kLcr, 0);
     read_reg(zoo.serial->region(), uart_regs::kRbr);
-  }
-  write_reg(zoo.pit->counter_ports(), 3, 0x34);
-  write_reg(zoo.pit->counter_ports(), 0, 0);
-  write_reg(zoo.pit->counter_ports(), 0, 0);
-  write_reg(zoo.hpet->region(), 0x10, 0, 8);
-  for (const auto& apic : zoo.apics) {
-    apic->mmio_write(0x380, 1'000'000);
-    static_cast<void>(apic->msr_write(0x838, 1'000'000));
   }
 }
 
