@@ -4,6 +4,7 @@
 #include <span>
 
 #include "cpu/handlers.h"
+#include "support/log.h"
 
 namespace kite::cpu {
 
@@ -269,6 +270,7 @@ class BlockCache::Builder {
   }
 
   Block* finish(const Code& code, const uint8_t* bytes) {
+    if (log::enabled(log::Category::kInAsm)) log_code();
     auto* block = new (cache_.allocate(sizeof(Block))) Block();
     block->ops = new (cache_.allocate((count_ + 1) * sizeof(Op))) Op[count_ + 1];
     fuse();
@@ -293,6 +295,12 @@ class BlockCache::Builder {
   }
 
  private:
+  void log_code() const {
+    log::print(log::Category::kInAsm, "cpu {}: block at {:x}", cpu_.config.index, rip_);
+    for (size_t i = 0; i < count_; ++i)
+      log::print(log::Category::kInAsm, "  {:x}: {}", cache_.ops_[i].rip,
+                 x86::to_text(cache_.insns_[i], cache_.ops_[i].rip));
+  }
   void fuse() {
     for (size_t i = 0; i + 1 < count_; ++i) {
       if (cache_.insns_[i + 1].op != x86::Op::kJcc) continue;

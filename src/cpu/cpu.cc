@@ -85,10 +85,11 @@ Exit RunLoop::run() {
     if (cpu_.attention() || nmi_due() || cpu_.arch.activity != Activity::kActive) {
       if (const auto exit = serve()) return *exit;
     }
-    if (cpu_.interrupt_shadow || must_step(cpu_)) {
+    const bool trace = log::enabled(log::Category::kExec);
+    if (cpu_.interrupt_shadow || must_step(cpu_) || trace) {
       // [SDM 3B 18.3.1.1] RF only matters to instruction breakpoints, and is gone after the next instruction.
       if (cpu_.debug.code_armed == 0) cpu_.state.rflags &= ~x86::flag::kRf;
-      if (cpu_.interrupt_shadow || must_step(cpu_)) {
+      if (cpu_.interrupt_shadow || must_step(cpu_) || trace) {
         run_one(cpu_);
         halt(cpu_);
         continue;
@@ -104,6 +105,9 @@ void RunLoop::run_one(Cpu& cpu) {
   if (!begin_step(cpu)) return;
   Block* block = cpu.blocks().single(cpu);
   if (block == nullptr) return;
+  if (log::enabled(log::Category::kExec) && block->ops[0].insn != nullptr)
+    log::print(log::Category::kExec, "cpu {}: {:04x}:{:x}: {}", cpu.config.index, cpu.seg(x86::Seg::kCs).selector,
+               cpu.state.rip, x86::to_text(*block->ops[0].insn, cpu.state.rip));
   enter_block(cpu, block);
   if (!cpu.exception) end_step(cpu);
 }
@@ -204,6 +208,8 @@ bool Cpu::has_work(uint32_t pending) const {
 }
 
 void Cpu::reset(bool power_on) {
+  if (log::enabled(log::Category::kCpuReset))
+    log::print(log::Category::kCpuReset, "cpu {} before {}:\n{}", config.index, power_on ? "reset" : "INIT", dump());
   x86::ArchState next;
   get_state(next);
   next.reset(power_on, config.index == 0, config.cpu->signature());

@@ -24,7 +24,7 @@ constexpr std::array kCategories{
     CategoryName{"unimp", Category::kUnimplemented, "the guest used something that Kite does not have"},
     CategoryName{"int", Category::kInterrupts, "interrupts and exceptions as they are delivered"},
     CategoryName{"in_asm", Category::kInAsm, "guest code as it is decoded"},
-    CategoryName{"exec", Category::kExec, "every block of guest code as it is entered"},
+    CategoryName{"exec", Category::kExec, "every instruction as it is executed, one at a time"},
     CategoryName{"cpu_reset", Category::kCpuReset, "the CPU's state before a reset"},
     CategoryName{"mmu", Category::kMmu, "page walks and page faults"},
     CategoryName{"io", Category::kIo, "port and device memory accesses"},

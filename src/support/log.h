@@ -21,7 +21,7 @@ enum class Category : uint32_t {
   kUnimplemented = 1u << 1,  // unimp: the guest used something Kite does not have
   kInterrupts = 1u << 2,     // int: exceptions and interrupts as they are delivered
   kInAsm = 1u << 3,          // in_asm: guest code as it is decoded
-  kExec = 1u << 4,           // exec: every block as it is entered
+  kExec = 1u << 4,           // exec: every instruction as it is executed
   kCpuReset = 1u << 5,       // cpu_reset: CPU state before a reset
   kMmu = 1u << 6,            // mmu: page walks and faults
   kIo = 1u << 7,             // io: port and device memory accesses
