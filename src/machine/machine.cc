@@ -97,6 +97,7 @@ Result<> Machine::build() {
   else
     clock_ = std::make_unique<ManualClock>();
   services_.executor.attach(*clock_);
+  io_.set_clock(*clock_);
   services_.executor.attach(realtime_);
 
   BoardRequests requests{
@@ -191,6 +192,7 @@ void Machine::set_clock_running(bool running) {
 void Machine::halt_now() {
   gate_.close();
   gate_.wait_parked();
+  io_.drain_coalesced();
   set_clock_running(false);
   for (bus::Device* device : board_->devices()) device->stop();
 }

@@ -14,8 +14,17 @@ void MachineIo::apply_map_changes() {
   });
 }
 
+void MachineIo::set_clock(Clock& clock) {
+  coalesced_ = std::make_unique<CoalescedRing>(clock, [this] { apply_map_changes(); });
+}
+
+void MachineIo::drain_coalesced() {
+  if (coalesced_) coalesced_->drain();
+}
+
 uint32_t MachineIo::pio_read(uint16_t port, unsigned size) {
   uint64_t value = low_mask(size * 8);
+  drain_coalesced();
   if (ports_.read(port, size, value) == AccessResult::kUnassigned)
     log::print(log::Category::kUnimplemented, "read of port {:#06x}, where nothing is", port);
   log::print(log::Category::kIo, "in{} {:#06x} -> {:#x}", size * 8, port, value);
@@ -25,6 +34,8 @@ uint32_t MachineIo::pio_read(uint16_t port, unsigned size) {
 
 void MachineIo::pio_write(uint16_t port, unsigned size, uint32_t value) {
   log::print(log::Category::kIo, "out{} {:#06x} <- {:#x}", size * 8, port, value);
+  if (coalesced_ && coalesced_->post(ports_, port, size, value)) return;
+  drain_coalesced();
   if (ports_.write(port, size, value) == AccessResult::kUnassigned)
     log::print(log::Category::kUnimplemented, "write of {:#x} to port {:#06x}, where nothing is", value, port);
   apply_map_changes();
@@ -32,6 +43,7 @@ void MachineIo::pio_write(uint16_t port, unsigned size, uint32_t value) {
 
 uint64_t MachineIo::mmio_read(Gpa address, unsigned size) {
   uint64_t value = low_mask(size * 8);
+  drain_coalesced();
   if (memory_.read(address, size, value) == AccessResult::kUnassigned)
     log::print(log::Category::kUnimplemented, "read of memory {:#x}, where nothing is", address);
   log::print(log::Category::kIo, "read{} {:#x} -> {:#x}", size * 8, address, value);
@@ -41,6 +53,8 @@ uint64_t MachineIo::mmio_read(Gpa address, unsigned size) {
 
 void MachineIo::mmio_write(Gpa address, unsigned size, uint64_t value) {
   log::print(log::Category::kIo, "write{} {:#x} <- {:#x}", size * 8, address, value);
+  if (coalesced_ && coalesced_->post(memory_, address, size, value)) return;
+  drain_coalesced();
   if (memory_.write(address, size, value) == AccessResult::kUnassigned)
     log::print(log::Category::kUnimplemented, "write of {:#x} to memory {:#x}, where nothing is", value, address);
   apply_map_changes();

@@ -1,10 +1,13 @@
 // MachineIo: CpuIo over the machine's two address spaces. Dispatch takes no lock to find the device; when the device
-// changed a memory map, the change is applied before the access returns, with the other vCPUs parked.
+// changed a memory map, the change is applied before the access returns, with the other vCPUs parked. Writes to
+// coalesced regions queue; every other access drains the queue first.
 #pragma once
 
 #include <functional>
+#include <memory>
 
 #include "accel/cpu_io.h"
+#include "machine/coalesced_ring.h"
 #include "machine/vcpu_gate.h"
 #include "memory/address_space.h"
 
@@ -13,6 +16,10 @@ namespace kite::machine {
 class MachineIo final : public CpuIo {
  public:
   MachineIo(AddressSpace& memory, AddressSpace& ports, VcpuGate& gate) : memory_(memory), ports_(ports), gate_(gate) {}
+  // Before anything runs: coalesced writes wait for at most CoalescedRing::kDelayNs of this clock.
+  void set_clock(Clock& clock);
+  // Coalesced writes that wait reach their devices; any thread that holds no device lock.
+  void drain_coalesced();
   // The board's IRQ 13 logic.
   void set_fpu_error_handler(std::function<void()> handler) { fpu_error_ = std::move(handler); }
 
@@ -31,6 +38,7 @@ class MachineIo final : public CpuIo {
   AddressSpace& ports_;
   VcpuGate& gate_;
   std::function<void()> fpu_error_;
+  std::unique_ptr<CoalescedRing> coalesced_;
 };
 
 }  // namespace kite::machine
