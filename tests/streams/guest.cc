@@ -46,14 +46,14 @@ class GuestRunner::Machine {
     relocate_idt();
   }
 
-  bool run(const World& world, Outcome& outcome, std::string& trouble) {
-    machine_.load(kCodePage, world.code);
+  bool run(const World& world, Pace pace, Outcome& outcome, std::string& trouble) {
+    if (pace != Pace::kAgain) machine_.load(kCodePage, world.code);
     const std::span<const uint8_t> data = world.memory.data;
     machine_.load(kDataPages[0], data.first(kPageSize));
     machine_.load(kDataPages[1], data.last(kPageSize));
     machine_.load(kStackPage, world.memory.stack);
     machine_.cpu().set_state(initial(world));
-    const cpu::Exit exit = machine_.resume();
+    const cpu::Exit exit = pace == Pace::kStepped ? step() : machine_.resume();
     if (exit != cpu::Exit::kHalted) {
       trouble = "the run ended with exit " + std::to_string(static_cast<int>(exit)) + " " +
                 machine_.cpu().internal_error() + "\n" + machine_.cpu().dump();
@@ -92,6 +92,15 @@ class GuestRunner::Machine {
       machine_.poke<uint64_t>(gate + 8, handler >> 32);
     }
     machine_.poke<uint64_t>(TestMachine::kTss + 4, kKernelBase + TestMachine::kRing0Stack);
+  }
+
+  // Until the HLT of an exception handler, which is the instruction that has run when the CPU halts.
+  cpu::Exit step() {
+    machine_.cpu().arch.activity = x86::Activity::kActive;
+    cpu::Exit exit = cpu::Exit::kStepped;
+    while (exit == cpu::Exit::kStepped && machine_.cpu().arch.activity == x86::Activity::kActive)
+      exit = machine_.cpu().step(machine_);
+    return exit == cpu::Exit::kStepped ? cpu::Exit::kHalted : exit;
   }
 
   x86::ArchState initial(const World& world) const {
@@ -151,8 +160,8 @@ class GuestRunner::Machine {
 
 GuestRunner::GuestRunner() : machine_(std::make_unique<Machine>()) {}
 GuestRunner::~GuestRunner() = default;
-bool GuestRunner::run(const World& world, Outcome& outcome, std::string& trouble) {
-  return machine_->run(world, outcome, trouble);
+bool GuestRunner::run(const World& world, Pace pace, Outcome& outcome, std::string& trouble) {
+  return machine_->run(world, pace, outcome, trouble);
 }
 
 }  // namespace kite::streams

@@ -8,12 +8,19 @@
 
 namespace kite::streams {
 
+// How the interpreter is made to go through a stream; all must come out the same.
+enum class Pace : uint8_t {
+  kFresh,    // code that it has not seen
+  kAgain,    // the stream that it ran last, from blocks decoded and bound then
+  kStepped,  // one instruction at a time
+};
+
 class GuestRunner {
  public:
   GuestRunner();
   ~GuestRunner();
   // False when the CPU did something else than take one exception; `trouble` then says what.
-  bool run(const World& world, Outcome& outcome, std::string& trouble);
+  bool run(const World& world, Pace pace, Outcome& outcome, std::string& trouble);
 
  private:
   class Machine;

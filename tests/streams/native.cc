@@ -76,10 +76,7 @@ void prepare(ucontext_t& context) {
   std::memcpy(image + kXstateBvOffset, &components, sizeof components);
 }
 
-void on_signal(int, siginfo_t*, void* raw) {
-  // The stream may have left AC, ID or NT on. The kernel leaves them on for the handler, which AC would trip, and the
-  // way back into the next stream takes ID and NT from the handler's flags.
-  asm volatile("pushfq\n\tandq $~0x244000, (%%rsp)\n\tpopfq" ::: "memory", "cc");
+extern "C" void kite_streams_on_signal(int, siginfo_t*, void* raw) {
   auto& context = *static_cast<ucontext_t*>(raw);
   uint64_t word = 1;
   if (child_started) {
@@ -89,6 +86,12 @@ void on_signal(int, siginfo_t*, void* raw) {
   child_started = true;
   if (read(child_commands, &word, sizeof word) != sizeof word) _exit(0);
   prepare(context);
+}
+
+// The stream may have left AC, ID or NT on. The kernel leaves them on for the handler, which AC would trip, and the way
+// back into the next stream takes ID and NT from the handler's flags.
+[[gnu::naked]] void signal_entry(int, siginfo_t*, void*) {
+  asm("pushfq\n\tandq $~0x244000, (%rsp)\n\tpopfq\n\tjmp kite_streams_on_signal");
 }
 
 void map_at(uint64_t address, size_t bytes, int protection, int fd, size_t offset) {
@@ -109,7 +112,7 @@ void map_at(uint64_t address, size_t bytes, int protection, int fd, size_t offse
   alternate.ss_size = kStackSize;
   if (alternate.ss_sp == MAP_FAILED || sigaltstack(&alternate, nullptr) != 0) fail_setup("sigaltstack");
   struct sigaction action{};
-  action.sa_sigaction = on_signal;
+  action.sa_sigaction = signal_entry;
   action.sa_flags = SA_SIGINFO | SA_ONSTACK;
   sigfillset(&action.sa_mask);
   for (const int signal : {SIGUSR1, SIGILL, SIGFPE, SIGSEGV, SIGBUS, SIGTRAP}) sigaction(signal, &action, nullptr);
