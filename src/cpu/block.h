@@ -30,6 +30,8 @@ inline constexpr uint32_t kStack16 = 0 << 2, kStack32 = 1 << 2, kStack64 = 2 << 
 inline constexpr uint32_t kUser = 1 << 4;
 inline constexpr uint32_t kFlatDs = 1 << 5, kFlatEs = 1 << 6, kFlatSs = 1 << 7;  // based at 0, 4 GiB, read-write
 inline constexpr uint32_t kFlatCs = 1 << 8;  // no limit to check: 64-bit code, or a 4 GiB code segment
+// Set while a single instruction runs: no block has it, so that nothing is chained to that instruction.
+inline constexpr uint32_t kStepping = 1 << 9;
 }  // namespace mode
 
 struct Block {

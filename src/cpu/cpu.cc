@@ -108,7 +108,9 @@ void RunLoop::run_one(Cpu& cpu) {
   if (log::enabled(log::Category::kExec) && block->ops[0].insn != nullptr)
     log::print(log::Category::kExec, "cpu {}: {:04x}:{:x}: {}", cpu.config.index, cpu.seg(x86::Seg::kCs).selector,
                cpu.state.rip, x86::to_text(*block->ops[0].insn, cpu.state.rip));
+  cpu.mode_key |= mode::kStepping;
   enter_block(cpu, block);
+  cpu.mode_key &= ~mode::kStepping;
   if (!cpu.exception) end_step(cpu);
 }
 

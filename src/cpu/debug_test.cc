@@ -72,6 +72,19 @@ TEST(SingleStep, SyscallMaskSuppressesTheTrap) {
   EXPECT_EQ(m.vector(), 0x77);
 }
 
+TEST(SingleStep, StopsBehindBranchesThatHaveBeenTakenBefore) {
+  TestMachine m;
+  m.load(0x14000, std::array<uint8_t, 5>{0xff, 0xc3, 0xff, 0xc3, 0xf4});  // inc ebx; inc ebx; hlt
+  m.gpr(x86::kRax) = 0x14000;
+  for (int i = 0; i < 3; ++i) m.run({0xff, 0xe0});  // jmp rax
+  m.gpr(x86::kRbx) = 0;
+  m.cpu().state.rflags |= flag::kTf;
+  m.run({0xff, 0xe0});
+  EXPECT_EQ(m.vector(), 1);
+  EXPECT_EQ(m.faulting_rip(), 0x14000u);
+  EXPECT_EQ(m.gpr(x86::kRbx), 0u);
+}
+
 TEST(SingleStep, TrapEndsHlt) {
   TestMachine m;
   m.cpu().state.rflags |= flag::kTf;
