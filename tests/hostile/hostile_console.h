@@ -50,7 +50,7 @@ class HostileConsole final : public Chardev {
   }
 
  private:
-  static constexpr size_t kMostWaiting = 256;
+  static constexpr size_t kMostWaiting = 65'536;
 
   void tell(ChardevEvent event) {
     if (client_ != nullptr) client_->event(event);

@@ -1,0 +1,138 @@
+#!/usr/bin/env python3
+"""Writes the inputs that the fuzz targets start from. usage: make_seeds.py DIRECTORY   (one folder a target)"""
+import json
+import pathlib
+import random
+import struct
+import sys
+
+
+def board():
+    """Random choices: tests/hostile/hostile_board.cc makes sequences of any bytes."""
+    chosen = random.Random(1)
+    for number in range(16):
+        yield f"random{number}", chosen.randbytes(2048)
+
+
+# Instruction bytes worth starting from, as they read in 32- and 64-bit code.
+SNIPPETS = {
+    "arithmetic": "4801d8 4829c3 48f7e1 48f7f3 480fafc3 48d3e0 4813d0 99 f7fb",
+    "strings": "b910000000 f3aa f3a5 f2ae f3a6 fd f3a4",
+    "stack": "50 53 6a01 9c 9d 8f00 60 61 c8100002 c9",
+    "branches": "eb00 7400 e800000000 e2fe ff20 ff6002 cf",
+    "segments": "8ed8 8ee8 8cd0 0fb410 c500 c400 9a00000100080 ea0000010008000 cb",
+    "system": "0f01f8 0f20c0 0f22c0 0f20e0 0f22e0 0f2100 0f23c7 0f01d9 0f0110 0f0118 0f00d8 0f00d0 0f06 0f08 0f0138",
+    "msr": "b9800000c0 0f32 0f30 b91b000000 0f32 0f30 0f31 0fa2 0f01d0 0f01d1",
+    "interrupts": "cc cd80 ce f1 fb f4 fa 0f05 0f07 0f34 0f35 0f0b",
+    "ports": "e460 e660 ec ed ee ef 6c 6d 6e f36f f36c",
+    "x87": "d9eb d9e8 d8c1 dec9 d9fa d930 dd00 dd18 9bd930 dfe0 dbe3 d9fe d9c9 dd20 db28",
+    "sse": "0f2800 0f58c1 660f58c1 f20f5ec1 0f2900 660fefc0 0f5bc0 0fae10 0fae18 0fae00 0fae08 660f6fc1 f30f7e00",
+    "mmx": "0f6f00 0ffec1 0f7f00 0f77 0f60c1 0fd7c0",
+    "locked": "f00fb10b f00fc10b f00fc70b f0480fc70b 8700 f0ff00 0fba2b05",
+    "avx": "c5f858c1 c5fc1000 c4e27918c0 c5f877 c4e2f9f7c3 0fae20 0fc720 0fae28",
+    "own_code": "c6050000000090 c60590000000f4 668905000000009090",
+}
+
+
+def code_of(text):
+    digits = text.replace(" ", "")
+    return bytes.fromhex(digits[: len(digits) & ~1])
+
+
+def cpu():
+    registers = bytes([0x07, 0x11, 0x28, 0x09, 0x10, 0x07, 0x17, 0x08, 0x00, 0x01, 0x02, 0x03, 0x0c, 0x0d, 0x0e, 0x04])
+    for mode in range(6):
+        for switches in (0x00, 0x08, 0x60):  # as booted, user code, more control bits
+            code = b"".join(code_of(text) for name, text in sorted(SNIPPETS.items()) if switches or name != "avx")
+            yield f"all-{mode}-{switches:02x}", bytes([mode | switches]) + registers + b"\0\0\xff\0" + code
+    for name, text in SNIPPETS.items():
+        for mode in (0, 2, 4):
+            yield f"{name}-{mode}", bytes([mode | 0x80]) + registers + b"\0\0\0\0" + code_of(text)
+
+
+def decoder():
+    for name, text in SNIPPETS.items():
+        for width in range(3):
+            code = code_of(text)
+            for at in range(0, len(code), 8):
+                yield f"{name}-{width}-{at}", bytes([width]) + code[at : at + 15]
+
+
+def linux():
+    image = bytearray(0x400 + 512)
+    struct.pack_into("<BHI", image, 0x1F1, 1, 0, 32)
+    struct.pack_into("<HH4sH", image, 0x1FE, 0xAA55, 0x66EB, b"HdrS", 0x020F)
+    image[0x211] = 1  # loaded high
+    struct.pack_into("<I", image, 0x22C, 0x7FFFFFFF)
+    struct.pack_into("<IBBHI", image, 0x230, 0x200000, 1, 21, 3, 2047)
+    struct.pack_into("<QI", image, 0x258, 0x1000000, 0x100000)
+    return bytes(image)
+
+
+def elf64(note):
+    head = struct.pack("<16sHHIQQQIHHHHHH", b"\x7fELF\2\1\1", 2, 62, 1, 0x100000, 64, 0, 0, 64, 56, 2, 0, 0, 0)
+    load = struct.pack("<IIQQQQQQ", 1, 7, 0x1000, 0x100000, 0x100000, 64, 4096, 4096)
+    notes = struct.pack("<IIQQQQQQ", 4, 4, 176, 0, 0, len(note), len(note), 4)
+    return (head + load + notes + note).ljust(0x1000, b"\0") + b"\xf4" * 64
+
+
+def multiboot(flags, *fields):
+    magic = 0x1BADB002
+    return struct.pack("<III", magic, flags, -(magic + flags) & 0xFFFFFFFF) + struct.pack(f"<{len(fields)}I", *fields)
+
+
+def elf32(body):
+    head = struct.pack("<16sHHIIIIIHHHHHH", b"\x7fELF\1\1\1", 2, 3, 1, 0x100000, 52, 0, 0, 52, 32, 1, 0, 0, 0)
+    load = struct.pack("<IIIIIIII", 1, 128, 0x100000, 0x100000, len(body), 4096, 7, 4096)
+    return (head + load).ljust(128, b"\0") + body
+
+
+def kernel():
+    yield "linux", linux()
+    yield "linux-unaligned", linux()[:-5]
+    yield "pvh", elf64(struct.pack("<III4sI", 4, 4, 18, b"Xen\0", 0x100000))
+    yield "pvh-two-notes", elf64(struct.pack("<III4sI", 4, 4, 6, b"Xen\0", 1) + struct.pack("<III4sQ", 4, 8, 18, b"Xen\0", 0x100000))
+    yield "multiboot-elf", elf32(multiboot(3) + b"\xf4" * 64)
+    yield "multiboot-flat", multiboot(0x10003, 0x100000, 0x100000, 0x100040, 0x100080, 0x100020) + b"\xf4" * 64
+
+
+def monitor():
+    def lines(*each):
+        return "\n".join(each).encode()
+
+    yield "json", b"\0" + b'{"a": [1, -2.5e3, true, null, "\\u00e9\\\\"], "b": {"c": {}}} [] "x" 12 {]'
+    yield "options", b"\1" + lines("-m", "64M", "-smp", "2,maxcpus=4", "-machine", "pc", "-accel", "qtest", "-nographic")
+    yield "devices", b"\1" + lines("-chardev", "null,id=c0", "-device", "isa-serial,chardev=c0,iobase=0x2f8,irq=3",
+                                   "-device", '{"driver": "isa-debug-exit", "iobase": 244}', "-global", "isa-serial.irq=5")
+    yield "process", b"\1" + lines("-rtc", "base=2020-01-01T00:00:00,clock=vm", "-boot", "order=cd,menu=on", "-cpu",
+                                   "qemu64,+aes,-sse2,enforce", "-name", "a,process=b", "-uuid",
+                                   "12345678-1234-1234-1234-123456789abc", "-serial", "mon:stdio", "-qmp", "unix:/x,server=on")
+    section = struct.pack("<H6sII", 6, b"device", 1, 14 + 11) + struct.pack("<HIQ", 1, 8, 7) + struct.pack("<HI5s", 2, 5, b"hello")
+    yield "state", b"\2" + section
+    commands = ["query-status", "query-version", "query-commands", "query-cpus-fast", "query-machines", "query-chardev",
+                "qom-list-types", "stop", "cont", "system_reset", "system_powerdown", "inject-nmi", "nonsense", "quit"]
+    yield "qmp", b"\3" + lines(*(json.dumps({"execute": name, "id": number}) for number, name in enumerate(commands)))
+    human = ["info registers", "info mtree", "info status", "info cpus", "info chardev", "help", "help info", "stop", "c"]
+    yield "qmp-human", b"\3" + lines(*(json.dumps({"execute": "human-monitor-command", "arguments": {"command-line": line}})
+                                       for line in human))
+    yield "qmp-properties", b"\3" + lines('{"execute":"device-list-properties","arguments":{"typename":"isa-serial"}}',
+                                          '{"execute":"qom-list-types","arguments":{"implements":"device","abstract":true}}')
+    yield "qtest", b"\4" + lines("outb 0x43 0x34", "outb 0x40 0x10", "outl 0xcf8 0x80000000", "inl 0xcfc", "inw 0x510",
+                                 "writeq 0x1000 0x1122334455667788", "readb 0x1000", "read 0x1000 8", "write 0x2000 4 0x01020304",
+                                 "memset 0x3000 16 0xff", "b64read 0x1000 8", "b64write 0x1000 3 AQID", "clock_step",
+                                 "clock_step 1000000", "clock_set 2000000", "endianness")
+    yield "qtest-lines", b"\4" + lines("irq_intercept_in ioapic", "set_irq_in ioapic unnamed 4 1", "outb 0x20 0x11",
+                                       "irq_intercept_out ioapic", "module_load a b", "clock_step 50000000", "inb", "outb 1 2 3")
+
+
+def main():
+    root = pathlib.Path(sys.argv[1])
+    for target in (board, cpu, decoder, kernel, monitor):
+        folder = root / target.__name__
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, data in target():
+            (folder / name).write_bytes(data)
+
+
+if __name__ == "__main__":
+    main()
