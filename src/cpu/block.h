@@ -110,6 +110,8 @@ class BlockCache {
   bool renew(Cpu& cpu, Block& block);
   // Drops every block before the next is found. The running block stays readable until then.
   void flush_later() { flush_pending_ = true; }
+  // Bytes that blocks occupy.
+  [[nodiscard]] size_t memory() const { return memory_; }
 
  private:
   struct Code;

@@ -370,6 +370,36 @@ TEST(Block, MapChangeInTheMiddleEndsIt) {
   EXPECT_EQ(m.gpr(kRbx), 1u);
 }
 
+TEST(Block, CacheIsBounded) {
+  TestMachine m;
+  // 8 MiB of NOPs: blocks of the greatest length, more than the cache may hold.
+  constexpr Gpa kStart = 4 << 20;
+  constexpr size_t kBytes = 8 << 20;
+  std::vector<uint8_t> code(kBytes, 0x90);
+  m.run(code, kStart);
+  EXPECT_EQ(m.cpu().state.rip, kStart + kBytes + 1);
+  EXPECT_LE(m.cpu().blocks().memory(), BlockCache::kMemoryLimit + (2 << 20));
+}
+
+TEST(Block, LoopGoesOnAfterATlbFlush) {
+  TestMachine m;
+  m.gpr(kRcx) = 10;
+  m.gpr(kRax) = TestMachine::kPml4;
+  m.run({0x0f, 0x22, 0xd8, 0xff, 0xc3, 0xff, 0xc9, 0x75, 0xf7});  // 1: mov cr3, rax; inc ebx; dec ecx; jnz 1b
+  EXPECT_EQ(m.gpr(kRbx), 10u);
+}
+
+TEST(Block, SameCodeAtTwoPlacesKeepsItsOwnRip) {
+  TestMachine m;
+  m.set_pte(0x60000, kCode | 7);
+  m.load(kCode, std::vector<uint8_t>{0x48, 0x8d, 0x05, 0x00, 0x00, 0x00, 0x00, 0xf4});  // lea rax, [rip]; hlt
+  for (const Gpa at : {kCode, Gpa{0x60000}}) {
+    m.cpu().state.rip = at;
+    m.resume();
+    EXPECT_EQ(m.gpr(kRax), at + 7);
+  }
+}
+
 TEST(Mode, RealModeSegmentsAtOneOffsetAreToldApart) {
   TestMachine m(Mode::kReal);
   m.load(0x20000, std::vector<uint8_t>{0x40, 0xf4});  // inc ax

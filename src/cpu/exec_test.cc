@@ -466,6 +466,34 @@ TEST(Branch, SignedConditions) {
   EXPECT_EQ(m.gpr(kRbx), 0u);
 }
 
+TEST(Branch, CompareWithMemoryThenJump) {
+  TestMachine m;
+  m.gpr(kRdi) = kData;
+  m.poke<uint64_t>(kData, 5);
+  m.gpr(kRax) = 6;
+  m.run({0x48, 0x39, 0x07, 0x72, 0x02, 0xff, 0xc3, 0x48, 0x3b, 0x07, 0x72, 0x02, 0xff,
+         0xc1});  // cmp [rdi], rax; jb +2; inc ebx; cmp rax, [rdi]; jb +2; inc ecx
+  EXPECT_EQ(m.gpr(kRbx), 0u);
+  EXPECT_EQ(m.gpr(kRcx), 1u);
+}
+
+TEST(Branch, CompareThatFaultsDoesNotJump) {
+  TestMachine m;
+  m.set_pte(kData, 0);
+  m.gpr(kRdi) = kData;
+  m.run({0xf9, 0x83, 0x3f, 0x00, 0x72, 0x10});  // stc; cmp dword [rdi], 0; jb +16
+  EXPECT_EQ(m.vector(), 14);
+  EXPECT_EQ(m.faulting_rip(), TestMachine::kCode + 1);
+  EXPECT_EQ(m.pushed_flags() & flag::kArithmetic, flag::kCf);
+}
+
+TEST(Branch, FlagsOfTheCompareOutliveTheJump) {
+  TestMachine m;
+  m.gpr(kRax) = 0x80;
+  m.run({0xa8, 0x80, 0x78, 0x00, 0x0f, 0x98, 0xc3});  // test al, 0x80; js +0; sets bl
+  EXPECT_EQ(m.gpr(kRbx), 1u);
+}
+
 TEST(Branch, IndirectJumpToANonCanonicalAddressFaultsAtTheJump) {
   TestMachine m;
   m.gpr(kRax) = uint64_t{1} << 62;
