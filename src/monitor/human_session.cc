@@ -8,7 +8,8 @@ constexpr uint8_t kBackspace = 8, kDelete = 127, kEscape = 27;
 constexpr uint8_t control(char letter) { return static_cast<uint8_t>(letter & 0x1f); }
 }  // namespace
 
-HumanSession::HumanSession(MonitorContext context, Chardev& chardev) : context_(context), chardev_(chardev) {
+HumanSession::HumanSession(MonitorContext context, Chardev& chardev)
+    : context_(context), chardev_(chardev), output_(chardev) {
   chardev_.set_client(this);
 }
 
@@ -89,18 +90,10 @@ void HumanSession::run_line() {
 
 void HumanSession::print(std::string_view text) {
   for (const char c : text) {
-    if (c == '\n') output_ += '\r';
-    output_ += c;
+    if (c == '\n') output_.append("\r");
+    output_.append({&c, 1});
   }
-  flush();
-}
-
-void HumanSession::flush() {
-  while (!output_.empty()) {
-    const size_t taken = chardev_.write({reinterpret_cast<const uint8_t*>(output_.data()), output_.size()});
-    if (taken == 0) return;
-    output_.erase(0, taken);
-  }
+  output_.flush();
 }
 
 }  // namespace kite::monitor

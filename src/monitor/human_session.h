@@ -7,6 +7,7 @@
 
 #include "chardev/chardev.h"
 #include "monitor/human_commands.h"
+#include "monitor/output_queue.h"
 
 namespace kite::monitor {
 
@@ -18,7 +19,7 @@ class HumanSession final : public ChardevClient {
   size_t can_receive() override { return 4096; }
   void received(std::span<const uint8_t> bytes) override;
   void event(ChardevEvent event) override;
-  void writable() override { flush(); }
+  void writable() override { output_.flush(); }
 
  private:
   static constexpr size_t kLongestLine = 4095;
@@ -29,13 +30,12 @@ class HumanSession final : public ChardevClient {
   void replace_line(std::string text);
   void run_line();
   void print(std::string_view text);  // newlines become CR LF
-  void flush();
 
   MonitorContext context_;
   Chardev& chardev_;
   bool greeted_ = false;
   std::string line_;
-  std::string output_;
+  OutputQueue output_;
   int escape_ = 0;  // 1 after ESC, 2 after ESC [
   std::vector<std::string> history_;
   size_t history_at_ = 0;

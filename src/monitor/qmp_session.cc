@@ -5,7 +5,7 @@
 namespace kite::monitor {
 
 QmpSession::QmpSession(MonitorContext context, Chardev& chardev, bool pretty)
-    : context_(context), chardev_(chardev), pretty_(pretty) {
+    : context_(context), chardev_(chardev), pretty_(pretty), output_(chardev) {
   chardev_.set_client(this);
 }
 
@@ -130,17 +130,9 @@ void QmpSession::announce(const machine::MachineEvent& event) {
 
 void QmpSession::send(const Json& message) {
   if (!connected_ || output_.size() > kMostQueued) return;
-  output_ += message.dump(pretty_ ? 4 : -1, ' ', /*ensure_ascii=*/true, Json::error_handler_t::replace);
-  output_ += "\r\n";
-  flush();
-}
-
-void QmpSession::flush() {
-  while (!output_.empty()) {
-    const size_t taken = chardev_.write({reinterpret_cast<const uint8_t*>(output_.data()), output_.size()});
-    if (taken == 0) return;
-    output_.erase(0, taken);
-  }
+  output_.append(message.dump(pretty_ ? 4 : -1, ' ', /*ensure_ascii=*/true, Json::error_handler_t::replace));
+  output_.append("\r\n");
+  output_.flush();
 }
 
 }  // namespace kite::monitor

@@ -7,6 +7,7 @@
 
 #include "chardev/chardev.h"
 #include "monitor/json_stream.h"
+#include "monitor/output_queue.h"
 #include "monitor/qmp_commands.h"
 
 namespace kite::monitor {
@@ -21,7 +22,7 @@ class QmpSession final : public ChardevClient {
   size_t can_receive() override { return 65536; }
   void received(std::span<const uint8_t> bytes) override;
   void event(ChardevEvent event) override;
-  void writable() override { flush(); }
+  void writable() override { output_.flush(); }
 
  private:
   static constexpr size_t kMostQueued = 64u << 20;  // replies a client does not read; beyond it they are dropped
@@ -31,7 +32,6 @@ class QmpSession final : public ChardevClient {
   QmpReply negotiate(const Json& arguments);
   void send(const Json& message);
   void send_error(const QmpError& error, const Json* id);
-  void flush();
 
   MonitorContext context_;
   Chardev& chardev_;
@@ -39,7 +39,7 @@ class QmpSession final : public ChardevClient {
   bool connected_ = false;
   bool negotiated_ = false;
   JsonStream input_;
-  std::string output_;
+  OutputQueue output_;
 };
 
 }  // namespace kite::monitor

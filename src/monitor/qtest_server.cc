@@ -97,7 +97,8 @@ std::span<const QtestServer::Command> QtestServer::commands() {
   return kCommands;
 }
 
-QtestServer::QtestServer(machine::Machine& machine, Chardev& chardev) : machine_(machine), chardev_(chardev) {
+QtestServer::QtestServer(machine::Machine& machine, Chardev& chardev)
+    : machine_(machine), chardev_(chardev), output_(chardev) {
   chardev_.set_client(this);
 }
 
@@ -303,18 +304,14 @@ void QtestServer::log(char direction, std::string_view line) {
 void QtestServer::send(std::string_view line) {
   std::lock_guard lock(output_mutex_);
   log('S', line);
-  output_ += line;
-  output_ += '\n';
+  output_.append(line);
+  output_.append("\n");
   flush();
 }
 
 void QtestServer::flush() {
   std::lock_guard lock(output_mutex_);
-  while (!output_.empty()) {
-    const size_t taken = chardev_.write({reinterpret_cast<const uint8_t*>(output_.data()), output_.size()});
-    if (taken == 0) return;
-    output_.erase(0, taken);
-  }
+  output_.flush();
 }
 
 }  // namespace kite::monitor

@@ -11,6 +11,7 @@
 
 #include "chardev/chardev.h"
 #include "machine/machine.h"
+#include "monitor/output_queue.h"
 
 namespace kite::monitor {
 
@@ -61,7 +62,7 @@ class QtestServer final : public ChardevClient {
   Chardev& chardev_;
   std::string input_;
   std::recursive_mutex output_mutex_;  // interrupt lines come from any thread
-  std::string output_;
+  OutputQueue output_;
   std::string intercepted_;  // path of the tapped controller
   std::vector<bool> levels_;
   std::unique_ptr<std::FILE, int (*)(std::FILE*)> log_{nullptr, std::fclose};
