@@ -1,4 +1,4 @@
-// How many guest instructions a second the software CPU does on small loops: bench/cpu_loops [name...]
+// How many guest instructions a second the software CPU does on small loops: kite_cpu_loops [name...]
 // Each loop runs ecx rounds; the numbers to compare are those of one machine on one day.
 #include <fmt/format.h>
 
