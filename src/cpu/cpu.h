@@ -219,8 +219,8 @@ class Cpu {
   bool write_bytes(uint64_t address, const void* from, unsigned bytes, x86::Seg segment = x86::Seg::kDs);
   // Checks that [address, address+bytes) can be accessed, touching A/D bits, without accessing it.
   bool probe(uint64_t address, unsigned bytes, Access access, x86::Seg segment = x86::Seg::kDs);
-  // False after raising #AC: alignment is checked now and `address` is not a multiple of `bytes` (a power of two; others
-  // are not checked). The typed accessors above do this themselves.
+  // False after raising #AC: alignment is checked now and `address` is not a multiple of `bytes` (a power of two;
+  // others are not checked). The typed accessors above do this themselves.
   bool check_alignment(uint64_t address, unsigned bytes);
   // As CPL 0 whatever cpl is: descriptor tables, TSS, gates, shadow of the interrupt stack.
   bool system_read(uint64_t address, unsigned bytes, uint64_t& out);
@@ -289,7 +289,7 @@ class Cpu {
   // Set by STI, MOV SS and POP SS, which then end the block: holds interrupts back for one instruction.
   bool interrupt_shadow = false;
   bool halt_requested = false;  // HLT executed
-  uint32_t pauses = 0;  // PAUSE instructions executed
+  uint32_t pauses = 0;          // PAUSE instructions executed
   // Incremented by everything that invalidates "this linear address still is this code": TLB flushes, map changes.
   uint64_t translation_epoch = 1;
   uint32_t mode_key = 0;                  // what code is decoded under (block.h); made by update_mode()
