@@ -89,15 +89,15 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if ((mode & 0x08) != 0) machine.enter_user();
   const auto code = source.rest().first(std::min<size_t>(source.rest().size(), 0x1000));
   machine.load(TestMachine::kData, code);  // so that loads find something: descriptors, pointers, numbers
-  if ((mode & 0x80) != 0) {
-    (void)machine.step(code, 200);
-  } else {
-    machine.apic.pending.assign(state.rflags & x86::flag::kIf ? 3 : 0, 0x41);
-    machine.requests |= request::kInterrupt;
-    watchdog.guard(&machine);
-    (void)machine.run(code);
-    watchdog.guard(nullptr);
+  machine.apic.pending.assign((state.rflags & x86::flag::kIf) != 0 ? 3 : 0, 0x41);
+  machine.requests |= request::kInterrupt;
+  watchdog.guard(&machine);
+  cpu::Exit exit = machine.run(code);
+  for (unsigned wakes = (mode & 0x80) != 0 ? 8 : 0; wakes > 0 && exit == cpu::Exit::kHalted; --wakes) {
+    machine.requests |= request::kNmi;
+    exit = machine.resume();
   }
+  watchdog.guard(nullptr);
   machine.cpu().get_state(state);
   return 0;
 }

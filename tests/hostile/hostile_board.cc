@@ -60,6 +60,7 @@ const HostileBoard::Weighted HostileBoard::kActions[] = {
     {8, &HostileBoard::pic},
     {8, &HostileBoard::pit},
     {7, &HostileBoard::rtc},
+    {5, &HostileBoard::hpet},
     {9, &HostileBoard::uart},
     {8, &HostileBoard::i8042},
     {2, &HostileBoard::fw_cfg},

@@ -73,6 +73,7 @@ class HostileBoard {
   void pic();
   void pit();
   void rtc();
+  void hpet();
   void uart();
   void i8042();
   void fw_cfg();

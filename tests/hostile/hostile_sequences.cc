@@ -7,6 +7,7 @@ namespace kite::hostile {
 namespace {
 
 constexpr uint64_t kIoApic = 0xfec00000;
+constexpr uint64_t kHpet = 0xfed00000;
 constexpr uint16_t kSerialPorts[] = {0x3f8, 0x3f8, 0x3f8, 0x2f8, 0x3e8, 0x2e8};
 constexpr uint8_t kTestdev = 0x10, kIsaBridge = 0x08, kPower = 0x0b;  // devfn
 constexpr uint8_t kRtcTime[] = {0x00, 0x02, 0x04, 0x06, 0x07, 0x08, 0x09, 0x32};
@@ -173,6 +174,33 @@ void HostileBoard::rtc() {
     case 6: out(0x72, byte()); return flip() ? out(0x73, byte()) : static_cast<void>(in(0x73));
     default: out(0x70, below(14)); in(0x71);
   }
+}
+
+void HostileBoard::hpet() {
+  const auto put = [this](uint64_t reg, uint64_t data, unsigned size) {
+    machine_->io().mmio_write(kHpet + reg, size, data);
+  };
+  const uint64_t timer = 0x100 + 0x20 * uint64_t{below(4)};
+  const uint64_t period = uint64_t{1} << below(24);
+  switch (below(6)) {
+    case 0: return put(0x10, byte() & 3, 8);                                  // counting, legacy replacement
+    case 1: return put(timer + below(0x20), value(), 1u << below(4));         // any register of a timer
+    case 2: return put(0xf0, flip() ? value() : uint64_t{value()} << 32, 8);  // the counter
+    case 3: {
+      put(0x20, value(), 4);  // interrupts that are done
+      machine_->io().mmio_read(kHpet + below(0x180), 1u << below(4));
+      return;
+    }
+    default: break;
+  }
+  // A timer as a kernel starts it: one-shot or periodic, edge or level, to a pin or as a message.
+  put(0x10, 0, 4);
+  put(timer, source_.take<uint16_t>() | 4u, 8);
+  put(timer + 0x10, uint64_t{0xfee00000} << 32 | source_.take<uint16_t>(), 8);
+  put(timer + 8, machine_->io().mmio_read(kHpet + 0xf0, 8) + period, flip() ? 8 : 4);
+  if (flip()) put(timer + 8, period, 8);  // the period follows the first comparator
+  put(0x10, 1 | (byte() & 2), 4);
+  pass_time(int64_t{1} << below(24));
 }
 
 // --- the serial lines and the keyboard controller
