@@ -108,11 +108,11 @@ Unaligned<T>* elements(uint8_t* host) {
 }
 
 // Each instruction: one() does one element; many() up to `count` at once, or none, answering how many.
-// kStops: REPE and REPNE look at ZF. kRegisters: see begin_repetition().
+// kStops: REPE and REPNE look at ZF. kPointersCut: rDI, or rDI and rSI, for begin_repetition().
 template <class T>
 struct Movs {
   static constexpr bool kStops = false;
-  static constexpr unsigned kRegisters = 2;
+  static constexpr unsigned kPointersCut = 2;
   static bool one(Cpu& cpu, const Op* op) {
     uint64_t from;
     uint64_t to;
@@ -160,7 +160,7 @@ struct Movs {
 template <class T>
 struct Stos {
   static constexpr bool kStops = false;
-  static constexpr unsigned kRegisters = 1;
+  static constexpr unsigned kPointersCut = 1;
   static bool one(Cpu& cpu, const Op* op) {
     uint64_t to;
     if (!destination_address(cpu, op, sizeof(T), Access::kWrite, to) ||
@@ -186,7 +186,7 @@ struct Stos {
 template <class T>
 struct Lods {
   static constexpr bool kStops = false;
-  static constexpr unsigned kRegisters = 0;
+  static constexpr unsigned kPointersCut = 0;
   static bool one(Cpu& cpu, const Op* op) {
     uint64_t from;
     T value;
@@ -204,7 +204,7 @@ bool stops(const Op* op, bool equal) { return op->insn->repne ? equal : !equal; 
 template <class T>
 struct Cmps {
   static constexpr bool kStops = true;
-  static constexpr unsigned kRegisters = 0;
+  static constexpr unsigned kPointersCut = 0;
   static bool one(Cpu& cpu, const Op* op) {
     uint64_t from;
     uint64_t to;
@@ -245,7 +245,7 @@ struct Cmps {
 template <class T>
 struct Scas {
   static constexpr bool kStops = true;
-  static constexpr unsigned kRegisters = 0;
+  static constexpr unsigned kPointersCut = 0;
   static bool one(Cpu& cpu, const Op* op) {
     uint64_t at;
     T value;
@@ -274,7 +274,7 @@ struct Scas {
 template <class T>
 struct Ins {
   static constexpr bool kStops = false;
-  static constexpr unsigned kRegisters = 0;
+  static constexpr unsigned kPointersCut = 0;
   static bool one(Cpu& cpu, const Op* op) {
     const auto port = static_cast<uint16_t>(cpu.state.gpr[x86::kRdx]);
     uint64_t to;
@@ -293,7 +293,7 @@ struct Ins {
 template <class T>
 struct Outs {
   static constexpr bool kStops = false;
-  static constexpr unsigned kRegisters = 0;
+  static constexpr unsigned kPointersCut = 0;
   static bool one(Cpu& cpu, const Op* op) {
     const auto port = static_cast<uint16_t>(cpu.state.gpr[x86::kRdx]);
     uint64_t from;
@@ -308,14 +308,14 @@ struct Outs {
   static uint64_t many(Cpu&, const Op*, uint64_t) { return 0; }
 };
 
-// Hosts clear the upper halves of what REP MOVS and REP STOS count with 32-bit addresses before the first element can
-// fault.
+// With 32-bit addresses hosts clear the upper half of rCX before anything else, and those of the pointers of REP MOVS and
+// REP STOS, even when nothing is to be done or the first element faults.
 template <class S>
 void begin_repetition(Cpu& cpu, const Op* op) {
-  if (S::kRegisters == 0 || op->address_size != 4) return;
+  if (op->address_size != 4) return;
   set_pointer(cpu, op, x86::kRcx, pointer(cpu, op, x86::kRcx));
-  set_pointer(cpu, op, x86::kRdi, pointer(cpu, op, x86::kRdi));
-  if (S::kRegisters == 2) set_pointer(cpu, op, x86::kRsi, pointer(cpu, op, x86::kRsi));
+  if (S::kPointersCut >= 1) set_pointer(cpu, op, x86::kRdi, pointer(cpu, op, x86::kRdi));
+  if (S::kPointersCut == 2) set_pointer(cpu, op, x86::kRsi, pointer(cpu, op, x86::kRsi));
 }
 
 template <class S>
@@ -326,9 +326,9 @@ void string_once(Cpu& cpu, const Op* op) {
 
 template <class S>
 void string_repeated(Cpu& cpu, const Op* op) {
+  begin_repetition<S>(cpu, op);
   uint64_t count = pointer(cpu, op, x86::kRcx);
   if (count == 0) KITE_NEXT(cpu, op);
-  begin_repetition<S>(cpu, op);
   const uint64_t cc = cpu.state.cc;
   for (;;) {
     // A breakpoint or a single step wants to see every element.

@@ -61,11 +61,10 @@ constexpr uint8_t kUsesXmm = 1, kUsesMmxRegister = 2, kWritesMmxReg = 4, kWrites
 void* reg_place(Cpu& cpu, const Op* op) { return reinterpret_cast<uint8_t*>(&cpu) + static_cast<uint32_t>(op->imm); }
 void* rm_place(Cpu& cpu, const Op* op) { return reinterpret_cast<uint8_t*>(&cpu) + (op->imm >> 32); }
 
-bool misaligned(Cpu& cpu, uint64_t address) {
+bool aligned(Cpu& cpu, uint64_t address) {
   if ((address & 15) == 0) [[likely]]
-    return false;
-  cpu.raise(Vector::kGp, 0);
-  return true;
+    return true;
+  return cpu.raise(Vector::kGp, 0);
 }
 
 // --- plain moves: no thunk ----------------------------------------------------------------------------------------
@@ -89,7 +88,7 @@ template <unsigned kBytes, unsigned kTotal, bool kMustAlign>
 void move_load(Cpu& cpu, const Op* op) {
   uint64_t address = 0;
   if (!sse_allowed(cpu) || !address_of(cpu, op, kBytes, Access::kRead, address)) KITE_FAULT(cpu, op);
-  if (kMustAlign && misaligned(cpu, address)) KITE_FAULT(cpu, op);
+  if (kMustAlign && !aligned(cpu, address)) KITE_FAULT(cpu, op);
   std::array<uint8_t, kBytes> bounce;
   const void* const from = load_operand(cpu, op, address, kBytes, bounce.data());
   if (from == nullptr) KITE_FAULT(cpu, op);
@@ -101,7 +100,7 @@ template <unsigned kBytes, bool kMustAlign>
 void move_store(Cpu& cpu, const Op* op) {
   uint64_t address = 0;
   if (!sse_allowed(cpu) || !address_of(cpu, op, kBytes, Access::kWrite, address)) KITE_FAULT(cpu, op);
-  if (kMustAlign && misaligned(cpu, address)) KITE_FAULT(cpu, op);
+  if (kMustAlign && !aligned(cpu, address)) KITE_FAULT(cpu, op);
   const void* const from = rm_place(cpu, op);
   if (uint8_t* const hit = cpu.write_hit(address, kBytes); hit != nullptr) [[likely]] {
     std::memcpy(hit, from, kBytes);
@@ -162,7 +161,7 @@ void vector_op(Cpu& cpu, const Op* op) {
   } else {
     constexpr Access kAccess = kMemory == Memory::kLoad ? Access::kRead : Access::kWrite;
     if (!address_of(cpu, op, bytes, kAccess, address)) KITE_FAULT(cpu, op);
-    if ((op->condition & kAligned) != 0 && misaligned(cpu, address)) KITE_FAULT(cpu, op);
+    if ((op->condition & kAligned) != 0 && !aligned(cpu, address)) KITE_FAULT(cpu, op);
     rm = bounce.data();
   }
   if constexpr (kMemory == Memory::kLoad) {

@@ -90,11 +90,19 @@ inline uint64_t offset_linear(const Cpu& cpu, uint64_t address, unsigned offset)
   return cpu.code64 ? address + offset : static_cast<uint32_t>(address + offset);
 }
 
-// The same for x87 images. Hosts look at the first field, then at the last byte: CR2 shows it.
+// The linear address of the last of the operand's `bytes`; effective addresses wrap in their own width.
+inline bool address_of_last(Cpu& cpu, const Op* op, unsigned bytes, Access access, uint64_t& address) {
+  uint64_t ea = cpu.effective_address(op) + bytes - 1;
+  if (op->address_size != 8) ea = op->address_size == 4 ? static_cast<uint32_t>(ea) : static_cast<uint16_t>(ea);
+  return cpu.linear(op, ea, 1, access, address);
+}
+
+// probe_operand() for x87 images. Hosts look at the first field, then at the last byte: CR2 shows it.
 inline bool probe_image(Cpu& cpu, const Op* op, uint64_t address, unsigned bytes, Access access, unsigned alignment) {
   const Seg segment = segment_of(op);
+  uint64_t last = 0;
   return cpu.check_alignment(address, alignment) && cpu.probe(address, alignment, access, segment) &&
-         cpu.probe(offset_linear(cpu, address, bytes - 1), 1, access, segment) &&
+         address_of_last(cpu, op, bytes, access, last) && cpu.probe(last, 1, access, segment) &&
          cpu.probe(address, bytes, access, segment);
 }
 

@@ -6,6 +6,7 @@
 
 #include "cpu/fpu_ops.h"
 #include "cpu/handlers.h"
+#include "cpu/mmu.h"
 
 namespace kite::cpu::fpu {
 namespace {
@@ -50,12 +51,14 @@ unsigned xmm_bytes(const Cpu& cpu) {
 bool fx_address(Cpu& cpu, const Op* op, Access access, uint64_t& address) {
   if (!x87_allowed(cpu) || !address_of(cpu, op, kFxBytes, access, address)) return false;
   if ((address & 15) == 0) return true;
-  return cpu.check_alignment(address, 4) && cpu.raise(Vector::kGp, 0);
+  const bool stack = segment_of(op) == Seg::kSs && !Mmu(cpu).canonical(address);
+  return cpu.check_alignment(address, 4) && cpu.raise(stack ? Vector::kSs : Vector::kGp, 0);
 }
 // Hosts look at the last byte first: CR2 shows it.
 bool probe_fx(Cpu& cpu, const Op* op, uint64_t address, Access access) {
   const Seg segment = segment_of(op);
-  return cpu.probe(offset_linear(cpu, address, kFxBytes - 1), 1, access, segment) &&
+  uint64_t last = 0;
+  return address_of_last(cpu, op, kFxBytes, access, last) && cpu.probe(last, 1, access, segment) &&
          cpu.probe(address, kFxBytes, access, segment);
 }
 

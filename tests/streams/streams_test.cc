@@ -1,7 +1,8 @@
 // The interpreter must leave exactly what the host CPU leaves: registers, flags, memory, x87 and vector state, and the
 // exception that ended the stream.
 //
-// KITE_STREAM_SEED=n runs the one stream of that seed in both modes; KITE_LONG=1 runs fifty times as many.
+// KITE_STREAM_SEED=n runs the one stream of that seed in both modes, KITE_STREAM_FIRST=n begins at that seed,
+// KITE_LONG=1 runs fifty times as many.
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
@@ -192,8 +193,11 @@ class Streams : public testing::Test {
     constexpr unsigned kEnoughFailures = 10;
     const bool thorough = std::getenv("KITE_LONG") != nullptr;
     const uint64_t wanted = thorough ? kLongInstructionsPerMode : kInstructionsPerMode;
+    const char* const first = std::getenv("KITE_STREAM_FIRST");
     uint64_t executed = 0;
-    for (uint64_t seed = 1; executed < wanted && failures_ < kEnoughFailures; ++seed) check(seed, wide, executed);
+    for (uint64_t seed = first != nullptr ? std::strtoull(first, nullptr, 0) : 1;
+         executed < wanted && failures_ < kEnoughFailures; ++seed)
+      check(seed, wide, executed);
     fmt::print("{} instructions in {} streams, {} of them to the end\n", executed, streams_, whole_);
   }
 
