@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs clang-tidy over the sources of the release build, two files at a time. usage: tools/tidy.sh [FILE...]
+# Runs clang-tidy (Debian: clang-tidy-19) over the sources of the release build, two files at a time. usage: tools/tidy.sh [FILE...]
 set -euo pipefail
 cd "$(dirname "$0")/.."
 [ -f build/release/compile_commands.json ] || tools/build.sh release
