@@ -217,7 +217,7 @@ void emit_x87(Emitter& out, const Insn& insn) {
 class ThunkMemory {
  public:
   static ThunkMemory& instance() {
-    static ThunkMemory memory;
+    static ThunkMemory& memory = *new ThunkMemory;  // vCPU threads may outlive static destructors
     return memory;
   }
 

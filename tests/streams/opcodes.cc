@@ -105,11 +105,11 @@ constexpr Opcode kInteger[] = {
     // stack
     {0, 0x50, 0x5f, 0, kPlain, -1, Width::kStack}, {0, 0x50, 0x57, 0, kPlain, -1, Width::kStack}, {0, 0x68, 0x68, 0, kPlain, -1, Width::kStack, Imm::kWide},
     {0, 0x6a, 0x6a, 0, kPlain, -1, Width::kStack, Imm::kByte}, {0, 0x8f, 0x8f, 0, kAny, 0, Width::kStack}, {0, 0xff, 0xff, 0, kAny, 6, Width::kStack},
-    {1, 0xa0, 0xa0, 0, kPlain, -1, Width::kStack}, {1, 0xa8, 0xa8, 0, kPlain, -1, Width::kStack},
+    {1, 0xa0, 0xa0, 0, kPlain, -1, Width::kStack, Imm::kNone, 0, 0, F::kIntel}, {1, 0xa8, 0xa8, 0, kPlain, -1, Width::kStack, Imm::kNone, 0, 0, F::kIntel},
     {0, 0x9c, 0x9c, 0, kPlain, -1, Width::kStack}, {0, 0x9d, 0x9d, 0, kPlain, -1, Width::kStack, Imm::kNone, 0, kRare},
-    {0, 0x60, 0x61, 0, kPlain, -1, Width::kStack, Imm::kNone, 0, kOnly32}, {0, 0x06, 0x06, 0, kPlain, -1, Width::kStack, Imm::kNone, 0, kOnly32},
-    {0, 0x16, 0x16, 0, kPlain, -1, Width::kStack, Imm::kNone, 0, kOnly32}, {0, 0x1e, 0x1e, 0, kPlain, -1, Width::kStack, Imm::kNone, 0, kOnly32},
-    {0, 0x0e, 0x0e, 0, kPlain, -1, Width::kStack, Imm::kNone, 0, kOnly32}, {0, 0xc9, 0xc9, 0, kPlain, -1, Width::kStack, Imm::kNone, 0, kRare},
+    {0, 0x60, 0x61, 0, kPlain, -1, Width::kStack, Imm::kNone, 0, kOnly32}, {0, 0x06, 0x06, 0, kPlain, -1, Width::kStack, Imm::kNone, 0, kOnly32, F::kIntel},
+    {0, 0x16, 0x16, 0, kPlain, -1, Width::kStack, Imm::kNone, 0, kOnly32, F::kIntel}, {0, 0x1e, 0x1e, 0, kPlain, -1, Width::kStack, Imm::kNone, 0, kOnly32, F::kIntel},
+    {0, 0x0e, 0x0e, 0, kPlain, -1, Width::kStack, Imm::kNone, 0, kOnly32, F::kIntel}, {0, 0xc9, 0xc9, 0, kPlain, -1, Width::kStack, Imm::kNone, 0, kRare},
     {0, 0xc3, 0xc3, 0, kPlain, -1, Width::kFixed, Imm::kNone, 0, kReturn}, {0, 0xc2, 0xc2, 0, kPlain, -1, Width::kFixed, Imm::kWord, 0, kReturn | kRare}, {0, 0x62, 0x62, 0, kMemory, -1, Width::kWord, Imm::kNone, 8, kOnly32 | kRare},
     // flow
     {0, 0x70, 0x7f, 0, kPlain, -1, Width::kFixed, Imm::kByte, 0, kBranch}, {1, 0x80, 0x8f, 0, kPlain, -1, Width::kFixed, Imm::kWide, 0, kBranch},
@@ -214,6 +214,7 @@ constexpr Opcode kSse[] = {
 bool host_offers(Feature feature) {
   switch (feature) {
     case F::kAlways: return true;
+    case F::kIntel: return __builtin_cpu_is("intel");
     case F::kSse3: return __builtin_cpu_supports("sse3");
     case F::kSsse3: return __builtin_cpu_supports("ssse3");
     case F::kSse41: return __builtin_cpu_supports("sse4.1");

@@ -39,9 +39,10 @@ inline constexpr uint32_t kIndirect = 131072;  // its register operand is loaded
 inline constexpr uint32_t kFlagsUndefined = 32768;
 }  // namespace rule
 
-// What the host must offer (builtin CPU names).
+// What the host must offer (builtin CPU names). kIntel: CPUs differ, the interpreter does as Intel's.
 enum class Feature : uint8_t {
   kAlways,
+  kIntel,
   kSse3,
   kSsse3,
   kSse41,
