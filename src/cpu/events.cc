@@ -231,7 +231,6 @@ bool Delivery::protected_mode() {
 }
 
 // --- double faults
-// ----------------------------------------------------------------------------------------------------------
 
 bool contributory(Vector vector) {
   switch (vector) {

@@ -14,7 +14,6 @@ using x86::Seg;
 using x86::Vector;
 
 // --- loads of segment registers
-// -------------------------------------------------------------------------------------------
 
 // [SDM 3A 6.8.3] After MOV SS and POP SS, interrupts and debug traps wait for one instruction.
 void hold_events(Cpu& cpu) {
@@ -72,7 +71,6 @@ void load_far(Cpu& cpu, const Op* op) {  // LDS, LES, LFS, LGS, LSS
 }
 
 // --- descriptor tables
-// ------------------------------------------------------------------------------------------------------
 
 template <x86::DescriptorTable x86::ArchState::* kTable>
 void store_table(Cpu& cpu, const Op* op) {  // SGDT, SIDT
@@ -164,7 +162,6 @@ void load_system_selector(Cpu& cpu, const Op* op) {  // LLDT, LTR
 }
 
 // --- questions about descriptors
-// ------------------------------------------------------------------------------------------------
 
 enum class Question : uint8_t { kAccessRights, kLimit, kReadable, kWritable };
 

@@ -308,8 +308,8 @@ struct Outs {
   static uint64_t many(Cpu&, const Op*, uint64_t) { return 0; }
 };
 
-// With 32-bit addresses hosts clear the upper half of rCX before anything else, and those of the pointers of REP MOVS and
-// REP STOS, even when nothing is to be done or the first element faults.
+// With 32-bit addresses hosts clear the upper half of rCX before anything else, and those of the pointers of REP MOVS
+// and REP STOS, even when nothing is to be done or the first element faults.
 template <class S>
 void begin_repetition(Cpu& cpu, const Op* op) {
   if (op->address_size != 4) return;

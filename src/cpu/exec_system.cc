@@ -20,7 +20,6 @@ using x86::Seg;
 using x86::Vector;
 
 // --- far transfers
-// --------------------------------------------------------------------------------------------------------------
 
 template <bool kCall>
 void far_transfer(Cpu& cpu, const Op* op) {
@@ -96,7 +95,6 @@ void sysexit(Cpu& cpu, const Op* op) {
 }
 
 // --- control and debug registers
-// ----------------------------------------------------------------------------------------------------
 
 using ReadRegister = bool (Cpu::*)(unsigned number, uint64_t& value);
 using WriteRegister = bool (Cpu::*)(unsigned number, uint64_t value);
@@ -140,7 +138,6 @@ void clts(Cpu& cpu, const Op* op) {
 }
 
 // --- MSRs, time, identification
-// -------------------------------------------------------------------------------------------------------
 
 void set_edx_eax(Cpu& cpu, uint64_t value) {
   cpu.state.gpr[x86::kRax] = static_cast<uint32_t>(value);
@@ -192,7 +189,6 @@ void rdpmc(Cpu& cpu, const Op* op) {
 }
 
 // --- caches and translation
-// -----------------------------------------------------------------------------------------------------------
 
 void cache_flush(Cpu& cpu, const Op* op) {  // INVD, WBINVD: there is no cache to flush
   if (!require_cpl0(cpu)) KITE_FAULT(cpu, op);
@@ -231,7 +227,6 @@ void invpcid(Cpu& cpu, const Op* op) {
 }
 
 // --- idling, flags
-// ------------------------------------------------------------------------------------------------------------------------
 
 void hlt(Cpu& cpu, const Op* op) {
   if (!require_cpl0(cpu)) KITE_FAULT(cpu, op);
@@ -280,7 +275,6 @@ void change_ac(Cpu& cpu, const Op* op) {  // CLAC, STAC
 }
 
 // --- bases, XCR0
-// ----------------------------------------------------------------------------------------------------------------------------
 
 void swapgs(Cpu& cpu, const Op* op) {
   if (!cpu.code64) return invalid_opcode(cpu, op);
@@ -399,7 +393,6 @@ constexpr Row kRows[] = {
 }  // namespace
 
 // --- shared helpers
-// ---------------------------------------------------------------------------------------------------------------------------
 
 const x86::Operand* find_operand(const x86::Insn& insn, OperandKind kind) {
   for (const x86::Operand& operand : insn.operand)

@@ -67,7 +67,7 @@ bool aligned(Cpu& cpu, uint64_t address) {
   return cpu.raise(Vector::kGp, 0);
 }
 
-// --- plain moves: no thunk ----------------------------------------------------------------------------------------
+// --- plain moves: no thunk
 
 // Copies kBytes and zeroes the rest of kTotal.
 template <unsigned kBytes, unsigned kTotal>
@@ -118,7 +118,7 @@ void clear_register(Cpu& cpu, const Op* op) {
   KITE_NEXT(cpu, op);
 }
 
-// --- everything else: through a thunk -------------------------------------------------------------------------------
+// --- everything else: through a thunk
 
 // Guest exceptions that are unmasked will really happen in the thunk.
 void expect_faults(Cpu& cpu) {
@@ -222,7 +222,7 @@ void fwait(Cpu& cpu, const Op* op) {
   KITE_NEXT(cpu, op);
 }
 
-// --- binding ------------------------------------------------------------------------------------------------------
+// --- binding
 
 constexpr uint16_t encoding(unsigned map, unsigned prefix, unsigned opcode) {
   const unsigned prefix_code = prefix == 0 ? 0 : prefix == 0x66 ? 1 : prefix == 0xf3 ? 2 : 3;

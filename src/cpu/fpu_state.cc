@@ -13,7 +13,7 @@ namespace {
 
 constexpr unsigned kFxBytes = 512;
 
-// --- MXCSR ---------------------------------------------------------------------------------------------------------
+// --- MXCSR
 
 void ldmxcsr(Cpu& cpu, const Op* op) {
   uint64_t address = 0;
@@ -37,7 +37,7 @@ void stmxcsr(Cpu& cpu, const Op* op) {
   KITE_NEXT(cpu, op);
 }
 
-// --- FXSAVE, FXRSTOR ------------------------------------------------------------------------------------------------
+// --- FXSAVE, FXRSTOR
 
 // EFER.FFXSR leaves the XMM registers out in 64-bit mode at CPL 0 (APM 2, 11.4.4).
 bool fast_fx(const Cpu& cpu) { return (cpu.arch.efer & x86::efer::kFfxsr) != 0 && cpu.cpl == 0 && cpu.code64; }
@@ -114,7 +114,7 @@ void fxrstor(Cpu& cpu, const Op* op) {
   KITE_NEXT(cpu, op);
 }
 
-// --- environment (SDM 1, figures 8-9 to 8-12) ------------------------------------------------------------------------
+// --- environment (SDM 1, figures 8-9 to 8-12)
 
 struct Environment {
   uint16_t control = 0, status = 0, tags = 0, opcode = 0;

@@ -41,7 +41,7 @@ x86::CpuSpec without(x86::FeatureWord word, unsigned bit) {
   return spec;
 }
 
-// --- availability ------------------------------------------------------------------------------------------------
+// --- availability
 
 constexpr Code kAddps = {0x0f, 0x58, 0xc1}, kMovaps = {0x0f, 0x28, 0xc1}, kPaddbMmx = {0x0f, 0xfc, 0xc1},
                kFld1 = {0xd9, 0xe8}, kFwait = {0x9b}, kEmms = {0x0f, 0x77};
@@ -83,7 +83,7 @@ TEST(FpuAvailability, FeaturesThatAreNotOfferedDoNotExist) {
   EXPECT_EQ(m.vector(), kUd);
 }
 
-// --- SSE -----------------------------------------------------------------------------------------------------------
+// --- SSE
 
 TEST(FpuSse, AddsRegisters) {
   TestMachine m;
@@ -201,7 +201,7 @@ TEST(FpuSse, MaskedStoreWritesSelectedBytesOnly) {
   EXPECT_EQ(m.peek<uint64_t>(kData + 8), 0xff00000000000000u);
 }
 
-// --- x87 -----------------------------------------------------------------------------------------------------------
+// --- x87
 
 TEST(FpuX87, PointersAreTheGuests) {
   TestMachine m(Mode::k64, without(x86::FeatureWord::k7Ebx, 6));
@@ -305,7 +305,7 @@ TEST(FpuX87, SaveAndRestoreBringBackTheStack) {
   EXPECT_EQ((fsw(m) >> 11) & 7, 7);
 }
 
-// --- MMX -----------------------------------------------------------------------------------------------------------
+// --- MMX
 
 TEST(FpuMmx, TakesTheX87RegistersOver) {
   TestMachine m;
@@ -334,7 +334,7 @@ TEST(FpuMmx, ReportsPendingX87Exceptions) {
   EXPECT_EQ(fx(m)[4], 0);
 }
 
-// --- images --------------------------------------------------------------------------------------------------------
+// --- images
 
 TEST(FpuImages, FxsaveRoundTrips) {
   TestMachine m;
@@ -403,7 +403,7 @@ TEST(FpuImages, ForeignImagesAreMadeSafe) {
   EXPECT_EQ(load<uint32_t>(&image.bytes[24]) & ~FpuThunks::mxcsr_mask(), 0u);
 }
 
-// --- threads -------------------------------------------------------------------------------------------------------
+// --- threads
 
 TEST(FpuThreads, CpusFaultIndependently) {
   const auto work = [] {

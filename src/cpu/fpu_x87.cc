@@ -123,7 +123,7 @@ void fnstsw_ax(Cpu& cpu, const Op* op) {
   KITE_NEXT(cpu, op);
 }
 
-// --- binding ------------------------------------------------------------------------------------------------------
+// --- binding
 
 struct Special {
   uint8_t opcode;

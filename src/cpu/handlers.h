@@ -20,9 +20,9 @@ Handler branch_handler(const Binding& binding);      // jcc, jmp, call, ret, loo
 Handler flag_handler(const Binding& binding);        // clc .. std, cli, sti, lahf, sahf, salc; nop and its kin
 // One handler for two instructions in a row, or null; it belongs in the first one's Op.
 Handler fused_handler(const Binding& first, const Binding& second);
-Handler string_handler(const x86::Insn& insn);       // exec_string.cc: MOVS..OUTS, IN, OUT
-Handler system_handler(const x86::Insn& insn);   // exec_system.cc: far transfers, tables, CRs, MSRs, CPUID, HLT, ...
-Handler fpu_handler(const x86::Insn& insn);      // fpu.cc: x87, MMX, SSE, FXSAVE family
-void invalid_opcode(Cpu& cpu, const Op* op);     // #UD
+Handler string_handler(const x86::Insn& insn);  // exec_string.cc: MOVS..OUTS, IN, OUT
+Handler system_handler(const x86::Insn& insn);  // exec_system.cc: far transfers, tables, CRs, MSRs, CPUID, HLT, ...
+Handler fpu_handler(const x86::Insn& insn);     // fpu.cc: x87, MMX, SSE, FXSAVE family
+void invalid_opcode(Cpu& cpu, const Op* op);    // #UD
 
 }  // namespace kite::cpu

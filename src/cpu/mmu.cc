@@ -74,7 +74,6 @@ unsigned device_chunk(Gpa address, unsigned bytes) {
 }  // namespace
 
 // --- kinds of access
-// ----------------------------------------------------------------------------------------------------
 
 TlbKind Mmu::current_kind() const { return static_cast<TlbKind>(cpu_.tlb_ - cpu_.tlbs_->data()); }
 
@@ -88,7 +87,6 @@ TlbKind Mmu::kind_for(uint8_t cpl) const {
 }
 
 // --- fills
-// ----------------------------------------------------------------------------------------------------------------
 
 TlbEntry* Mmu::lookup(uint64_t linear, TlbKind kind, Access access, Fault& fault) {
   TlbTable& table = (*cpu_.tlbs_)[static_cast<size_t>(kind)];
@@ -184,7 +182,6 @@ const PhysicalRange* Mmu::range_at(Gpa address, unsigned bytes) {
 }
 
 // --- guest-physical accesses
-// ------------------------------------------------------------------------------------------------
 
 bool Mmu::is_apic_page(Gpa page) const {
   constexpr uint64_t kEnabled = 1u << 11, kX2Apic = 1u << 10;
@@ -244,7 +241,6 @@ void Mmu::physical_write(Gpa address, unsigned bytes, uint64_t value) {
 }
 
 // --- linear accesses
-// ----------------------------------------------------------------------------------------------------------
 
 // Linear addresses are 32 bits wide outside of IA-32e mode.
 uint64_t Mmu::wrap(uint64_t linear) const { return cpu_.long_mode() ? linear : static_cast<uint32_t>(linear); }
@@ -382,7 +378,6 @@ bool Mmu::system_update(uint64_t linear, uint8_t set, uint8_t clear, uint8_t& be
 }
 
 // --- Cpu: the slow paths of the program's own accesses
-// --------------------------------------------------------------------------
 
 // [SDM 3A 6.15, #AC] Only at CPL 3 with CR0.AM and RFLAGS.AC, which select a table of their own. It comes before a page
 // fault and after a non-canonical address, as on hosts.

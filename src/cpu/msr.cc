@@ -29,7 +29,6 @@ bool is_amd(const Cpu& cpu) { return cpu.config.cpu->vendor == "AuthenticAMD"; }
 constexpr uint64_t kAboveMaxPhys = ~low_mask(kPhysicalBits);
 
 // --- shapes that many share
-// -------------------------------------------------------------------------------------------------
 
 template <uint64_t ArchState::* kField>
 bool read_field(Cpu& cpu, uint32_t, uint64_t& value) {
@@ -62,7 +61,6 @@ bool refuse_read(Cpu&, uint32_t, uint64_t&) { return false; }
 bool refuse_write(Cpu&, uint32_t, uint64_t) { return false; }
 
 // --- time
-// ---------------------------------------------------------------------------------------------------------------------
 
 bool read_tsc(Cpu& cpu, uint32_t, uint64_t& value) {
   value = cpu.tsc();
@@ -111,7 +109,6 @@ bool write_tsc_aux(Cpu& cpu, uint32_t, uint64_t value) {
 }
 
 // --- interrupts
-// ---------------------------------------------------------------------------------------------------------------
 
 bool read_apic_base(Cpu& cpu, uint32_t, uint64_t& value) {
   constexpr uint64_t kDefault = 0xfee00000, kEnabled = 1u << 11, kBootstrap = 1u << 8;
@@ -134,7 +131,6 @@ bool write_x2apic(Cpu& cpu, uint32_t index, uint64_t value) {
 }
 
 // --- speculation control
-// ----------------------------------------------------------------------------------------------------------
 
 constexpr unsigned kIbrsIntel = 26, kStibpIntel = 27, kSsbdIntel = 31, kArchCapabilitiesBit = 29;  // leaf 7, EDX
 constexpr unsigned kIbpbAmd = 12, kIbrsAmd = 14, kStibpAmd = 15, kSsbdAmd = 24;                    // 80000008H, EBX
@@ -166,7 +162,6 @@ bool read_arch_capabilities(Cpu& cpu, uint32_t, uint64_t& value) {
 }
 
 // --- memory types
-// -----------------------------------------------------------------------------------------------------------------
 
 bool valid_mtrr_type(uint64_t type) { return type <= 1 || (type >= 4 && type <= 6); }
 bool valid_pat_type(uint64_t type) { return type <= 1 || (type >= 4 && type <= 7); }
@@ -231,7 +226,6 @@ bool write_pat(Cpu& cpu, uint32_t, uint64_t value) {
 }
 
 // --- machine check
-// ------------------------------------------------------------------------------------------------------------------
 
 constexpr uint32_t kBanks = std::tuple_size_v<decltype(ArchState::mc_bank)>;
 
@@ -262,7 +256,6 @@ bool write_mc_bank(Cpu& cpu, uint32_t index, uint64_t value) {
 }
 
 // --- segments and system calls
-// ----------------------------------------------------------------------------------------------------------
 
 template <Seg kSegment>
 bool read_segment_base(Cpu& cpu, uint32_t, uint64_t& value) {
@@ -278,7 +271,6 @@ bool write_segment_base(Cpu& cpu, uint32_t, uint64_t value) {
 bool write_efer_row(Cpu& cpu, uint32_t, uint64_t value) { return write_efer(cpu, value); }
 
 // --- what Linux probes
-// ------------------------------------------------------------------------------------------------------------------
 
 // The microcode revision: in the upper half on Intel (SDM 3A 10.11.7.1), the patch level on AMD.
 bool read_bios_sign(Cpu& cpu, uint32_t, uint64_t& value) {

@@ -21,7 +21,7 @@ using Handler = void (*)(Cpu& cpu, const Op* op);
 
 struct Op {
   Handler handler = nullptr;
-  uint64_t rip = 0;    // of this instruction (the offset within CS)
+  uint64_t rip = 0;  // of this instruction (the offset within CS)
   uint64_t imm = 0;
   union {
     int64_t disp = 0;     // RIP-relative operands have the target folded in, with base and index absent
@@ -35,8 +35,8 @@ struct Op {
   uint8_t base = 0;
   uint8_t index = 0;
   uint8_t scale = 0;
-  uint8_t segment = 0;        // x86::Seg
-  uint8_t address_size = 8;   // 2, 4, 8
+  uint8_t segment = 0;       // x86::Seg
+  uint8_t address_size = 8;  // 2, 4, 8
   uint8_t operand_size = 4;
   uint8_t condition = 0;
   bool lock = false;
@@ -61,8 +61,8 @@ using Unaligned = typename UnalignedType<T>::type;
 }  // namespace kite::cpu
 
 #define KITE_NEXT(cpu, op) [[clang::musttail]] return (op)[1].handler((cpu), (op) + 1)
-#define KITE_FAULT(cpu, op)         \
-  do {                              \
-    (cpu).state.rip = (op)->rip;    \
-    return;                         \
+#define KITE_FAULT(cpu, op)      \
+  do {                           \
+    (cpu).state.rip = (op)->rip; \
+    return;                      \
   } while (false)

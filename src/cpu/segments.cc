@@ -103,7 +103,6 @@ void set_stack_pointer(Cpu& cpu, unsigned width, uint64_t value) {
 }
 
 // --- StackCursor
-// ----------------------------------------------------------------------------------------------------------
 
 StackCursor::StackCursor(Cpu& cpu)
     : cpu_(cpu), segment_(cpu.seg(Seg::kSs)), pointer_(0), width_(cpu.stack_width), cpl_(cpu.cpl) {
@@ -146,7 +145,6 @@ bool StackCursor::pop(unsigned bytes, uint64_t& value) {
 }
 
 // --- Cpu
-// ------------------------------------------------------------------------------------------------------------------
 
 bool Cpu::segment_linear(Seg segment, uint64_t ea, unsigned bytes, Access access, uint64_t& out) {
   const SegmentRegister& s = seg(segment);

@@ -157,7 +157,6 @@ Result<> Machine::create_vcpus() {
 }
 
 // --- lifecycle
-// -----------------------------------------------------------------------------------------------------------
 
 Result<> Machine::start() {
   KITE_TRY(reset_hardware());
@@ -243,7 +242,6 @@ void Machine::stop_threads() {
 }
 
 // --- vCPU threads
-// --------------------------------------------------------------------------------------------------------
 
 int Machine::vcpu_thread_id(size_t index) const {
   return index < threads_.size() ? threads_[index]->tid.load(std::memory_order_acquire) : 0;
@@ -272,7 +270,6 @@ void Machine::run_vcpu(size_t index) {
 }
 
 // --- requests
-// ------------------------------------------------------------------------------------------------------------
 
 void Machine::request_reset(Cause cause) {
   if (config_.no_reboot) {

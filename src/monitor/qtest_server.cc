@@ -148,7 +148,6 @@ std::string QtestServer::run_line(std::string_view line) {
 }
 
 // --- ports and memory
-// ----------------------------------------------------------------------------------------------------
 
 std::string QtestServer::port_access(const Words& words) {
   const unsigned size = size_of_suffix(words[0].back());
@@ -235,7 +234,6 @@ std::string QtestServer::fill(const Words& words) {
 }
 
 // --- clock
-// ---------------------------------------------------------------------------------------------------------------
 
 std::string QtestServer::clock_step(const Words& words) {
   ManualClock* clock = machine_.manual_clock();
@@ -260,7 +258,6 @@ std::string QtestServer::clock_set(const Words& words) {
 }
 
 // --- interrupts
-// ----------------------------------------------------------------------------------------------------------
 
 std::string QtestServer::irq_intercept(const Words& words) {
   if (words[0] == "irq_intercept_out") return failed("only inputs of the interrupt controllers can be intercepted");
@@ -295,7 +292,6 @@ std::string QtestServer::module_load(const Words& words) {
 }
 
 // --- output
-// --------------------------------------------------------------------------------------------------------------
 
 void QtestServer::log(char direction, std::string_view line) {
   if (log_) fmt::print(log_.get(), "[{}] {}\n", direction, line);

@@ -27,7 +27,6 @@ uint32_t characters(std::string_view text, size_t offset) {
 uint32_t id_bits(uint32_t cpu_count) { return static_cast<uint32_t>(std::bit_width(std::max(cpu_count, 1u) - 1)); }
 
 // --- caches: one description for all leaves that tell of them
-// ---------------------------------------------------------
 
 struct Cache {
   uint32_t type;  // 1 data, 2 instructions, 3 both
@@ -69,7 +68,7 @@ CpuidRegs amd_l2(const CpuSpec&, const CpuidDynamic&, uint32_t) {
           .edx = size_kib(kCaches[3]) / 512 << 18 | kSixteenWays << 12 | 1u << 8 | kLineSize};
 }
 
-// --- XSAVE ----------------------------------------------------------------------------------------------------------
+// --- XSAVE
 
 struct Component {
   uint8_t bit;  // of XCR0
@@ -122,7 +121,7 @@ CpuidRegs xsave_leaf(const CpuSpec& spec, const CpuidDynamic& dynamic, uint32_t 
   return {};
 }
 
-// --- basic leaves ---------------------------------------------------------------------------------------------------
+// --- basic leaves
 
 CpuidRegs vendor_leaf(uint32_t last, std::string_view vendor) {
   return {.eax = last, .ebx = characters(vendor, 0), .ecx = characters(vendor, 8), .edx = characters(vendor, 4)};
@@ -194,7 +193,7 @@ CpuidRegs frequency_leaf(const CpuSpec&, const CpuidDynamic& dynamic, uint32_t) 
   return {.eax = mhz, .ebx = mhz, .ecx = mhz == 0 ? 0u : 100u, .edx = 0};
 }
 
-// --- extended leaves ------------------------------------------------------------------------------------------------
+// --- extended leaves
 
 CpuidRegs extended_0(const CpuSpec& spec, const CpuidDynamic&, uint32_t) {
   // [SDM 2A CPUID, table 3-8] Intel processors leave the vendor out.

@@ -235,7 +235,6 @@ void Decoder::set_sizes(const Row& row) {
 }
 
 // --- addresses
-// --------------------------------------------------------------------------------------------------------
 
 int64_t Decoder::read_displacement(unsigned mod, bool none_is_32) {
   if (mod == 1) return static_cast<int8_t>(take<uint8_t>());
@@ -286,7 +285,6 @@ void Decoder::read_address() {
 }
 
 // --- operands
-// ---------------------------------------------------------------------------------------------------------
 
 Operand Decoder::general(unsigned number, unsigned size) const {
   const bool high = size == 1 && rex_ == 0 && number >= 4;
@@ -518,7 +516,6 @@ bool Decoder::operand(const Row& row, size_t i) {
 }
 
 // --- putting it together
-// ----------------------------------------------------------------------------------------------
 
 DecodeStatus Decoder::status() const {
   if (!short_) return DecodeStatus::kOk;

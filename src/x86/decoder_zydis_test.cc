@@ -22,7 +22,6 @@ using Bytes = std::array<uint8_t, 15>;
 constexpr CodeWidth kWidths[] = {CodeWidth::k16, CodeWidth::k32, CodeWidth::k64};
 
 // --- what is left out, and why
-// ----------------------------------------------------------------------------------------
 
 // Extensions that the decoder does not know: these must come out as kInvalid.
 constexpr ZydisISASet kUnknownSets[] = {
@@ -54,7 +53,6 @@ bool is_unknown(const ZydisDecodedInstruction& z) {
 }
 
 // --- Zydis
-// ------------------------------------------------------------------------------------------------------------
 
 struct Reference {
   ZyanStatus status = ZYAN_STATUS_SUCCESS;
@@ -132,7 +130,6 @@ std::string hex(std::span<const uint8_t> bytes) {
 }
 
 // --- comparing
-// --------------------------------------------------------------------------------------------------------
 
 uint8_t gpr_number(ZydisRegister reg) {
   if (reg == ZYDIS_REGISTER_NONE) return kNoReg;

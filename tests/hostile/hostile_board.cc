@@ -174,7 +174,6 @@ uint32_t HostileBoard::config_read(uint8_t devfn, uint8_t offset, unsigned size)
 }
 
 // --- single accesses
-// -------------------------------------------------------------------------------------------------------------------
 
 void HostileBoard::any_port() {
   const Ports range = pick(kPorts);
@@ -207,7 +206,6 @@ void HostileBoard::any_config() {
 }
 
 // --- time and interrupts
-// ---------------------------------------------------------------------------------------------------------------
 
 // A guest may program timers of 10 us: a run's time is bounded so that its work is.
 void HostileBoard::pass_time(int64_t ns) {
@@ -243,7 +241,6 @@ void HostileBoard::take_interrupts() {
 }
 
 // --- the host
-// -----------------------------------------------------------------------------------------------------------------------
 
 void HostileBoard::console() {
   HostileConsole& console = consoles_[below(8) < 5 ? 0 : below(static_cast<uint32_t>(consoles_.size()))];

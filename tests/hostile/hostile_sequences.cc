@@ -20,7 +20,6 @@ constexpr uint8_t kBridgeRegisters[] = {0x4c, 0x4e, 0x69, 0x6a, 0x76, 0x82};
 }  // namespace
 
 // --- interrupt controllers
-// -------------------------------------------------------------------------------------------------------------
 
 void HostileBoard::pic() {
   const uint16_t base = flip() ? 0x20 : 0xa0;
@@ -125,7 +124,6 @@ void HostileBoard::apic_message() {
 }
 
 // --- timers and the clock
-// --------------------------------------------------------------------------------------------------------------
 
 void HostileBoard::pit() {
   const uint32_t counter = below(3);
@@ -204,7 +202,6 @@ void HostileBoard::hpet() {
 }
 
 // --- the serial lines and the keyboard controller
-// --------------------------------------------------------------------------------------
 
 void HostileBoard::uart() {
   const uint16_t base = pick(kSerialPorts);
@@ -270,7 +267,6 @@ void HostileBoard::i8042() {
 }
 
 // --- firmware configuration
-// ------------------------------------------------------------------------------------------------------------
 
 void HostileBoard::fw_cfg() {
   out(0x510, below(8) == 0 ? source_.take<uint16_t>() : below(0x30) | (flip() ? 0x8000u : 0u), 2);
@@ -296,7 +292,6 @@ void HostileBoard::fw_cfg_dma() {
 }
 
 // --- PCI
-// -----------------------------------------------------------------------------------------------------------------------
 
 void HostileBoard::pci_bars() {
   const bool ports = flip();

@@ -72,7 +72,7 @@ class Generator {
   Instruction head_;  // what goes before it
 };
 
-// --- values ----------------------------------------------------------------------------------------------------------
+// --- values
 
 uint64_t Generator::value() {
   static constexpr uint64_t kSpecial[] = {0,
@@ -189,7 +189,7 @@ void Generator::memory() {
   fill(stream_.memory.stack);
 }
 
-// --- operands --------------------------------------------------------------------------------------------------------
+// --- operands
 
 unsigned Generator::any_register() {
   const auto number = static_cast<unsigned>(random_.below(wide() ? 16 : 8));
@@ -323,7 +323,7 @@ Address Generator::address(unsigned bytes) {
   return based_address(place);
 }
 
-// --- instructions ----------------------------------------------------------------------------------------------------
+// --- instructions
 
 bool Generator::usable(const Opcode& opcode) {
   if (wide() && (opcode.rules & rule::kOnly32) != 0) return false;

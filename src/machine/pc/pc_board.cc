@@ -79,7 +79,6 @@ Result<> PcBoard::build() {
 }
 
 // --- memory
-// --------------------------------------------------------------------------------------------------------------
 
 Result<> PcBoard::add_ram() {
   constexpr uint64_t kMostLow = 0xe0000000, kSplitLow = 0xc0000000;
@@ -115,7 +114,6 @@ std::vector<boot::E820Entry> PcBoard::e820() const {
 }
 
 // --- interrupts
-// ----------------------------------------------------------------------------------------------------------
 
 void PcBoard::add_interrupt_controllers() {
   apic_bus_ = std::make_unique<devices::ApicBus>();
@@ -152,7 +150,6 @@ Board::IrqTap* PcBoard::irq_tap(std::string_view path) {
 }
 
 // --- PCI
-// -----------------------------------------------------------------------------------------------------------------
 
 Result<> PcBoard::add_pci() {
   std::array<bus::IrqLine, 16> isa_lines;
@@ -188,7 +185,6 @@ Result<> PcBoard::add_pci() {
 }
 
 // --- ISA
-// -----------------------------------------------------------------------------------------------------------------
 
 int64_t PcBoard::rtc_offset() const {
   constexpr int64_t kSecond = 1'000'000'000;
@@ -258,7 +254,6 @@ void PcBoard::add_serial_ports() {
 }
 
 // --- what firmware and kernels ask
-// ---------------------------------------------------------------------------------------
 
 Result<> PcBoard::fill_fw_cfg() {
   const MachineConfig& config = context_.config;
