@@ -58,8 +58,8 @@ constexpr Offer kOffers[] = {
                          bits({23, 24, 25, 26})},
     // cx16 pcid x2apic movbe tsc-deadline hypervisor; sse3 pclmulqdq ssse3 sse4.1 sse4.2 popcnt aes rdrand
     {FeatureWord::k1Ecx, bits({13, 17, 21, 22, 24, 31}), bits({0, 1, 9, 19, 20, 23, 25, 30})},
-    // fsgsbase tsc_adjust smep erms invpcid adx smap clflushopt clwb; rdseed sha
-    {FeatureWord::k7Ebx, bits({0, 1, 7, 9, 10, 19, 20, 23, 24}), bits({18, 29})},
+    // fsgsbase tsc_adjust smep erms invpcid adx smap clflushopt clwb; fdp-excptn-only zero-fcs-fds rdseed sha
+    {FeatureWord::k7Ebx, bits({0, 1, 7, 9, 10, 19, 20, 23, 24}), bits({6, 13, 18, 29})},
     // umip la57 rdpid
     {FeatureWord::k7Ecx, bits({2, 16, 22}), 0},
     // syscall nx pdpe1gb rdtscp lm
