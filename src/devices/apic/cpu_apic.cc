@@ -458,15 +458,16 @@ void CpuApic::write_register(Reg reg, uint32_t value) {
   }
 }
 
+// [SDM 3A 11.12.2] in x2APIC mode the register page is not there.
 uint32_t CpuApic::mmio_read(uint32_t offset) {
-  if ((offset & 0xf) != 0) return 0;
+  if (x2apic_mode() || (offset & 0xf) != 0) return 0;
   if (allowed(offset >> 4, kXr)) return read_register(static_cast<Reg>(offset >> 4));
   if (!allowed(offset >> 4, kXw)) report_error(apic::kEsrIllegalRegister);
   return 0;
 }
 
 void CpuApic::mmio_write(uint32_t offset, uint32_t value) {
-  if ((offset & 0xf) != 0) return;
+  if (x2apic_mode() || (offset & 0xf) != 0) return;
   if (allowed(offset >> 4, kXw)) return write_register(static_cast<Reg>(offset >> 4), value);
   if (!allowed(offset >> 4, kXr)) report_error(apic::kEsrIllegalRegister);
 }

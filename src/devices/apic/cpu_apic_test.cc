@@ -457,6 +457,15 @@ TEST_F(CpuApicTest, MsrsNeedX2apicMode) {
   EXPECT_FALSE(apic().msr_write(0x80b, 0));
 }
 
+TEST_F(CpuApicTest, RegisterPageIsGoneInX2apicMode) {
+  ASSERT_TRUE(m_.enter_x2apic(0));
+  m_.write(0, Reg::ID, 0x07000000);
+  EXPECT_EQ(m_.read(0, Reg::SVR), 0u);
+  uint64_t id = 0;
+  EXPECT_TRUE(apic().msr_read(0x802, id));
+  EXPECT_EQ(id, 0u);
+}
+
 TEST_F(CpuApicTest, X2apicIdAndLogicalId) {
   ApicMachine m(20);
   ASSERT_TRUE(m.enter_x2apic(18));
