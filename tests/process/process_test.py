@@ -68,6 +68,7 @@ WRONG = [
     (["-kernel", "/dev/null"], ["/dev/null"]),
     (["-initrd", "x", "-kernel", "/nonexistent/k"], ["/nonexistent/k"]),
     (["-pidfile", "/nonexistent/dir/pid"], ["/nonexistent/dir/pid"]),
+    (["-m", "64"], ["nothing to run", "-kernel"]),
     (["-daemonize", "-nographic"], ["-daemonize", "-nographic"]),
 ]
 
