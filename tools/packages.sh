@@ -3,7 +3,7 @@
 # usage: tools/packages.sh build|guest|test...
 set -euo pipefail
 
-build=(clang-19 lld-19 llvm-19 libclang-rt-19-dev cmake ninja-build pkg-config git libfmt-dev nlohmann-json3-dev libxbyak-dev
+build=(clang-19 lld-19 llvm-19 libclang-rt-19-dev cmake ninja-build pkg-config git libfmt-dev nlohmann-json3-dev
        libgtest-dev libgmock-dev libzydis-dev)
 guest=(busybox-static cpio gzip ca-certificates)
 test=(clang-format-19 python3 acpica-tools procps)
