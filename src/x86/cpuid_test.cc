@@ -241,5 +241,12 @@ TEST(HostFeatures, HostModelHasItsIdentity) {
   EXPECT_EQ(cpu.signature() & 0x0fff0fff, signature & 0x0fff0fff);
 }
 
+TEST(ParseCpu, TakesAnApicId) {
+  EXPECT_EQ(parse_cpu("qemu64,apic-id=0", all_offered())->apic_id, 0u);
+  EXPECT_EQ(parse_cpu("qemu64,apic-id=7", all_offered())->apic_id, 7u);
+  EXPECT_FALSE(parse_cpu("qemu64,apic-id=256", all_offered()));
+  EXPECT_FALSE(parse_cpu("qemu64,apic-id=on", all_offered()));
+}
+
 }  // namespace
 }  // namespace kite::x86
