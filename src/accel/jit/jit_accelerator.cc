@@ -60,8 +60,8 @@ constexpr Offer kOffers[] = {
     {FeatureWord::k1Ecx, bits({13, 17, 21, 22, 24, 31}), bits({0, 1, 9, 19, 20, 23, 25, 30})},
     // fsgsbase tsc_adjust smep erms invpcid adx smap clflushopt clwb; fdp-excptn-only zero-fcs-fds rdseed sha
     {FeatureWord::k7Ebx, bits({0, 1, 7, 9, 10, 19, 20, 23, 24}), bits({6, 13, 18, 29})},
-    // umip la57 rdpid
-    {FeatureWord::k7Ecx, bits({2, 16, 22}), 0},
+    // umip rdpid; not la57: register bases are still checked by CR4.LA57, and not by what the CPU has (SDM 1 3.3.7.1)
+    {FeatureWord::k7Ecx, bits({2, 22}), 0},
     // syscall nx pdpe1gb rdtscp lm
     {FeatureWord::k80000001Edx, bits({11, 20, 26, 27, 29}), 0},
     // lahf_lm 3dnowprefetch; abm sse4a
