@@ -36,7 +36,7 @@ Result<Daemon> Daemon::start(bool wanted) {
   }
   setsid();
   umask(027);
-  if (chdir("/") != 0) return fail("-daemonize: cannot go to /: {}", errno_text(errno));
+  // The working directory stays: relative paths are read again at every reset of the machine.
   daemon.notify_ = std::move(child_end);
   return daemon;
 }

@@ -345,6 +345,17 @@ def test_daemonize_pidfile():
         check(not os.path.exists(f"{folder}/pid"), "the pid file stays behind")
 
 
+def test_daemonize_keeps_relative_paths():
+    with tempfile.TemporaryDirectory() as folder:
+        done = run("-S", "-display", "none", "-daemonize", "-pidfile", "pid", "-qmp", "unix:qmp,server=on,wait=off",
+                   cwd=folder)
+        check(done.returncode == 0, done.stderr)
+        check(os.path.exists(f"{folder}/pid"), "the pid file is not where it was asked for")
+        qmp = Qmp(connect(f"{folder}/qmp"))
+        qmp.command("qmp_capabilities")
+        qmp.command("quit")
+
+
 def test_daemonize_reports_failure():
     done = run("-daemonize", "-display", "none", "-kernel", "/nonexistent/vmlinuz")
     check(done.returncode == 1 and "/nonexistent/vmlinuz" in done.stderr, done.stderr)
