@@ -4,7 +4,7 @@
 #include <tuple>
 
 #include "boot/acpi.h"
-#include "machine/pc/pc_board.h"
+#include "machine/pc/pc_chassis.h"
 #include "support/bits.h"
 #include "support/log.h"
 
@@ -12,14 +12,8 @@ namespace kite::machine {
 
 namespace {
 
-constexpr uint8_t kIsaBridge = 0x08, kPowerManagement = 0x0b;  // devfn
-constexpr uint8_t kCommand = 0x04, kBar0 = 0x10, kInterruptLine = 0x3c;
+constexpr uint8_t kCommand = 0x04, kBar0 = 0x10;
 constexpr uint64_t kRsdpAddress = 0xe0000;
-constexpr uint8_t kPirqIrqs[4] = {10, 10, 11, 11};  // PIRQA..D
-
-// [440FX] 3.2.19: two bits a segment, 1 read enable, 2 write enable.
-constexpr uint8_t kPam0 = 0x59, kPamCount = 7;
-constexpr uint8_t kPamReadWrite = 0x33, kPamReadOnly = 0x11;
 
 x86::Mtrrs firmware_mtrrs(uint64_t pci_hole) {
   constexpr uint64_t kWriteBack = 0x0606060606060606, kWriteProtect = 0x0505050505050505, kUncached = 0;
@@ -36,12 +30,12 @@ x86::Mtrrs firmware_mtrrs(uint64_t pci_hole) {
 
 }  // namespace
 
-void PcBoard::commit_maps() {
+void PcChassis::commit_maps() {
   if (context_.memory.stale()) context_.memory.commit();
   if (context_.ports.stale()) context_.ports.commit();
 }
 
-void PcBoard::assign_bars() {
+void PcChassis::assign_bars() {
   struct Want {
     bus::PciDevice* device;
     unsigned index;
@@ -75,32 +69,14 @@ void PcBoard::assign_bars() {
   }
 }
 
-void PcBoard::program_chipset() {
-  const auto config = [this](uint8_t devfn, uint8_t offset, unsigned size, uint32_t value) {
-    pci_->config_write(0, devfn, offset, size, value);
-  };
-  // PIRQ routing; the PCI interrupts and the SCI are level-triggered.
-  uint8_t elcr_high = 1u << (9 - 8);
-  for (uint8_t pirq = 0; pirq < 4; ++pirq) {
-    config(kIsaBridge, static_cast<uint8_t>(0x60 + pirq), 1, kPirqIrqs[pirq]);
-    elcr_high = static_cast<uint8_t>(elcr_high | 1u << (kPirqIrqs[pirq] - 8));
-  }
-  for (bus::PciDevice* device : pci_->devices()) {
-    const uint8_t pin = device->interrupt_pin();
-    if (pin == 0) continue;
-    const unsigned slot = device->devfn() >> 3;
-    device->config_write(kInterruptLine, 1, kPirqIrqs[bus::PciBus::pirq_of(static_cast<uint8_t>(slot), pin)]);
-  }
-  config(kPowerManagement, kInterruptLine, 1, 9);
-  // Power management at kPmBase; ACPI is always on, as there is no SMM to switch it.
-  config(kPowerManagement, 0x40, 4, kPmBase | 1);
-  config(kPowerManagement, 0x80, 1, 1);
+void PcChassis::program_devices() {
+  const uint16_t level_triggered = program_chipset();
   assign_bars();
   commit_maps();
 
   const auto out = [this](uint16_t port, uint8_t value) { context_.ports.write(port, 1, value); };
-  context_.ports.write(kPmBase + 4, 2, 1);  // PM1 control: SCI_EN
-  out(0x4d1, elcr_high);
+  out(0x4d0, static_cast<uint8_t>(level_triggered));
+  out(0x4d1, static_cast<uint8_t>(level_triggered >> 8));
   // The 8259 pair at vectors 0x08 and 0x70, everything masked but the cascade [8259A "initialization command words"].
   for (const auto& [port, vector, cascade, mask] :
        {std::tuple<uint16_t, uint8_t, uint8_t, uint8_t>{0x20, 0x08, 0x04, 0xfb}, {0xa0, 0x70, 0x02, 0xff}}) {
@@ -117,17 +93,17 @@ void PcBoard::program_chipset() {
   for (auto& apic : apics_) apic->enter_virtual_wire_mode();
 }
 
-Result<uint64_t> PcBoard::place_acpi() {
+Result<uint64_t> PcChassis::place_acpi() {
   const uint64_t address = ram_low_ - kAcpiBytes;
   boot::AcpiConfig config;
   config.cpu_count = context_.config.cpu_count;
   config.hpet = hpet_ != nullptr;
-  config.pm_base = kPmBase;
   config.pci_hole_start = pci_hole_start();
   config.pci_hole_end = kIoApicBase;
   config.serial_ports = 0;
   for (const uint8_t index : serial_ports_)
     config.serial_ports = static_cast<uint8_t>(config.serial_ports | 1u << index);
+  describe(config);
   const boot::AcpiTables tables = boot::build_acpi(config, address);
   if (tables.blob.size() > kAcpiBytes)
     return fail("the ACPI tables for {} CPUs take {} bytes, more than the {} set aside", config.cpu_count,
@@ -137,14 +113,13 @@ Result<uint64_t> PcBoard::place_acpi() {
   return kRsdpAddress;
 }
 
-Result<> PcBoard::load_software(std::vector<std::unique_ptr<Vcpu>>& vcpus) {
+Result<> PcChassis::load_software(std::vector<std::unique_ptr<Vcpu>>& vcpus) {
   const MachineConfig& config = context_.config;
   if (config.kernel_path.empty()) return {};
   constexpr uint64_t kLeast = 16 << 20;
   if (config.ram_bytes < kLeast) return fail("-m {}M: booting a kernel takes at least 16M", config.ram_bytes >> 20);
 
-  for (uint8_t pam = 0; pam < kPamCount; ++pam)
-    host_bridge_->config_write(static_cast<uint8_t>(kPam0 + pam), 1, kPamReadWrite);
+  open_shadow_ram(true);
   commit_maps();
   KITE_ASSIGN(const uint64_t rsdp, place_acpi());
   boot::KernelRequest request{.kernel_path = config.kernel_path,
@@ -155,9 +130,8 @@ Result<> PcBoard::load_software(std::vector<std::unique_ptr<Vcpu>>& vcpus) {
                               .e820 = e820(),
                               .acpi_rsdp = rsdp};
   KITE_ASSIGN(boot::LoadedKernel kernel, boot::load_kernel(request, guest_memory_));
-  for (uint8_t pam = 0; pam < kPamCount; ++pam)
-    host_bridge_->config_write(static_cast<uint8_t>(kPam0 + pam), 1, kPamReadOnly);
-  program_chipset();
+  open_shadow_ram(false);
+  program_devices();
   commit_maps();
 
   const x86::Mtrrs mtrr = firmware_mtrrs(pci_hole_start());

@@ -3,7 +3,7 @@
 #include "devices/debugcon/debugcon.h"
 #include "devices/pc_testdev/pc_testdev.h"
 #include "devices/pci_testdev/pci_testdev.h"
-#include "machine/pc/pc_board.h"
+#include "machine/pc/pc_chassis.h"
 
 namespace kite::machine {
 
@@ -15,7 +15,7 @@ std::string user_path(const DeviceConfig& device, size_t number) {
 
 }  // namespace
 
-Result<> PcBoard::add_pc_testdev() {
+Result<> PcChassis::add_pc_testdev() {
   devices::PcTestdev::Wiring wiring;
   for (uint32_t line = 0; line < devices::PcTestdev::kLines; ++line) wiring.lines[line] = {*gsi_, line};
   // The page was dropped and mapped again: nobody may keep a translation of it.
@@ -33,12 +33,12 @@ Result<> PcBoard::add_pc_testdev() {
   return {};
 }
 
-Result<> PcBoard::add_user_serial(const DeviceConfig& device, const std::string& path) {
+Result<> PcChassis::add_user_serial(const DeviceConfig& device, const std::string& path) {
   const SerialPlace usual = kSerialPlaces[device.properties.integer("index")];
   const uint64_t port = device.properties.integer("iobase"), irq = device.properties.integer("irq");
   const uint32_t line = irq != 0 ? static_cast<uint32_t>(irq) : usual.irq;
   const uint16_t base = port != 0 ? static_cast<uint16_t>(port) : usual.port;
-  auto made = std::make_unique<devices::IsaSerial>(path, piix3_->isa_source(line), context_.clock, device.chardev);
+  auto made = std::make_unique<devices::IsaSerial>(path, isa_source(line), context_.clock, device.chardev);
   map_port(base, made->region());
   for (uint8_t index = 0; index < std::size(kSerialPlaces); ++index)
     if (kSerialPlaces[index].port == base && kSerialPlaces[index].irq == line) serial_ports_.push_back(index);
@@ -46,7 +46,7 @@ Result<> PcBoard::add_user_serial(const DeviceConfig& device, const std::string&
   return {};
 }
 
-Result<> PcBoard::add_user_device(const DeviceConfig& device) {
+Result<> PcChassis::add_user_device(const DeviceConfig& device) {
   const std::string path = user_path(device, user_devices_.size());
   for (const bus::Device* other : devices())
     if (other->path() == path) return fail("-device {}: the id '{}' is taken", device.type, path);
@@ -75,7 +75,7 @@ Result<> PcBoard::add_user_device(const DeviceConfig& device) {
     user_devices_.push_back(std::move(made));
     return {};
   }
-  return fail("-device {}: the board pc has no place for it; it is part of the board already", device.type);
+  return fail("-device {}: the board {} has no place for it; it is part of the board already", device.type, name());
 }
 
 }  // namespace kite::machine

@@ -1,0 +1,139 @@
+// What every PC of ours has in common, whatever its chip set: RAM, interrupt controllers, local APICs, timers, the
+// devices of an AT, serial ports, fw_cfg, CMOS, what -device adds, and the start of a kernel without firmware. A board
+// derives from it and adds its host bridge, ISA bridge and power management.
+//
+// Memory: RAM from 0 up to the board's split, the rest from 4 GiB; PCI memory between; IOAPIC at 0xfec00000, HPET at
+// 0xfed00000, local APICs at 0xfee00000.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "boot/acpi.h"
+#include "boot/loader.h"
+#include "bus/pci.h"
+#include "devices/apic/apic_bus.h"
+#include "devices/apic/cpu_apic.h"
+#include "devices/fpu_error/fpu_error.h"
+#include "devices/fw_cfg/fw_cfg.h"
+#include "devices/hpet/hpet.h"
+#include "devices/i8042/i8042.h"
+#include "devices/ioapic/io_apic.h"
+#include "devices/pic/pic.h"
+#include "devices/pit/pit.h"
+#include "devices/port92/port92.h"
+#include "devices/rtc/rtc.h"
+#include "devices/serial/isa_serial.h"
+#include "machine/board.h"
+#include "machine/pc/gsi.h"
+
+namespace kite::machine {
+
+struct SerialPlace {
+  uint16_t port;
+  uint8_t irq;
+};
+inline constexpr SerialPlace kSerialPlaces[] = {{0x3f8, 4}, {0x2f8, 3}, {0x3e8, 4}, {0x2e8, 3}};  // COM1..4
+
+class PcChassis : public Board {
+ public:
+  ~PcChassis() override;
+
+  [[nodiscard]] std::vector<bus::Device*> devices() override;
+  [[nodiscard]] LocalApic* local_apic(uint32_t index) override { return apics_[index].get(); }
+  void connect_cpu(uint32_t index, Vcpu& vcpu) override;
+  Result<> load_software(std::vector<std::unique_ptr<Vcpu>>& vcpus) override;
+  void fpu_error() override { fpu_error_->ferr(); }
+  [[nodiscard]] IrqTap* irq_tap(std::string_view path) override;
+
+ protected:
+  static constexpr uint64_t kFourGib = uint64_t{1} << 32;
+  static constexpr uint64_t kIoApicBase = 0xfec00000, kHpetBase = 0xfed00000;
+  static constexpr uint64_t kAcpiBytes = 0x20000;  // at the top of low RAM
+
+  // How a board divides RAM: all of it below 4 GiB while it is smaller than `most_low`, else `split_low` there.
+  struct RamSplit {
+    uint64_t most_low, split_low;
+  };
+  PcChassis(BoardContext context, RamSplit split);
+  // After construction, by the deriving class's create().
+  Result<> build();
+
+  // --- what the chip set decides ---
+  // Makes host bridge, ISA bridge, power management and `pci_`.
+  virtual Result<> add_chipset() = 0;
+  // In the order in which they are reset and saved.
+  [[nodiscard]] virtual std::vector<bus::Device*> chipset() = 0;
+  // For an ISA device that may share `irq` (0..15) with PCI.
+  [[nodiscard]] virtual bus::IrqLine isa_source(uint32_t irq) = 0;
+  // Shadow RAM at 0xc0000-0xfffff: readable always, writable or not.
+  virtual void open_shadow_ram(bool writable) = 0;
+  // Interrupt routing and power management as firmware leaves them; answers the level-triggered ISA interrupts.
+  virtual uint16_t program_chipset() = 0;
+  // What the chip set adds to the tables: `config` holds what the chassis knows.
+  virtual void describe(boot::AcpiConfig& config) const = 0;
+  // 32-bit window for BARs; its end is kIoApicBase.
+  [[nodiscard]] virtual uint64_t pci_hole_start() const = 0;
+  // Address ranges besides RAM that operating systems are told of.
+  [[nodiscard]] virtual std::vector<boot::E820Entry> reserved_ranges() const { return {}; }
+
+  void map_port(uint16_t port, const std::shared_ptr<Region>& region) { context_.ports.root().add(port, region); }
+  void hard_reset() { context_.requests.reset(); }
+  void soft_reset();  // INIT to every processor
+  [[nodiscard]] std::vector<boot::E820Entry> e820() const;
+
+ private:
+  // Carries what a local APIC asks of its CPU to the vCPU, once that exists.
+  class CpuPort;
+
+  Result<> add_ram();
+  void add_interrupt_controllers();
+  void add_local_apics();
+  void add_timers();
+  void add_isa_devices();
+  void add_serial_ports();
+  Result<> fill_fw_cfg();
+  void fill_cmos();
+  Result<> add_user_device(const DeviceConfig& device);
+  Result<> add_user_serial(const DeviceConfig& device, const std::string& path);
+  Result<> add_pc_testdev();
+  [[nodiscard]] int64_t rtc_offset() const;
+
+  // pc_firmware.cc: what firmware would have left behind.
+  void commit_maps();
+  void program_devices();
+  void assign_bars();
+  Result<uint64_t> place_acpi();
+
+ protected:
+  BoardContext context_;
+  const RamSplit split_;
+  GuestMemory guest_memory_;
+  uint64_t ram_low_ = 0;   // bytes from 0
+  uint64_t ram_high_ = 0;  // bytes from 4 GiB
+
+  std::shared_ptr<Region> ram_;
+  std::shared_ptr<Region> pci_memory_;
+  std::vector<std::unique_ptr<CpuPort>> cpu_ports_;
+  std::unique_ptr<devices::ApicBus> apic_bus_;
+  std::unique_ptr<devices::Pic> pic_;
+  std::unique_ptr<devices::IoApic> ioapic_;
+  std::unique_ptr<GsiLines> gsi_;
+  std::vector<std::unique_ptr<devices::CpuApic>> apics_;
+  std::unique_ptr<bus::PciBus> pci_;
+  std::unique_ptr<LegacyTimerLines> legacy_timers_;
+  std::unique_ptr<devices::Pit> pit_;
+  std::unique_ptr<devices::Rtc> rtc_;
+  std::unique_ptr<devices::Hpet> hpet_;  // null with -machine hpet=off
+  std::unique_ptr<devices::I8042> keyboard_;
+  std::unique_ptr<devices::Port92> port92_;
+  std::unique_ptr<devices::FpuError> fpu_error_;
+  std::unique_ptr<devices::FwCfg> fw_cfg_;
+  std::vector<std::unique_ptr<devices::IsaSerial>> serial_;
+  std::vector<uint8_t> serial_ports_;  // which of COM1..4 exist
+  std::vector<std::unique_ptr<bus::Device>> user_devices_;
+  std::vector<Vcpu*> vcpus_;
+  IrqTap ioapic_tap_;
+};
+
+}  // namespace kite::machine
