@@ -4,10 +4,12 @@
 
 #include <array>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "boot/smbios.h"
 #include "object/object_type.h"
 
 namespace kite {
@@ -26,9 +28,28 @@ struct RtcConfig {
 
 struct BootConfig {
   std::string order = "cad";
+  std::string once;            // instead of `order` until the first reset; "" for none
+  bool strict = false;         // only what has a bootindex is tried
+  bool check_floppies = true;  // -no-fd-bootchk: false
   bool menu = false;
   int64_t splash_time_ms = -1;     // -1: not given
   int64_t reboot_timeout_ms = -1;  // -1: not given
+};
+
+// One flash chip of the firmware: -drive if=pflash.
+struct FlashConfig {
+  std::string path;
+  bool read_only = false;
+};
+
+// What firmware the machine starts with, and what it is told besides the machine itself.
+struct FirmwareConfig {
+  std::string bios;                      // -bios: a file, or a name searched in the directories; "" for the default
+  std::vector<std::string> directories;  // -L: searched before the usual ones
+  std::array<std::optional<FlashConfig>, 2> flash;                  // unit 0 ends at 4 GiB, unit 1 lies below it
+  std::vector<std::pair<std::string, std::vector<uint8_t>>> files;  // -fw_cfg: name and contents
+  std::vector<std::vector<uint8_t>> acpi_tables;                    // -acpitable: whole tables, checksums in place
+  boot::SmbiosConfig smbios;                                        // -smbios
 };
 
 // One -device, resolved against its type.
@@ -53,6 +74,7 @@ struct MachineConfig {
   bool hpet = true;  // -machine hpet=on|off
   RtcConfig rtc;
   BootConfig boot;
+  FirmwareConfig firmware;
   std::array<uint8_t, 16> uuid{};
   bool graphic = true;        // false with -nographic (told to the guest through fw_cfg)
   bool start_paused = false;  // -S
