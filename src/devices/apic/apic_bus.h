@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "bus/irq_line.h"
+#include "bus/msi.h"
 #include "devices/apic/apic_message.h"
 #include "devices/apic/ext_int.h"
 #include "memory/region.h"
@@ -28,7 +29,7 @@ class EoiListener {
   virtual void destinations_changed() = 0;            // a message that nobody took may find somebody now
 };
 
-class ApicBus final : public bus::IrqSink, private IoHandler {
+class ApicBus final : public bus::IrqSink, public bus::MsiSink, private IoHandler {
  public:
   static constexpr uint64_t kMessageBase = 0xfee00000;
   static constexpr uint64_t kMessageSize = 0x100000;
@@ -48,7 +49,7 @@ class ApicBus final : public bus::IrqSink, private IoHandler {
   // Any thread. Answers whether at least one processor took the message.
   bool send(const ApicMessage& message);
   // A write of `data` to `address` in message space, from a device. Anything that is no message is dropped.
-  bool send_msi(uint64_t address, uint32_t data);
+  bool send_msi(uint64_t address, uint32_t data) override;
 
   // Message space as the processors see it: mapped at kMessageBase with a low priority; reads answer all ones.
   [[nodiscard]] const std::shared_ptr<Region>& message_region() const { return region_; }
