@@ -3,6 +3,7 @@
 #pragma once
 
 #include <array>
+#include <cstddef>
 #include <cstdint>
 
 #include "x86/registers.h"
@@ -13,6 +14,11 @@ enum class Activity : uint8_t { kActive, kHalted, kWaitForSipi, kShutdown };
 
 struct alignas(64) FxState {  // the FXSAVE64 image (SDM table 10-2)
   std::array<uint8_t, 512> bytes{};
+};
+
+// Bits 255:128 of YMM0 to YMM15, as the XSAVE area has them at offset 576 (SDM 1, 13.4.3).
+struct alignas(64) YmmHigh {
+  std::array<std::array<uint8_t, 16>, 16> reg{};
 };
 
 struct Mtrrs {
@@ -38,7 +44,13 @@ struct ArchState {
   std::array<uint64_t, 4> dr{};
   uint64_t dr6 = dr6::kReset;
   uint64_t dr7 = dr7::kReset;
-  FxState fx{};                                                             // x87, MMX, XMM, MXCSR
+  // Vector state. `ymm_high` lies directly behind `fx`, so that the two halves of any YMM register are the same
+  // distance apart (kYmmHighDistance). What of it XCR0 enables, and what is in its initial state, is computed when
+  // asked.
+  FxState fx{};  // x87, MMX, XMM, MXCSR
+  YmmHigh ymm_high{};
+  uint32_t pkru = 0;
+  uint64_t xss = 0;                                                         // IA32_XSS
   uint64_t star = 0, lstar = 0, cstar = 0, sfmask = 0, kernel_gs_base = 0;  // FS and GS base live in seg[]
   uint64_t sysenter_cs = 0, sysenter_esp = 0, sysenter_eip = 0;
   uint64_t pat = 0x0007040600070406, tsc_aux = 0, misc_enable = 1, debugctl = 0;
@@ -56,5 +68,9 @@ struct ArchState {
   // Power-on or INIT state (SDM table 9-1); INIT keeps the x87/SSE state, the TSC and the MTRRs.
   void reset(bool power_on, bool bootstrap, uint32_t cpuid_signature);
 };
+inline constexpr size_t kFxXmm0 = 160;  // of XMM0 in the FXSAVE image
+// From the low half of a YMM register (in `fx`) to its high half.
+inline constexpr size_t kYmmHighDistance = sizeof(FxState) - kFxXmm0;
+static_assert(offsetof(ArchState, ymm_high) == offsetof(ArchState, fx) + sizeof(FxState));
 
 }  // namespace kite::x86

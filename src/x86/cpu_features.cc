@@ -148,6 +148,13 @@ constexpr FeatureName kNames[] = {
     {"arch-capabilities", k7Edx, 29},
     {"core-capability", k7Edx, 30},
     {"ssbd", k7Edx, 31},
+    // CPUID.7.1:EAX
+    {"avx-vnni", k71Eax, 4},
+    {"avx512-bf16", k71Eax, 5},
+    {"fzrm", k71Eax, 10},
+    {"fsrs", k71Eax, 11},
+    {"fsrc", k71Eax, 12},
+    {"avx-ifma", k71Eax, 23},
     // CPUID.80000001:EDX (APM 3, appendix E). The bits that repeat CPUID.1:EDX on AMD processors follow those.
     {"syscall", k80000001Edx, 11},
     {"mp", k80000001Edx, 19},

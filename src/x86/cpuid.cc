@@ -165,9 +165,11 @@ CpuidRegs leaf_6(const CpuSpec& spec, const CpuidDynamic&, uint32_t) {
 }
 
 CpuidRegs leaf_7(const CpuSpec& spec, const CpuidDynamic& dynamic, uint32_t subleaf) {
+  const uint32_t second = word(spec, FeatureWord::k71Eax);
+  if (subleaf == 1) return {.eax = second, .ebx = 0, .ecx = 0, .edx = 0};
   if (subleaf != 0) return {};
   const uint32_t ospke = dynamic.ospke && spec.has(FeatureWord::k7Ecx, 3) ? 1u << 4 : 0;
-  return {.eax = 0,
+  return {.eax = second != 0 ? 1u : 0u,  // the last subleaf
           .ebx = word(spec, FeatureWord::k7Ebx),
           .ecx = word(spec, FeatureWord::k7Ecx) | ospke,
           .edx = word(spec, FeatureWord::k7Edx)};

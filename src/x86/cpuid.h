@@ -26,6 +26,7 @@ enum class FeatureWord : uint8_t {
   k7Ebx,
   k7Ecx,
   k7Edx,
+  k71Eax,
   k80000001Edx,
   k80000001Ecx,
   k80000007Edx,

@@ -53,6 +53,7 @@ FeatureSet host_features() {
   word(FeatureWord::k7Ebx) = structured.ebx;
   word(FeatureWord::k7Ecx) = structured.ecx;
   word(FeatureWord::k7Edx) = structured.edx;
+  if (structured.eax >= 1) word(FeatureWord::k71Eax) = known_leaf(7, 1).eax;
   word(FeatureWord::k80000001Edx) = extended.edx;
   word(FeatureWord::k80000001Ecx) = extended.ecx;
   word(FeatureWord::k80000007Edx) = known_leaf(kExtended + 7).edx;

@@ -34,6 +34,11 @@ namespace efer {
 inline constexpr uint64_t kSce = 1u << 0, kLme = 1u << 8, kLma = 1u << 10, kNxe = 1u << 11, kSvme = 1u << 12,
                           kFfxsr = 1u << 14;
 }
+// XCR0 and the headers of XSAVE areas (SDM 1, 13.1)
+namespace xcr0 {
+inline constexpr uint64_t kX87 = 1u << 0, kSse = 1u << 1, kAvx = 1u << 2, kBndRegs = 1u << 3, kBndCsr = 1u << 4,
+                          kOpmask = 1u << 5, kZmmHigh256 = 1u << 6, kHigh16Zmm = 1u << 7, kPkru = 1u << 9;
+}
 namespace dr6 {
 inline constexpr uint64_t kB0 = 1u << 0, kBd = 1u << 13, kBs = 1u << 14, kBt = 1u << 15, kReset = 0xffff0ff0;
 }
@@ -102,7 +107,7 @@ inline constexpr uint32_t kTsc = 0x10, kPlatformId = 0x17, kApicBase = 0x1b, kFe
                           kMtrrPhysBase0 = 0x200, kMtrrPhysMask7 = 0x20f, kMtrrFix64k = 0x250, kMtrrFix16k80000 = 0x258,
                           kMtrrFix16kA0000 = 0x259, kMtrrFix4kC0000 = 0x268, kMtrrFix4kF8000 = 0x26f, kPat = 0x277,
                           kMtrrDefType = 0x2ff, kMc0Ctl = 0x400, kTscDeadline = 0x6e0, kX2ApicBase = 0x800,
-                          kX2ApicEnd = 0x8ff, kEfer = 0xc0000080, kStar = 0xc0000081, kLstar = 0xc0000082,
+                          kX2ApicEnd = 0x8ff, kXss = 0xda0, kEfer = 0xc0000080, kStar = 0xc0000081, kLstar = 0xc0000082,
                           kCstar = 0xc0000083, kSfMask = 0xc0000084, kFsBase = 0xc0000100, kGsBase = 0xc0000101,
                           kKernelGsBase = 0xc0000102, kTscAux = 0xc0000103, kPerfEventSelect0 = 0xc0010000,
                           kPerfCounter3 = 0xc0010007, kSyscfg = 0xc0010010, kHwcr = 0xc0010015, kVmCr = 0xc0010114;
