@@ -21,17 +21,20 @@ ALLOWED = {
     "accel": "support metrics memory x86 async",
     "cpu": "support metrics async accel memory x86",
     "accel/jit": "support metrics async accel cpu memory x86",
+    "accel/kvm": "support metrics async accel cpu memory x86",
     "accel/qtest": "support metrics async accel memory x86",
     "bus": "support metrics memory async object state",
+    "block": "support metrics async object",
+    "img": "support metrics async object block",
     "chardev": "support metrics async object",
-    "devices": "support metrics async memory object state bus chardev x86",
+    "devices": "support metrics async memory object state bus chardev block x86",
     "boot": "support memory x86",
-    "machine": "support metrics async memory x86 object state accel accel/jit accel/qtest bus chardev devices boot",
-    "monitor": "support metrics async memory x86 object state accel bus chardev devices machine",
-    "main": "support metrics async memory x86 object state accel bus chardev devices boot machine monitor",
+    "machine": "support metrics async memory x86 object state accel accel/jit accel/kvm accel/qtest bus chardev block devices boot",
+    "monitor": "support metrics async memory x86 object state accel bus chardev block devices machine",
+    "main": "img support metrics async memory x86 object state accel bus chardev block devices boot machine monitor",
 }
 # Single headers that a room may see although their room is closed to it.
-EXTRA = {"devices": {"accel/local_apic.h"}}
+EXTRA = {"devices": {"accel/local_apic.h"}, "main": {"accel/kvm/kvm_accelerator.h", "accel/kvm/kvm_system.h"}}
 BANNED_NAMES = re.compile(r"^(utils?|common|base|misc|helpers?)$")
 INCLUDE = re.compile(r'^\s*#\s*include\s+"([^"]+)"')
 

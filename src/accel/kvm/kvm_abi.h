@@ -1,0 +1,46 @@
+// The kernel's KVM interface: <linux/kvm.h> with what newer kernels than the build host's headers define. Numbers are
+// the kernel's ABI and never change.
+#pragma once
+
+#include <linux/kvm.h>
+
+#include <cstdint>
+
+#ifndef KVM_EXIT_MEMORY_FAULT
+#define KVM_EXIT_MEMORY_FAULT 39
+#endif
+#ifndef KVM_EXIT_LOONGARCH_IOCSR
+#define KVM_EXIT_LOONGARCH_IOCSR 38
+#endif
+#ifndef KVM_EXIT_TDX
+#define KVM_EXIT_TDX 40
+#endif
+#ifndef KVM_EXIT_ARM_SEA
+#define KVM_EXIT_ARM_SEA 41
+#endif
+#ifndef KVM_EXIT_SNP_REQ_CERTS
+#define KVM_EXIT_SNP_REQ_CERTS 43
+#endif
+#ifndef KVM_SYSTEM_EVENT_TDX_FATAL
+#define KVM_SYSTEM_EVENT_TDX_FATAL 7
+#endif
+#ifndef KVM_CAP_MEMORY_FAULT_INFO
+#define KVM_CAP_MEMORY_FAULT_INFO 232
+#endif
+#ifndef KVM_CAP_DIRTY_LOG_RING_WITH_BITMAP
+#define KVM_CAP_DIRTY_LOG_RING_WITH_BITMAP 225
+#endif
+#ifndef KVM_CAP_DIRTY_LOG_RING_ACQ_REL
+#define KVM_CAP_DIRTY_LOG_RING_ACQ_REL 223
+#endif
+
+namespace kite {
+
+// The member of kvm_run's union for KVM_EXIT_MEMORY_FAULT [Linux Documentation/virt/kvm/api.rst, 5].
+struct KvmMemoryFault {
+  uint64_t flags;  // bit 3: the access was to private memory
+  uint64_t gpa;
+  uint64_t size;
+};
+
+}  // namespace kite
