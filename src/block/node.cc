@@ -1,0 +1,180 @@
+#include "block/node.h"
+
+#include <algorithm>
+#include <atomic>
+#include <cerrno>
+#include <cstdint>
+
+#include "support/bits.h"
+
+namespace kite::block {
+namespace {
+
+// Offsets are signed in every host interface.
+constexpr uint64_t kMaxOffset = uint64_t{1} << 62;
+
+bool in_range(uint64_t offset, uint64_t bytes) { return offset <= kMaxOffset && bytes <= kMaxOffset - offset; }
+
+std::string generated_name() {
+  static std::atomic<uint32_t> next{100};
+  return fmt::format("#block{}", next.fetch_add(1));
+}
+
+}  // namespace
+
+std::string permission_names(uint32_t bits) {
+  static constexpr std::pair<uint32_t, const char*> kNames[] = {{Permissions::kConsistentRead, "consistent read"},
+                                                                {Permissions::kWrite, "write"},
+                                                                {Permissions::kWriteUnchanged, "write unchanged"},
+                                                                {Permissions::kResize, "resize"}};
+  std::string text;
+  for (const auto& [bit, name] : kNames) {
+    if ((bits & bit) == 0) continue;
+    if (!text.empty()) text += ", ";
+    text += name;
+  }
+  return text.empty() ? "none" : text;
+}
+
+NodeUse::NodeUse(NodeUse&& other) noexcept
+    : node_(std::move(other.node_)),
+      user_(std::move(other.user_)),
+      permissions_(other.permissions_),
+      slot_(other.slot_) {
+  other.node_ = nullptr;
+}
+
+NodeUse& NodeUse::operator=(NodeUse&& other) noexcept {
+  if (this == &other) return *this;
+  reset();
+  node_ = std::move(other.node_);
+  other.node_ = nullptr;
+  user_ = std::move(other.user_);
+  permissions_ = other.permissions_;
+  slot_ = other.slot_;
+  return *this;
+}
+
+Result<NodeUse> NodeUse::claim(NodePtr node, std::string user, Permissions permissions) {
+  KITE_TRY(node->check_users(user, permissions, std::nullopt));
+  NodeUse use;
+  auto& users = node->users_;
+  const auto free = std::find_if(users.begin(), users.end(), [](const auto& entry) { return !entry.present; });
+  use.slot_ = static_cast<size_t>(free - users.begin());
+  if (free == users.end()) users.emplace_back();
+  users[use.slot_] = {.name = user, .permissions = permissions, .present = true};
+  use.user_ = std::move(user);
+  use.permissions_ = permissions;
+  use.node_ = std::move(node);
+  return use;
+}
+
+void NodeUse::reset() {
+  if (node_ == nullptr) return;
+  node_->users_[slot_].present = false;
+  node_ = nullptr;
+}
+
+Result<> NodeUse::change(Permissions permissions) {
+  KITE_TRY(node_->check_users(user_, permissions, slot_));
+  node_->users_[slot_].permissions = permissions;
+  permissions_ = permissions;
+  return {};
+}
+
+BlockNode::BlockNode(Executor& executor, std::string driver, NodeConfig config)
+    : config_(std::move(config)), executor_(executor), driver_(std::move(driver)) {
+  if (config_.name.empty()) config_.name = generated_name();
+}
+
+BlockNode::~BlockNode() = default;
+
+Result<> BlockNode::check_users(const std::string& name, Permissions permissions, std::optional<size_t> except) const {
+  if (read_only() && (permissions.need & (Permissions::kWrite | Permissions::kResize)) != 0) {
+    return fail("{} wants to write to the node '{}', which is read-only", name, config_.name);
+  }
+  for (size_t i = 0; i < users_.size(); ++i) {
+    const User& other = users_[i];
+    if (!other.present || except == i) continue;
+    if (const uint32_t denied = permissions.need & ~other.permissions.shared; denied != 0) {
+      return fail("{} cannot use the node '{}': it needs '{}', which {} does not share", name, config_.name,
+                  permission_names(denied), other.name);
+    }
+    if (const uint32_t denied = other.permissions.need & ~permissions.shared; denied != 0) {
+      return fail("{} cannot use the node '{}': it does not share '{}', which {} uses", name, config_.name,
+                  permission_names(denied), other.name);
+    }
+  }
+  return {};
+}
+
+Task<IoResult<>> BlockNode::read(uint64_t offset, IoSlice to, IoHow how) {
+  if (!in_range(offset, to.bytes())) return ready<IoResult<>>(io_fail(EINVAL));
+  return do_read(offset, to, how);
+}
+
+Task<IoResult<>> BlockNode::write(uint64_t offset, IoSlice from, IoHow how) {
+  if (!in_range(offset, from.bytes())) return ready<IoResult<>>(io_fail(EINVAL));
+  if (read_only()) return ready<IoResult<>>(io_fail(EACCES));
+  if (!growable() && offset + from.bytes() > length()) return ready<IoResult<>>(io_fail(EINVAL));
+  if (config_.detect_zeroes != NodeConfig::DetectZeroes::kOff && !how.has(IoHow::kCompressed) && from.all_zero()) {
+    const bool unmap = config_.detect_zeroes == NodeConfig::DetectZeroes::kUnmap;
+    return write_zeroes(offset, from.bytes(), unmap ? how.with(IoHow::kMayUnmap) : how);
+  }
+  return do_write(offset, from, how);
+}
+
+Task<IoResult<>> BlockNode::write_zeroes(uint64_t offset, uint64_t bytes, IoHow how) {
+  if (!in_range(offset, bytes)) co_return io_fail(EINVAL);
+  if (read_only()) co_return io_fail(EACCES);
+  if (!growable() && offset + bytes > length()) co_return io_fail(EINVAL);
+  if (!config_.discard_unmap) how = how.without(IoHow::kMayUnmap);
+  const IoResult<> done = co_await do_write_zeroes(offset, bytes, how);
+  if (done || done.error().code != ENOTSUP || how.has(IoHow::kNoFallback)) co_return done;
+  co_return co_await write_zeroes_fallback(offset, bytes, how);
+}
+
+Task<IoResult<>> BlockNode::write_zeroes_fallback(uint64_t offset, uint64_t bytes, IoHow how) {
+  constexpr uint64_t kPiece = uint64_t{1} << 20;
+  const std::vector<uint8_t> zeroes(static_cast<size_t>(std::min(bytes, kPiece)));
+  while (bytes != 0) {
+    const uint64_t here = std::min(bytes, kPiece);
+    KITE_CO_TRY(co_await do_write(offset, IoSlice::of_const(zeroes.data(), static_cast<size_t>(here)),
+                                  how.without(IoHow::kMayUnmap)));
+    offset += here;
+    bytes -= here;
+  }
+  co_return IoResult<>{};
+}
+
+Task<IoResult<>> BlockNode::discard(uint64_t offset, uint64_t bytes, IoHow how) {
+  if (!in_range(offset, bytes)) return ready<IoResult<>>(io_fail(EINVAL));
+  if (read_only()) return ready<IoResult<>>(io_fail(EACCES));
+  if (offset + bytes > length()) return ready<IoResult<>>(io_fail(EINVAL));
+  if (!config_.discard_unmap || bytes == 0) return ready(IoResult<>{});
+  return do_discard(offset, bytes, how);
+}
+
+Task<IoResult<>> BlockNode::flush(IoHow how) { return do_flush(how); }
+
+Task<IoResult<BlockStatus>> BlockNode::block_status(uint64_t offset, uint64_t bytes, bool precise) {
+  if (offset >= length() || bytes == 0) return ready<IoResult<BlockStatus>>(io_fail(EINVAL));
+  return do_block_status(offset, std::min(bytes, length() - offset), precise);
+}
+
+Task<IoResult<>> BlockNode::do_write(uint64_t, IoSlice, IoHow) { return ready<IoResult<>>(io_fail(EACCES)); }
+Task<IoResult<>> BlockNode::do_write_zeroes(uint64_t, uint64_t, IoHow) { return ready<IoResult<>>(io_fail(ENOTSUP)); }
+Task<IoResult<>> BlockNode::do_discard(uint64_t, uint64_t, IoHow) { return ready(IoResult<>{}); }
+Task<IoResult<>> BlockNode::do_flush(IoHow) { return ready(IoResult<>{}); }
+
+Task<IoResult<BlockStatus>> BlockNode::do_block_status(uint64_t offset, uint64_t bytes, bool) {
+  co_return BlockStatus{.bytes = bytes, .has_offset = true, .offset = offset, .file = this};
+}
+
+Task<Result<>> BlockNode::truncate(uint64_t, Preallocation) {
+  return ready<Result<>>(fail("the node '{}' ({}) cannot be resized", name(), driver()));
+}
+
+Task<Result<>> BlockNode::close() { return ready(Result<>{}); }
+
+}  // namespace kite::block
