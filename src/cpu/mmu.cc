@@ -177,7 +177,8 @@ const PhysicalRange* Mmu::range_at(Gpa address, unsigned bytes) {
                .host = found->host(found->start),
                .block = found->region->block().get(),
                .block_offset = found->block_offset(found->start),
-               .writable = !found->read_only && found->kind != RegionKind::kRom};
+               .writable = !found->read_only && found->kind != RegionKind::kRom,
+               .traps_writes = found->read_only && found->region->handler() != nullptr};
   return bytes > found->end - address ? nullptr : ranges.data();
 }
 
@@ -202,7 +203,17 @@ void Mmu::apic_write(Gpa address, unsigned bytes, uint64_t value) {
   if ((offset & 15) == 0 && bytes == 4) cpu_.config.apic->mmio_write(offset, static_cast<uint32_t>(value));
 }
 
+void Mmu::write_device(Gpa address, const void* from, unsigned bytes) {
+  if (cpu_.io == nullptr) return;
+  for (unsigned done = 0; done < bytes;) {
+    const unsigned chunk = device_chunk(address + done, bytes - done);
+    cpu_.io->mmio_write(address + done, chunk, load_le(static_cast<const uint8_t*>(from) + done, chunk));
+    done += chunk;
+  }
+}
+
 void Mmu::store_to_range(const PhysicalRange& range, Gpa address, const void* from, unsigned bytes) {
+  if (range.traps_writes) return write_device(address, from, bytes);
   if (!range.writable) return;
   uint8_t* to = range.host + (address - range.start);
   if (bytes <= 8)

@@ -84,6 +84,7 @@ class Mmu {
   bool is_apic_page(Gpa page) const;
   uint64_t apic_read(Gpa address, unsigned bytes);
   void apic_write(Gpa address, unsigned bytes, uint64_t value);
+  void write_device(Gpa address, const void* from, unsigned bytes);
   void store_to_range(const PhysicalRange& range, Gpa address, const void* from, unsigned bytes);
   uint64_t load_through(const TlbEntry& entry, uint64_t linear, unsigned bytes);
   void store_through(const TlbEntry& entry, uint64_t linear, unsigned bytes, uint64_t value);

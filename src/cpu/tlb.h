@@ -85,6 +85,7 @@ struct PhysicalRange {
   RamBlock* block = nullptr;
   uint64_t block_offset = 0;  // of `start`
   bool writable = false;
+  bool traps_writes = false;  // not writable, but somebody listens: the commands of a flash chip
 };
 
 }  // namespace kite::cpu

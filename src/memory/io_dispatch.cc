@@ -110,7 +110,10 @@ uint64_t read_range(const FlatRange& range, uint64_t address, unsigned bytes) {
 void write_range(const FlatRange& range, uint64_t address, unsigned bytes, uint64_t value) {
   const uint64_t offset = range.block_offset(address);
   if (!range.is_memory()) return write_io(*range.region, offset, bytes, value);
-  if (range.read_only) return;
+  if (range.read_only) {
+    if (range.region->handler() != nullptr) write_io(*range.region, offset, bytes, value);
+    return;
+  }
   write_memory(range.host(address), bytes, value);
   range.region->block()->note_write(offset, bytes);
 }

@@ -38,6 +38,14 @@ std::shared_ptr<Region> Region::rom(std::string name, std::shared_ptr<RamBlock> 
   return region;
 }
 
+std::shared_ptr<Region> Region::rom_device(std::string name, std::shared_ptr<RamBlock> block, IoHandler& handler,
+                                           AccessRule rule) {
+  std::shared_ptr<Region> region = rom(std::move(name), std::move(block));
+  region->handler_ = &handler;
+  region->rule_ = rule;
+  return region;
+}
+
 std::shared_ptr<Region> Region::ram_device(std::string name, std::shared_ptr<RamBlock> block) {
   std::shared_ptr<Region> region(new Region(std::move(name), RegionKind::kRamDevice, block->size()));
   region->block_ = std::move(block);

@@ -43,7 +43,7 @@ struct AccessRule {
 enum class RegionKind : uint8_t {
   kContainer,  // only holds others
   kRam,        // guest RAM
-  kRom,        // reads hit memory, writes are dropped
+  kRom,        // reads hit memory; writes are dropped, or call the handler when there is one (flash)
   kRamDevice,  // RAM-like device memory (a frame buffer): mapped, never trapped, usually dirty-logged
   kIo,         // every access calls the handler
   kCoalesced,  // as kIo, but writes may queue in a ring that is drained before the next trapped access and on a timer
@@ -55,6 +55,9 @@ class Region : public std::enable_shared_from_this<Region> {
   static std::shared_ptr<Region> container(std::string name, uint64_t size);
   static std::shared_ptr<Region> ram(std::string name, std::shared_ptr<RamBlock> block);
   static std::shared_ptr<Region> rom(std::string name, std::shared_ptr<RamBlock> block);
+  // ROM whose writes reach the handler (the command writes of a flash chip).
+  static std::shared_ptr<Region> rom_device(std::string name, std::shared_ptr<RamBlock> block, IoHandler& handler,
+                                            AccessRule rule = {});
   static std::shared_ptr<Region> ram_device(std::string name, std::shared_ptr<RamBlock> block);
   // The handler outlives the region's presence in any committed map.
   static std::shared_ptr<Region> io(std::string name, uint64_t size, IoHandler& handler, AccessRule rule = {});
