@@ -45,7 +45,7 @@ bool cause_by_guest(Cause cause) {
 namespace {
 
 Result<std::unique_ptr<Accelerator>> make_accelerator(std::string_view name) {
-  if (name == "jit" || name == "tcg") return std::make_unique<JitAccelerator>();
+  if (name == "jit" || name == "tcg" || name == "auto") return std::make_unique<JitAccelerator>();
   if (name == "qtest") return std::make_unique<QtestAccelerator>();
   if (name == "kvm")
     return fail("-accel kvm: this version of Kite does not drive /dev/kvm yet; use -accel jit, the software CPU");

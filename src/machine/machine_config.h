@@ -52,6 +52,13 @@ struct FirmwareConfig {
   boot::SmbiosConfig smbios;                                        // -smbios
 };
 
+// What -accel kvm may be told.
+struct KvmConfig {
+  enum class Irqchip : uint8_t { kDefault, kOn, kSplit, kOff };  // kernel-irqchip=
+  Irqchip kernel_irqchip = Irqchip::kDefault;
+  uint32_t dirty_ring_entries = 0;  // dirty-ring-size=: a power of two; 0: dirty bitmaps
+};
+
 // One -device, resolved against its type.
 struct DeviceConfig {
   std::string type;
@@ -61,10 +68,11 @@ struct DeviceConfig {
 };
 
 struct MachineConfig {
-  std::string board = "pc";                         // pc, none
-  std::string name;                                 // -name, for the process and the monitor
-  std::vector<std::string> accelerators = {"jit"};  // tried in order
-  std::string cpu_model;                            // "" for the board's default
+  std::string board = "pc";                          // pc, none
+  std::string name;                                  // -name, for the process and the monitor
+  std::vector<std::string> accelerators = {"auto"};  // tried in order
+  KvmConfig kvm;
+  std::string cpu_model;  // "" for the board's default
   uint64_t ram_bytes = 128ull << 20;
   uint32_t cpu_count = 1;
   uint32_t max_cpus = 1;

@@ -66,7 +66,7 @@ Result<LaunchPlan> plan_launch(const std::vector<std::string>& arguments, TypeRe
     KITE_TRY(option->apply(context, argument));
     if (!plan.text.empty()) return plan;
   }
-  if (plan.machine.accelerators.empty()) plan.machine.accelerators = {"jit"};
+  if (plan.machine.accelerators.empty()) plan.machine.accelerators = {"auto"};
   plan.machine.graphic = plan.machine.graphic && !plan.nographic;
   if (plan.daemonize && plan.nographic)
     return fail("-daemonize and -nographic: a daemon has no terminal; use -display none and -serial file:PATH or pty");

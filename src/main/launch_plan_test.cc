@@ -29,7 +29,7 @@ TEST_F(LaunchPlanTest, DefaultsAreThoseOfTheHelpText) {
   EXPECT_EQ(made.machine.board, "pc");
   EXPECT_EQ(made.machine.ram_bytes, 128ull << 20);
   EXPECT_EQ(made.machine.cpu_count, 1u);
-  EXPECT_EQ(made.machine.accelerators, std::vector<std::string>{"jit"});
+  EXPECT_EQ(made.machine.accelerators, std::vector<std::string>{"auto"});
 }
 
 TEST_F(LaunchPlanTest, MemoryTakesSuffixes) {
@@ -49,6 +49,30 @@ TEST_F(LaunchPlanTest, AcceleratorsAddUpInOrder) {
   const auto made = plan({"-accel", "kvm", "-accel", "tcg"});
   EXPECT_EQ(made.machine.accelerators, (std::vector<std::string>{"kvm", "tcg"}));
   EXPECT_EQ(plan({"-machine", "pc,accel=kvm:tcg"}).machine.accelerators, (std::vector<std::string>{"kvm", "tcg"}));
+}
+
+TEST_F(LaunchPlanTest, AcceleratorsSeparatedByColonsAreAList) {
+  EXPECT_EQ(plan({"-accel", "kvm:jit"}).machine.accelerators, (std::vector<std::string>{"kvm", "jit"}));
+  EXPECT_EQ(plan({"-enable-kvm", "-accel", "kvm"}).machine.accelerators, std::vector<std::string>{"kvm"});
+}
+
+TEST_F(LaunchPlanTest, KvmTakesItsSettings) {
+  using Irqchip = machine::KvmConfig::Irqchip;
+  EXPECT_EQ(plan({"-accel", "kvm,kernel-irqchip=split"}).machine.kvm.kernel_irqchip, Irqchip::kSplit);
+  EXPECT_EQ(plan({"-machine", "pc,accel=kvm,kernel-irqchip=off"}).machine.kvm.kernel_irqchip, Irqchip::kOff);
+  EXPECT_EQ(plan({"-accel", "kvm,dirty-ring-size=4096"}).machine.kvm.dirty_ring_entries, 4096u);
+  EXPECT_EQ(plan({"-accel", "kvm"}).machine.kvm.kernel_irqchip, Irqchip::kDefault);
+}
+
+TEST_F(LaunchPlanTest, AcceleratorSettingsAreRefusedByName) {
+  EXPECT_NE(refusal({"-accel", "jit,kernel-irqchip=on"}).find("setting of kvm"), std::string::npos);
+  EXPECT_NE(refusal({"-accel", "kvm,kernel-irqchip=half"}).find("split"), std::string::npos);
+  EXPECT_NE(refusal({"-accel", "kvm,dirty-ring-size=1000"}).find("power of two"), std::string::npos);
+  EXPECT_NE(refusal({"-accel", "kvm,dirty-rign-size=1024"}).find("dirty-ring-size"), std::string::npos);
+  EXPECT_NE(refusal({"-accel", "jit,tb-size=64"}).find("tb-size"), std::string::npos);
+  EXPECT_NE(refusal({"-accel", "jit,thread=single"}).find("thread of its own"), std::string::npos);
+  EXPECT_NE(refusal({"-accel", "thread=multi"}).find("name an accelerator"), std::string::npos);
+  EXPECT_NE(refusal({"-accel", "kvm:jti"}).find("'jit'"), std::string::npos);
 }
 
 TEST_F(LaunchPlanTest, RtcDateIsUtc) {

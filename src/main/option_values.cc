@@ -48,19 +48,6 @@ std::string machine_help() {
   return text;
 }
 
-Result<> split_accelerators(OptionContext& context, std::string_view list) {
-  static constexpr std::string_view kKnown[] = {"jit", "tcg", "qtest", "kvm", "xen"};
-  while (!list.empty()) {
-    const size_t colon = list.find(':');
-    const std::string_view name = list.substr(0, colon);
-    if (std::find(std::begin(kKnown), std::end(kKnown), name) == std::end(kKnown))
-      return fail("-accel {}: no such accelerator{}", name, suggestion(name, kKnown));
-    context.plan.machine.accelerators.emplace_back(name);
-    list = colon == std::string_view::npos ? std::string_view{} : list.substr(colon + 1);
-  }
-  return {};
-}
-
 }  // namespace
 
 Result<> apply_machine(OptionContext& context, std::string_view text) {
@@ -79,34 +66,16 @@ Result<> apply_machine(OptionContext& context, std::string_view text) {
       }
       context.plan.machine.board = board->name;
     } else if (key == "accel") {
-      KITE_TRY(split_accelerators(context, value));
+      KITE_TRY(add_accelerators(context, value));
+    } else if (key == "kernel-irqchip" || key == "kernel_irqchip") {
+      KITE_TRY(set_kernel_irqchip(context, "machine", value));
     } else if (key == "graphics") {
       KITE_ASSIGN(const bool graphics, named("machine", key, parse_bool(value)));
       context.plan.machine.graphic = graphics;
     } else if (key == "hpet") {
       KITE_ASSIGN(context.plan.machine.hpet, named("machine", key, parse_bool(value)));
     } else {
-      return unknown_key("machine", key, {"type", "accel", "graphics", "hpet"});
-    }
-  }
-  return {};
-}
-
-Result<> apply_accel(OptionContext& context, std::string_view text) {
-  if (text == "help" || text == "?") {
-    context.plan.text =
-        "Accelerators:\n  jit    the software CPU (also named tcg)\n  qtest  a test client drives the devices\n";
-    return {};
-  }
-  KITE_ASSIGN(const Pairs pairs, parse_options(text, "accel"));
-  for (const auto& [key, value] : pairs) {
-    if (key == "accel") {
-      KITE_TRY(split_accelerators(context, value));
-    } else if (key == "thread" && (value == "multi" || value == "single")) {
-      if (value == "single")
-        return fail("-accel thread=single: every vCPU of Kite has a thread of its own; leave it out");
-    } else {
-      return unknown_key("accel", key, {"accel", "thread"});
+      return unknown_key("machine", key, {"type", "accel", "graphics", "hpet", "kernel-irqchip"});
     }
   }
   return {};
