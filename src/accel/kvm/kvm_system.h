@@ -54,7 +54,7 @@ class KvmSystem {
 
  private:
   explicit KvmSystem(KvmFd fd) : fd_(std::move(fd)) {}
-  Result<> check_version() const;
+  Result<> check_version(const std::string& path) const;
   Result<> check_required() const;
   Result<> read_cpuid();
   Result<> read_msr_lists();
