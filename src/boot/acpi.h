@@ -5,6 +5,8 @@
 #include <cstdint>
 #include <vector>
 
+#include "support/result.h"
+
 namespace kite::boot {
 
 inline constexpr uint32_t kHpetBase = 0xfed00000;
@@ -17,18 +19,35 @@ struct AcpiConfig {
   uint8_t serial_ports = 0;  // bit 0: COM1 exists .. bit 3: COM4
   uint16_t pm_base = 0x600;  // PIIX4 PM I/O base
   uint16_t sci_irq = 9;
-  uint64_t pci_hole_start = 0;    // 32-bit window for BARs
-  uint64_t pci_hole_end = 0;      // exclusive
-  uint64_t pci_hole64_start = 0;  // window for BARs above 4 GiB; none while it is empty
-  uint64_t pci_hole64_end = 0;    // exclusive
+  bool suspend_to_ram = false;                    // offers \_S3
+  bool suspend_to_disk = false;                   // offers \_S4
+  uint64_t pci_hole_start = 0;                    // 32-bit window for BARs
+  uint64_t pci_hole_end = 0;                      // exclusive
+  uint64_t pci_hole64_start = 0;                  // window for BARs above 4 GiB; none while it is empty
+  uint64_t pci_hole64_end = 0;                    // exclusive
+  std::vector<std::vector<uint8_t>> user_tables = {};  // -acpitable: whole, with their checksums
 };
 
-// A blob to be placed at `address` (16-byte aligned, below 4 GiB), with all pointers final, and the RSDP apart, for
-// 0xE0000-0xFFFFF.
+// All tables in one blob, with the RSDP apart (it belongs into 0xE0000-0xFFFFF). As built, the pointers are offsets in
+// the blob; place_acpi() or the firmware's loader (boot/acpi_loader.h) makes them addresses.
 struct AcpiTables {
-  std::vector<uint8_t> blob;
-  std::vector<uint8_t> rsdp;
+  struct Link {  // a pointer
+    uint32_t offset;
+    uint8_t size;  // 4 or 8 bytes
+  };
+  struct Sum {  // a checksum byte at `offset` over [start, start + length)
+    uint32_t offset, start, length;
+  };
+  std::vector<uint8_t> blob, rsdp;
+  std::vector<Link> links, rsdp_links;  // both point into the blob
+  std::vector<Sum> sums, rsdp_sums;
+  uint32_t facs = 0;  // its offset: the waking vector is there
 };
-AcpiTables build_acpi(const AcpiConfig& config, uint64_t address);
+AcpiTables build_acpi(const AcpiConfig& config);
+// Makes the pointers final for a blob at `address` (a multiple of 64, below 4 GiB). Once.
+void place_acpi(AcpiTables& tables, uint64_t address);
+
+// A whole table of the user's (-acpitable): header, length, checksum. The error tells what is wrong.
+Result<> check_acpi_table(const std::vector<uint8_t>& table);
 
 }  // namespace kite::boot

@@ -17,7 +17,7 @@
 namespace kite::boot {
 namespace {
 
-constexpr uint64_t kAddress = 0x7fe0010;
+constexpr uint64_t kAddress = 0x7fe0040;
 
 AcpiConfig pc_config() {
   return {.cpu_count = 4,
@@ -36,7 +36,7 @@ uint8_t sum(std::span<const uint8_t> bytes) {
 // The tables as a system finds them, following pointers from the RSDP.
 class Tables {
  public:
-  explicit Tables(const AcpiConfig& config) : all(build_acpi(config, kAddress)) {}
+  explicit Tables(const AcpiConfig& config) : all(build_acpi(config)) { place_acpi(all, kAddress); }
   [[nodiscard]] std::span<const uint8_t> at(uint64_t address) const {
     EXPECT_GE(address, kAddress);
     EXPECT_LT(address, kAddress + all.blob.size());
@@ -191,7 +191,7 @@ TEST(Acpi, OnlyPresentSerialPortsAreNamed) {
 TEST(Acpi, TheSizeLimitOfTheBoardHolds) {
   AcpiConfig config = pc_config();
   config.cpu_count = 255;
-  EXPECT_LE(build_acpi(config, kAddress).blob.size(), 0x20000U);
+  EXPECT_LE(build_acpi(config).blob.size(), 0x20000U);
 }
 
 // The reference disassembler takes our byte code apart, and its compiler finds nothing to say about what it reads.

@@ -140,8 +140,11 @@ std::vector<uint8_t> build_dsdt_code(const AcpiConfig& config) {
   board += sci_link(config.sci_irq);
   for (uint32_t index = 0; index < config.cpu_count; ++index) board += processor(index);
   if (config.hpet) board += hpet();
-  // [PIIX4] 7.2.3: sleep type 0 is soft off. S1 to S4 are not offered.
-  return sequence(scope_of("\\_SB", board), name("\\_S5", package({0, 0, 0, 0}))).bytes();
+  // [PIIX4] 7.2.3: sleep type 0 is soft off, 1 suspend to RAM, 2 (as the machine's makers chose) suspend to disk.
+  Term block = sequence(scope_of("\\_SB", board), name("\\_S5", package({0, 0, 0, 0})));
+  if (config.suspend_to_ram) block += name("\\_S3", package({1, 1, 0, 0}));
+  if (config.suspend_to_disk) block += name("\\_S4", package({2, 2, 0, 0}));
+  return block.bytes();
 }
 
 }  // namespace kite::boot

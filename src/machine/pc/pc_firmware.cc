@@ -104,7 +104,8 @@ Result<uint64_t> PcChassis::place_acpi() {
   for (const uint8_t index : serial_ports_)
     config.serial_ports = static_cast<uint8_t>(config.serial_ports | 1u << index);
   describe(config);
-  const boot::AcpiTables tables = boot::build_acpi(config, address);
+  boot::AcpiTables tables = boot::build_acpi(config);
+  boot::place_acpi(tables, address);
   if (tables.blob.size() > kAcpiBytes)
     return fail("the ACPI tables for {} CPUs take {} bytes, more than the {} set aside", config.cpu_count,
                 tables.blob.size(), kAcpiBytes);
