@@ -2,9 +2,19 @@
 // the kernel's ABI and never change.
 #pragma once
 
+#include <linux/stddef.h>
+
+// In C++ the kernel's macro for flexible arrays makes a struct larger than the kernel's, and the size is part of a
+// request's number: KVM_GET_SUPPORTED_CPUID and others would be unknown requests.
+#undef __DECLARE_FLEX_ARRAY
+#define __DECLARE_FLEX_ARRAY(type, name) type name[]
+
 #include <linux/kvm.h>
 
 #include <cstdint>
+
+static_assert(sizeof(kvm_cpuid2) == 8 && sizeof(kvm_msrs) == 8 && sizeof(kvm_msr_list) == 4);
+static_assert(sizeof(kvm_irq_routing) == 8 && sizeof(kvm_xsave) == 4096 && sizeof(kvm_coalesced_mmio_ring) == 8);
 
 #ifndef KVM_EXIT_MEMORY_FAULT
 #define KVM_EXIT_MEMORY_FAULT 39
