@@ -1,0 +1,162 @@
+// For tests: a KVM that exists only in this process. It answers the questions that are asked before a guest runs, and
+// runs guests in name only: KVM_RUN lets a clock of its own go on by as long as the probe's loop would take. Its
+// members say what kind of KVM it is.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "accel/kvm/kvm_abi.h"
+#include "accel/kvm/kvm_calls.h"
+
+namespace kite {
+
+class TestKvm final : public KvmCalls {
+ public:
+  // --- what kind of KVM
+  int open_error = 0;  // an errno: open() fails so
+  int api_version = KVM_API_VERSION;
+  std::set<uint32_t> missing;  // capabilities that it lacks; all others it has
+  double ns_per_instruction = 0.3;
+  uint32_t exit_reason = KVM_EXIT_HLT;   // how KVM_RUN comes back
+  int run_error = 0;                     // an errno: KVM_RUN fails so
+  std::map<unsigned long, int> refused;  // ioctl requests that fail, with their errno
+  std::vector<uint8_t> statistics;       // the file that KVM_GET_STATS_FD answers
+  std::vector<kvm_cpuid_entry2> cpuid = std::vector<kvm_cpuid_entry2>(1);
+
+  // --- what happened
+  int64_t now_ns = 0;
+  std::vector<std::string> opened;  // paths
+  uint32_t runs = 0;
+  [[nodiscard]] size_t open_descriptors() const { return files_.size(); }
+  [[nodiscard]] size_t mappings() const { return maps_.size(); }
+
+  // --- KvmCalls
+  int open_device(const std::string& path) override {
+    opened.push_back(path);
+    return open_error != 0 ? -open_error : add(Kind::kDevice);
+  }
+  int close_fd(int fd) override { return files_.erase(fd) == 1 ? 0 : -EBADF; }
+  int ioctl(int fd, unsigned long request, uintptr_t argument) override {
+    const auto file = files_.find(fd);
+    if (file == files_.end()) return -EBADF;
+    if (const auto found = refused.find(request); found != refused.end()) return -found->second;
+    switch (file->second) {
+      case Kind::kDevice: return device(request, argument);
+      case Kind::kVm: return vm(request, argument);
+      case Kind::kVcpu: return vcpu(request, argument);
+      case Kind::kStatistics: return -ENOTTY;
+    }
+    return -ENOTTY;
+  }
+  void* map(int fd, size_t bytes, int64_t, int& error) override {
+    if (!files_.contains(fd)) {
+      error = EBADF;
+      return nullptr;
+    }
+    auto memory = std::make_unique<Page[]>((bytes + sizeof(Page) - 1) / sizeof(Page));
+    void* const address = memory.get();
+    run_ = static_cast<kvm_run*>(address);
+    maps_[address] = std::move(memory);
+    return address;
+  }
+  void unmap(void* address, size_t) override { maps_.erase(address); }
+  int64_t read_at(int fd, void* to, size_t bytes, int64_t offset) override {
+    const auto file = files_.find(fd);
+    if (file == files_.end() || file->second != Kind::kStatistics) return -EBADF;
+    const auto start = std::min(static_cast<size_t>(offset), statistics.size());
+    const size_t count = std::min(bytes, statistics.size() - start);
+    std::copy_n(statistics.data() + start, count, static_cast<uint8_t*>(to));
+    return static_cast<int64_t>(count);
+  }
+  using KvmCalls::ioctl;
+
+ private:
+  enum class Kind : uint8_t { kDevice, kVm, kVcpu, kStatistics };
+  struct alignas(4096) Page {
+    std::array<uint8_t, 4096> bytes{};
+  };
+  static constexpr int kFirstFd = 1000;
+  static constexpr int kMapBytes = 3 * 4096;
+
+  template <class T>
+  static T& at(uintptr_t argument) {
+    return *reinterpret_cast<T*>(argument);
+  }
+  int add(Kind kind) {
+    files_[next_fd_] = kind;
+    return next_fd_++;
+  }
+  int device(unsigned long request, uintptr_t argument) {
+    switch (request) {
+      case KVM_GET_API_VERSION: return api_version;
+      case KVM_CHECK_EXTENSION: return extension(static_cast<uint32_t>(argument));
+      case KVM_GET_VCPU_MMAP_SIZE: return kMapBytes;
+      case KVM_CREATE_VM: return add(Kind::kVm);
+      case KVM_GET_SUPPORTED_CPUID: {
+        auto& list = at<kvm_cpuid2>(argument);
+        if (list.nent < cpuid.size()) return -E2BIG;
+        list.nent = static_cast<uint32_t>(cpuid.size());
+        std::copy(cpuid.begin(), cpuid.end(), list.entries);
+        return 0;
+      }
+      case KVM_GET_MSR_INDEX_LIST:
+      case KVM_GET_MSR_FEATURE_INDEX_LIST: at<kvm_msr_list>(argument).nmsrs = 0; return 0;
+      default: return 0;
+    }
+  }
+  [[nodiscard]] int extension(uint32_t number) const {
+    if (missing.contains(number)) return 0;
+    switch (number) {
+      case KVM_CAP_NR_MEMSLOTS: return 509;
+      case KVM_CAP_MAX_VCPUS: return 1024;
+      case KVM_CAP_XSAVE2: return 4096;
+      case KVM_CAP_DIRTY_LOG_RING: return 65536 * 16;
+      default: return 1;
+    }
+  }
+  int vm(unsigned long request, uintptr_t argument) {
+    switch (request) {
+      case KVM_CHECK_EXTENSION: return extension(static_cast<uint32_t>(argument));
+      case KVM_CREATE_VCPU: return add(Kind::kVcpu);
+      case KVM_GET_STATS_FD: return add(Kind::kStatistics);
+      default: return 0;
+    }
+  }
+  int vcpu(unsigned long request, uintptr_t argument) {
+    switch (request) {
+      case KVM_GET_REGS: at<kvm_regs>(argument) = regs_; return 0;
+      case KVM_SET_REGS: regs_ = at<kvm_regs>(argument); return 0;
+      case KVM_GET_SREGS: at<kvm_sregs>(argument) = sregs_; return 0;
+      case KVM_SET_SREGS: sregs_ = at<kvm_sregs>(argument); return 0;
+      case KVM_GET_STATS_FD: return add(Kind::kStatistics);
+      case KVM_RUN: return run();
+      default: return 0;
+    }
+  }
+  int run() {
+    constexpr double kLoopInstructions = 6;
+    ++runs;
+    if (run_error != 0) return -run_error;
+    now_ns += static_cast<int64_t>(static_cast<double>(regs_.rcx) * kLoopInstructions * ns_per_instruction);
+    regs_.rcx = 0;
+    run_->exit_reason = exit_reason;
+    return 0;
+  }
+
+  std::map<int, Kind> files_;
+  std::map<void*, std::unique_ptr<Page[]>> maps_;
+  int next_fd_ = kFirstFd;
+  kvm_run* run_ = nullptr;  // of the last vCPU that was mapped
+  kvm_regs regs_{};
+  kvm_sregs sregs_{};
+};
+
+}  // namespace kite
