@@ -10,8 +10,16 @@ namespace kite::x86 {
 namespace opcodes {
 namespace {
 
-// The row that stands for this ModRM byte. `nop` is the row of Select::kNop.
-const Row* resolve(const Row* row, uint8_t modrm, size_t nop) {
+// What a row is chosen by besides the opcode.
+struct Choice {
+  uint8_t modrm = 0;
+  uint8_t nop = 0;  // of Select::kNop
+  bool vex_w = false;
+  bool vex_l = false;
+};
+
+const Row* resolve(const Row* row, const Choice& choice) {
+  const uint8_t modrm = choice.modrm;
   const size_t reg = (modrm >> 3) & 7;
   const bool memory = modrm < 0xc0;
   for (;;) {
@@ -21,8 +29,10 @@ const Row* resolve(const Row* row, uint8_t modrm, size_t nop) {
       case Select::kModReg: row = row->group + reg + (memory ? 0 : 8); break;
       case Select::kRm: row = row->group + (modrm & 7); break;
       case Select::kX87: row = row->group + (memory ? reg : 8 + (modrm & size_t{63})); break;
-      case Select::kNop: row = row->group + nop; break;
-      case Select::kLegacyPair: row = row->group + (memory ? 0 : 1); break;
+      case Select::kNop: row = row->group + choice.nop; break;
+      case Select::kMemReg: row = row->group + (memory ? 0 : 1); break;
+      case Select::kVexW: row = row->group + (choice.vex_w ? 1 : 0); break;
+      case Select::kVexL: row = row->group + (choice.vex_l ? 1 : 0); break;
     }
   }
 }
@@ -36,13 +46,23 @@ const Row* row_at(unsigned map, size_t opcode, size_t column) {
   }
 }
 
+// `map` is 1 to 3.
+const Row* vex_row_at(unsigned map, size_t opcode, size_t column) {
+  switch (map) {
+    case 1: return &kVex0f[opcode][column];
+    case 2: return &kVex0f38[opcode][column];
+    default: return &kVex0f3a[opcode][column];
+  }
+}
+
 }  // namespace
 
 const Row* row_of(const Insn& insn) {
   if (insn.op == Op::kInvalid) return nullptr;
   const auto* const prefix = std::ranges::find(kPrefixOfColumn, insn.mandatory_prefix);
   const auto column = insn.map == 0 ? size_t{0} : static_cast<size_t>(prefix - kPrefixOfColumn.begin());
-  return resolve(row_at(insn.map, insn.opcode, column), insn.modrm, 0);
+  const Row* const row = insn.vex ? vex_row_at(insn.map, insn.opcode, column) : row_at(insn.map, insn.opcode, column);
+  return resolve(row, {.modrm = insn.modrm, .vex_w = insn.rex_w, .vex_l = insn.vector_bytes == 32});
 }
 
 }  // namespace opcodes
@@ -93,19 +113,25 @@ class Decoder {
 
   void read_prefixes();
   void apply_prefix(uint8_t byte);
+  [[nodiscard]] bool at_vex() const;
   const Row* read_opcode();
+  const Row* read_vex();
   DecodeStatus finish_row(const Row& row);
+  bool finish_vex(const Row& row);
   DecodeStatus invalid();
   DecodeStatus status() const;
 
   void set_sizes(const Row& row);
   void read_address();
   void read_address16();
+  bool read_vector_address(unsigned index_bytes);
   int64_t read_displacement(unsigned mod, bool none_is_32);
 
   bool operand(const Row& row, size_t i);
   bool rm_operand(Form form, Operand& out);
   bool reg_operand(Form form, Operand& out);
+  bool vex_rm_operand(Form form, Operand& out);
+  bool vex_operand(Form form, Operand& out);
   bool fixed_operand(Form form, Operand& out);
   bool immediate_operand(Form form, Operand& out);
   bool implied_memory(Form form, Operand& out);
@@ -113,6 +139,7 @@ class Decoder {
   bool memory(Operand& out, unsigned size);
   bool rm_general(Operand& out, unsigned register_size, unsigned memory_size);
   bool rm_vector(Operand& out, OperandKind kind, unsigned memory_size, bool aligned = false);
+  [[nodiscard]] Operand vector(unsigned number, unsigned size) const;
   Operand general(unsigned number, unsigned size) const;
   void set_immediate(Operand& out, uint64_t value, unsigned size);
   void implied(uint8_t base, Seg segment);
@@ -135,7 +162,9 @@ class Decoder {
   bool operand_override_ = false, address_override_ = false, override_ = false, lock_ = false;
   uint8_t rep_ = 0;  // F3 or F2, the last of them
   uint8_t rex_ = 0;
-  uint8_t modrm_ = 0;
+  uint8_t modrm_ = 0, sib_ = 0;
+  uint8_t vvvv_ = 0;  // as the register number that it stands for
+  bool vex_ = false, vex_w_ = false, vex_l_ = false, uses_vvvv_ = false;
   bool any_mod_ = false;
   Seg segment_ = Seg::kDs;
   Insn& insn_;
@@ -184,7 +213,52 @@ void Decoder::read_prefixes() {
   }
 }
 
+// [SDM 2A 2.3.5] Outside 64-bit mode C4 and C5 with a memory operand are LES and LDS.
+bool Decoder::at_vex() const {
+  if (at_ == end_ || (*at_ & 0xfe) != 0xc4) return false;
+  return long_ || (end_ - at_ >= 2 && at_[1] >= 0xc0);
+}
+
+const Row* Decoder::read_vex() {
+  const bool three = take<uint8_t>() == 0xc4;
+  uint8_t first = take<uint8_t>(), second = first;
+  insn_.map = 1;
+  if (three) {
+    insn_.map = first & 0x1f;
+    second = take<uint8_t>();
+  }
+  const uint8_t opcode = take<uint8_t>();
+  // [SDM 2A 2.3.2 to 2.3.4] LOCK, 66, F2, F3 and REX must not stand before it.
+  if (short_ || lock_ || rep_ != 0 || operand_override_ || rex_ != 0 || insn_.map == 0 || insn_.map > 3) return nullptr;
+  insn_.vex = vex_ = true;
+  insn_.opcode = opcode;
+  vex_w_ = three && (second & 0x80) != 0;
+  vex_l_ = (second & 4) != 0;
+  const auto inverted = static_cast<uint8_t>(~first);
+  if (long_)
+    rex_ = (inverted & 0x80 ? kRexR : 0) | (three && (inverted & 0x40) ? kRexX : 0) |
+           (three && (inverted & 0x20) ? kRexB : 0);
+  vvvv_ = static_cast<uint8_t>(~(second >> 3) & 15);
+  const size_t column = second & 3;
+  insn_.mandatory_prefix = opcodes::kPrefixOfColumn[column];
+  const Row* row = opcodes::vex_row_at(insn_.map, opcode, column);
+  if (row->flags & opcodes::has_modrm) {
+    modrm_ = take<uint8_t>();
+    insn_.modrm = modrm_;
+  }
+  row = opcodes::resolve(row, {.modrm = modrm_, .vex_w = vex_w_, .vex_l = vex_l_});
+  const auto says = [row](uint32_t flag) { return (row->flags & flag) != 0; };
+  if ((says(opcodes::l0) && vex_l_) || (says(opcodes::l1) && !vex_l_) || (says(opcodes::w0) && vex_w_) ||
+      (says(opcodes::w1) && !vex_w_))
+    return nullptr;
+  if (says(opcodes::lig)) vex_l_ = false;
+  if (says(opcodes::wy) && vex_w_ && long_) rex_ |= kRexW;
+  insn_.vector_bytes = vex_l_ ? 32 : 16;
+  return row;
+}
+
 const Row* Decoder::read_opcode() {
+  if (at_vex()) return read_vex();
   uint8_t opcode = take<uint8_t>();
   if (opcode == 0x0f) {
     opcode = take<uint8_t>();
@@ -214,14 +288,17 @@ const Row* Decoder::read_opcode() {
     insn_.modrm = modrm_;
   }
   if (row->select != Select::kNone) {
-    const size_t nop = rep_ == 0xf3 ? 2 : rex_ & kRexB ? 1 : 0;
-    row = opcodes::resolve(row, modrm_, nop);
+    const uint8_t nop = rep_ == 0xf3 ? 2 : rex_ & kRexB ? 1 : 0;
+    row = opcodes::resolve(row, {.modrm = modrm_, .nop = nop});
   }
   return row;
 }
 
 void Decoder::set_sizes(const Row& row) {
-  if (long_) {
+  if (vex_) {
+    insn_.address_size = long_ ? (address_override_ ? 4 : 8) : address_override_ == wide_ ? 2 : 4;
+    insn_.operand_size = static_cast<uint8_t>(size_y());
+  } else if (long_) {
     insn_.address_size = address_override_ ? 4 : 8;
     const bool by_default = (row.flags & opcodes::def64) && !operand_override_;
     if ((rex_ & kRexW) || by_default || (row.flags & opcodes::force64))
@@ -266,7 +343,7 @@ void Decoder::read_address() {
   const unsigned mod = modrm_ >> 6, rm = modrm_ & 7;
   const uint8_t b = rex_ & kRexB ? 8 : 0;
   if (rm == 4) {
-    const uint8_t sib = take<uint8_t>();
+    const uint8_t sib = sib_ = take<uint8_t>();
     const auto index = static_cast<uint8_t>(((sib >> 3) & 7) | (rex_ & kRexX ? 8 : 0));
     if (index != kRsp) {
       mem.index = index;
@@ -282,6 +359,17 @@ void Decoder::read_address() {
   }
   // [SDM 1 3.7.4] rSP and rBP as a base mean the stack.
   mem.segment = segment_or(mem.base == kRsp || mem.base == kRbp ? Seg::kSs : Seg::kDs);
+}
+
+// [SDM 2A 2.3.12] VSIB: the SIB byte must be there, and its index is a vector register without exception.
+bool Decoder::read_vector_address(unsigned index_bytes) {
+  if (!is_memory() || (modrm_ & 7) != 4 || insn_.address_size == 2) return false;
+  MemOperand& mem = insn_.mem;
+  const uint8_t sib = sib_;
+  mem.index = static_cast<uint8_t>(((sib >> 3) & 7) | (rex_ & kRexX ? 8 : 0));
+  mem.scale = sib >> 6;
+  mem.vector_index = static_cast<uint8_t>(index_bytes);
+  return true;
 }
 
 // --- operands
@@ -319,6 +407,12 @@ bool Decoder::rm_vector(Operand& out, OperandKind kind, unsigned memory_size, bo
   return true;
 }
 
+Operand Decoder::vector(unsigned number, unsigned size) const {
+  return {.kind = size == 32 ? OperandKind::kYmm : OperandKind::kXmm,
+          .size = static_cast<uint8_t>(size),
+          .reg = static_cast<uint8_t>(number)};
+}
+
 void Decoder::set_immediate(Operand& out, uint64_t value, unsigned size) {
   insn_.imm = value;
   out.kind = OperandKind::kImm;
@@ -348,6 +442,7 @@ bool Decoder::rm_operand(Form form, Operand& out) {
     case Mu: return memory(out, 16);
     case Mv: return memory(out, size_v());
     case My: return memory(out, size_y());
+    case M64: return memory(out, 64);
     case Mp: return memory(out, size_v() + 2);
     case Ms: return memory(out, size_m() + 2);
     case Ma: return memory(out, size_v() * 2);
@@ -365,8 +460,45 @@ bool Decoder::rm_operand(Form form, Operand& out) {
     case Wu: return rm_vector(out, OperandKind::kXmm, 16);
     case Wq: return rm_vector(out, OperandKind::kXmm, 8);
     case Wd: return rm_vector(out, OperandKind::kXmm, 4);
-    default: return rm_vector(out, OperandKind::kXmm, 2);  // Ww
+    case Ww: return rm_vector(out, OperandKind::kXmm, 2);
+    case Wb: return rm_vector(out, OperandKind::kXmm, 1);
+    default: return vex_rm_operand(form, out);
   }
+}
+
+// Of these, those whose width hangs on VEX.L.
+bool Decoder::vex_rm_operand(Form form, Operand& out) {
+  using enum Form;
+  const unsigned width = insn_.vector_bytes;
+  if (form == Mgx || form == Mgl) return read_vector_address(form == Mgl ? width : 16) && memory(out, vex_w_ ? 8 : 4);
+  const bool only_memory = form == Ml || form == Mla, only_register = form == Ul;
+  if (is_memory() ? only_register : only_memory) return false;
+  const bool narrow = form == Wh || form == Wf || form == We;
+  if (is_memory()) {
+    if (form == Wla || form == Mla) insn_.mem_align = static_cast<uint8_t>(width);
+    return memory(out, form == Wh ? width / 2 : form == Wf ? width / 4 : form == We ? width / 8 : width);
+  }
+  out = vector(rm_number(), narrow ? 16 : width);
+  return true;
+}
+
+// Operands that VEX.vvvv or an immediate name. Outside 64-bit mode there are eight registers, and the highest bit is
+// not looked at.
+bool Decoder::vex_operand(Form form, Operand& out) {
+  const unsigned numbers = long_ ? 15 : 7;
+  switch (form) {
+    case Form::H: out = vector(vvvv_ & numbers, 16); break;
+    case Form::Hl: out = vector(vvvv_ & numbers, insn_.vector_bytes); break;
+    case Form::By: out = general(vvvv_ & numbers, size_y()); break;
+    default:  // Ll
+      insn_.imm = take<uint8_t>();
+      out = vector((insn_.imm >> 4) & numbers, insn_.vector_bytes);
+      out.field = Field::kIs4;
+      return true;
+  }
+  out.field = Field::kVvvv;
+  uses_vvvv_ = true;
+  return true;
 }
 
 // Operands that ModRM.reg names.
@@ -383,8 +515,10 @@ bool Decoder::reg_operand(Form form, Operand& out) {
     case Form::Gv: out = general(number, size_v()); return true;
     case Form::Gy: out = general(number, size_y()); return true;
     case Form::Gm: out = general(number, size_m()); return true;
+    case Form::Ga: out = general(number, insn_.address_size); return true;
     case Form::Pq: return set(OperandKind::kMmx, 8, number & 7);
     case Form::V: return set(OperandKind::kXmm, 16, number);
+    case Form::Vl: out = vector(number, insn_.vector_bytes); return true;
     case Form::Sw: return set(OperandKind::kSegReg, 2, number & 7) && (number & 7) < kSegCount;
     case Form::Cd: {
       constexpr unsigned kKnown = 1u << 0 | 1u << 2 | 1u << 3 | 1u << 4 | 1u << 8;
@@ -498,12 +632,16 @@ bool Decoder::operand(const Row& row, size_t i) {
   const Form form = row.form[i];
   Operand& out = insn_.operand[i];
   bool exists;
-  if (form <= Form::Ww)
+  if (form <= opcodes::kLastRm) {
     exists = rm_operand(form, out);
-  else if (form <= Form::Dd)
+    out.field = Field::kRm;
+  } else if (form <= opcodes::kLastModrm) {
     exists = reg_operand(form, out);
-  else if (form <= Form::Sti)
+    out.field = Field::kReg;
+  } else if (form <= Form::Sti)
     exists = fixed_operand(form, out);
+  else if (form <= Form::Ll)
+    exists = vex_operand(form, out);
   else if (form <= Form::Ap)
     exists = immediate_operand(form, out);
   else
@@ -529,8 +667,22 @@ DecodeStatus Decoder::invalid() {
   none.opcode = insn_.opcode;
   none.modrm = insn_.modrm;
   none.mandatory_prefix = insn_.mandatory_prefix;
+  none.vex = insn_.vex;
   insn_ = none;
   return status();
+}
+
+bool Decoder::finish_vex(const Row& row) {
+  // [SDM 2A 2.3.5.6] VEX.vvvv that is not used must be 1111B.
+  if (!uses_vvvv_ && vvvv_ != 0) return false;
+  if ((row.flags & opcodes::avx2) != 0 && vex_l_) insn_.need = Need::kAvx2;
+  if (row.op == Op::kVzeroupper && vex_l_) insn_.op = Op::kVzeroall;
+  if (row.op == Op::kGather) {
+    // [SDM 2C VPGATHERDD] Destination, index and mask must be three registers.
+    const uint8_t to = insn_.operand[0].reg, mask = insn_.operand[2].reg, index = insn_.mem.index;
+    return to != mask && to != index && mask != index;
+  }
+  return true;
 }
 
 DecodeStatus Decoder::finish_row(const Row& row) {
@@ -540,11 +692,13 @@ DecodeStatus Decoder::finish_row(const Row& row) {
   if ((row.flags & opcodes::has_modrm) && is_memory() && !any_mod_) read_address();
   for (size_t i = 0; i < row.form.size() && row.form[i] != Form::None; ++i)
     if (!operand(row, i)) return invalid();
+  if (vex_ && !finish_vex(row)) return invalid();
   // [SDM 2A LOCK] Only with instructions that read, modify and write memory.
   if (lock_ && !((row.flags & opcodes::lock) && insn_.operand[0].kind == OperandKind::kMem)) return invalid();
 
   switch (row.op) {
     case Op::kX87: insn_.unit = Unit::kX87; break;
+    case Op::kAvx: insn_.unit = Unit::kAvx; break;
     case Op::kMmx:
     case Op::kSse:
       insn_.unit = row.op == Op::kMmx ? Unit::kMmx : Unit::kSse;
@@ -566,7 +720,7 @@ DecodeStatus Decoder::finish_row(const Row& row) {
   insn_.lock = lock_;
   insn_.rep = rep_ == 0xf3;
   insn_.repne = rep_ == 0xf2;
-  insn_.rex_w = (rex_ & kRexW) != 0;
+  insn_.rex_w = (rex_ & kRexW) != 0 || (row.flags & opcodes::w1) != 0;
   insn_.length = static_cast<uint8_t>(at_ - begin_);
   return status();
 }

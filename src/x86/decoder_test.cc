@@ -87,13 +87,41 @@ TEST(Decoder, StackSegmentByDefault) {
 }
 
 TEST(Decoder, VexAgainstLesLdsAndBound) {
-  EXPECT_TRUE(invalid({0xc5, 0xf8, 0x77}));
-  EXPECT_TRUE(invalid({0xc5, 0xf8, 0x77}, CodeWidth::k32));
+  EXPECT_EQ(decode_ok({0xc5, 0xf8, 0x77}).op, Op::kVzeroupper);
+  EXPECT_EQ(decode_ok({0xc5, 0xf8, 0x77}, CodeWidth::k32).op, Op::kVzeroupper);
   EXPECT_EQ(decode_ok({0xc5, 0x00}, CodeWidth::k32).op, Op::kLds);
   EXPECT_EQ(decode_ok({0xc4, 0x00}, CodeWidth::k16).op, Op::kLes);
   EXPECT_EQ(decode_ok({0x62, 0x00}, CodeWidth::k32).op, Op::kBound);
   EXPECT_TRUE(invalid({0x62, 0xf1}, CodeWidth::k32));
   EXPECT_TRUE(invalid({0x62, 0x00}));
+}
+
+TEST(Decoder, VexOperands) {
+  EXPECT_EQ(text({0xc5, 0xed, 0xfe, 0xcb}), "vpaddd ymm1, ymm2, ymm3");
+  EXPECT_EQ(text({0xc4, 0xc1, 0x7c, 0x10, 0x00}), "vmovups ymm0, ymmword ptr [r8]");
+  EXPECT_EQ(text({0xc4, 0xe3, 0x69, 0x4a, 0xcb, 0x40}), "vblendvps xmm1, xmm2, xmm3, xmm4");
+  EXPECT_EQ(text({0xc4, 0xe2, 0x6d, 0x90, 0x0c, 0x98}), "vpgatherdd ymm1, dword ptr [rax+ymm3*4], ymm2");
+  EXPECT_EQ(text({0xc4, 0xe2, 0xe8, 0xf2, 0xcb}), "andn rcx, rdx, rbx");
+  EXPECT_EQ(text({0xc4, 0xe2, 0xe8, 0xf2, 0xcb}, CodeWidth::k32), "andn ecx, edx, ebx");
+  const Insn insn = decode_ok({0xc4, 0xe2, 0xed, 0xb8, 0xcb});  // vfmadd231pd
+  EXPECT_EQ(insn.operand[0].field, Field::kReg);
+  EXPECT_EQ(insn.operand[1].field, Field::kVvvv);
+  EXPECT_EQ(insn.operand[2].field, Field::kRm);
+  EXPECT_TRUE(insn.vex && insn.rex_w);
+  EXPECT_EQ(insn.vector_bytes, 32);
+}
+
+// [SDM 2A 2.3] Prefixes before it, an unused VEX.vvvv, a wrong VEX.L, one register of a gather used twice.
+TEST(Decoder, VexThatIsUndefined) {
+  EXPECT_TRUE(invalid({0x66, 0xc5, 0xed, 0xfe, 0xcb}));
+  EXPECT_TRUE(invalid({0xf3, 0xc5, 0xed, 0xfe, 0xcb}));
+  EXPECT_TRUE(invalid({0xf0, 0xc5, 0xed, 0xfe, 0xcb}));
+  EXPECT_TRUE(invalid({0x48, 0xc5, 0xed, 0xfe, 0xcb}));
+  EXPECT_TRUE(invalid({0xc5, 0xe9, 0x6f, 0xcb}));        // vmovdqa with vvvv
+  EXPECT_TRUE(invalid({0xc5, 0xfd, 0x6e, 0xc8}));        // vmovd with L
+  EXPECT_TRUE(invalid({0xc4, 0xe4, 0x6d, 0xfe, 0xcb}));  // map 4
+  EXPECT_TRUE(invalid({0xc4, 0xe2, 0x75, 0x90, 0x0c, 0x98}));
+  EXPECT_TRUE(invalid({0xc4, 0xe2, 0x6d, 0x90, 0x08}));  // no SIB byte
 }
 
 TEST(Decoder, MandatoryPrefixes) {

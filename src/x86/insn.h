@@ -32,7 +32,17 @@ enum class OperandKind : uint8_t {
   kDebug,    // DRn
   kMmx,      // mmN
   kXmm,      // xmmN
+  kYmm,      // ymmN
   kX87,      // st(N)
+};
+
+// The part of the encoding that an operand comes from, as far as that tells the executor something.
+enum class Field : uint8_t {
+  kOther,
+  kReg /* ModRM.reg */,
+  kRm /* ModRM.rm */,
+  kVvvv /* VEX.vvvv */,
+  kIs4 /* imm8[7:4] */
 };
 
 struct Operand {
@@ -40,21 +50,23 @@ struct Operand {
   uint8_t size = 0;  // bytes
   uint8_t reg = 0;
   bool high_byte = false;
+  Field field = Field::kOther;
 };
 
 inline constexpr uint8_t kNoReg = 0xff;
 inline constexpr uint8_t kRipReg = 0xfe;
 
 struct MemOperand {
-  uint8_t base = kNoReg;   // Gpr number, kRipReg, or kNoReg
-  uint8_t index = kNoReg;  // Gpr number or kNoReg
-  uint8_t scale = 0;       // shift, 0..3
-  Seg segment = Seg::kDs;  // with overrides and the SS default of rsp/rbp bases applied
-  int64_t disp = 0;        // sign-extended; for moffs the full address
+  uint8_t base = kNoReg;     // Gpr number, kRipReg, or kNoReg
+  uint8_t index = kNoReg;    // Gpr number or kNoReg; XMM or YMM number with vector_index
+  uint8_t scale = 0;         // shift, 0..3
+  uint8_t vector_index = 0;  // VSIB: 16 or 32, the bytes of the index register
+  Seg segment = Seg::kDs;    // with overrides and the SS default of rsp/rbp bases applied
+  int64_t disp = 0;          // sign-extended; for moffs the full address
 };
 
 // What executes it, for instructions that the host's own vector and x87 units run.
-enum class Unit : uint8_t { kInteger, kX87, kMmx, kSse };
+enum class Unit : uint8_t { kInteger, kX87, kMmx, kSse, kAvx };
 
 // CPUID feature that must be offered for the opcode to exist; checked by the executor.
 enum class Need : uint8_t {
@@ -98,7 +110,22 @@ enum class Need : uint8_t {
   kClwb,
   kXsaveopt,
   kXsavec,
-  kXsaves
+  kXsaves,
+  kPku,
+  kRdpru,
+  kWbnoinvd,
+  kAvx,  // from here to kVaes, and in VEX forms of the others: AVX as well
+  kAvx2,
+  kFma,
+  kF16c,
+  kAvxVnni,
+  kVpclmul,
+  kVaes,
+  kGfni,
+  kBmi2,
+  kMovdiri,
+  kMovdir64b,
+  kSerialize
 };
 
 struct Insn {
@@ -111,7 +138,7 @@ struct Insn {
   bool repne = false;        // F2, likewise
   bool has_mem = false;
   uint8_t condition = 0;  // low four opcode bits of Jcc, SETcc, CMOVcc
-  std::array<Operand, 3> operand{};
+  std::array<Operand, 4> operand{};
   MemOperand mem{};
   uint64_t imm = 0;
   uint64_t imm2 = 0;
@@ -123,10 +150,12 @@ struct Insn {
   uint8_t opcode = 0;
   uint8_t mandatory_prefix = 0;  // 0, 0x66, 0xf2, 0xf3
   uint8_t modrm = 0;
-  bool rex_w = false;
-  bool mem_read = false;   // the memory operand is read
-  bool mem_write = false;  // the memory operand is written
-  uint8_t mem_align = 0;   // 16: #GP when the memory operand is not 16-byte aligned
+  bool rex_w = false;        // REX.W; VEX.W where it means something
+  bool vex = false;          // `map` and `mandatory_prefix` are those of the VEX prefix
+  uint8_t vector_bytes = 0;  // VEX: 16 or 32, by VEX.L; 16 where that is ignored
+  bool mem_read = false;     // the memory operand is read
+  bool mem_write = false;    // the memory operand is written
+  uint8_t mem_align = 0;     // 16 or 32: #GP when the memory operand is not aligned to that
 };
 
 enum class DecodeStatus : uint8_t {

@@ -103,6 +103,9 @@ std::string_view unit_mnemonic(const Insn& insn) {
   if (name == "movd") return "movq";
   if (name == "pextrd") return "pextrq";
   if (name == "pinsrd") return "pinsrq";
+  if (name == "vmovd") return "vmovq";
+  if (name == "vpextrd") return "vpextrq";
+  if (name == "vpinsrd") return "vpinsrq";
   return name;
 }
 
@@ -130,7 +133,12 @@ std::string_view mnemonic(const Insn& insn) {
     case Op::kX87:
     case Op::kMmx:
     case Op::kSse:
+    case Op::kAvx:
+    case Op::kVmaskmov:
+    case Op::kGather:
     case Op::kMaskmov: return unit_mnemonic(insn);
+    case Op::kLdmxcsr: return insn.vex ? "vldmxcsr" : "ldmxcsr";
+    case Op::kStmxcsr: return insn.vex ? "vstmxcsr" : "stmxcsr";
     default: break;
   }
   if (const auto name = by_width(kByOperandSize, insn.op, insn.operand_size); !name.empty()) return name;
@@ -168,6 +176,8 @@ std::string_view size_text(unsigned bytes) {
     case 8: return "qword ptr ";
     case 10: return "tbyte ptr ";
     case 16: return "xmmword ptr ";
+    case 32: return "ymmword ptr ";
+    case 64: return "zmmword ptr ";
     default: return "";
   }
 }
@@ -192,7 +202,10 @@ std::string mem_text(const Insn& insn, unsigned size, uint64_t next) {
   if (mem.base != kNoReg) parts = gpr_text(mem.base, insn.address_size, false);
   if (mem.index != kNoReg) {
     if (!parts.empty()) parts += '+';
-    parts += gpr_text(mem.index, insn.address_size, false);
+    if (mem.vector_index != 0)
+      parts += fmt::format("{}mm{}", mem.vector_index == 32 ? 'y' : 'x', mem.index);
+    else
+      parts += gpr_text(mem.index, insn.address_size, false);
     if (mem.scale != 0) parts += fmt::format("*{}", 1u << mem.scale);
   }
   if (parts.empty()) {
@@ -232,6 +245,7 @@ std::string operand_text(const Insn& insn, const Operand& operand, uint64_t next
     case OperandKind::kDebug: return fmt::format("dr{}", operand.reg);
     case OperandKind::kMmx: return fmt::format("mm{}", operand.reg);
     case OperandKind::kXmm: return fmt::format("xmm{}", operand.reg);
+    case OperandKind::kYmm: return fmt::format("ymm{}", operand.reg);
     case OperandKind::kX87: return fmt::format("st({})", operand.reg);
   }
   return {};

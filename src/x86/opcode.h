@@ -1,5 +1,5 @@
-// The operations that the decoder tells apart. Mnemonics are those of the SDM. Instructions that the host's x87, MMX or
-// SSE unit executes on the guest's registers share kX87, kMmx and kSse; their encoding says which they are.
+// The operations that the decoder tells apart. Mnemonics are those of the SDM. Instructions that the host's x87, MMX, SSE
+// or AVX unit executes on the guest's registers share kX87, kMmx, kSse and kAvx; their encoding says which they are.
 #pragma once
 
 #include <cstdint>
@@ -17,6 +17,7 @@ namespace kite::x86 {
   X(Daa) X(Das) X(Aaa) X(Aas) X(Aam) X(Aad) X(Cbw) X(Cwd) /* Cbw: CBW/CWDE/CDQE; Cwd: CWD/CDQ/CQO */ \
   X(Xadd) X(Cmpxchg) X(Cmpxchg8b) X(Cmpxchg16b) X(Xchg) \
   X(Adcx) X(Adox) X(Crc32) X(Movbe) \
+  X(Andn) X(Bextr) X(Blsi) X(Blsmsk) X(Blsr) X(Bzhi) X(Mulx) X(Pdep) X(Pext) X(Rorx) X(Sarx) X(Shlx) X(Shrx) \
   /* moves */ \
   X(Mov) X(Movsx) X(Movzx) X(Movsxd) X(Lea) X(Cmov) X(Set) X(Xlat) X(Lahf) X(Sahf) X(Movnti) \
   X(MovFromSeg) X(MovToSeg) X(MovFromCr) X(MovToCr) X(MovFromDr) X(MovToDr) \
@@ -39,11 +40,15 @@ namespace kite::x86 {
   X(Lgdt) X(Lidt) X(Sgdt) X(Sidt) X(Lldt) X(Ltr) X(Sldt) X(Str) X(Lmsw) X(Smsw) X(Clts) X(Swapgs) \
   X(Lar) X(Lsl) X(Verr) X(Verw) X(Arpl) X(Rsm) X(Monitor) X(Mwait) X(Vmcall) X(Vmmcall) \
   X(Rdfsbase) X(Rdgsbase) X(Wrfsbase) X(Wrgsbase) X(Rdrand) X(Rdseed) X(Salc) \
-  X(Xgetbv) X(Xsetbv) X(Xsave) X(Xsaveopt) X(Xsavec) X(Xsaves) X(Xrstor) X(Xrstors) \
+  X(Movdiri) X(Movdir64b) X(Serialize) \
+  X(Rdpkru) X(Wrpkru) X(Rdpru) X(Wbnoinvd) X(Xgetbv) X(Xsetbv) X(Xsave) X(Xsaveopt) X(Xsavec) X(Xsaves) X(Xrstor) X(Xrstors) \
   /* state images, executed by hand because they carry the guest's own pointers */ \
   X(Fxsave) X(Fxrstor) X(Ldmxcsr) X(Stmxcsr) X(Emms) X(Fwait) X(Maskmov) \
+  /* accesses some elements of a vector, and knows which of them are done */ \
+  X(Vmaskmov) X(Gather) \
+  X(Vzeroupper) X(Vzeroall) \
   /* host units */ \
-  X(X87) X(Mmx) X(Sse)
+  X(X87) X(Mmx) X(Sse) X(Avx)
 // clang-format on
 
 enum class Op : uint16_t {

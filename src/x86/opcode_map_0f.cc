@@ -18,7 +18,9 @@ constexpr Row kMonitorGroup[8] = {op(kMonitor, Need::kMonitor, 0, MemAx), op(kMw
                                   op(kClac, Need::kSmap), op(kStac, Need::kSmap)};
 constexpr Row kXcrGroup[8] = {op(kXgetbv, Need::kXsave), op(kXsetbv, Need::kXsave)};
 constexpr Row kSvmGroup[8] = {kBad, op(kVmmcall)};
-constexpr Row kSwapgsGroup[8] = {op(kSwapgs, Need::kLongMode, long_only), op(kRdtscp, Need::kRdtscp)};
+constexpr Row kSwapgsGroup[8] = {
+    op(kSwapgs, Need::kLongMode, long_only), op(kRdtscp, Need::kRdtscp), kBad, kBad, kBad, op(kRdpru, Need::kRdpru)};
+constexpr Row kPkruGroup[8] = {op(kSerialize, Need::kSerialize), kBad, kBad, kBad, kBad, kBad, op(kRdpkru, Need::kPku), op(kWrpkru, Need::kPku)};
 constexpr Row kTableGroup[16] = {op(kSgdt, w | force64, Ms),
                                  op(kSidt, w | force64, Ms),
                                  op(kLgdt, r | force64, Ms),
@@ -32,7 +34,7 @@ constexpr Row kTableGroup[16] = {op(kSgdt, w | force64, Ms),
                                  group(Select::kRm, kXcrGroup),
                                  group(Select::kRm, kSvmGroup),
                                  op(kSmsw, w, RvMw),
-                                 kBad,
+                                 group(Select::kRm, kPkruGroup),
                                  op(kLmsw, r, Ew),
                                  group(Select::kRm, kSwapgsGroup)};
 // The same behind 66, F3 or F2: only what the SDM does not mark NP.
@@ -157,7 +159,8 @@ constexpr Entry kEntries[] = {
     {0x06, 0x06, any, op(kClts)},
     {0x07, 0x07, any, op(kSysret, Need::kSyscall)},
     {0x08, 0x08, any, op(kInvd)},
-    {0x09, 0x09, any, op(kWbinvd)},
+    {0x09, 0x09, np | p66 | pf2, op(kWbinvd)},
+    {0x09, 0x09, pf3, op(kWbnoinvd, Need::kWbnoinvd)},
     {0x0b, 0x0b, any, op(kUd2)},
     {0x0d, 0x0d, any, group(Select::kModReg, kPrefetchwGroup)},
     {0x18, 0x18, any, group(Select::kModReg, kPrefetchGroup)},
