@@ -19,6 +19,8 @@ namespace {
 
 constexpr uint64_t kWakeKey = ~uint64_t{0};
 constexpr size_t kEventsAPass = 64;
+// While batch hooks make progress by themselves, descriptors are looked at only every so many passes.
+constexpr unsigned kBusyPasses = 16;
 
 timespec to_timespec(int64_t ns) {
   return timespec{.tv_sec = static_cast<time_t>(ns / 1'000'000'000), .tv_nsec = static_cast<long>(ns % 1'000'000'000)};
@@ -110,7 +112,13 @@ void Executor::run() {
 
 void Executor::run_once(int64_t timeout_ns) {
   const ThreadMark mark(*wakeup_);
-  wait_for_events(host_ns_until_work(timeout_ns));
+  if (!run_batch_hooks()) {
+    wait_for_events(host_ns_until_work(timeout_ns));
+    busy_passes_ = 0;
+  } else if (++busy_passes_ == kBusyPasses) {
+    wait_for_events(0);
+    busy_passes_ = 0;
+  }
   dispatch_always_ready();
   drain_posted();
   fire_clocks();
@@ -151,6 +159,24 @@ void Executor::attach(Clock& clock) {
 void Executor::detach(Clock& clock) {
   std::erase(clocks_, &clock);
   clock.set_wake({});
+}
+
+void Executor::add_batch_hook(const void* owner, std::function<bool()> hook) {
+  batch_hooks_.push_back({owner, std::make_shared<std::function<bool()>>(std::move(hook))});
+}
+
+void Executor::remove_batch_hook(const void* owner) {
+  std::erase_if(batch_hooks_, [owner](const BatchHook& hook) { return hook.owner == owner; });
+}
+
+bool Executor::run_batch_hooks() {
+  bool progress = false;
+  // By index, holding the one that runs: a hook may add and remove hooks.
+  for (size_t i = 0; i < batch_hooks_.size(); ++i) {
+    const std::shared_ptr<std::function<bool()>> call = batch_hooks_[i].call;
+    progress |= (*call)();
+  }
+  return progress;
 }
 
 void Executor::fire_clocks() {

@@ -49,6 +49,11 @@ class Executor {
   void modify(int fd, uint32_t epoll_events);
   void unwatch(int fd);
 
+  // Called on the loop's thread before it waits: submits what was batched, and answers whether that made progress
+  // already (then the loop goes round without sleeping). Loop's thread only. `owner` names the hook for removal.
+  void add_batch_hook(const void* owner, std::function<bool()> hook);
+  void remove_batch_hook(const void* owner);
+
   // `co_await executor.schedule();` continues on this executor's thread.
   struct ScheduleAwaiter {
     Executor& executor;
@@ -72,6 +77,11 @@ class Executor {
   class ThreadMark;
 
   Executor(std::string name, Fd epoll, std::shared_ptr<Wakeup> wakeup);
+  struct BatchHook {
+    const void* owner;
+    std::shared_ptr<std::function<bool()>> call;
+  };
+  bool run_batch_hooks();
   void drain_posted();
   void fire_clocks();
   int64_t host_ns_until_work(int64_t timeout_ns);
@@ -89,7 +99,10 @@ class Executor {
   std::unordered_map<int, std::shared_ptr<Watch>> watches_;
   size_t always_ready_ = 0;  // watches that epoll refuses
   uint32_t next_generation_ = 0;
-  std::vector<Clock*> clocks_;  // the loop's thread only
+  // The three below belong to the loop's thread.
+  std::vector<Clock*> clocks_;
+  std::vector<BatchHook> batch_hooks_;
+  unsigned busy_passes_ = 0;  // since descriptors were last looked at
 };
 
 }  // namespace kite

@@ -9,6 +9,10 @@
 
 namespace kite::block {
 
+// Resumes `handle` now, or, inside another such call, after that one's coroutine has suspended: long queues of waiters
+// do not pile up on the stack.
+void resume_in_turn(std::coroutine_handle<> handle);
+
 // First come, first served. `const CoLock lock = co_await mutex.lock();`
 class CoMutex {
  public:
@@ -52,7 +56,7 @@ class CoMutex {
     }
     const std::coroutine_handle<> next = waiters_.front();
     waiters_.pop_front();
-    next.resume();
+    resume_in_turn(next);
   }
 
   bool locked_ = false;
@@ -72,7 +76,7 @@ class CoQueue {
   void wake_all() {
     std::vector<std::coroutine_handle<>> waiters;
     waiters.swap(waiters_);
-    for (const std::coroutine_handle<> waiter : waiters) waiter.resume();
+    for (const std::coroutine_handle<> waiter : waiters) resume_in_turn(waiter);
   }
   [[nodiscard]] bool empty() const { return waiters_.empty(); }
 

@@ -5,6 +5,7 @@
 // is resumed.
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <coroutine>
 #include <cstdint>
@@ -17,6 +18,7 @@
 #include "async/task.h"
 #include "block/io.h"
 #include "block/node.h"
+#include "metrics/metrics.h"
 #include "support/result.h"
 
 namespace kite::block {
@@ -33,8 +35,10 @@ struct DriveErrorEvent {
   OnError action;  // kReport, kIgnore or kStop: what is done
 };
 
+// What one kind of operation did so far. Readable from any thread.
 struct DriveStats {
-  std::atomic<uint64_t> operations[5]{}, bytes[5]{}, errors[5]{}, total_ns[5]{};  // by DriveOperation
+  metrics::SharedCounter operations, bytes, errors, total_ns;
+  metrics::Log2Histogram latency;  // ns
 };
 
 struct DriveConfig {
@@ -63,7 +67,9 @@ class Drive {
   [[nodiscard]] uint64_t length() const { return length_.load(std::memory_order_acquire); }  // bytes; 0: no medium
   [[nodiscard]] bool read_only() const { return read_only_.load(std::memory_order_acquire); }
   [[nodiscard]] BlockLimits limits() const;
-  [[nodiscard]] const DriveStats& stats() const { return stats_; }
+  [[nodiscard]] const DriveStats& stats(DriveOperation operation) const {
+    return stats_[static_cast<size_t>(operation)];
+  }
   // The node, for the monitor; on the drive's executor only.
   [[nodiscard]] const NodePtr& node() const { return use_.node(); }
 
@@ -102,33 +108,44 @@ class Drive {
   Task<Result<>> close();
 
  private:
-  struct Operation;
-  struct Waiter;
-  class WaitAwaiter;
-  struct EntryAwaiter;
+  struct Operation {
+    DriveOperation kind;
+    uint64_t offset = 0;
+    uint64_t bytes = 0;
+    IoSlice slice;
+    IoHow how;
+  };
+  // A request that waits; on the frame of its coroutine.
+  struct Waiter {
+    std::coroutine_handle<> handle;
+    bool cancelled = false;
+  };
+  struct WaitIn;
   Drive(Executor& executor, DriveConfig config);
   Task<IoResult<>> perform(Operation operation);
-  Task<IoResult<>> attempt(const Operation& operation);
-  IoResult<> check(const Operation& operation) const;
+  Task<IoResult<>> attempt(Operation operation);
+  [[nodiscard]] IoResult<> check(const Operation& operation) const;
   OnError decide(const Operation& operation, int code);
+  void count(const Operation& operation, int64_t started_ns, bool failed);
   void finish_one();
   Result<> attach(NodePtr node, bool read_only);
-  void wake(std::vector<std::shared_ptr<Waiter>> waiters);
+  static void wake(std::vector<Waiter*>& list, bool cancelled);
 
   Executor& executor_;
   DriveConfig config_;
   NodeUse use_;
-  DriveStats stats_;
+  std::array<DriveStats, 5> stats_;  // by DriveOperation
   ErrorHook error_hook_;
   std::atomic<bool> has_medium_{false}, read_only_{false}, write_cache_{true};
   std::atomic<uint64_t> length_{0};
   // The four below belong to the drive's executor.
   size_t in_flight_ = 0;
   std::vector<std::coroutine_handle<>> drainers_;
-  std::vector<std::shared_ptr<Waiter>> held_;     // behind hold()
-  std::vector<std::shared_ptr<Waiter>> stopped_;  // behind an error
+  std::vector<Waiter*> held_;     // behind hold()
+  std::vector<Waiter*> stopped_;  // behind an error
   std::atomic<int> holds_{0};
   std::atomic<size_t> stopped_count_{0};
+  metrics::Group metrics_;
 };
 
 // "report", "ignore", "stop", "enospc", "auto" (which is `automatic`).

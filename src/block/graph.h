@@ -57,7 +57,8 @@ class BlockGraph {
     bool force_share = false;
     CacheMode cache;
     bool discard_unmap = true;
-    std::string aio;  // "", "threads", "native", "io_uring"
+    unsigned depth = 0;  // in a chain of backing files
+    std::string aio;     // "", "threads", "native", "io_uring"
   };
   Task<Result<NodePtr>> open_file(FileRequest request);
   // A child: by reference ("file": "node0"), or opened from its options.
@@ -85,9 +86,6 @@ class BlockGraph {
   std::map<std::string, NodePtr, std::less<>> owned_;
   std::map<std::string, std::weak_ptr<BlockNode>, std::less<>> names_;
 };
-
-// Closes a tree, parents first: `node`, then each child that nothing else uses.
-Task<Result<>> close_tree(NodePtr node);
 
 // "a/b.img" named in the header of "/x/c.qcow2" is "/x/a/b.img"; absolute names and those with a protocol stay.
 std::string resolve_relative(std::string_view base, std::string_view name);

@@ -5,7 +5,9 @@
 #include <cerrno>
 #include <cstdint>
 
+#include "block/co_sync.h"
 #include "support/bits.h"
+#include "support/log.h"
 
 namespace kite::block {
 namespace {
@@ -21,6 +23,20 @@ std::string generated_name() {
 }
 
 }  // namespace
+
+void resume_in_turn(std::coroutine_handle<> handle) {
+  thread_local std::deque<std::coroutine_handle<>> queue;
+  thread_local bool active = false;
+  queue.push_back(handle);
+  if (active) return;
+  active = true;
+  while (!queue.empty()) {
+    const std::coroutine_handle<> next = queue.front();
+    queue.pop_front();
+    next.resume();
+  }
+  active = false;
+}
 
 std::string permission_names(uint32_t bits) {
   static constexpr std::pair<uint32_t, const char*> kNames[] = {{Permissions::kConsistentRead, "consistent read"},
@@ -72,6 +88,8 @@ Result<NodeUse> NodeUse::claim(NodePtr node, std::string user, Permissions permi
 void NodeUse::reset() {
   if (node_ == nullptr) return;
   node_->users_[slot_].present = false;
+  const Result<> relaxed = node_->apply_users(std::nullopt, {.need = 0, .shared = Permissions::kAll});
+  if (!relaxed) log::warn("node '{}': {}", node_->name(), relaxed.error().message);
   node_ = nullptr;
 }
 
@@ -89,7 +107,7 @@ BlockNode::BlockNode(Executor& executor, std::string driver, NodeConfig config)
 
 BlockNode::~BlockNode() = default;
 
-Result<> BlockNode::check_users(const std::string& name, Permissions permissions, std::optional<size_t> except) const {
+Result<> BlockNode::check_users(const std::string& name, Permissions permissions, std::optional<size_t> except) {
   if (read_only() && (permissions.need & (Permissions::kWrite | Permissions::kResize)) != 0) {
     return fail("{} wants to write to the node '{}', which is read-only", name, config_.name);
   }
@@ -105,8 +123,19 @@ Result<> BlockNode::check_users(const std::string& name, Permissions permissions
                   permission_names(denied), other.name);
     }
   }
-  return {};
+  return apply_users(except, permissions);
 }
+
+Result<> BlockNode::apply_users(std::optional<size_t> except, Permissions more) {
+  for (size_t i = 0; i < users_.size(); ++i) {
+    if (!users_[i].present || except == i) continue;
+    more.need |= users_[i].permissions.need;
+    more.shared &= users_[i].permissions.shared;
+  }
+  return set_permissions(more.need, more.shared);
+}
+
+Result<> BlockNode::set_permissions(uint32_t, uint32_t) { return {}; }
 
 Task<IoResult<>> BlockNode::read(uint64_t offset, IoSlice to, IoHow how) {
   if (!in_range(offset, to.bytes())) return ready<IoResult<>>(io_fail(EINVAL));
@@ -175,6 +204,24 @@ Task<Result<>> BlockNode::truncate(uint64_t, Preallocation) {
   return ready<Result<>>(fail("the node '{}' ({}) cannot be resized", name(), driver()));
 }
 
-Task<Result<>> BlockNode::close() { return ready(Result<>{}); }
+Task<Result<>> BlockNode::close() {
+  if (closed_) return ready(Result<>{});
+  closed_ = true;
+  return do_close();
+}
+
+Task<Result<>> BlockNode::do_close() { return ready(Result<>{}); }
+
+size_t BlockNode::user_count() const {
+  return static_cast<size_t>(std::ranges::count_if(users_, [](const User& user) { return user.present; }));
+}
+
+Task<Result<>> close_use(NodeUse& use) {
+  if (!use) co_return Result<>{};
+  const NodePtr node = use.node();
+  use.reset();
+  if (node->user_count() != 0 || node->kept()) co_return Result<>{};
+  co_return co_await node->close();
+}
 
 }  // namespace kite::block

@@ -24,7 +24,6 @@
 namespace kite::block {
 
 class BlockNode;
-class Qcow2Node;
 using NodePtr = std::shared_ptr<BlockNode>;
 
 // What a user of a node needs, and what it bears others to do. Two users conflict when one needs what the other does
@@ -78,7 +77,8 @@ struct NodeConfig {
   bool discard_unmap = false;  // discard=unmap: pass discards down; else they are ignored
   bool inherit_discard = false;
   enum class DetectZeroes : uint8_t { kOff, kOn, kUnmap } detect_zeroes = DetectZeroes::kOff;
-  bool force_share = false;  // open an image although another process writes it; reading only
+  unsigned backing_depth = 0;  // how many images of a backing chain are above this one
+  bool force_share = false;    // open an image although another process writes it; reading only
 };
 
 // An edge to a child, as query-named-block-nodes and info show them.
@@ -126,7 +126,12 @@ class BlockNode : public std::enable_shared_from_this<BlockNode> {
   virtual Task<Result<>> truncate(uint64_t bytes, Preallocation preallocation = Preallocation::kOff);
   // Writes back what the node caches and marks the image clean. To be awaited, parents first, before the last
   // reference goes; a node destroyed without it behaves like one whose process was killed. Idempotent.
-  virtual Task<Result<>> close();
+  Task<Result<>> close();
+  [[nodiscard]] bool closed() const { return closed_; }
+  [[nodiscard]] size_t user_count() const;
+  // A node that the graph holds by name stays open when its last user goes.
+  void set_kept(bool kept) { kept_ = kept; }
+  [[nodiscard]] bool kept() const { return kept_; }
   // What was deferred by an error or by a kill is looked at again: drops clean caches.
   virtual void invalidate() {}
   // For blkdebug and metrics: something of this name happens next ("l2_update"). ENODEV-free: unknown names are
@@ -134,6 +139,10 @@ class BlockNode : public std::enable_shared_from_this<BlockNode> {
   virtual IoResult<> debug_event(std::string_view) { return {}; }
 
  protected:
+  // The union of what this node's users need, and what they all share, is about to become this; a node that locks or
+  // has children passes it on. On an error nothing has changed.
+  virtual Result<> set_permissions(uint32_t need, uint32_t shared);
+  virtual Task<Result<>> do_close();
   virtual Task<IoResult<>> do_read(uint64_t offset, IoSlice to, IoHow how) = 0;
   virtual Task<IoResult<>> do_write(uint64_t offset, IoSlice from, IoHow how);
   // ENOTSUP: the caller writes zeroes by hand (unless kNoFallback).
@@ -152,12 +161,19 @@ class BlockNode : public std::enable_shared_from_this<BlockNode> {
     bool present = false;
   };
   Task<IoResult<>> write_zeroes_fallback(uint64_t offset, uint64_t bytes, IoHow how);
-  Result<> check_users(const std::string& name, Permissions permissions, std::optional<size_t> except) const;
+  Result<> check_users(const std::string& name, Permissions permissions, std::optional<size_t> except);
+  // set_permissions() for the users but `except`, and `more`.
+  Result<> apply_users(std::optional<size_t> except, Permissions more);
 
   Executor& executor_;
   std::string driver_;
   std::vector<User> users_;
+  bool closed_ = false;
+  bool kept_ = false;
 };
+
+// Lets a child go; closes it when nothing else uses or keeps it.
+Task<Result<>> close_use(NodeUse& use);
 
 // Runs `executor` on this thread until the task is done; for tools and tests.
 template <class T>

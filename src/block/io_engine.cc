@@ -1,0 +1,132 @@
+#include "block/io_engine.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <condition_variable>
+#include <deque>
+#include <map>
+#include <mutex>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "block/uring_engine.h"
+
+namespace kite::block {
+namespace {
+
+// Blocking calls in up to kMaxThreads threads, which are started as work queues up and joined with the engine.
+class ThreadEngine final : public IoEngine {
+ public:
+  explicit ThreadEngine(Executor& executor) : executor_(executor) {}
+  ~ThreadEngine() override {
+    {
+      const std::lock_guard lock(mutex_);
+      ending_ = true;
+    }
+    more_.notify_all();
+    for (std::thread& thread : threads_) thread.join();
+  }
+  [[nodiscard]] std::string_view name() const override { return "threads"; }
+
+ protected:
+  void submit(IoOp& op) override {
+    const std::lock_guard lock(mutex_);
+    queue_.push_back(&op);
+    if (queue_.size() > idle_ && threads_.size() < kMaxThreads) threads_.emplace_back([this] { work(); });
+    more_.notify_one();
+  }
+
+ private:
+  static constexpr size_t kMaxThreads = 16;
+
+  void work() {
+    ::pthread_setname_np(::pthread_self(), "block-io");
+    std::unique_lock lock(mutex_);
+    while (true) {
+      ++idle_;
+      more_.wait(lock, [this] { return ending_ || !queue_.empty(); });
+      --idle_;
+      if (queue_.empty()) return;
+      IoOp* op = queue_.front();
+      queue_.pop_front();
+      lock.unlock();
+      op->result = perform_blocking(*op);
+      executor_.post([waiter = op->waiter] { waiter.resume(); });
+      lock.lock();
+    }
+  }
+
+  Executor& executor_;
+  std::mutex mutex_;
+  std::condition_variable more_;
+  std::deque<IoOp*> queue_;
+  size_t idle_ = 0;
+  bool ending_ = false;
+  std::vector<std::thread> threads_;
+};
+
+class InlineEngine final : public IoEngine {
+ public:
+  [[nodiscard]] std::string_view name() const override { return "inline"; }
+
+ protected:
+  bool try_now(IoOp& op) override {
+    op.result = perform_blocking(op);
+    return true;
+  }
+  void submit(IoOp&) override {}
+};
+
+std::shared_ptr<IoEngine> make(Executor& executor, IoEngine::Kind kind) {
+  switch (kind) {
+    case IoEngine::Kind::kInline: return std::make_shared<InlineEngine>();
+    case IoEngine::Kind::kThreads: return std::make_shared<ThreadEngine>(executor);
+    case IoEngine::Kind::kUring: return make_uring_engine(executor);
+    case IoEngine::Kind::kAuto: break;
+  }
+  return nullptr;
+}
+
+}  // namespace
+
+int64_t perform_blocking(const IoOp& op) {
+  while (true) {
+    int64_t done = 0;
+    const auto offset = static_cast<off_t>(op.offset);
+    switch (op.kind) {
+      case IoOp::Kind::kRead:
+        done = op.part_count == 1 ? ::pread(op.fd, op.parts->iov_base, op.parts->iov_len, offset)
+                                  : ::preadv(op.fd, op.parts, static_cast<int>(op.part_count), offset);
+        break;
+      case IoOp::Kind::kWrite:
+        done = op.part_count == 1 ? ::pwrite(op.fd, op.parts->iov_base, op.parts->iov_len, offset)
+                                  : ::pwritev(op.fd, op.parts, static_cast<int>(op.part_count), offset);
+        break;
+      case IoOp::Kind::kFdatasync: done = ::fdatasync(op.fd); break;
+      case IoOp::Kind::kFallocate: done = ::fallocate(op.fd, op.mode, offset, static_cast<off_t>(op.length)); break;
+    }
+    if (done >= 0) return done;
+    if (errno != EINTR) return -errno;
+  }
+}
+
+Result<std::shared_ptr<IoEngine>> IoEngine::of(Executor& executor, Kind kind) {
+  static std::mutex mutex;
+  static std::map<std::pair<Executor*, Kind>, std::weak_ptr<IoEngine>> engines;
+  if (kind == Kind::kAuto) {
+    if (auto ring = of(executor, Kind::kUring)) return ring;
+    return of(executor, Kind::kThreads);
+  }
+  const std::lock_guard lock(mutex);
+  std::weak_ptr<IoEngine>& known = engines[{&executor, kind}];
+  if (auto engine = known.lock()) return engine;
+  std::shared_ptr<IoEngine> engine = make(executor, kind);
+  if (engine == nullptr) return fail("this kernel does not offer io_uring; use aio=threads");
+  known = engine;
+  return engine;
+}
+
+}  // namespace kite::block

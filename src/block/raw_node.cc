@@ -1,0 +1,56 @@
+#include "block/raw_node.h"
+
+#include <algorithm>
+
+#include "support/bits.h"
+
+namespace kite::block {
+
+Task<Result<NodePtr>> RawNode::open(BlockGraph& graph, NodeConfig config, BlockOptions options) {
+  KITE_CO_ASSIGN(const uint64_t offset, options.take_size("offset", 0));
+  const bool has_size = options.has("size");
+  KITE_CO_ASSIGN(const uint64_t size, options.take_size("size", 0));
+  KITE_CO_ASSIGN(NodePtr below, co_await graph.open_child(options.take_child("file"), config, "file"));
+  KITE_CO_TRY(options.all_taken("raw"));
+  constexpr uint64_t kSector = 512;
+  const uint64_t length = below->length();
+  if (offset > length)
+    co_return fail("Offset (0x{:x}) cannot be greater than size of the containing file ({})", offset, length);
+  if (has_size && size > length - offset) {
+    co_return fail(
+        "The sum of offset ({}) and size ({}) has to be smaller or equal to the actual size of the "
+        "containing file ({})",
+        offset, size, length);
+  }
+  if (has_size && !is_aligned(size, kSector)) co_return fail("Specified size is not multiple of {}", kSector);
+  std::shared_ptr<RawNode> node(new RawNode(graph.executor(), "raw", std::move(config)));
+  node->offset_ = offset;
+  if (has_size) node->size_ = size;
+  KITE_CO_TRY(node->attach(std::move(below)));
+  co_return NodePtr(std::move(node));
+}
+
+uint64_t RawNode::length() const {
+  const uint64_t below = file_->length();
+  return size_.value_or(below - std::min(below, offset_));
+}
+
+Task<IoResult<>> RawNode::do_read(uint64_t offset, IoSlice to, IoHow how) {
+  if (size_ && offset + to.bytes() > *size_) return read_window(offset, to, how);
+  return file_->read(offset + offset_, to, how);
+}
+
+// Behind a window's end are zeroes, whatever the file has there.
+Task<IoResult<>> RawNode::read_window(uint64_t offset, IoSlice to, IoHow how) {
+  const uint64_t inside = offset < *size_ ? *size_ - offset : 0;
+  to.from(inside).fill(0);
+  if (inside != 0) co_return co_await file_->read(offset + offset_, to.slice(0, inside), how);
+  co_return IoResult<>{};
+}
+
+Task<Result<>> RawNode::truncate(uint64_t bytes, Preallocation preallocation) {
+  if (size_) return ready<Result<>>(fail("Cannot resize fixed-size raw disks"));
+  return file_->truncate(bytes + offset_, preallocation);
+}
+
+}  // namespace kite::block
