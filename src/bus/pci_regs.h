@@ -1,4 +1,4 @@
-// Configuration space, header type 0. [PCI 3.0] 6.1, 6.2.
+// Configuration space: header types 0 [PCI 3.0] 6.1, 6.2 and 1 [PCI bridge 1.2] 3.2, capability lists.
 #pragma once
 
 #include <cstdint>
@@ -17,9 +17,36 @@ inline constexpr uint8_t kHeaderType = 0x0e;         // r-
 inline constexpr uint8_t kBar0 = 0x10;               // rw  6 dwords
 inline constexpr uint8_t kSubsystemVendorId = 0x2c;  // r-
 inline constexpr uint8_t kSubsystemId = 0x2e;        // r-
+inline constexpr uint8_t kCapabilities = 0x34;       // r-  offset of the first capability
 inline constexpr uint8_t kInterruptLine = 0x3c;      // rw  scratch: firmware tells the system which IRQ
 inline constexpr uint8_t kInterruptPin = 0x3d;       // r-
 inline constexpr uint8_t kHeaderEnd = 0x40;          // device-specific from here
+
+inline constexpr uint16_t kExtendedStart = 0x100;  // PCI Express only
+
+// Header type 1.
+inline constexpr uint8_t kPrimaryBus = 0x18;          // rw
+inline constexpr uint8_t kSecondaryBus = 0x19;        // rw
+inline constexpr uint8_t kSubordinateBus = 0x1a;      // rw
+inline constexpr uint8_t kSecondaryLatency = 0x1b;    // rw
+inline constexpr uint8_t kIoBase = 0x1c;              // rw  [7:4] address 15:12, [3:0] 0: 16-bit decode
+inline constexpr uint8_t kIoLimit = 0x1d;             // rw
+inline constexpr uint8_t kSecondaryStatus = 0x1e;     // rwc
+inline constexpr uint8_t kMemoryBase = 0x20;          // rw  [15:4] address 31:20
+inline constexpr uint8_t kMemoryLimit = 0x22;         // rw
+inline constexpr uint8_t kPrefetchableBase = 0x24;    // rw  [15:4] address 31:20, [3:0] 1: 64-bit decode
+inline constexpr uint8_t kPrefetchableLimit = 0x26;   // rw
+inline constexpr uint8_t kPrefetchableBase32 = 0x28;  // rw  address 63:32
+inline constexpr uint8_t kPrefetchableLimit32 = 0x2c;
+inline constexpr uint8_t kBridgeControl = 0x3e;  // rw  below
+
+// kBridgeControl
+inline constexpr uint16_t kBridgeParity = 1u << 0, kBridgeSerr = 1u << 1, kBridgeIsa = 1u << 2, kBridgeVga = 1u << 3,
+                          kBridgeVga16 = 1u << 4, kBridgeMasterAbort = 1u << 5, kBridgeReset = 1u << 6;
+
+// Capability ids [PCI 3.0] appendix H.
+inline constexpr uint8_t kCapabilityPowerManagement = 0x01, kCapabilityMsi = 0x05, kCapabilitySubsystem = 0x0d,
+                         kCapabilityExpress = 0x10, kCapabilityMsix = 0x11;
 
 // kCommand
 inline constexpr uint16_t kCommandIo = 1u << 0, kCommandMemory = 1u << 1, kCommandMaster = 1u << 2,
@@ -29,7 +56,7 @@ inline constexpr uint16_t kStatusInterrupt = 1u << 3, kStatusCapabilities = 1u <
                           kStatusDevselMedium = 1u << 9;
 inline constexpr uint16_t kStatusErrors = 0xf900;  // w1c: parity, signalled and received aborts, system error
 // kHeaderType
-inline constexpr uint8_t kMultifunction = 0x80;
+inline constexpr uint8_t kMultifunction = 0x80, kHeaderBridge = 0x01;
 // A BAR
 inline constexpr uint32_t kBarIo = 1, kBar64 = 4, kBarPrefetchable = 8;
 

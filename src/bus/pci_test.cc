@@ -37,7 +37,7 @@ class TestDevice final : public PciDevice {
     restore_config(reader);
     reader.end();
   }
-  void config_written(uint8_t offset, unsigned size, uint32_t value) override {
+  void config_written(uint16_t offset, unsigned size, uint32_t value) override {
     last_write = {offset, size, value};
     if (offset == 0x41) set_intx(true);  // allowed under the configuration lock
   }
@@ -47,7 +47,7 @@ class TestDevice final : public PciDevice {
   using PciDevice::set_intx;
 
   Pattern handler;
-  std::tuple<uint8_t, unsigned, uint32_t> last_write{};
+  std::tuple<uint16_t, unsigned, uint32_t> last_write{};
 };
 
 struct Lines final : IrqSink {

@@ -131,7 +131,7 @@ void I440fx::reset() {
   state_ = State{};
 }
 
-void I440fx::config_written(uint8_t offset, unsigned size, uint32_t) {
+void I440fx::config_written(uint16_t offset, unsigned size, uint32_t) {
   const auto touches = [=](uint8_t first, unsigned count) { return offset < first + count && offset + size > first; };
   if (touches(kPam0, 7)) apply_pam();
   if (touches(kSmram, 1) && (config_.bytes[kSmram] & kSmramLock) != 0) lock_smram(true);

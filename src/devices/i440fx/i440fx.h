@@ -42,7 +42,7 @@ class I440fx final : public bus::PciDevice {
   [[nodiscard]] const std::shared_ptr<Region>& config_ports() const { return config_ports_region_; }
 
  protected:
-  void config_written(uint8_t offset, unsigned size, uint32_t value) override;
+  void config_written(uint16_t offset, unsigned size, uint32_t value) override;
 
  private:
   // A segment of 0xc0000-0xfffff: what it can show, one of them enabled.

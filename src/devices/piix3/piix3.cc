@@ -70,7 +70,7 @@ void Piix3::reset() {
   state_.reset_control = 0;  // the levels are what others drive: they lower their own lines
 }
 
-void Piix3::config_written(uint8_t offset, unsigned size, uint32_t) {
+void Piix3::config_written(uint16_t offset, unsigned size, uint32_t) {
   if (offset < kPirqrcA + kPirqs && offset + size > kPirqrcA) load_routes();
 }
 

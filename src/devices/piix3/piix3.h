@@ -40,7 +40,7 @@ class Piix3 final : public bus::PciDevice, public bus::IrqSink {
   [[nodiscard]] IoHandler& reset_control() { return reset_control_; }
 
  protected:
-  void config_written(uint8_t offset, unsigned size, uint32_t value) override;
+  void config_written(uint16_t offset, unsigned size, uint32_t value) override;
 
  private:
   static constexpr uint32_t kIsaSource = 16;

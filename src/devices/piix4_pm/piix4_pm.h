@@ -10,9 +10,9 @@
 #include <memory>
 #include <mutex>
 
-#include "async/clock.h"
 #include "bus/irq_line.h"
 #include "bus/pci.h"
+#include "devices/acpi_pm/acpi_pm.h"
 #include "devices/io_window.h"
 
 namespace kite::devices {
@@ -39,41 +39,26 @@ class Piix4Pm final : public bus::PciDevice {
 
   // The host's side, any thread.
   void press_power_button();
-  void raise_gpe(unsigned event);  // 0..15
+  void raise_gpe(unsigned event) { pm_.raise_gpe(event); }  // 0..15
 
  protected:
-  void config_written(uint8_t offset, unsigned size, uint32_t value) override;
+  void config_written(uint16_t offset, unsigned size, uint32_t value) override;
 
  private:
-  struct State {
-    uint16_t pm1_status = 0;
-    uint16_t pm1_enable = 0;
-    uint16_t pm1_control = 0;
-    int64_t overflow_tick = 0;  // TMR_STS is due when the timer gets here
-    uint16_t gpe_status = 0;
-    uint16_t gpe_enable = 0;
+  struct State {  // besides that of pm_
     uint8_t apm_command = 0;
     uint8_t apm_status = 0;
   };
 
   void set_reset_values();
   void map_io_space();  // config_lock_ held
-  // The following hold lock_.
-  [[nodiscard]] int64_t ticks() const;
-  [[nodiscard]] int64_t next_overflow() const;
-  void catch_up();  // sets TMR_STS when it is due
-  void update();    // the SCI's level and the timer
-  [[nodiscard]] uint16_t pm_word(uint64_t offset) const;
-  [[nodiscard]] bool write_pm_word(uint64_t offset, uint16_t value, uint16_t lanes);  // true: power off
-  [[nodiscard]] bool write_pm_control(uint16_t value, uint16_t lanes);                // true: power off
-  // Taking lock_.
+  void sleep(uint8_t type);
   uint64_t read_pm(uint64_t offset, unsigned size);
   void write_pm(uint64_t offset, unsigned size, uint64_t value);
   uint64_t read_gpe(uint64_t offset, unsigned size);
   void write_gpe(uint64_t offset, unsigned size, uint64_t value);
   uint64_t read_apm(uint64_t offset, unsigned size);
   void write_apm(uint64_t offset, unsigned size, uint64_t value);
-  void timer_fired();
 
   // Wiring.
   Wiring wiring_;
@@ -83,8 +68,7 @@ class Piix4Pm final : public bus::PciDevice {
   // State; the rest is in the configuration space, under config_lock_.
   std::mutex lock_;  // taken after config_lock_
   State state_;
-
-  Timer timer_;  // armed for overflow_tick while TMR_EN; derived. Last: its destructor waits for timer_fired()
+  AcpiPm pm_;
 };
 
 }  // namespace kite::devices

@@ -17,37 +17,8 @@ inline constexpr uint8_t kPmiose = 1;
 
 // I/O space at PMBA.
 inline constexpr uint64_t kPmSize = 64;
-enum PmReg : uint8_t {
-  kPmsts = 0x00,    // rwc 7.2.1 status, 16 bits
-  kPmen = 0x02,     // rw  7.2.2 enable, 16 bits
-  kPmcntrl = 0x04,  // rw  7.2.3 control, 16 bits
-  kPmtmr = 0x08,    // r   7.2.4 timer, 24 of 32 bits
-};
-
-// PMSTS and PMEN: [ACPI 6.4] 4.8.3.1.
-inline constexpr uint16_t kTmr = 1u << 0;     // the timer's bit 23 changed
-inline constexpr uint16_t kBm = 1u << 4;      // status only: a bus master was active
-inline constexpr uint16_t kGbl = 1u << 5;     // the firmware wants attention
-inline constexpr uint16_t kPwrbtn = 1u << 8;  // power button
-inline constexpr uint16_t kRtc = 1u << 10;    // RTC alarm
-inline constexpr uint16_t kWak = 1u << 15;    // status only: woken up
-inline constexpr uint16_t kStatusBits = kTmr | kBm | kGbl | kPwrbtn | kRtc | kWak;
-inline constexpr uint16_t kEnableBits = kTmr | kGbl | kPwrbtn | kRtc;
-
-// PMCNTRL: [ACPI 6.4] 4.8.3.2.
-inline constexpr uint16_t kSciEn = 1u << 0;
-inline constexpr uint16_t kBmRld = 1u << 1;
-inline constexpr uint16_t kGblRls = 1u << 2;  // write only
-inline constexpr unsigned kSlpTypShift = 10;
-inline constexpr uint16_t kSlpTyp = 7u << kSlpTypShift;
-inline constexpr uint16_t kSlpEn = 1u << 13;  // write only
-inline constexpr uint16_t kControlBits = kSciEn | kBmRld | kSlpTyp;
-inline constexpr uint8_t kSlpTypSoftOff = 0;  // [PIIX4] 7.2.3: S5
-
-// Timer: [PIIX4] 7.2.4.
-inline constexpr int64_t kTimerHz = 3'579'545;
-inline constexpr uint32_t kTimerMask = 0xffffff;
-inline constexpr int64_t kTimerHalfPeriod = 0x800000;  // ticks between two changes of bit 23
+// SLP_TYP of PMCNTRL: [PIIX4] 7.2.3. The registers themselves are in acpi_pm/acpi_pm_regs.h.
+inline constexpr uint8_t kSlpTypSoftOff = 0;  // S5
 
 // General purpose events, a block of its own outside PMBA as this machine's ACPI tables name it.
 inline constexpr uint16_t kGpePort = 0xafe0;

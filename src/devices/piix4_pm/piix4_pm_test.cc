@@ -1,5 +1,6 @@
 #include "devices/piix4_pm/piix4_pm.h"
 
+#include "devices/acpi_pm/acpi_pm_regs.h"
 #include "devices/piix4_pm/piix4_pm_regs.h"
 #include "devices/test_device.h"
 #include "devices/test_ports.h"
@@ -8,6 +9,7 @@ namespace kite::devices {
 namespace {
 
 using namespace kite::testing;
+using namespace acpi_pm_regs;
 using namespace piix4_pm_regs;
 
 constexpr uint16_t kBase = 0x600;
@@ -29,7 +31,7 @@ class Piix4PmTest : public ::testing::Test {
     device.config_write(kPmba, 4, kBase);
     device.config_write(kPmregmisc, 1, kPmiose);
   }
-  uint32_t timer() { return ports_.in(kBase + kPmtmr, 4); }
+  uint32_t timer() { return ports_.in(kBase + kPmTmr, 4); }
 
   ManualClock clock_;
   FakeLines lines_;
@@ -48,14 +50,14 @@ TEST_F(Piix4PmTest, BaseReadsWithItsTypeBit) { EXPECT_EQ(device_.config_read(kPm
 
 TEST_F(Piix4PmTest, IoSpaceIsClosedAfterReset) {
   device_.reset();
-  EXPECT_EQ(ports_.in(kBase + kPmcntrl, 2), 0xffffU);
+  EXPECT_EQ(ports_.in(kBase + kPm1Cnt, 2), 0xffffU);
 }
 
 TEST_F(Piix4PmTest, IoSpaceMovesWithItsBase) {
-  ports_.out(kBase + kPmen, kPwrbtn, 2);
+  ports_.out(kBase + kPm1En, kPwrbtn, 2);
   device_.config_write(kPmba, 4, 0xb000);
-  EXPECT_EQ(ports_.in(kBase + kPmen, 2), 0xffffU);
-  EXPECT_EQ(ports_.in(0xb000 + kPmen, 2), kPwrbtn);
+  EXPECT_EQ(ports_.in(kBase + kPm1En, 2), 0xffffU);
+  EXPECT_EQ(ports_.in(0xb000 + kPm1En, 2), kPwrbtn);
 }
 
 // --- timer ---
@@ -79,34 +81,34 @@ TEST_F(Piix4PmTest, TimerWrapsAt24Bits) {
 
 TEST_F(Piix4PmTest, TimerReadsInParts) {
   clock_.advance_to(tick_ns(0x123456));
-  EXPECT_EQ(ports_.in(kBase + kPmtmr, 2), 0x3456U);
-  EXPECT_EQ(ports_.in(kBase + kPmtmr + 2), 0x12U);
-  EXPECT_EQ(ports_.in(kBase + kPmtmr + 3), 0U);
+  EXPECT_EQ(ports_.in(kBase + kPmTmr, 2), 0x3456U);
+  EXPECT_EQ(ports_.in(kBase + kPmTmr + 2), 0x12U);
+  EXPECT_EQ(ports_.in(kBase + kPmTmr + 3), 0U);
 }
 
 TEST_F(Piix4PmTest, OverflowIsNotedWhenBit23Changes) {
   clock_.advance_to(tick_ns(0x800000) - 1);
-  EXPECT_EQ(ports_.in(kBase + kPmsts, 2), 0U);
+  EXPECT_EQ(ports_.in(kBase + kPm1Sts, 2), 0U);
   clock_.advance(1);
-  EXPECT_EQ(ports_.in(kBase + kPmsts, 2), kTmr);
+  EXPECT_EQ(ports_.in(kBase + kPm1Sts, 2), kTmr);
 }
 
 TEST_F(Piix4PmTest, ClearedOverflowComesBackWithTheNextChange) {
   clock_.advance_to(tick_ns(0x800000));
-  ports_.out(kBase + kPmsts, kTmr, 2);
-  EXPECT_EQ(ports_.in(kBase + kPmsts, 2), 0U);
+  ports_.out(kBase + kPm1Sts, kTmr, 2);
+  EXPECT_EQ(ports_.in(kBase + kPm1Sts, 2), 0U);
   clock_.advance_to(tick_ns(0x1000000));
-  EXPECT_EQ(ports_.in(kBase + kPmsts, 2), kTmr);
+  EXPECT_EQ(ports_.in(kBase + kPm1Sts, 2), kTmr);
 }
 
 TEST_F(Piix4PmTest, OverflowInterruptsAtItsInstant) {
-  ports_.out(kBase + kPmcntrl, kSciEn, 2);
-  ports_.out(kBase + kPmen, kTmr, 2);
+  ports_.out(kBase + kPm1Cnt, kSciEn, 2);
+  ports_.out(kBase + kPm1En, kTmr, 2);
   clock_.advance_to(tick_ns(0x800000) - 1);
   EXPECT_FALSE(lines_.level());
   clock_.advance(1);
   EXPECT_TRUE(lines_.level());
-  ports_.out(kBase + kPmsts, kTmr, 2);
+  ports_.out(kBase + kPm1Sts, kTmr, 2);
   EXPECT_FALSE(lines_.level());
   clock_.advance_to(tick_ns(0x1000000));
   EXPECT_TRUE(lines_.level());
@@ -115,37 +117,37 @@ TEST_F(Piix4PmTest, OverflowInterruptsAtItsInstant) {
 // --- events ---
 
 TEST_F(Piix4PmTest, PowerButtonInterruptsWhenEnabled) {
-  ports_.out(kBase + kPmcntrl, kSciEn, 2);
-  ports_.out(kBase + kPmen, kPwrbtn, 2);
+  ports_.out(kBase + kPm1Cnt, kSciEn, 2);
+  ports_.out(kBase + kPm1En, kPwrbtn, 2);
   device_.press_power_button();
   EXPECT_TRUE(lines_.level());
-  EXPECT_EQ(ports_.in(kBase + kPmsts, 2), kPwrbtn);
-  ports_.out(kBase + kPmsts + 1, kPwrbtn >> 8);
+  EXPECT_EQ(ports_.in(kBase + kPm1Sts, 2), kPwrbtn);
+  ports_.out(kBase + kPm1Sts + 1, kPwrbtn >> 8);
   EXPECT_FALSE(lines_.level());
 }
 
 TEST_F(Piix4PmTest, EnablingAPendingEventInterrupts) {
-  ports_.out(kBase + kPmcntrl, kSciEn, 2);
+  ports_.out(kBase + kPm1Cnt, kSciEn, 2);
   device_.press_power_button();
   EXPECT_FALSE(lines_.level());
-  ports_.out(kBase + kPmen + 1, kPwrbtn >> 8);
+  ports_.out(kBase + kPm1En + 1, kPwrbtn >> 8);
   EXPECT_TRUE(lines_.level());
 }
 
 TEST_F(Piix4PmTest, NoInterruptWithoutSciEn) {
-  ports_.out(kBase + kPmen, kPwrbtn, 2);
+  ports_.out(kBase + kPm1En, kPwrbtn, 2);
   device_.press_power_button();
   EXPECT_FALSE(lines_.level());
 }
 
 TEST_F(Piix4PmTest, DwordWriteReachesStatusAndEnable) {
   device_.press_power_button();
-  ports_.out(kBase + kPmsts, uint32_t{kTmr | kPwrbtn} << 16 | kPwrbtn, 4);
-  EXPECT_EQ(ports_.in(kBase + kPmsts, 4), uint32_t{kTmr | kPwrbtn} << 16);
+  ports_.out(kBase + kPm1Sts, uint32_t{kTmr | kPwrbtn} << 16 | kPwrbtn, 4);
+  EXPECT_EQ(ports_.in(kBase + kPm1Sts, 4), uint32_t{kTmr | kPwrbtn} << 16);
 }
 
 TEST_F(Piix4PmTest, GpeInterruptsAndClears) {
-  ports_.out(kBase + kPmcntrl, kSciEn, 2);
+  ports_.out(kBase + kPm1Cnt, kSciEn, 2);
   ports_.out(kGpePort + 2, 0x02);
   device_.raise_gpe(1);
   EXPECT_TRUE(lines_.level());
@@ -162,32 +164,32 @@ TEST_F(Piix4PmTest, GpeBeyondTheBlockIsIgnored) {
 // --- control ---
 
 TEST_F(Piix4PmTest, SoftOffPowersOff) {
-  ports_.out(kBase + kPmcntrl, kSciEn | kSlpEn, 2);
+  ports_.out(kBase + kPm1Cnt, kSciEn | kSlpEn, 2);
   EXPECT_EQ(power_offs_, 1);
 }
 
 TEST_F(Piix4PmTest, SleepEnableInTheHighByteUsesItsType) {
-  ports_.out(kBase + kPmcntrl + 1, (kSlpEn | 1u << kSlpTypShift) >> 8);
+  ports_.out(kBase + kPm1Cnt + 1, (kSlpEn | 1u << kSlpTypShift) >> 8);
   EXPECT_EQ(power_offs_, 0);
-  ports_.out(kBase + kPmcntrl + 1, kSlpEn >> 8);
+  ports_.out(kBase + kPm1Cnt + 1, kSlpEn >> 8);
   EXPECT_EQ(power_offs_, 1);
 }
 
 TEST_F(Piix4PmTest, OtherSleepWakesAtOnce) {
-  ports_.out(kBase + kPmcntrl, kSlpEn | 1u << kSlpTypShift, 2);
-  EXPECT_EQ(ports_.in(kBase + kPmsts, 2), kWak);
+  ports_.out(kBase + kPm1Cnt, kSlpEn | 1u << kSlpTypShift, 2);
+  EXPECT_EQ(ports_.in(kBase + kPm1Sts, 2), kWak);
 }
 
 TEST_F(Piix4PmTest, WriteOnlyControlBitsReadZero) {
-  ports_.out(kBase + kPmcntrl, kGblRls | kSciEn, 2);
-  EXPECT_EQ(ports_.in(kBase + kPmcntrl, 2), kSciEn);
+  ports_.out(kBase + kPm1Cnt, kGblRls | kSciEn, 2);
+  EXPECT_EQ(ports_.in(kBase + kPm1Cnt, 2), kSciEn);
 }
 
 TEST_F(Piix4PmTest, ApmCommandsSwitchAcpi) {
   ports_.out(kApmPort, kApmAcpiEnable);
-  EXPECT_EQ(ports_.in(kBase + kPmcntrl, 2), kSciEn);
+  EXPECT_EQ(ports_.in(kBase + kPm1Cnt, 2), kSciEn);
   ports_.out(kApmPort, kApmAcpiDisable);
-  EXPECT_EQ(ports_.in(kBase + kPmcntrl, 2), 0U);
+  EXPECT_EQ(ports_.in(kBase + kPm1Cnt, 2), 0U);
   EXPECT_EQ(ports_.in(kApmPort), kApmAcpiDisable);
 }
 
@@ -197,8 +199,8 @@ TEST_F(Piix4PmTest, ApmStatusIsScratch) {
 }
 
 TEST_F(Piix4PmTest, ResetLowersTheSci) {
-  ports_.out(kBase + kPmcntrl, kSciEn, 2);
-  ports_.out(kBase + kPmen, kPwrbtn, 2);
+  ports_.out(kBase + kPm1Cnt, kSciEn, 2);
+  ports_.out(kBase + kPm1En, kPwrbtn, 2);
   device_.press_power_button();
   device_.reset();
   EXPECT_FALSE(lines_.level());
@@ -207,8 +209,8 @@ TEST_F(Piix4PmTest, ResetLowersTheSci) {
 // --- state ---
 
 TEST_F(Piix4PmTest, StateTravelsWithAnOverflowUnderWay) {
-  ports_.out(kBase + kPmcntrl, kSciEn, 2);
-  ports_.out(kBase + kPmen, kTmr, 2);
+  ports_.out(kBase + kPm1Cnt, kSciEn, 2);
+  ports_.out(kBase + kPm1En, kTmr, 2);
   clock_.advance_to(tick_ns(0x7ffff0));
   const auto saved = saved_state(device_);
   device_.reset();
@@ -216,7 +218,7 @@ TEST_F(Piix4PmTest, StateTravelsWithAnOverflowUnderWay) {
   TestSpace ports;
   Piix4Pm other("piix4-pm", {.clock = clock_, .sci = lines.line(), .ports = ports.root(), .power_off = [] {}});
   ASSERT_TRUE(restore_state(other, saved));
-  EXPECT_EQ(ports.in(kBase + kPmtmr, 4), 0x7ffff0U);
+  EXPECT_EQ(ports.in(kBase + kPmTmr, 4), 0x7ffff0U);
   clock_.advance_to(tick_ns(0x800000) - 1);
   EXPECT_FALSE(lines.level());
   clock_.advance(1);

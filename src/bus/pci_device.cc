@@ -1,10 +1,11 @@
-#include "bus/pci.h"
+#include "bus/pci_device.h"
 
 #include <algorithm>
 #include <bit>
 #include <cassert>
 #include <utility>
 
+#include "bus/pci_bus.h"
 #include "support/bits.h"
 #include "support/bytes.h"
 #include "support/log.h"
@@ -18,63 +19,42 @@ constexpr uint16_t kFieldIntx = 0xf001;
 constexpr int kBarPriority = 1;
 constexpr uint64_t kPortSpace = 0x10000;
 
-uint32_t all_ones(unsigned size) { return static_cast<uint32_t>(low_mask(size * 8)); }
-
-bool fits(uint8_t offset, unsigned size) { return (size == 1 || size == 2 || size == 4) && offset + size <= 256; }
-
 bool overlaps(unsigned offset, unsigned size, unsigned start, unsigned end) {
   return offset < end && offset + size > start;
 }
 
 constexpr uint8_t bar_offset(unsigned index) { return static_cast<uint8_t>(pci::kBar0 + 4 * index); }
 
+uint16_t space_size(PciGeneration generation) {
+  return generation == PciGeneration::kExpress ? PciConfigSpace::kExpress : PciConfigSpace::kConventional;
+}
+
 }  // namespace
 
-// --- PciConfigSpace ---
-
-uint32_t PciConfigSpace::read(uint8_t offset, unsigned size) const {
-  if (!fits(offset, size)) return all_ones(size);
-  return static_cast<uint32_t>(load_le(&bytes[offset], size));
-}
-
-void PciConfigSpace::write(uint8_t offset, unsigned size, uint32_t value) {
-  if (!fits(offset, size)) return;
-  for (unsigned i = 0; i < size; ++i) {
-    const auto byte = static_cast<uint8_t>(value >> (i * 8));
-    const unsigned at = offset + i;
-    const auto kept = static_cast<uint8_t>(bytes[at] & ~writable[at]);
-    bytes[at] = static_cast<uint8_t>((kept | (byte & writable[at])) & ~(byte & clear_on_one[at]));
-  }
-}
-
-void PciConfigSpace::set16(uint8_t offset, uint16_t value) {
-  if (fits(offset, sizeof value)) store(&bytes[offset], value);
-}
-void PciConfigSpace::set32(uint8_t offset, uint32_t value) {
-  if (fits(offset, sizeof value)) store(&bytes[offset], value);
-}
-uint16_t PciConfigSpace::get16(uint8_t offset) const { return static_cast<uint16_t>(read(offset, 2)); }
-uint32_t PciConfigSpace::get32(uint8_t offset) const { return read(offset, 4); }
-
-// --- PciDevice ---
-
-PciDevice::PciDevice(std::string path, const PciIds& ids) : Device(std::move(path)) {
+PciDevice::PciDevice(std::string path, const PciIds& ids, PciHeader header, PciGeneration generation)
+    : Device(std::move(path)), config_(space_size(generation)) {
   config_.set16(pci::kVendorId, ids.vendor);
   config_.set16(pci::kDeviceId, ids.device);
   config_.set32(pci::kRevisionId, ids.revision | ids.class_code << 8);
-  config_.set16(pci::kSubsystemVendorId, ids.subsystem_vendor);
-  config_.set16(pci::kSubsystemId, ids.subsystem);
+  if (header == PciHeader::kDevice) {
+    config_.set16(pci::kSubsystemVendorId, ids.subsystem_vendor);
+    config_.set16(pci::kSubsystemId, ids.subsystem);
+  } else {
+    config_.bytes[pci::kHeaderType] = pci::kHeaderBridge;
+  }
 
   constexpr uint16_t kCommandWritable = pci::kCommandIo | pci::kCommandMemory | pci::kCommandMaster |
                                         pci::kCommandParity | pci::kCommandSerr | pci::kCommandIntxDisable;
-  store(&config_.writable[pci::kCommand], kCommandWritable);
-  store(&config_.clear_on_one[pci::kStatus], pci::kStatusErrors);
+  config_.let_write16(pci::kCommand, kCommandWritable);
+  config_.let_clear16(pci::kStatus, pci::kStatusErrors);
   config_.writable[pci::kCacheLineSize] = 0xff;
   config_.writable[pci::kLatencyTimer] = 0xff;
   config_.writable[pci::kInterruptLine] = 0xff;
 }
 
-uint32_t PciDevice::config_read(uint8_t offset, unsigned size) {
+PciDevice::~PciDevice() = default;
+
+uint32_t PciDevice::config_read(uint16_t offset, unsigned size) {
   bool interrupt = false;
   {
     const std::lock_guard lock(intx_mutex_);
@@ -83,26 +63,44 @@ uint32_t PciDevice::config_read(uint8_t offset, unsigned size) {
   const std::lock_guard lock(config_lock_);
   uint32_t value = config_.read(offset, size);
   // [PCI 3.0] 6.2.3: the interrupt status bit shows the level whether or not interrupts are disabled.
-  if (interrupt && fits(offset, size) && overlaps(offset, size, pci::kStatus, pci::kStatus + 1))
+  if (interrupt && offset <= pci::kStatus && offset + size > pci::kStatus)
     value |= uint32_t{pci::kStatusInterrupt} << ((pci::kStatus - offset) * 8);
+  for (PciCapability* capability : capabilities_) value |= capability->overlay(offset, size);
   return value;
 }
 
-void PciDevice::config_write(uint8_t offset, unsigned size, uint32_t value) {
-  if (!fits(offset, size)) return;
+void PciDevice::config_write(uint16_t offset, unsigned size, uint32_t value) {
+  if ((size != 1 && size != 2 && size != 4) || offset + size > config_.size()) return;
   log::print(log::Category::kPci, "pci: {} config write {:#04x} size {} = {:#x}", path(), offset, size, value);
   const std::lock_guard lock(config_lock_);
   config_.write(offset, size, value);
   const bool command = overlaps(offset, size, pci::kCommand, pci::kCommand + 2);
-  if (command || overlaps(offset, size, pci::kBar0, bar_offset(6))) update_bars();
-  if (command) {
-    const std::lock_guard intx_lock(intx_mutex_);
-    drive_intx(intx_level_, (config_.get16(pci::kCommand) & pci::kCommandIntxDisable) != 0);
-  }
+  if (command || overlaps(offset, size, pci::kBar0, bar_offset(kBars))) update_bars();
+  if (command) command_changed();
+  for (PciCapability* capability : capabilities_) capability->config_written(offset, size);
   config_written(offset, size, value);
 }
 
+void PciDevice::command_changed() {
+  const uint16_t command = config_.get16(pci::kCommand);
+  bus_master_.store((command & pci::kCommandMaster) != 0, std::memory_order_relaxed);
+  const std::lock_guard lock(intx_mutex_);
+  drive_intx(intx_level_, (command & pci::kCommandIntxDisable) != 0);
+}
+
 PciDevice::BarInfo PciDevice::bar(unsigned index) const { return index < bars_.size() ? bars_[index].info : BarInfo{}; }
+
+uint64_t PciDevice::bar_value(unsigned index) const {
+  uint64_t address = config_.get32(bar_offset(index));
+  if (bars_[index].info.is_64) address |= uint64_t{config_.get32(bar_offset(index + 1))} << 32;
+  return address & ~(bars_[index].info.size - 1);
+}
+
+uint64_t PciDevice::bar_address(unsigned index) {
+  if (index >= kBars || bars_[index].info.size == 0) return 0;
+  const std::lock_guard lock(config_lock_);
+  return bar_value(index);
+}
 
 uint8_t PciDevice::interrupt_pin() const { return config_.bytes[pci::kInterruptPin]; }
 
@@ -120,6 +118,43 @@ void PciDevice::declare_bar(unsigned index, std::shared_ptr<Region> region, BarI
   bars_[index] = {.info = info, .region = std::move(region)};
 }
 
+void PciDevice::add_capability(uint8_t id, uint8_t offset) {
+  assert(offset >= pci::kHeaderEnd && offset % 4 == 0);
+  unsigned link = pci::kCapabilities;  // the byte that will point here
+  while (config_.bytes[link] != 0) link = config_.bytes[link] + 1u;
+  config_.bytes[link] = offset;
+  config_.bytes[offset] = id;
+  config_.bytes[offset + 1u] = 0;
+  config_.set16(pci::kStatus, config_.get16(pci::kStatus) | pci::kStatusCapabilities);
+}
+
+void PciDevice::add_extended_capability(uint16_t id, uint8_t version, uint16_t offset) {
+  // [PCIe 3.0] 7.9: the list starts at 0x100; bits 31:20 of each header point to the next.
+  assert(offset >= pci::kExtendedStart && offset % 4 == 0 && offset < config_.size());
+  if (offset != pci::kExtendedStart) {
+    uint16_t last = pci::kExtendedStart;
+    while (config_.get32(last) >> 20 != 0) last = static_cast<uint16_t>(config_.get32(last) >> 20);
+    config_.set32(last, (config_.get32(last) & 0xfffff) | uint32_t{offset} << 20);
+  }
+  config_.set32(offset, id | uint32_t{version} << 16);
+}
+
+uint8_t PciDevice::find_capability(uint8_t id) {
+  const std::lock_guard lock(config_lock_);
+  uint8_t at = config_.bytes[pci::kCapabilities];
+  while (at != 0 && config_.bytes[at] != id) at = config_.bytes[at + 1u];
+  return at;
+}
+
+bool PciDevice::may_master() const {
+  return bus_master_.load(std::memory_order_relaxed) && (bus_ == nullptr || bus_->may_master());
+}
+
+bool PciDevice::send_msi(uint64_t address, uint32_t data) const {
+  // [PCI 3.0] 6.8.2: a message is a memory write that the function masters.
+  return bus_ != nullptr && may_master() && bus_->send_msi(address, data);
+}
+
 void PciDevice::set_interrupt_pin(uint8_t pin) {
   assert(pin <= 4);
   config_.bytes[pci::kInterruptPin] = pin;
@@ -130,15 +165,20 @@ bool PciDevice::bar_target(unsigned index, uint64_t& address) const {
   const BarInfo& info = bars_[index].info;
   const uint16_t command = config_.get16(pci::kCommand);
   if ((command & (info.io ? pci::kCommandIo : pci::kCommandMemory)) == 0) return false;
-  address = config_.get32(bar_offset(index));
-  if (info.is_64) address |= uint64_t{config_.get32(bar_offset(index + 1))} << 32;
-  address &= ~(info.size - 1);
+  address = bar_value(index);
   if (address == 0) return false;  // [PCI 3.0] 6.2.5.1: 0 is not a valid address: not assigned yet
   const uint64_t last = address + (info.size - 1);
   if (info.io) return last < kPortSpace;
   // All ones are a sizing probe made while decoding is on: it must not cover the firmware and the interrupt
   // controllers.
   return last != (info.is_64 ? UINT64_MAX : UINT32_MAX);
+}
+
+void PciDevice::unmap_bars() {
+  for (Bar& bar : bars_) {
+    if (bar.mapped) (bar.info.io ? bus_->ports_ : bus_->memory_).remove(bar.region);
+    bar.mapped = false;
+  }
 }
 
 void PciDevice::update_bars() {
@@ -175,7 +215,7 @@ void PciDevice::drive_intx(bool level, bool disabled) {
   intx_disabled_ = disabled;
   const bool after = level && !disabled;
   const uint8_t pin = interrupt_pin();
-  if (before != after && bus_ != nullptr && pin != 0) bus_->set_intx(devfn_, pin, after);
+  if (before != after && bus_ != nullptr && pin != 0) bus_->set_intx(devfn_, pin, after, false);
 }
 
 void PciDevice::reset_config() {
@@ -183,107 +223,55 @@ void PciDevice::reset_config() {
   for (unsigned i = 0; i < pci::kHeaderEnd; ++i)
     config_.bytes[i] = static_cast<uint8_t>(config_.bytes[i] & ~(config_.writable[i] | config_.clear_on_one[i]));
   update_bars();
-  const std::lock_guard intx_lock(intx_mutex_);
-  drive_intx(false, false);
+  for (PciCapability* capability : capabilities_) capability->reset();
+  {
+    const std::lock_guard intx_lock(intx_mutex_);
+    intx_level_ = false;
+    if (bus_ != nullptr && interrupt_pin() != 0) bus_->set_intx(devfn_, interrupt_pin(), false, false);
+  }
+  command_changed();
 }
 
 void PciDevice::save_config(StateWriter& writer) {
   const std::lock_guard lock(config_lock_);
   writer.field(kFieldBytes, config_.bytes);
-  const std::lock_guard intx_lock(intx_mutex_);
-  writer.field(kFieldIntx, intx_level_);
+  {
+    const std::lock_guard intx_lock(intx_mutex_);
+    writer.field(kFieldIntx, intx_level_);
+  }
+  for (PciCapability* capability : capabilities_) capability->save(writer);
 }
 
 void PciDevice::restore_config(StateReader& reader) {
-  std::array<uint8_t, 256> bytes{};
+  std::vector<uint8_t> bytes;
   uint8_t level = 0;  // not bool: a damaged state may hold any byte
   reader.field(kFieldBytes, bytes);
   reader.field(kFieldIntx, level);
   if (!reader.ok()) return;
-  if (reader.more_fields()) return reader.reject("unknown fields after the configuration space");
   if (level > 1) return reader.reject(fmt::format("INTx level {} is neither 0 nor 1", level));
 
   const std::lock_guard lock(config_lock_);
+  if (bytes.size() != config_.bytes.size())
+    return reader.reject(fmt::format("the configuration space has {} bytes, where this device has {}", bytes.size(),
+                                     config_.bytes.size()));
   for (unsigned i = 0; i < bytes.size(); ++i) {
     const unsigned fixed = ~(config_.writable[i] | config_.clear_on_one[i] | config_.own[i]) & 0xffu;
     if (((bytes[i] ^ config_.bytes[i]) & fixed) != 0)
       return reader.reject(fmt::format("configuration register {:#04x} holds {:#04x}, where this device has {:#04x}", i,
                                        bytes[i], config_.bytes[i]));
   }
-  config_.bytes = bytes;
+  for (PciCapability* capability : capabilities_) capability->restore(reader);
+  if (!reader.ok()) return;
+  if (reader.more_fields()) return reader.reject("unknown fields after the configuration space");
+  config_.bytes = std::move(bytes);
   update_bars();
-  const std::lock_guard intx_lock(intx_mutex_);
-  drive_intx(level != 0, (config_.get16(pci::kCommand) & pci::kCommandIntxDisable) != 0);
-}
-
-// --- PciBus ---
-
-PciBus::PciBus(Region& memory, Region& ports, IrqSink& intx) : memory_(memory), ports_(ports), intx_(intx) {}
-
-Result<> PciBus::attach(PciDevice& device, uint8_t slot, uint8_t function) {
-  if (slot > 31 || function > 7)
-    return fail("PCI address {:02x}.{} of '{}' does not exist: slots are 0-1f, functions 0-7", slot, function,
-                device.path());
-  const auto devfn = static_cast<uint8_t>(slot << 3 | function);
-  if (devices_[devfn] != nullptr)
-    return fail("PCI address {:02x}.{} is taken by '{}'; '{}' needs another", slot, function, devices_[devfn]->path(),
-                device.path());
-  if (device.bus_ != nullptr) return fail("'{}' is on a PCI bus already", device.path());
-  devices_[devfn] = &device;
-  device.devfn_ = devfn;
-  device.bus_ = this;
-  mark_multifunction(slot);
-  const std::lock_guard lock(device.config_lock_);
-  device.update_bars();
-  return {};
-}
-
-// [PCI 3.0] 6.2.1: software looks for functions 1-7 only where function 0 says that there are some.
-void PciBus::mark_multifunction(uint8_t slot) {
-  const auto first = devices_.begin() + slot * 8;
-  if (*first == nullptr || std::all_of(first + 1, first + 8, [](const PciDevice* other) { return other == nullptr; }))
-    return;
-  const std::lock_guard lock((*first)->config_lock_);
-  (*first)->config_.bytes[pci::kHeaderType] |= pci::kMultifunction;
-}
-
-PciDevice* PciBus::find(uint8_t devfn) const { return devices_[devfn]; }
-
-std::vector<PciDevice*> PciBus::devices() const {
-  std::vector<PciDevice*> present;
-  std::ranges::copy_if(devices_, std::back_inserter(present),
-                       [](const PciDevice* device) { return device != nullptr; });
-  return present;
-}
-
-Result<uint8_t> PciBus::free_slot() const {
-  for (unsigned slot = 0; slot < 32; ++slot) {
-    const auto first = devices_.begin() + slot * 8;
-    if (std::all_of(first, first + 8, [](const PciDevice* device) { return device == nullptr; }))
-      return static_cast<uint8_t>(slot);
+  for (PciCapability* capability : capabilities_) capability->apply();
+  {
+    const std::lock_guard intx_lock(intx_mutex_);
+    drive_intx(level != 0, intx_disabled_);
   }
-  return fail("all 32 slots of the PCI bus are taken");
-}
-
-uint32_t PciBus::config_read(uint8_t bus, uint8_t devfn, uint8_t offset, unsigned size) {
-  PciDevice* const device = bus == 0 ? devices_[devfn] : nullptr;
-  return device == nullptr ? all_ones(size) : device->config_read(offset, size);
-}
-
-void PciBus::config_write(uint8_t bus, uint8_t devfn, uint8_t offset, unsigned size, uint32_t value) {
-  if (PciDevice* const device = bus == 0 ? devices_[devfn] : nullptr; device != nullptr)
-    device->config_write(offset, size, value);
-}
-
-void PciBus::set_intx(uint8_t devfn, uint8_t pin, bool level) {
-  const unsigned pirq = pirq_of(static_cast<uint8_t>(devfn >> 3), pin);
-  const auto any = [this, pirq] { return std::ranges::any_of(asserted_[pirq], std::identity{}); };
-  const std::lock_guard lock(intx_lock_);
-  const bool before = any();
-  uint64_t& word = asserted_[pirq][devfn / 64];
-  const uint64_t mask = bit(devfn % 64);
-  word = level ? word | mask : word & ~mask;
-  if (const bool after = any(); after != before) intx_.set_irq(pirq, after);
+  command_changed();
+  config_loaded();
 }
 
 }  // namespace kite::bus
