@@ -18,6 +18,7 @@ namespace {
 
 constexpr uint32_t kLocalApicBase = 0xfee00000, kIoApicBase = 0xfec00000;
 constexpr uint16_t kGpeBase = 0xafe0;
+constexpr uint16_t kApmCommandPort = 0xb2;
 constexpr uint16_t kResetPort = 0xcf9;  // [PIIX3] 2.5.4.1
 constexpr uint8_t kResetValue = 0x06;
 
@@ -36,11 +37,13 @@ AcpiTable build_fadt(const AcpiConfig& config, uint32_t facs, uint32_t dsdt) {
   AcpiTable fadt("FACP", 3);
   fadt.pointer<uint32_t>(facs).pointer<uint32_t>(dsdt).value<uint8_t>(0).value<uint8_t>(kDesktop);
   fadt.value<uint16_t>(config.sci_irq);
-  fadt.value<uint32_t>(0).zeros(4);             // SMI_CMD and its values: no SMM, the machine is always in ACPI mode
-  fadt.value<uint32_t>(pm).value<uint32_t>(0);  // PM1a, PM1b events
-  fadt.value<uint32_t>(pm + 4u).value<uint32_t>(0);   // PM1a, PM1b control
-  fadt.value<uint32_t>(0).value<uint32_t>(pm + 8u);   // PM2 control, PM timer
-  fadt.value<uint32_t>(kGpeBase).value<uint32_t>(0);  // GPE0, GPE1
+  const bool switched = config.acpi_enable != 0 || config.acpi_disable != 0;
+  fadt.value<uint32_t>(switched ? kApmCommandPort : 0);
+  fadt.value<uint8_t>(config.acpi_enable).value<uint8_t>(config.acpi_disable).zeros(2);  // no S4BIOS, no P-states
+  fadt.value<uint32_t>(pm).value<uint32_t>(0);                                           // PM1a, PM1b events
+  fadt.value<uint32_t>(pm + 4u).value<uint32_t>(0);                                      // PM1a, PM1b control
+  fadt.value<uint32_t>(0).value<uint32_t>(pm + 8u);                                      // PM2 control, PM timer
+  fadt.value<uint32_t>(kGpeBase).value<uint32_t>(0);                                     // GPE0, GPE1
   for (const uint8_t length : std::array<uint8_t, 6>{4, 2, 0, 4, 4, 0})
     fadt.value<uint8_t>(length);             // of the same, in this order
   fadt.value<uint8_t>(0).value<uint8_t>(0);  // GPE1 base, C-state control

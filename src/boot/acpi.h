@@ -19,12 +19,13 @@ struct AcpiConfig {
   uint8_t serial_ports = 0;  // bit 0: COM1 exists .. bit 3: COM4
   uint16_t pm_base = 0x600;  // PIIX4 PM I/O base
   uint16_t sci_irq = 9;
-  bool suspend_to_ram = false;                    // offers \_S3
-  bool suspend_to_disk = false;                   // offers \_S4
-  uint64_t pci_hole_start = 0;                    // 32-bit window for BARs
-  uint64_t pci_hole_end = 0;                      // exclusive
-  uint64_t pci_hole64_start = 0;                  // window for BARs above 4 GiB; none while it is empty
-  uint64_t pci_hole64_end = 0;                    // exclusive
+  uint8_t acpi_enable = 0, acpi_disable = 0;  // commands to port 0xb2; both 0: the machine is always in ACPI mode
+  bool suspend_to_ram = false;                // offers \_S3
+  bool suspend_to_disk = false;               // offers \_S4
+  uint64_t pci_hole_start = 0;                // 32-bit window for BARs
+  uint64_t pci_hole_end = 0;                  // exclusive
+  uint64_t pci_hole64_start = 0;              // window for BARs above 4 GiB; none while it is empty
+  uint64_t pci_hole64_end = 0;                // exclusive
   std::vector<std::vector<uint8_t>> user_tables = {};  // -acpitable: whole, with their checksums
 };
 

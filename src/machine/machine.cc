@@ -159,8 +159,6 @@ Result<> Machine::create_vcpus() {
 // --- lifecycle
 
 Result<> Machine::start() {
-  if (accelerator_->executes() && !vcpus_.empty() && config_.kernel_path.empty() && !config_.start_paused)
-    return fail("there is nothing to run: this version of Kite starts no firmware; give a kernel with -kernel");
   KITE_TRY(reset_hardware());
   if (accelerator_->executes()) {
     for (size_t index = 0; index < vcpus_.size(); ++index) threads_.push_back(std::make_unique<VcpuThread>());
@@ -315,7 +313,7 @@ void Machine::request_powerdown() {
 }
 
 void Machine::request_nmi() {
-  for (auto& vcpu : vcpus_) vcpu->post(request::kNmi);
+  for (auto& vcpu : vcpus_) vcpu->post_nmi();
 }
 
 void Machine::handle_requests() {

@@ -72,10 +72,16 @@ Result<> apply_machine(OptionContext& context, std::string_view text) {
     } else if (key == "graphics") {
       KITE_ASSIGN(const bool graphics, named("machine", key, parse_bool(value)));
       context.plan.machine.graphic = graphics;
+    } else if (key == "smbios-entry-point-type") {
+      if (value != "32" && value != "64")
+        return fail("-machine {}={}: it is 32 (SMBIOS 2.8) or 64 (SMBIOS 3.0)", key, value);
+      context.plan.machine.firmware.smbios.entry_point =
+          value == "64" ? boot::SmbiosEntryPoint::k64 : boot::SmbiosEntryPoint::k32;
     } else if (key == "hpet") {
       KITE_ASSIGN(context.plan.machine.hpet, named("machine", key, parse_bool(value)));
     } else {
-      return unknown_key("machine", key, {"type", "accel", "graphics", "hpet", "kernel-irqchip"});
+      return unknown_key("machine", key,
+                         {"type", "accel", "graphics", "smbios-entry-point-type", "hpet", "kernel-irqchip"});
     }
   }
   return {};
@@ -166,7 +172,7 @@ Result<> apply_rtc(OptionContext& context, std::string_view text) {
   return {};
 }
 
-Result<> apply_uuid(OptionContext& context, std::string_view text) {
+Result<std::array<uint8_t, 16>> parse_uuid(std::string_view option, std::string_view text) {
   std::string digits;
   for (size_t at = 0; at < text.size(); ++at) {
     const bool dash_place = at == 8 || at == 13 || at == 18 || at == 23;
@@ -175,9 +181,14 @@ Result<> apply_uuid(OptionContext& context, std::string_view text) {
   }
   if (text.size() != 36 || digits.size() != 32 ||
       digits.find_first_not_of("0123456789abcdefABCDEF") != std::string::npos)
-    return fail("-uuid {}: a UUID looks like 550e8400-e29b-41d4-a716-446655440000", text);
-  for (size_t at = 0; at < 16; ++at)
-    context.plan.machine.uuid[at] = static_cast<uint8_t>(std::stoul(digits.substr(at * 2, 2), nullptr, 16));
+    return fail("-{} {}: a UUID looks like 550e8400-e29b-41d4-a716-446655440000", option, text);
+  std::array<uint8_t, 16> uuid{};
+  for (size_t at = 0; at < 16; ++at) uuid[at] = static_cast<uint8_t>(std::stoul(digits.substr(at * 2, 2), nullptr, 16));
+  return uuid;
+}
+
+Result<> apply_uuid(OptionContext& context, std::string_view text) {
+  KITE_ASSIGN(context.plan.machine.uuid, parse_uuid("uuid", text));
   return {};
 }
 
@@ -203,12 +214,11 @@ Result<int64_t> milliseconds(std::string_view key, std::string_view value, uint6
   return static_cast<int64_t>(number);
 }
 
-Result<> boot_order(OptionContext& context, std::string_view key, std::string_view value) {
+Result<> check_boot_order(std::string_view key, std::string_view value) {
   for (size_t at = 0; at < value.size(); ++at) {
     if (value[at] < 'a' || value[at] > 'p' || value.find(value[at], at + 1) != std::string_view::npos)
       return fail("-boot {}={}: each letter once: a floppy, c hard disk, d CD-ROM, n network", key, value);
   }
-  context.plan.machine.boot.order = std::string(value);
   return {};
 }
 
@@ -219,7 +229,13 @@ Result<> apply_boot(OptionContext& context, std::string_view text) {
   KITE_ASSIGN(const Pairs pairs, parse_options(text, "order"));
   for (const auto& [key, value] : pairs) {
     if (key == "order") {
-      KITE_TRY(boot_order(context, key, value));
+      KITE_TRY(check_boot_order(key, value));
+      boot.order = value;
+    } else if (key == "once") {
+      KITE_TRY(check_boot_order(key, value));
+      boot.once = value;
+    } else if (key == "strict") {
+      KITE_ASSIGN(boot.strict, named("boot", key, parse_bool(value)));
     } else if (key == "menu") {
       KITE_ASSIGN(boot.menu, named("boot", key, parse_bool(value)));
     } else if (key == "splash-time") {
@@ -228,7 +244,7 @@ Result<> apply_boot(OptionContext& context, std::string_view text) {
       if (value == "-1") continue;
       KITE_ASSIGN(boot.reboot_timeout_ms, milliseconds(key, value, 0xffff));
     } else {
-      return unknown_key("boot", key, {"order", "menu", "splash-time", "reboot-timeout"});
+      return unknown_key("boot", key, {"order", "once", "menu", "splash-time", "reboot-timeout", "strict"});
     }
   }
   return {};

@@ -1,6 +1,11 @@
 // Options whose values have a form of their own.
 #pragma once
 
+#include <array>
+#include <string>
+#include <utility>
+#include <vector>
+
 #include "main/options.h"
 
 namespace kite::main {
@@ -18,5 +23,16 @@ Result<> apply_uuid(OptionContext& context, std::string_view text);
 Result<> apply_name(OptionContext& context, std::string_view text);
 Result<> apply_boot(OptionContext& context, std::string_view text);
 Result<> apply_mon(OptionContext& context, std::string_view text);
+
+// firmware_options.cc
+Result<> apply_pflash(OptionContext& context, std::string_view text);
+// -drive if=pflash,...: `pairs` are all of the option's settings.
+Result<> apply_flash(OptionContext& context, std::string_view option,
+                     const std::vector<std::pair<std::string, std::string>>& pairs);
+Result<> apply_fw_cfg(OptionContext& context, std::string_view text);
+Result<> apply_acpi_table(OptionContext& context, std::string_view text);
+Result<> apply_smbios(OptionContext& context, std::string_view text);
+// "550e8400-e29b-41d4-a716-446655440000"; `option` is for the message.
+Result<std::array<uint8_t, 16>> parse_uuid(std::string_view option, std::string_view text);
 
 }  // namespace kite::main

@@ -44,6 +44,13 @@ Result<> object(Context& context, Text text) {
   return fail("-object {}: this version of Kite has no back end of that kind", options.type);
 }
 
+Result<> drive(Context& context, Text text) {
+  KITE_ASSIGN(const auto pairs, parse_options(text, ""));
+  for (const auto& [key, value] : pairs)
+    if (key == "if" && value == "pflash") return apply_flash(context, "drive", pairs);
+  return fail("-drive {}: this version of Kite has no disks yet; boot with -kernel and -initrd", text);
+}
+
 Result<> display(Context& context, Text text) {
   if (text != "none")
     return fail("-display {}: this version of Kite has no display; use -display none or -nographic (serial console)",
@@ -73,8 +80,9 @@ Result<> log_items(Context& context, Text text) {
   return set(context.plan.log_items, text);
 }
 
-constexpr Text kStandard = "Machine", kBoot = "Booting a kernel", kCharacter = "Consoles and monitors",
-               kProcess = "Process", kDebug = "Looking inside", kDevices = "Devices";
+constexpr Text kStandard = "Machine", kBoot = "Booting a kernel", kFirmware = "Firmware",
+               kCharacter = "Consoles and monitors", kProcess = "Process", kDebug = "Looking inside",
+               kDevices = "Devices";
 
 constexpr OptionSpec kOptions[] = {
     {"machine", "[type=]NAME[,accel=A][,hpet=on|off][,kernel-irqchip=on|off|split]", kStandard,
@@ -98,9 +106,30 @@ constexpr OptionSpec kOptions[] = {
      [](Context& context, Text text) { return set(context.plan.machine.initrd_path, text); }},
     {"append", "TEXT", kBoot, "the kernel's command line",
      [](Context& context, Text text) { return set(context.plan.machine.command_line, text); }},
-    {"boot", "[order=]LETTERS[,menu=on|off][,splash-time=MS][,reboot-timeout=MS]", kBoot,
-     "what firmware is told about booting", apply_boot},
+    {"boot", "[order=]LETTERS[,once=LETTERS][,menu=on|off][,splash-time=MS][,reboot-timeout=MS][,strict=on|off]", kBoot,
+     "what firmware is told about booting: a floppy, c hard disk, d CD-ROM, n network", apply_boot},
+    {"no-fd-bootchk", "", kBoot, "firmware boots floppies without a signature too",
+     [](Context& context, Text) {
+       context.plan.machine.boot.check_floppies = false;
+       return Result<>{};
+     }},
 
+    {"bios", "FILE", kFirmware, "start with this firmware; a name without a slash is searched (default bios-256k.bin)",
+     [](Context& context, Text text) { return set(context.plan.machine.firmware.bios, text); }},
+    {"L", "DIRECTORY", kFirmware, "search firmware there first",
+     [](Context& context, Text text) -> Result<> {
+       context.plan.machine.firmware.directories.emplace_back(text);
+       return {};
+     }},
+    {"pflash", "FILE", kFirmware, "firmware in a flash chip; the first is the code, the second the variables",
+     apply_pflash},
+    {"fw_cfg", "[name=]NAME,file=FILE|string=TEXT", kFirmware, "give firmware and guest a file of their own",
+     apply_fw_cfg},
+    {"acpitable", "sig=XXXX,data=FILE[:FILE]... or file=FILE", kFirmware, "add an ACPI table", apply_acpi_table},
+    {"smbios", "type=N[,FIELD=VALUE]... or file=FILE", kFirmware,
+     "change what SMBIOS says: types 0, 1, 2, 3, 4, 11, 17", apply_smbios},
+
+    {"drive", "if=pflash,file=FILE[,unit=0|1][,readonly=on|off]", kDevices, "firmware in a flash chip", drive},
     {"device", "TYPE[,PROPERTY=VALUE]...", kDevices, "add a device ('help' lists them, 'TYPE,help' its properties)",
      device},
     {"object", "TYPE[,PROPERTY=VALUE]...", kDevices, "add a back-end object ('help' lists them)", object},
@@ -177,11 +206,9 @@ constexpr OptionSpec kOptions[] = {
 constexpr Text kNoDisks = "this version of Kite has no disks yet; boot with -kernel and -initrd";
 constexpr Text kNoNetwork = "this version of Kite has no network yet; leave it out, or use -nic none";
 constexpr Text kNoDisplay = "this version of Kite has no display yet; use -nographic for a serial console";
-constexpr Text kNoFirmware = "this version of Kite starts no firmware yet; boot a kernel with -kernel";
 constexpr Text kNoUsb = "this version of Kite has no USB yet";
 
 constexpr MissingOption kMissing[] = {
-    {"drive", kNoDisks},
     {"blockdev", kNoDisks},
     {"hda", kNoDisks},
     {"hdb", kNoDisks},
@@ -191,9 +218,6 @@ constexpr MissingOption kMissing[] = {
     {"fda", kNoDisks},
     {"fdb", kNoDisks},
     {"snapshot", kNoDisks},
-    {"pflash", kNoFirmware},
-    {"bios", kNoFirmware},
-    {"L", kNoFirmware},
     {"netdev", kNoNetwork},
     {"redir", kNoNetwork},
     {"vnc", kNoDisplay},
@@ -205,8 +229,6 @@ constexpr MissingOption kMissing[] = {
     {"gdb", "this version of Kite has no debugger stub yet; -d in_asm,int,exec logs what the guest does"},
     {"s", "this version of Kite has no debugger stub yet; -d in_asm,int,exec logs what the guest does"},
     {"readconfig", "this version of Kite reads no configuration files yet; give the options themselves"},
-    {"smbios", kNoFirmware},
-    {"acpitable", kNoFirmware},
     {"numa", "this version of Kite has one memory node only; leave -numa out"},
 };
 

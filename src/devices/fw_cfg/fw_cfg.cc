@@ -94,6 +94,11 @@ Result<> FwCfg::set_file(std::string name, std::vector<uint8_t> bytes) {
   return {};
 }
 
+void FwCfg::refresh_file(std::string_view name, std::function<std::vector<uint8_t>()> refresh) {
+  const std::lock_guard lock(lock_);
+  if (const auto at = files_.find(name); at != files_.end()) at->second.refresh = std::move(refresh);
+}
+
 std::vector<uint8_t> FwCfg::file(std::string_view name) {
   const std::lock_guard lock(lock_);
   const auto at = files_.find(name);
@@ -130,6 +135,10 @@ FwCfg::Item* FwCfg::selected() {
 void FwCfg::select(uint16_t key) {
   state_.key = key;
   state_.offset = 0;
+  Item* const item = selected();
+  if (item == nullptr || !item->refresh) return;
+  std::vector<uint8_t> fresh = item->refresh();
+  if (fresh.size() == item->bytes.size()) item->bytes = std::move(fresh);
 }
 
 uint8_t FwCfg::read_byte() {

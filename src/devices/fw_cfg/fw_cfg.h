@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -39,6 +40,9 @@ class FwCfg final : public bus::Device {
   Result<> add_file(std::string name, std::vector<uint8_t> bytes, FileAccess access = FileAccess::kReadOnly);
   // Replaces the contents of a file, which may be new (a bootorder that follows hot-plug).
   Result<> set_file(std::string name, std::vector<uint8_t> bytes);
+  // `refresh` is asked for the contents whenever the guest selects the file: what depends on how firmware has set up
+  // the machine. It runs with this device's lock held; an answer of another size than the file's is not taken.
+  void refresh_file(std::string_view name, std::function<std::vector<uint8_t>()> refresh);
   // A copy of what the guest would read; empty when there is no such file.
   [[nodiscard]] std::vector<uint8_t> file(std::string_view name);
 
@@ -57,6 +61,7 @@ class FwCfg final : public bus::Device {
   struct Item {
     std::vector<uint8_t> bytes;
     FileAccess access = FileAccess::kReadOnly;
+    std::function<std::vector<uint8_t>()> refresh = {};
   };
   struct DmaRequest {
     uint32_t control;

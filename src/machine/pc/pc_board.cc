@@ -1,5 +1,7 @@
 #include "machine/pc/pc_board.h"
 
+#include "devices/piix4_pm/piix4_pm_regs.h"
+
 namespace kite::machine {
 
 namespace {
@@ -7,6 +9,7 @@ namespace {
 constexpr uint8_t kInterruptLine = 0x3c;
 constexpr uint8_t kPirqIrqs[4] = {10, 10, 11, 11};  // PIRQA..D
 constexpr uint8_t kSciIrq = 9;
+constexpr uint8_t kPmBaseRegister = 0x40;
 
 // [440FX] 3.2.19: two bits a segment, 1 read enable, 2 write enable.
 constexpr uint8_t kPam0 = 0x59, kPamCount = 7;
@@ -74,7 +77,7 @@ uint16_t PcBoard::program_chipset() {
   }
   pm_->config_write(kInterruptLine, 1, kSciIrq);
   // Power management at kPmBase; ACPI is always on, as there is no SMM to switch it.
-  pm_->config_write(0x40, 4, kPmBase | 1);
+  pm_->config_write(kPmBaseRegister, 4, kPmBase | 1);
   pm_->config_write(0x80, 1, 1);
   context_.ports.commit();
   context_.ports.write(kPmBase + 4, 2, 1);  // PM1 control: SCI_EN
@@ -82,8 +85,12 @@ uint16_t PcBoard::program_chipset() {
 }
 
 void PcBoard::describe(boot::AcpiConfig& config) const {
-  config.pm_base = kPmBase;
+  // Where firmware has put it; the usual place before.
+  const auto base = static_cast<uint16_t>(pm_->config_read(kPmBaseRegister, 2) & 0xffc0);
+  config.pm_base = base != 0 ? base : kPmBase;
   config.sci_irq = kSciIrq;
+  config.acpi_enable = devices::piix4_pm_regs::kApmAcpiEnable;
+  config.acpi_disable = devices::piix4_pm_regs::kApmAcpiDisable;
 }
 
 }  // namespace kite::machine

@@ -24,6 +24,7 @@ class PcBoard final : public PcChassis {
   void open_shadow_ram(bool writable) override;
   uint16_t program_chipset() override;
   void describe(boot::AcpiConfig& config) const override;
+  [[nodiscard]] std::string product() const override { return "Standard PC (i440FX + PIIX, 1996)"; }
   [[nodiscard]] uint64_t pci_hole_start() const override { return ram_low_ > 0xc0000000 ? 0xe0000000 : 0xc0000000; }
 
  private:

@@ -3,39 +3,17 @@
 #include <algorithm>
 #include <ctime>
 
-#include "support/bytes.h"
-
 namespace kite::machine {
 
 using devices::ApicCpu;
-
-namespace {
-
-// fw_cfg's numbered entries [fw_cfg specification].
-enum FwCfgKey : uint16_t {
-  kUuid = 0x02,
-  kRamSize = 0x03,
-  kNoGraphic = 0x04,
-  kCpuCount = 0x05,
-  kNuma = 0x0d,
-  kBootMenu = 0x0e,
-  kMaxCpus = 0x0f,
-  kIrq0Override = 0x8002,
-};
-
-std::vector<uint8_t> little_endian(uint64_t value, size_t bytes) {
-  std::vector<uint8_t> data(bytes);
-  store_le(data.data(), bytes, value);
-  return data;
-}
-
-}  // namespace
 
 class PcChassis::CpuPort final : public ApicCpu {
  public:
   void connect(Vcpu& vcpu) { vcpu_ = &vcpu; }
   void interrupt() override { post(request::kInterrupt); }
-  void nmi() override { post(request::kNmi); }
+  void nmi() override {
+    if (vcpu_ != nullptr) vcpu_->post_nmi();
+  }
   void init() override { post(request::kInit); }
   void sipi(uint8_t vector) override {
     if (vcpu_ != nullptr) vcpu_->post_sipi(vector);
@@ -56,15 +34,18 @@ PcChassis::~PcChassis() = default;
 
 Result<> PcChassis::build() {
   KITE_TRY(add_ram());
+  KITE_ASSIGN(system_rom_, SystemRom::create({.config = context_.config.firmware,
+                                              .system_memory = context_.memory.root(),
+                                              .isa_memory = *pci_memory_,
+                                              .use = SystemRom::use_of(context_.config)}));
   add_interrupt_controllers();
   add_local_apics();
   KITE_TRY(add_chipset());
   add_timers();
   add_isa_devices();
   add_serial_ports();
-  KITE_TRY(fill_fw_cfg());
-  fill_cmos();
   for (const DeviceConfig& device : context_.config.devices) KITE_TRY(add_user_device(device));
+  KITE_TRY(tell_firmware());
   ioapic_tap_ = {.intercept_inputs = [this](std::function<void(uint32_t, bool)> tap) { gsi_->set_tap(std::move(tap)); },
                  .drive_input =
                      [this](uint32_t line, bool level) {
@@ -217,63 +198,6 @@ void PcChassis::add_serial_ports() {
   }
 }
 
-// --- what firmware and kernels ask
-
-Result<> PcChassis::fill_fw_cfg() {
-  const MachineConfig& config = context_.config;
-  fw_cfg_->add_bytes(kUuid, {config.uuid.begin(), config.uuid.end()});
-  fw_cfg_->add_u64(kRamSize, config.ram_bytes);
-  fw_cfg_->add_u16(kNoGraphic, config.graphic ? 0 : 1);
-  fw_cfg_->add_u16(kCpuCount, static_cast<uint16_t>(config.cpu_count));
-  fw_cfg_->add_u16(kMaxCpus, static_cast<uint16_t>(config.max_cpus));
-  fw_cfg_->add_u16(kBootMenu, config.boot.menu ? 1 : 0);
-  fw_cfg_->add_u32(kIrq0Override, 1);  // the timer is at the IOAPIC's input 2
-  // One memory node, which has no table: the node count, then a node number for each CPU, all zero.
-  fw_cfg_->add_bytes(kNuma, std::vector<uint8_t>(8 * (1 + size_t{config.max_cpus})));
-
-  std::vector<uint8_t> map;
-  for (const boot::E820Entry& entry : e820()) {
-    const size_t at = map.size();
-    map.resize(at + 20);
-    store(map.data() + at, entry.base);
-    store(map.data() + at + 8, entry.size);
-    store(map.data() + at + 16, static_cast<uint32_t>(entry.type));
-  }
-  KITE_TRY(fw_cfg_->add_file("etc/e820", std::move(map)));
-  if (config.boot.splash_time_ms >= 0)
-    KITE_TRY(
-        fw_cfg_->add_file("etc/boot-menu-wait", little_endian(static_cast<uint64_t>(config.boot.splash_time_ms), 2)));
-  const uint64_t reboot_timeout = static_cast<uint64_t>(config.boot.reboot_timeout_ms);  // -1: all ones
-  return fw_cfg_->add_file("etc/boot-fail-wait", little_endian(reboot_timeout, 4));
-}
-
-void PcChassis::fill_cmos() {
-  const auto set16 = [this](uint8_t index, uint64_t value) {
-    rtc_->set_cmos(index, static_cast<uint8_t>(value));
-    rtc_->set_cmos(static_cast<uint8_t>(index + 1), static_cast<uint8_t>(value >> 8));
-  };
-  constexpr uint64_t kMib = 1 << 20;
-  const uint64_t extended_kib = std::min<uint64_t>((ram_low_ - kMib) / 1024, 0xffff);
-  const uint64_t above_16m = ram_low_ > 16 * kMib ? (ram_low_ - 16 * kMib) / 65536 : 0;
-  const uint64_t above_4g = ram_high_ / 65536;
-  set16(0x15, 640);  // base memory, KiB
-  set16(0x17, extended_kib);
-  set16(0x30, extended_kib);
-  set16(0x34, std::min<uint64_t>(above_16m, 0xffff));
-  set16(0x5b, above_4g);
-  rtc_->set_cmos(0x5d, static_cast<uint8_t>(above_4g >> 16));
-  rtc_->set_cmos(0x5f, static_cast<uint8_t>(context_.config.cpu_count - 1));
-  rtc_->set_cmos(0x14, 0x06);  // equipment: coprocessor, PS/2 mouse; no floppy, no video
-  // Boot order: a nibble a device, first in the low half of 0x3d; bit 0 of 0x38 skips the floppy signature check.
-  const auto code = [](char letter) {
-    return letter == 'a' ? 1u : letter == 'c' ? 2u : letter == 'd' ? 3u : letter == 'n' ? 4u : 0u;
-  };
-  const std::string& order = context_.config.boot.order;
-  const auto nibble = [&](size_t at) { return at < order.size() ? code(order[at]) : 0u; };
-  rtc_->set_cmos(0x3d, static_cast<uint8_t>(nibble(1) << 4 | nibble(0)));
-  rtc_->set_cmos(0x38, static_cast<uint8_t>(nibble(2) << 4));
-}
-
 std::vector<bus::Device*> PcChassis::devices() {
   std::vector<bus::Device*> all = {pic_.get(), ioapic_.get()};
   for (auto& apic : apics_) all.push_back(apic.get());
@@ -284,6 +208,7 @@ std::vector<bus::Device*> PcChassis::devices() {
   if (hpet_) all.push_back(hpet_.get());
   for (auto& port : serial_) all.push_back(port.get());
   for (auto& device : user_devices_) all.push_back(device.get());
+  for (bus::Device* chip : system_rom_->devices()) all.push_back(chip);
   return all;
 }
 

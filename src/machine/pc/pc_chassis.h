@@ -25,6 +25,8 @@
 #include "devices/rtc/rtc.h"
 #include "devices/serial/isa_serial.h"
 #include "machine/board.h"
+#include "machine/firmware/boot_order.h"
+#include "machine/firmware/system_rom.h"
 #include "machine/pc/gsi.h"
 
 namespace kite::machine {
@@ -74,6 +76,8 @@ class PcChassis : public Board {
   virtual void describe(boot::AcpiConfig& config) const = 0;
   // 32-bit window for BARs; its end is kIoApicBase.
   [[nodiscard]] virtual uint64_t pci_hole_start() const = 0;
+  // As SMBIOS names the machine.
+  [[nodiscard]] virtual std::string product() const { return "Standard PC"; }
   // Address ranges besides RAM that operating systems are told of.
   [[nodiscard]] virtual std::vector<boot::E820Entry> reserved_ranges() const { return {}; }
 
@@ -92,14 +96,15 @@ class PcChassis : public Board {
   void add_timers();
   void add_isa_devices();
   void add_serial_ports();
-  Result<> fill_fw_cfg();
-  void fill_cmos();
   Result<> add_user_device(const DeviceConfig& device);
   Result<> add_user_serial(const DeviceConfig& device, const std::string& path);
   Result<> add_pc_testdev();
   [[nodiscard]] int64_t rtc_offset() const;
 
-  // pc_firmware.cc: what firmware would have left behind.
+  // pc_firmware.cc: what firmware is told; without it, what it would have left behind.
+  Result<> tell_firmware();
+  [[nodiscard]] boot::AcpiConfig acpi_config() const;
+  Result<> start_kernel(std::vector<std::unique_ptr<Vcpu>>& vcpus);
   void commit_maps();
   void program_devices();
   void assign_bars();
@@ -114,6 +119,9 @@ class PcChassis : public Board {
 
   std::shared_ptr<Region> ram_;
   std::shared_ptr<Region> pci_memory_;
+  std::unique_ptr<SystemRom> system_rom_;
+  BootOrder boot_order_;  // add_chipset() and add_user_device() fill it in
+  bool booted_ = false;   // a reset from now on is not the first
   std::vector<std::unique_ptr<CpuPort>> cpu_ports_;
   std::unique_ptr<devices::ApicBus> apic_bus_;
   std::unique_ptr<devices::Pic> pic_;

@@ -2,8 +2,10 @@
 // management base, memory types, ACPI tables.
 #include <algorithm>
 #include <tuple>
+#include <utility>
 
 #include "boot/acpi.h"
+#include "machine/firmware/firmware_tables.h"
 #include "machine/pc/pc_chassis.h"
 #include "support/bits.h"
 #include "support/log.h"
@@ -93,17 +95,41 @@ void PcChassis::program_devices() {
   for (auto& apic : apics_) apic->enter_virtual_wire_mode();
 }
 
-Result<uint64_t> PcChassis::place_acpi() {
-  const uint64_t address = ram_low_ - kAcpiBytes;
+boot::AcpiConfig PcChassis::acpi_config() const {
+  constexpr uint64_t kGib = uint64_t{1} << 30, kMost = uint64_t{1} << 40;
   boot::AcpiConfig config;
   config.cpu_count = context_.config.cpu_count;
   config.hpet = hpet_ != nullptr;
   config.pci_hole_start = pci_hole_start();
   config.pci_hole_end = kIoApicBase;
-  config.serial_ports = 0;
+  if (system_rom_->starts()) {
+    // Firmware places BARs as it likes: anywhere beside RAM.
+    config.pci_hole_start = ram_low_;
+    config.pci_hole64_start = align_up(kFourGib + ram_high_, kGib);
+    config.pci_hole64_end = kMost;
+  }
   for (const uint8_t index : serial_ports_)
     config.serial_ports = static_cast<uint8_t>(config.serial_ports | 1u << index);
+  config.user_tables = context_.config.firmware.acpi_tables;
   describe(config);
+  return config;
+}
+
+Result<> PcChassis::tell_firmware() {
+  const FirmwareFacts facts{.config = context_.config,
+                            .cpu = context_.cpu,
+                            .product = product(),
+                            .ram_low = ram_low_,
+                            .ram_high = ram_high_,
+                            .acpi = [this] { return acpi_config(); },
+                            .reserved = reserved_ranges()};
+  fill_cmos(*rtc_, facts);
+  return fill_fw_cfg(*fw_cfg_, facts, boot_order_);
+}
+
+Result<uint64_t> PcChassis::place_acpi() {
+  const uint64_t address = ram_low_ - kAcpiBytes;
+  const boot::AcpiConfig config = acpi_config();
   boot::AcpiTables tables = boot::build_acpi(config);
   boot::place_acpi(tables, address);
   if (tables.blob.size() > kAcpiBytes)
@@ -115,8 +141,14 @@ Result<uint64_t> PcChassis::place_acpi() {
 }
 
 Result<> PcChassis::load_software(std::vector<std::unique_ptr<Vcpu>>& vcpus) {
+  const BootConfig& boot = context_.config.boot;
+  if (std::exchange(booted_, true) && !boot.once.empty()) set_boot_order(*rtc_, boot, boot.order);
+  if (system_rom_->starts() || context_.config.kernel_path.empty()) return {};
+  return start_kernel(vcpus);
+}
+
+Result<> PcChassis::start_kernel(std::vector<std::unique_ptr<Vcpu>>& vcpus) {
   const MachineConfig& config = context_.config;
-  if (config.kernel_path.empty()) return {};
   constexpr uint64_t kLeast = 16 << 20;
   if (config.ram_bytes < kLeast) return fail("-m {}M: booting a kernel takes at least 16M", config.ram_bytes >> 20);
 

@@ -1,0 +1,33 @@
+// BootOrder: which devices firmware shall try, in the order of their bootindex. Boards hand it a device's place as an
+// OpenFirmware path, as the firmware forms it; the file "bootorder" in fw_cfg lists these.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "support/result.h"
+
+namespace kite::machine {
+
+class BootOrder {
+ public:
+  // `index` is bootindex=; `path` as "/pci@i0cf8/ethernet@3/ethernet-phy@0". `owner` is for the message when the index
+  // is taken.
+  Result<> add(uint64_t index, std::string path, std::string owner);
+  [[nodiscard]] bool empty() const { return devices_.empty(); }
+  // The file: one path a line, with `strict` a last line that stops the firmware there; ends with a zero.
+  [[nodiscard]] std::vector<uint8_t> file(bool strict) const;
+
+  // "/pci@i0cf8/NAME@SLOT[,FUNCTION]" and what lies behind it; slot and function in hexadecimal without leading zeros.
+  [[nodiscard]] static std::string pci_path(std::string_view name, uint8_t devfn, std::string_view rest = "");
+
+ private:
+  struct Entry {
+    std::string path, owner;
+  };
+  std::map<uint64_t, Entry> devices_;
+};
+
+}  // namespace kite::machine

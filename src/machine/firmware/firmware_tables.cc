@@ -1,0 +1,135 @@
+#include "machine/firmware/firmware_tables.h"
+
+#include <algorithm>
+
+#include "boot/acpi_loader.h"
+#include "devices/fw_cfg/fw_cfg_regs.h"
+#include "support/bytes.h"
+
+namespace kite::machine {
+
+namespace {
+
+namespace keys = devices::fw_cfg_regs;
+
+constexpr uint64_t kMib = 1 << 20, kFourGib = uint64_t{1} << 32;
+
+std::vector<uint8_t> little_endian(uint64_t value, size_t bytes) {
+  std::vector<uint8_t> data(bytes);
+  store_le(data.data(), bytes, value);
+  return data;
+}
+
+void add_numbers(devices::FwCfg& fw_cfg, const MachineConfig& config) {
+  fw_cfg.add_bytes(keys::kUuid, {config.uuid.begin(), config.uuid.end()});
+  fw_cfg.add_u64(keys::kRamSize, config.ram_bytes);
+  fw_cfg.add_u16(keys::kNographic, config.graphic ? 0 : 1);
+  fw_cfg.add_u16(keys::kCpuCount, static_cast<uint16_t>(config.cpu_count));
+  fw_cfg.add_u16(keys::kMaxCpus, static_cast<uint16_t>(config.max_cpus));
+  fw_cfg.add_u16(keys::kBootMenu, config.boot.menu ? 1 : 0);
+  fw_cfg.add_u32(keys::kIrq0Override, 1);  // the timer is at the IOAPIC's input 2
+  // One memory node, which has no table: the node count, then a node number for each CPU, all zero.
+  fw_cfg.add_bytes(keys::kNuma, std::vector<uint8_t>(8 * (1 + size_t{config.max_cpus})));
+}
+
+// [FW_CFG] "etc/e820": what is RAM, and what firmware must not use for anything. Firmware divides the RAM further.
+std::vector<uint8_t> memory_map(const FirmwareFacts& facts) {
+  std::vector<boot::E820Entry> entries = facts.reserved;
+  entries.push_back({0, facts.ram_low, boot::E820Type::kRam});
+  if (facts.ram_high != 0) entries.push_back({kFourGib, facts.ram_high, boot::E820Type::kRam});
+  std::vector<uint8_t> map;
+  for (const boot::E820Entry& entry : entries) {
+    const size_t at = map.size();
+    map.resize(at + 20);
+    store(map.data() + at, entry.base);
+    store(map.data() + at + 8, entry.size);
+    store(map.data() + at + 16, static_cast<uint32_t>(entry.type));
+  }
+  return map;
+}
+
+// One byte a sleeping state, S0 to S5: bit 7 says that it is offered, the rest is what SLP_TYP selects it.
+std::vector<uint8_t> system_states(const boot::AcpiConfig& acpi) {
+  constexpr uint8_t kOffered = 0x80;
+  const auto state = [](bool offered, uint8_t type) { return static_cast<uint8_t>(offered ? kOffered | type : 0); };
+  return {kOffered, 0, 0, state(acpi.suspend_to_ram, 1), state(acpi.suspend_to_disk, 2), kOffered};
+}
+
+Result<> add_acpi(devices::FwCfg& fw_cfg, const FirmwareFacts& facts) {
+  boot::AcpiTables tables = boot::build_acpi(facts.acpi());
+  KITE_TRY(fw_cfg.add_file(boot::kAcpiLoaderFile, boot::acpi_loader_script(tables)));
+  KITE_TRY(fw_cfg.add_file(boot::kAcpiRsdpFile, std::move(tables.rsdp)));
+  KITE_TRY(fw_cfg.add_file(boot::kAcpiTablesFile, std::move(tables.blob)));
+  fw_cfg.refresh_file(boot::kAcpiTablesFile, [acpi = facts.acpi] { return boot::build_acpi(acpi()).blob; });
+  return fw_cfg.add_file("etc/system-states", system_states(facts.acpi()));
+}
+
+Result<> add_smbios(devices::FwCfg& fw_cfg, const FirmwareFacts& facts) {
+  const boot::SmbiosMachine machine{.product = facts.product,
+                                    .uuid = facts.config.uuid,
+                                    .sockets = facts.config.cpu_count,
+                                    .ram_low = facts.ram_low,
+                                    .ram_high = facts.ram_high,
+                                    .cpuid_signature = facts.cpu.signature(),
+                                    .cpuid_features = facts.cpu.features[static_cast<size_t>(x86::FeatureWord::k1Edx)]};
+  boot::SmbiosTables tables = boot::build_smbios(facts.config.firmware.smbios, machine);
+  KITE_TRY(fw_cfg.add_file("etc/smbios/smbios-tables", std::move(tables.structures)));
+  return fw_cfg.add_file("etc/smbios/smbios-anchor", std::move(tables.anchor));
+}
+
+Result<> add_boot_files(devices::FwCfg& fw_cfg, const BootConfig& boot, const BootOrder& order) {
+  if (boot.splash_time_ms >= 0)
+    KITE_TRY(fw_cfg.add_file("etc/boot-menu-wait", little_endian(static_cast<uint64_t>(boot.splash_time_ms), 2)));
+  const auto timeout = static_cast<uint64_t>(boot.reboot_timeout_ms);  // -1: all ones
+  KITE_TRY(fw_cfg.add_file("etc/boot-fail-wait", little_endian(timeout, 4)));
+  if (order.empty() && !boot.strict) return {};
+  return fw_cfg.add_file("bootorder", order.file(boot.strict));
+}
+
+}  // namespace
+
+Result<> fill_fw_cfg(devices::FwCfg& fw_cfg, const FirmwareFacts& facts, const BootOrder& order) {
+  add_numbers(fw_cfg, facts.config);
+  KITE_TRY(fw_cfg.add_file("etc/e820", memory_map(facts)));
+  KITE_TRY(add_boot_files(fw_cfg, facts.config.boot, order));
+  KITE_TRY(add_acpi(fw_cfg, facts));
+  KITE_TRY(add_smbios(fw_cfg, facts));
+  for (const auto& [name, bytes] : facts.config.firmware.files) {
+    if (auto added = fw_cfg.add_file(name, bytes); !added) return fail("-fw_cfg {}", added.error().message);
+  }
+  return {};
+}
+
+// --- CMOS
+
+void set_boot_order(devices::Rtc& rtc, const BootConfig& boot, const std::string& order) {
+  // A nibble a device, first in the low half of 0x3d; bit 0 of 0x38 skips the floppy signature check.
+  const auto code = [](char letter) {
+    return letter == 'a' || letter == 'b' ? 1u : letter == 'c' ? 2u : letter == 'd' ? 3u : letter == 'n' ? 4u : 0u;
+  };
+  const auto nibble = [&](size_t at) { return at < order.size() ? code(order[at]) : 0u; };
+  rtc.set_cmos(0x3d, static_cast<uint8_t>(nibble(1) << 4 | nibble(0)));
+  rtc.set_cmos(0x38, static_cast<uint8_t>(nibble(2) << 4 | (boot.check_floppies ? 0 : 1)));
+}
+
+void fill_cmos(devices::Rtc& rtc, const FirmwareFacts& facts) {
+  const auto set16 = [&rtc](uint8_t index, uint64_t value) {
+    rtc.set_cmos(index, static_cast<uint8_t>(value));
+    rtc.set_cmos(static_cast<uint8_t>(index + 1), static_cast<uint8_t>(value >> 8));
+  };
+  const uint64_t extended_kib = std::min<uint64_t>((facts.ram_low - kMib) / 1024, 0xffff);
+  const uint64_t above_16m = facts.ram_low > 16 * kMib ? (facts.ram_low - 16 * kMib) / 65536 : 0;
+  const uint64_t above_4g = facts.ram_high / 65536;
+  set16(0x15, 640);  // base memory, KiB
+  set16(0x17, extended_kib);
+  set16(0x30, extended_kib);
+  set16(0x34, std::min<uint64_t>(above_16m, 0xffff));
+  set16(0x5b, above_4g);
+  rtc.set_cmos(0x5d, static_cast<uint8_t>(above_4g >> 16));
+  rtc.set_cmos(0x5f, static_cast<uint8_t>(facts.config.cpu_count - 1));
+  rtc.set_cmos(0x14, 0x06);  // equipment: coprocessor, PS/2 mouse; no floppy, no video
+  const BootConfig& boot = facts.config.boot;
+  set_boot_order(rtc, boot, boot.once.empty() ? boot.order : boot.once);
+}
+
+}  // namespace kite::machine
