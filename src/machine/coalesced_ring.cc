@@ -16,7 +16,9 @@ bool CoalescedRing::post(AddressSpace& space, uint64_t address, unsigned size, u
   {
     const EpochGuard guard;
     const FlatRange* range = space.view(guard).find(address);
-    if (range == nullptr || range->kind != RegionKind::kCoalesced || size > range->end - address) return false;
+    if (range == nullptr || range->kind != RegionKind::kCoalesced || range->doorbells != nullptr ||
+        size > range->end - address)
+      return false;
   }
   for (;;) {
     {

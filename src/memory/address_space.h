@@ -26,7 +26,8 @@ struct FlatRange {
   std::shared_ptr<const Region> region;
   uint64_t region_offset = 0;  // of `start` within the region (or RAM block)
   RegionKind kind = RegionKind::kIo;
-  bool read_only = false;  // kRom, or RAM shown read-only
+  bool read_only = false;                               // kRom, or RAM shown read-only
+  std::shared_ptr<const DoorbellSpots> doorbells = {};  // the region's, as of the commit; null when it has none
 
   [[nodiscard]] bool is_memory() const {
     return kind == RegionKind::kRam || kind == RegionKind::kRom || kind == RegionKind::kRamDevice;

@@ -15,7 +15,8 @@ bool answers(RegionKind kind) { return kind != RegionKind::kContainer && kind !=
 
 bool continues(const FlatRange& left, const FlatRange& right) {
   return left.end == right.start && left.region == right.region && left.kind == right.kind &&
-         left.read_only == right.read_only && left.region_offset + left.size() == right.region_offset;
+         left.read_only == right.read_only && left.doorbells == right.doorbells &&
+         left.region_offset + left.size() == right.region_offset;
 }
 
 }  // namespace
@@ -62,7 +63,8 @@ void FlatViewRenderer::place(const Region& region, Wide base, const Window& wind
                       .region = region.shared_from_this(),
                       .region_offset = static_cast<uint64_t>(address - base),
                       .kind = region.kind_,
-                      .read_only = memory && window.read_only};
+                      .read_only = memory && window.read_only,
+                      .doorbells = region.doorbells_};
       at = std::next(ranges_.insert(at, std::move(range)));
     }
     if (at == ranges_.end()) return;

@@ -100,6 +100,15 @@ void write_io(const Region& region, uint64_t offset, unsigned bytes, uint64_t va
   }
 }
 
+bool ring_doorbell(const DoorbellSpots& spots, uint64_t offset, unsigned bytes, uint64_t value) {
+  for (const DoorbellSpot& spot : spots) {
+    if (!spot.rung_by(offset, bytes, value & low_mask(bytes * 8))) continue;
+    ring(spot);
+    return true;
+  }
+  return false;
+}
+
 }  // namespace
 
 uint64_t read_range(const FlatRange& range, uint64_t address, unsigned bytes) {
@@ -109,7 +118,10 @@ uint64_t read_range(const FlatRange& range, uint64_t address, unsigned bytes) {
 
 void write_range(const FlatRange& range, uint64_t address, unsigned bytes, uint64_t value) {
   const uint64_t offset = range.block_offset(address);
-  if (!range.is_memory()) return write_io(*range.region, offset, bytes, value);
+  if (!range.is_memory()) {
+    if (range.doorbells != nullptr && ring_doorbell(*range.doorbells, offset, bytes, value)) return;
+    return write_io(*range.region, offset, bytes, value);
+  }
   if (range.read_only) {
     if (range.region->handler() != nullptr) write_io(*range.region, offset, bytes, value);
     return;

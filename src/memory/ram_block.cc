@@ -76,6 +76,7 @@ RamBlock::~RamBlock() = default;
 void RamBlock::note_page_written(uint64_t page) {
   const uint8_t state = state_[page].load(std::memory_order_relaxed);
   if ((state & (kCode | kCodeLeaving)) != 0) note_code_written(page);
+  if ((state & kWatched) != 0) tell_watches(page);
   // The bit is cleared before the page is logged: a collector in between finds nothing and leaves the page unclean, so
   // the bit set here shows in its next interval. The other order could lose every later write.
   if ((state & kClean) != 0 && (state_[page].fetch_and(static_cast<uint8_t>(~kClean)) & kClean) != 0)
@@ -95,6 +96,31 @@ void RamBlock::note_code_written(uint64_t page) {
     return;
   }
   generation_[page].fetch_add(1);
+}
+
+void RamBlock::tell_watches(uint64_t page) {
+  const std::lock_guard lock(watch_mutex_);
+  state_[page].fetch_and(static_cast<uint8_t>(~kWatched));
+  std::erase_if(watches_, [page](const PageWatch& entry) {
+    if (entry.page != page) return false;
+    entry.watch->stored();
+    return true;
+  });
+}
+
+void RamBlock::watch_page(uint64_t offset, StoreWatch& watch) {
+  const uint64_t page = offset >> kPageShift;
+  {
+    const std::lock_guard lock(watch_mutex_);
+    watches_.push_back({page, &watch});
+    state_[page].fetch_or(kWatched);
+  }
+  process_wide_barrier();
+}
+
+void RamBlock::unwatch_page(StoreWatch& watch) {
+  const std::lock_guard lock(watch_mutex_);
+  std::erase_if(watches_, [&watch](const PageWatch& entry) { return entry.watch == &watch; });
 }
 
 uint32_t RamBlock::mark_code(uint64_t offset) {
@@ -127,12 +153,25 @@ void RamBlock::set_dirty_logging(bool on) {
       state_[page].fetch_and(static_cast<uint8_t>(~kClean));
   }
   if (on) process_wide_barrier();
+  for (DirtySource* const source : dirty_sources_) source->dirty_logging_changed(*this, on);
+}
+
+void RamBlock::add_dirty_source(DirtySource& source) {
+  const std::lock_guard lock(log_mutex_);
+  dirty_sources_.push_back(&source);
+  if (logging_.load()) source.dirty_logging_changed(*this, true);
+}
+
+void RamBlock::remove_dirty_source(DirtySource& source) {
+  const std::lock_guard lock(log_mutex_);
+  std::erase(dirty_sources_, &source);
 }
 
 std::vector<uint64_t> RamBlock::collect_dirty() {
   const std::lock_guard lock(log_mutex_);
   std::vector<uint64_t> collected(dirty_words(), 0);
   if (!logging_.load()) return collected;
+  for (DirtySource* const source : dirty_sources_) source->report_dirty(*this);
   for (uint64_t word = 0; word < collected.size(); ++word) {
     if (dirty_[word].load(std::memory_order_relaxed) == 0) continue;
     collected[word] = dirty_[word].exchange(0);

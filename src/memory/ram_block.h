@@ -20,6 +20,13 @@
 
 namespace kite {
 
+// Told of a store to a page (RamBlock::watch_page), on the storing thread.
+class StoreWatch {
+ public:
+  virtual ~StoreWatch() = default;
+  virtual void stored() = 0;  // takes no lock, watches nothing
+};
+
 class RamBlock {
  public:
   // Page state bits.
@@ -27,6 +34,7 @@ class RamBlock {
   static constexpr uint8_t kClean = 2;  // dirty logging is on and the page has not been written since it was collected
   static constexpr uint8_t kCodeReady = 4;    // with kCode: the barrier that follows its setting is over
   static constexpr uint8_t kCodeLeaving = 8;  // a writer has cleared kCode and is about to bump the generation
+  static constexpr uint8_t kWatched = 16;     // somebody waits for the next write
 
   // `bytes` is a multiple of 4096. The memory reads as zero and is committed on first touch.
   static Result<std::shared_ptr<RamBlock>> create(std::string name, uint64_t bytes);
@@ -57,6 +65,23 @@ class RamBlock {
   // to remember; cached code is valid while the generation stands. Cheap when the page is marked already.
   uint32_t mark_code(uint64_t offset);
 
+  // Calls `watch` once, after the next store to the page at `offset`; a store that comes before this returns may or may
+  // not call. Unwatching is allowed at any time, and afterwards no call is under way.
+  void watch_page(uint64_t offset, StoreWatch& watch);
+  void unwatch_page(StoreWatch& watch);
+
+  // Somebody who writes this memory and cannot call note_write() for it: a hypervisor's guest, seen by its own log.
+  class DirtySource {
+   public:
+    virtual ~DirtySource() = default;
+    virtual void dirty_logging_changed(RamBlock& block, bool on) = 0;
+    // Calls note_write() for what was written since it last did.
+    virtual void report_dirty(RamBlock& block) = 0;
+  };
+  // A source is asked before every collection; it hears at once if logging is on already.
+  void add_dirty_source(DirtySource& source);
+  void remove_dirty_source(DirtySource& source);
+
   // Dirty log: off at first; turning it on starts an interval with every page clean. Collecting answers one bit a page
   // written since the last collection and starts the next interval.
   void set_dirty_logging(bool on);
@@ -83,6 +108,7 @@ class RamBlock {
   static Result<Mapping> reserve(const std::string& name, uint64_t bytes, int protection);
   void note_page_written(uint64_t page);
   void note_code_written(uint64_t page);
+  void tell_watches(uint64_t page);
   [[nodiscard]] uint64_t pages() const { return size_ >> kPageShift; }
   [[nodiscard]] uint64_t dirty_words() const { return (pages() + 63) / 64; }
 
@@ -97,6 +123,13 @@ class RamBlock {
   std::atomic<uint8_t>* state_;
   std::atomic<bool> logging_{false};
   std::mutex log_mutex_;
+  std::vector<DirtySource*> dirty_sources_;  // under log_mutex_
+  struct PageWatch {
+    uint64_t page;
+    StoreWatch* watch;
+  };
+  std::mutex watch_mutex_;  // innermost
+  std::vector<PageWatch> watches_;
 };
 
 }  // namespace kite

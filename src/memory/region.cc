@@ -132,6 +132,25 @@ void Region::set_read_only(bool read_only) {
   if (std::exchange(read_only_, read_only) != read_only) changed();
 }
 
+void Region::add_doorbell(const DoorbellSpot& spot) {
+  const std::lock_guard lock(tree_mutex_);
+  auto spots = doorbells_ == nullptr ? std::make_shared<DoorbellSpots>() : std::make_shared<DoorbellSpots>(*doorbells_);
+  spots->push_back(spot);
+  doorbells_ = std::move(spots);
+  changed();
+}
+
+void Region::remove_doorbell(const DoorbellSpot& spot) {
+  const std::lock_guard lock(tree_mutex_);
+  if (doorbells_ == nullptr) return;
+  auto spots = std::make_shared<DoorbellSpots>(*doorbells_);
+  const auto at = std::ranges::find(*spots, spot);
+  if (at == spots->end()) return;
+  spots->erase(at);
+  doorbells_ = spots->empty() ? nullptr : std::move(spots);
+  changed();
+}
+
 uint64_t Region::offset() const {
   const std::lock_guard lock(tree_mutex_);
   return offset_;

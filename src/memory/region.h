@@ -13,6 +13,7 @@
 #include <string>
 #include <vector>
 
+#include "memory/doorbell.h"
 #include "memory/guest_types.h"
 #include "memory/ram_block.h"
 
@@ -78,6 +79,9 @@ class Region : public std::enable_shared_from_this<Region> {
   void set_alias_offset(uint64_t offset);  // kAlias only
   // Shows RAM as ROM or the reverse (PAM); on an alias it applies to what is seen through the alias.
   void set_read_only(bool read_only);
+  // Regions with a handler. A doorbell takes the writes that ring it away from the handler from the next commit on.
+  void add_doorbell(const DoorbellSpot& spot);
+  void remove_doorbell(const DoorbellSpot& spot);
 
   [[nodiscard]] const std::string& name() const { return name_; }
   [[nodiscard]] uint64_t size() const { return size_; }
@@ -108,6 +112,7 @@ class Region : public std::enable_shared_from_this<Region> {
   bool read_only_ = false;
   IoHandler* handler_ = nullptr;
   AccessRule rule_{};
+  std::shared_ptr<const DoorbellSpots> doorbells_;  // null when there are none; replaced, never changed
   std::shared_ptr<RamBlock> block_;
   std::shared_ptr<Region> alias_target_;
   uint64_t alias_offset_ = 0;
