@@ -31,9 +31,12 @@ inline constexpr uint32_t kInterrupt = 1u << 9;  // the LocalApic has something;
                                                  // the place of RFLAGS.IF, which masks it
 inline constexpr uint32_t kNmi = 1u << 1;
 inline constexpr uint32_t kInit = 1u << 2;
-inline constexpr uint32_t kSipi = 1u << 3;   // vector in sipi_vector
-inline constexpr uint32_t kKick = 1u << 4;   // leave run()
-inline constexpr uint32_t kFlush = 1u << 5;  // drop cached translations
+inline constexpr uint32_t kSipi = 1u << 3;       // vector in sipi_vector
+inline constexpr uint32_t kKick = 1u << 4;       // leave run()
+inline constexpr uint32_t kFlush = 1u << 5;      // drop cached translations
+inline constexpr uint32_t kSmi = 1u << 6;        // system-management interrupt
+inline constexpr uint32_t kSecondNmi = 1u << 7;  // another NMI before kNmi was taken; made by post_nmi()
+inline constexpr uint32_t kStored = 1u << 8;     // a store to what MONITOR watches; made by the CPU itself
 }  // namespace request
 
 struct VcpuConfig {
@@ -67,6 +70,13 @@ class Vcpu {
   // Any thread, no lock.
   void post(uint32_t request_bits) {
     requests_.fetch_or(request_bits, std::memory_order_seq_cst);
+    requests_.notify_all();
+    interrupt_running();
+  }
+  // Two NMIs count: one that is about to be taken and one that waits behind it (SDM 3A 6.7.1).
+  void post_nmi() {
+    const uint32_t before = requests_.fetch_or(request::kNmi, std::memory_order_seq_cst);
+    if ((before & request::kNmi) != 0) requests_.fetch_or(request::kSecondNmi, std::memory_order_seq_cst);
     requests_.notify_all();
     interrupt_running();
   }

@@ -50,6 +50,9 @@ constexpr NeedBit kNeeds[] = {
     {Need::kRdpid, FeatureWord::k7Ecx, 22},
     {Need::kSyscall, FeatureWord::k80000001Edx, 11},
     {Need::kRdtscp, FeatureWord::k80000001Edx, 27},
+    {Need::kPku, FeatureWord::k7Ecx, 3},
+    {Need::kRdpru, FeatureWord::k80000008Ebx, 4},
+    {Need::kWbnoinvd, FeatureWord::k80000008Ebx, 9},
     {Need::kLongMode, FeatureWord::k80000001Edx, 29},
     {Need::kLzcnt, FeatureWord::k80000001Ecx, 5},
     {Need::kSse4a, FeatureWord::k80000001Ecx, 6},
@@ -73,6 +76,7 @@ bool settle_feature(const Cpu& cpu, Insn& insn) {
   switch (insn.op) {
     case Code::kLzcnt: insn.op = Code::kBsr; return true;  // F3 0F BD: the prefix is ignored
     case Code::kTzcnt: insn.op = Code::kBsf; return true;  // F3 0F BC
+    case Code::kWbnoinvd: insn.op = Code::kWbinvd; return true;  // F3 0F 09
     case Code::kPrefetch: return true;                     // 0F 0D: NOP on CPUs with long mode
     default: return false;
   }
@@ -193,6 +197,7 @@ bool ends_block(Code op) {
     case Code::kUd1:
     case Code::kUd2:
     case Code::kHlt:
+    case Code::kMwait:
     case Code::kMovToCr:
     case Code::kMovToDr:
     case Code::kLmsw:

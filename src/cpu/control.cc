@@ -30,7 +30,9 @@ constexpr Cr4Bit kCr4Bits[] = {
     {cr4::kUmip, FeatureWord::k7Ecx, 2},     {cr4::kLa57, FeatureWord::k7Ecx, 16},
     {cr4::kFsgsbase, FeatureWord::k7Ebx, 0}, {cr4::kPcide, FeatureWord::k1Ecx, 17},
     {cr4::kOsxsave, FeatureWord::k1Ecx, 26}, {cr4::kSmep, FeatureWord::k7Ebx, 7},
-    {cr4::kSmap, FeatureWord::k7Ebx, 20},
+    {cr4::kSmap, FeatureWord::k7Ebx, 20},    {cr4::kVme, FeatureWord::k1Edx, 1},
+    {cr4::kPvi, FeatureWord::k1Edx, 1},      {cr4::kPke, FeatureWord::k7Ecx, 3},
+    {cr4::kPks, FeatureWord::k7Ecx, 31},     {cr4::kLamSup, FeatureWord::k71Eax, 26},
 };
 
 uint64_t offered_cr4(const Cpu& cpu) {
@@ -39,6 +41,8 @@ uint64_t offered_cr4(const Cpu& cpu) {
     if (cpu.has_feature(row.word, row.feature)) bits |= row.bit;
   return bits;
 }
+
+constexpr unsigned kLamFeature = 26;  // CPUID.7.1:EAX
 
 bool pae_paging(uint64_t cr0_value, uint64_t cr4_value, uint64_t efer_value) {
   return (cr0_value & cr0::kPg) != 0 && (cr4_value & cr4::kPae) != 0 && (efer_value & efer::kLme) == 0;
@@ -75,17 +79,21 @@ bool write_cr0(Cpu& cpu, uint64_t value) {
 }
 
 bool write_cr3(Cpu& cpu, uint64_t value) {
-  constexpr uint64_t kNoFlush = uint64_t{1} << 63;
+  constexpr uint64_t kLam = x86::cr3::kLamU48 | x86::cr3::kLamU57;
   auto& arch = cpu.arch;
   if (!cpu.long_mode()) {
     value = static_cast<uint32_t>(value);
     if (pae_paging(arch.cr0, arch.cr4, arch.efer) && !Mmu(cpu).load_pdptes(value)) return cpu.raise(Vector::kGp, 0);
   } else {
-    if ((arch.cr4 & cr4::kPcide) != 0) value &= ~kNoFlush;  // without tags, not flushing cannot be had
-    if ((value & ~low_mask(kPhysicalBits)) != 0) return cpu.raise(Vector::kGp, 0);
+    const uint64_t allowed =
+        low_mask(kPhysicalBits) | (cpu.has_feature(FeatureWord::k71Eax, kLamFeature) ? kLam : 0);
+    if ((arch.cr4 & cr4::kPcide) != 0) value &= ~x86::cr3::kNoFlush;  // without tags, not flushing cannot be had
+    if ((value & ~allowed) != 0) return cpu.raise(Vector::kGp, 0);
   }
+  // Global translations were made under the old way of reading addresses, too.
+  const bool same_addresses = ((arch.cr3 ^ value) & kLam) == 0;
   arch.cr3 = value;
-  cpu.flush_tlb((arch.cr4 & cr4::kPge) != 0);
+  cpu.flush_tlb(same_addresses && (arch.cr4 & cr4::kPge) != 0);
   return true;
 }
 
@@ -101,7 +109,8 @@ bool write_cr4(Cpu& cpu, uint64_t value) {
     return cpu.raise(Vector::kGp, 0);
   arch.cr4 = value;
   constexpr uint64_t kTranslation =
-      cr4::kPse | cr4::kPae | cr4::kPge | cr4::kPcide | cr4::kSmep | cr4::kSmap | cr4::kLa57;
+      cr4::kPse | cr4::kPae | cr4::kPge | cr4::kPcide | cr4::kSmep | cr4::kSmap | cr4::kLa57 | cr4::kPke | cr4::kPks |
+      cr4::kLamSup;
   if ((changed & kTranslation) != 0) cpu.flush_tlb(false);
   if ((changed & cr4::kDe) != 0) cpu.update_debug();
   cpu.update_mode();

@@ -4,6 +4,7 @@
 #include "cpu/block.h"
 #include "cpu/events.h"
 #include "cpu/fpu.h"
+#include "cpu/monitor.h"
 #include "support/log.h"
 
 namespace kite::cpu {
@@ -23,6 +24,7 @@ class Running {
   ~Running() {
     cpu_.io = nullptr;
     cpu_.requests = &kNoRequests;
+    cpu_.wake_word = nullptr;
   }
   Running(const Running&) = delete;
   Running& operator=(const Running&) = delete;
@@ -38,10 +40,10 @@ Cpu::Cpu(const VcpuConfig& vcpu, AddressSpace& memory)
       block(&no_block),
       requests(&kNoRequests),
       memory_(memory),
-      tlbs_(std::make_unique<std::array<TlbTable, static_cast<size_t>(TlbKind::kCount)>>()),
       blocks_(std::make_unique<BlockCache>()),
-      fpu_(std::make_unique<FpuThunks>()) {
-  tlb_ = tlbs_->data();
+      fpu_(std::make_unique<FpuThunks>()),
+      monitor_(std::make_unique<Monitor>()) {
+  tlb_ = tlbs_.data();
   reset(true);
 }
 
@@ -69,10 +71,13 @@ class RunLoop {
     return true;
   }
   void init();
+  void heed_alarm();
   void start();
   bool deliver_pending();
   bool interrupt();
-  [[nodiscard]] bool nmi_due() const { return cpu_.arch.nmi_pending && !cpu_.arch.nmi_blocked; }
+  [[nodiscard]] bool nmi_due() const { return cpu_.arch.nmi_pending != 0 && !cpu_.arch.nmi_blocked; }
+  void nmi_arrived();
+  [[nodiscard]] bool mwait_over() const;
 
   Cpu& cpu_;
   std::atomic<uint32_t>& requests_;
@@ -82,6 +87,7 @@ class RunLoop {
 Exit RunLoop::run() {
   for (;;) {
     if (cpu_.exception && !deliver_exception(cpu_)) return shut_down(cpu_);
+    if (cpu_.translation.alarm.load(std::memory_order_relaxed) != 0) heed_alarm();
     if (cpu_.attention() || nmi_due() || cpu_.arch.activity != Activity::kActive) {
       if (const auto exit = serve()) return *exit;
     }
@@ -133,13 +139,36 @@ std::optional<Exit> RunLoop::serve() {
   if (take(request::kFlush)) cpu_.map_changed();
   if (take(request::kInit)) init();
   if (take(request::kSipi)) start();
-  if (take(request::kNmi)) cpu_.arch.nmi_pending = true;
+  if (take(request::kNmi)) nmi_arrived();
+  if (take(request::kSecondNmi)) nmi_arrived();
+  take(request::kStored);
+  if (mwait_over()) cpu_.arch.activity = Activity::kActive;
   if (!deliver_pending()) return shut_down(cpu_);
   switch (cpu_.arch.activity) {
     case Activity::kActive: return std::nullopt;
     case Activity::kShutdown: return Exit::kShutdown;
     default: return Exit::kHalted;
   }
+}
+
+// Cleared before the look at what it stands for: what comes later raises it anew.
+void RunLoop::heed_alarm() {
+  const uint32_t alarm = cpu_.translation.alarm.exchange(0, std::memory_order_seq_cst);
+  if ((alarm & TranslationArea::kCodeWritten) != 0 && cpu_.translator != nullptr)
+    cpu_.translator->code_written_elsewhere(cpu_);
+}
+
+// [SDM 3A 6.7.1] One waits while another is in service; before that, one waits behind the one that comes first.
+void RunLoop::nmi_arrived() {
+  const uint8_t most = cpu_.arch.nmi_blocked ? 1 : 2;
+  if (cpu_.arch.nmi_pending < most) ++cpu_.arch.nmi_pending;
+}
+
+// What ends MWAIT without being delivered: a store, or an interrupt that IF masks.
+bool RunLoop::mwait_over() const {
+  if (cpu_.arch.activity != Activity::kHalted || !cpu_.mwait.waiting) return false;
+  return !cpu_.monitor().armed() ||
+         (cpu_.mwait.interrupts_break && (requests_.load(std::memory_order_relaxed) & request::kInterrupt) != 0);
 }
 
 void RunLoop::init() {
@@ -162,7 +191,7 @@ void RunLoop::start() {
 bool RunLoop::deliver_pending() {
   if (cpu_.interrupt_shadow || cpu_.arch.activity == Activity::kWaitForSipi) return true;
   if (nmi_due()) {
-    cpu_.arch.nmi_pending = false;
+    --cpu_.arch.nmi_pending;
     cpu_.arch.activity = Activity::kActive;
     return deliver_nmi(cpu_);
   }
@@ -183,6 +212,7 @@ bool RunLoop::interrupt() {
 
 Exit Cpu::run(CpuIo& machine, std::atomic<uint32_t>& request_word, const std::atomic<uint8_t>& sipi_vector) {
   Running running(*this, machine, request_word);
+  wake_word = &request_word;
   return RunLoop(*this, request_word, sipi_vector).run();
 }
 
@@ -202,9 +232,11 @@ bool Cpu::has_work(uint32_t pending) const {
     case Activity::kActive: return true;
     case Activity::kWaitForSipi: return (pending & request::kSipi) != 0;
     case Activity::kHalted:
-      if ((pending & request::kInterrupt) != 0 && (state.rflags & x86::flag::kIf) != 0) return true;
+      if ((pending & request::kInterrupt) != 0 && (mwait.interrupts_break || (state.rflags & x86::flag::kIf) != 0))
+        return true;
+      if (mwait.waiting && !monitor_->armed()) return true;
       [[fallthrough]];
-    case Activity::kShutdown: return !arch.nmi_blocked && ((pending & request::kNmi) != 0 || arch.nmi_pending);
+    case Activity::kShutdown: return !arch.nmi_blocked && ((pending & request::kNmi) != 0 || arch.nmi_pending != 0);
   }
   return false;
 }
@@ -215,6 +247,8 @@ void Cpu::reset(bool power_on) {
   x86::ArchState next;
   get_state(next);
   next.reset(power_on, config.index == 0, config.cpu->signature());
+  constexpr uint64_t kMonitorEnabled = 1u << 18;
+  if (power_on && has_feature(x86::FeatureWord::k1Ecx, 3)) next.misc_enable |= kMonitorEnabled;
   set_state(next);
 }
 
@@ -225,6 +259,8 @@ void Cpu::get_state(x86::ArchState& out) const {
   out.rip = state.rip;
   out.rflags = flags();
   out.interrupt_shadow = interrupt_shadow;
+  // MWAIT may end at any time; what it waits for is not part of the state.
+  if (mwait.waiting && arch.activity == Activity::kHalted) out.activity = Activity::kActive;
 }
 
 void Cpu::set_state(const x86::ArchState& in) {
@@ -237,6 +273,8 @@ void Cpu::set_state(const x86::ArchState& in) {
   debug = DebugUnit{};
   debug_hits = 0;
   halt_requested = false;
+  mwait = {};
+  monitor_->disarm();
   state.cc = in.rflags & x86::flag::kArithmetic;
   state.rflags = (in.rflags & ~x86::flag::kArithmetic) | x86::flag::kFixed1;
   // [SDM 3A 5.5] The privilege level is the DPL of SS; virtual-8086 mode is at 3, real mode at 0.

@@ -18,6 +18,7 @@
 #include "accel/vcpu.h"
 #include "cpu/op.h"
 #include "cpu/tlb.h"
+#include "cpu/translation.h"
 #include "memory/address_space.h"
 #include "x86/arch_state.h"
 #include "x86/cpuid.h"
@@ -26,6 +27,7 @@
 namespace kite::cpu {
 
 class BlockCache;
+class Monitor;
 struct Block;
 class FpuThunks;
 
@@ -62,6 +64,12 @@ struct DebugUnit {
   bool single_step = false;  // RFLAGS.TF when the running instruction began
   bool keep_rf = false;      // the running instruction loaded RFLAGS.RF
   bool inhibited = false;    // MOV SS, POP SS: traps wait for the end of the next instruction
+};
+
+// MWAIT: what ends it. Meaningful while halted.
+struct MwaitState {
+  bool waiting = false;           // MWAIT, not HLT
+  bool interrupts_break = false;  // those that IF masks, too (ECX bit 0)
 };
 
 // How run_slice() ended.
@@ -267,8 +275,12 @@ class Cpu {
 
   // --- translation (mmu.cc) ---
   [[nodiscard]] TlbTable& tlb() { return *tlb_; }  // of the current rights
+  [[nodiscard]] TlbTable& tlb(TlbKind kind) { return tlbs_[static_cast<size_t>(kind)]; }
   void flush_tlb(bool keep_global);
   void flush_page(uint64_t linear);
+  // PKRU and IA32_PKRS are changed through these alone: translations that their old value went into are dropped.
+  void set_pkru(uint32_t value);
+  void set_pkrs(uint32_t value);
   // Code fetch: host pointer to the byte at `linear` and its physical page; null after raising #PF/#GP.
   // The page is marked as holding code (RamBlock::mark_code) before this returns, so bytes read after *generation are
   // those that the generation stands for. Null without an exception: no memory at `physical`; fetch by mmio_read().
@@ -288,7 +300,10 @@ class Cpu {
   void update_debug();  // after changes of DR7, DR0-DR3 or CR4.DE; flushes the TLB when data breakpoints changed
   // Set by STI, MOV SS and POP SS, which then end the block: holds interrupts back for one instruction.
   bool interrupt_shadow = false;
-  bool halt_requested = false;  // HLT executed
+  bool halt_requested = false;  // HLT or MWAIT executed
+  MwaitState mwait;
+  [[nodiscard]] Monitor& monitor() { return *monitor_; }
+  std::atomic<uint32_t>* wake_word = nullptr;  // the request word inside run(), for those who wake this CPU
   uint32_t pauses = 0;          // PAUSE instructions executed
   // Incremented by everything that invalidates "this linear address still is this code": TLB flushes, map changes.
   uint64_t translation_epoch = 1;
@@ -311,6 +326,9 @@ class Cpu {
   void map_changed(bool drop_code = true);
 
   [[nodiscard]] BlockCache& blocks() { return *blocks_; }
+  // Set once, before anything runs; outlives the Cpu's last run.
+  BlockTranslator* translator = nullptr;
+  TranslationArea translation;
   // Linear address of the byte `offset` behind rip.
   [[nodiscard]] uint64_t code_linear(uint64_t offset = 0) const {
     const uint64_t rip = state.rip + offset;
@@ -329,11 +347,15 @@ class Cpu {
 
   AddressSpace& memory_;
   TlbTable* tlb_ = nullptr;  // the table of the current rights
-  std::unique_ptr<std::array<TlbTable, static_cast<size_t>(TlbKind::kCount)>> tlbs_;
+  std::array<TlbTable, static_cast<size_t>(TlbKind::kCount)> tlbs_;
   std::array<PhysicalRange, 4> ranges_{};  // most recently used first; dropped by flush_tlb(false)
   std::unique_ptr<BlockCache> blocks_;     // block.h
   std::unique_ptr<FpuThunks> fpu_;
+  std::unique_ptr<Monitor> monitor_;
   std::string internal_error_;
+  void keys_changed(uint32_t bits, uint16_t met);
+  // The protection keys of the pages in the TLB, a bit each.
+  uint16_t user_keys_met_ = 0, supervisor_keys_met_ = 0;
   // Of CS outside of 64-bit mode, when update_mode() last looked.
   uint64_t code_base_ = 0;
   uint32_t code_limit_ = 0;

@@ -1,5 +1,6 @@
 // Debug registers, breakpoints and single step (SDM 3B chapter 18).
 #include "cpu/events.h"
+#include "cpu/mmu.h"
 #include "support/bits.h"
 
 namespace kite::cpu {
@@ -70,6 +71,7 @@ bool data_breakpoint_in_page(const Cpu& cpu, uint64_t page) {
 }
 
 void note_data_access(Cpu& cpu, uint64_t linear, unsigned bytes, bool write) {
+  linear = Mmu(cpu).untagged(linear);
   for (unsigned n = 0; n < 4; ++n) {
     if (((cpu.debug.data_armed >> n) & 1) == 0) continue;
     if (!write && condition(cpu.arch.dr7, n) != kReadWrite) continue;

@@ -2,6 +2,7 @@
 #include <thread>
 
 #include "cpu/exec.h"
+#include "cpu/virtual_8086.h"
 
 namespace kite::cpu {
 namespace {
@@ -41,8 +42,8 @@ inline bool may_change_if(const Cpu& cpu) {
 
 void clear_interrupt_flag(Cpu& cpu, const Op* op) {
   if (!may_change_if(cpu)) [[unlikely]] {
-    cpu.raise(x86::Vector::kGp, 0);
-    KITE_FAULT(cpu, op);
+    if (!clear_virtual_interrupt(cpu)) KITE_FAULT(cpu, op);
+    KITE_NEXT(cpu, op);
   }
   cpu.state.rflags &= ~x86::flag::kIf;
   KITE_NEXT(cpu, op);
@@ -51,8 +52,8 @@ void clear_interrupt_flag(Cpu& cpu, const Op* op) {
 // instruction is of this block, there is nothing to hold back: nobody looks before the end of the block.
 void set_interrupt_flag(Cpu& cpu, const Op* op) {
   if (!may_change_if(cpu)) [[unlikely]] {
-    cpu.raise(x86::Vector::kGp, 0);
-    KITE_FAULT(cpu, op);
+    if (!set_virtual_interrupt(cpu)) KITE_FAULT(cpu, op);
+    KITE_NEXT(cpu, op);
   }
   if (cpu.state.rflags & x86::flag::kIf) KITE_NEXT(cpu, op);
   cpu.state.rflags |= x86::flag::kIf;

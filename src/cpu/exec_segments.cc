@@ -86,7 +86,7 @@ void load_table(Cpu& cpu, const Op* op) {  // LGDT, LIDT
   uint64_t limit = 0, base = 0;
   if (!require_cpl0(cpu) || !load_at(cpu, op, 0, 2, limit) || !load_at(cpu, op, 2, cpu.code64 ? 8 : 4, base))
     KITE_FAULT(cpu, op);
-  if (cpu.code64 && !Mmu(cpu).canonical(base)) {
+  if (cpu.code64 && !Mmu(cpu).canonical_base(base)) {
     cpu.raise(Vector::kGp, 0);
     KITE_FAULT(cpu, op);
   }
@@ -114,7 +114,7 @@ bool read_system_segment(Cpu& cpu, uint16_t selector, Descriptor& descriptor, ui
   uint64_t high = 0;
   if (!cpu.system_read(descriptor.address + 8, 8, high)) return false;
   base |= high << 32;
-  if ((high >> 40 & 31) != 0 || !Mmu(cpu).canonical(base)) return cpu.raise(Vector::kGp, error);
+  if ((high >> 40 & 31) != 0 || !Mmu(cpu).canonical_base(base)) return cpu.raise(Vector::kGp, error);
   return true;
 }
 

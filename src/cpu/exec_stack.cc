@@ -1,6 +1,7 @@
 // PUSH, POP, PUSHA, POPA, ENTER, LEAVE, PUSHF, POPF. In 64-bit mode, with 8-byte operands, pushes and pops go straight
 // to memory; everything else goes through Cpu::push and Cpu::pop, which know stack widths and SS.
 #include "cpu/exec.h"
+#include "cpu/virtual_8086.h"
 
 namespace kite::cpu {
 namespace {
@@ -186,14 +187,17 @@ void leave_64(Cpu& cpu, const Op* op) {
   KITE_NEXT(cpu, op);
 }
 
-// [SDM 2B PUSHF] in virtual-8086 mode IOPL 3 is needed; VM and RF are pushed as zero.
+// [SDM 2B PUSHF] in virtual-8086 mode IOPL 3 or VME is needed; VM and RF are pushed as zero.
 template <class T>
 void push_flags(Cpu& cpu, const Op* op) {
+  uint64_t value = cpu.flags() & ~(x86::flag::kVm | x86::flag::kRf);
   if (cpu.v86() && cpu.iopl() != 3) {
-    cpu.raise(x86::Vector::kGp, 0);
-    KITE_FAULT(cpu, op);
+    if (!has_virtual_flags(cpu, sizeof(T))) {
+      cpu.raise(x86::Vector::kGp, 0);
+      KITE_FAULT(cpu, op);
+    }
+    value = virtual_flags(cpu);
   }
-  const uint64_t value = cpu.flags() & ~(x86::flag::kVm | x86::flag::kRf);
   if (!cpu.push(sizeof(T), static_cast<T>(value))) KITE_FAULT(cpu, op);
   KITE_NEXT(cpu, op);
 }
@@ -216,12 +220,25 @@ inline uint64_t popf_mask(const Cpu& cpu, unsigned bytes) {
   return bytes == 2 ? mask & 0xffff : mask;
 }
 
-template <class T>
-void pop_flags(Cpu& cpu, const Op* op) {
-  if (cpu.v86() && cpu.iopl() != 3) {
+// POPF of a virtual-8086 program that does not own IF.
+void pop_virtual_flags(Cpu& cpu, const Op* op, unsigned bytes) {
+  if (!has_virtual_flags(cpu, bytes)) {
     cpu.raise(x86::Vector::kGp, 0);
     KITE_FAULT(cpu, op);
   }
+  const uint64_t stack_pointer = cpu.state.gpr[x86::kRsp];
+  uint64_t value = 0;
+  if (!cpu.pop(bytes, value)) KITE_FAULT(cpu, op);
+  if (!load_virtual_flags(cpu, static_cast<uint16_t>(value))) {
+    cpu.state.gpr[x86::kRsp] = stack_pointer;
+    KITE_FAULT(cpu, op);
+  }
+  cpu.state.rip = op->next_rip();
+}
+
+template <class T>
+void pop_flags(Cpu& cpu, const Op* op) {
+  if (cpu.v86() && cpu.iopl() != 3) return pop_virtual_flags(cpu, op, sizeof(T));
   uint64_t value;
   if (!cpu.pop(sizeof(T), value)) KITE_FAULT(cpu, op);
   value &= ~x86::flag::kRf;

@@ -4,9 +4,12 @@
 
 #include <algorithm>
 
+#include "cpu/block.h"
 #include "cpu/control.h"
 #include "cpu/handlers.h"
 #include "cpu/mmu.h"
+#include "cpu/monitor.h"
+#include "cpu/virtual_8086.h"
 #include "support/bits.h"
 
 namespace kite::cpu {
@@ -48,12 +51,10 @@ void software_interrupt(Cpu& cpu, const Op* op, uint8_t vector, bool int1) {
 }
 
 void int_n(Cpu& cpu, const Op* op) {
-  // [SDM 3A 21.3.3] Without VME, INT n in virtual-8086 mode needs IOPL 3.
-  if (cpu.v86() && cpu.iopl() < 3) {
-    cpu.raise(Vector::kGp, 0);
-    KITE_FAULT(cpu, op);
-  }
-  software_interrupt(cpu, op, static_cast<uint8_t>(op->insn->imm), false);
+  const auto vector = static_cast<uint8_t>(op->insn->imm);
+  const IntRoute route = cpu.v86() ? route_software_interrupt(cpu, vector) : IntRoute::kIdt;
+  if (route == IntRoute::kIdt) return software_interrupt(cpu, op, vector, false);
+  if (route == IntRoute::kRaised || !enter_real_mode_handler(cpu, vector, op->next_rip())) KITE_FAULT(cpu, op);
 }
 void int1(Cpu& cpu, const Op* op) { software_interrupt(cpu, op, static_cast<uint8_t>(Vector::kDb), true); }
 void int3(Cpu& cpu, const Op* op) { software_interrupt(cpu, op, static_cast<uint8_t>(Vector::kBp), false); }
@@ -182,15 +183,48 @@ void rdpid(Cpu& cpu, const Op* op) {
   cpu.state.gpr[find_operand(*op->insn, OperandKind::kGpr)->reg] = cpu.arch.tsc_aux;
   KITE_NEXT(cpu, op);
 }
-// There are no performance counters, so no value of ECX names one.
+// [SDM 2B, RDPMC; APM 3, RDPMC] CR4.PCE keeps it to privilege 0. AMD processors have four counters without saying so;
+// they count nothing (msr.cc). No value of ECX names one of Intel's.
 void rdpmc(Cpu& cpu, const Op* op) {
-  cpu.raise(Vector::kGp, 0);
-  KITE_FAULT(cpu, op);
+  constexpr uint32_t kLegacyCounters = 4;
+  const bool allowed = cpu.cpl == 0 || !cpu.protected_mode() || (cpu.arch.cr4 & cr4::kPce) != 0;
+  if (!allowed || cpu.config.cpu->vendor != "AuthenticAMD" || ecx(cpu) >= kLegacyCounters) {
+    cpu.raise(Vector::kGp, 0);
+    KITE_FAULT(cpu, op);
+  }
+  set_edx_eax(cpu, 0);
+  KITE_NEXT(cpu, op);
+}
+// [APM 3, RDPRU] MPERF and APERF: the processor runs at the rate of its TSC. Other numbers read zero.
+void rdpru(Cpu& cpu, const Op* op) {
+  constexpr uint32_t kMperf = 0, kAperf = 1;
+  if (!may_read_time(cpu)) KITE_FAULT(cpu, op);
+  set_edx_eax(cpu, ecx(cpu) == kMperf || ecx(cpu) == kAperf ? cpu.tsc() : 0);
+  KITE_NEXT(cpu, op);
+}
+
+// --- protection keys
+
+// [SDM 2B, RDPKRU; 2D, WRPKRU]
+bool pkru_usable(Cpu& cpu, bool write) {
+  if ((cpu.arch.cr4 & cr4::kPke) == 0) return cpu.raise(Vector::kUd);
+  const bool edx_wrong = write && static_cast<uint32_t>(cpu.state.gpr[x86::kRdx]) != 0;
+  return (ecx(cpu) == 0 && !edx_wrong) || cpu.raise(Vector::kGp, 0);
+}
+void rdpkru(Cpu& cpu, const Op* op) {
+  if (!pkru_usable(cpu, false)) KITE_FAULT(cpu, op);
+  set_edx_eax(cpu, cpu.arch.pkru);
+  KITE_NEXT(cpu, op);
+}
+void wrpkru(Cpu& cpu, const Op* op) {
+  if (!pkru_usable(cpu, true)) KITE_FAULT(cpu, op);
+  cpu.set_pkru(static_cast<uint32_t>(cpu.state.gpr[x86::kRax]));
+  KITE_NEXT(cpu, op);
 }
 
 // --- caches and translation
 
-void cache_flush(Cpu& cpu, const Op* op) {  // INVD, WBINVD: there is no cache to flush
+void cache_flush(Cpu& cpu, const Op* op) {  // INVD, WBINVD, WBNOINVD: there is no cache to flush
   if (!require_cpl0(cpu)) KITE_FAULT(cpu, op);
   KITE_NEXT(cpu, op);
 }
@@ -213,7 +247,7 @@ bool invalidate(Cpu& cpu, const Op* op) {
   const bool pcide = (cpu.arch.cr4 & cr4::kPcide) != 0;
   const bool names_context = type == kAddress || type == kContext;
   if (type > kAllButGlobal || pcid >> 12 != 0 || (names_context && pcid != 0 && !pcide) ||
-      (type == kAddress && !Mmu(cpu).canonical(address)))
+      (type == kAddress && !Mmu(cpu).canonical_base(address)))
     return cpu.raise(Vector::kGp, 0);
   if (type == kAddress)
     cpu.flush_page(address);
@@ -231,15 +265,31 @@ void invpcid(Cpu& cpu, const Op* op) {
 void hlt(Cpu& cpu, const Op* op) {
   if (!require_cpl0(cpu)) KITE_FAULT(cpu, op);
   cpu.halt_requested = true;
+  cpu.mwait = {};
   cpu.state.rip = op->next_rip();
 }
 
-// [SDM 2B, MONITOR, MWAIT] Waking up at once is always allowed.
+// [SDM 2B, MONITOR] #UD above privilege 0, and when IA32_MISC_ENABLE has it off.
+bool monitor_usable(Cpu& cpu) {
+  constexpr uint64_t kMonitorEnabled = 1u << 18;
+  return (cpu.cpl == 0 && (cpu.arch.misc_enable & kMonitorEnabled) != 0) || cpu.raise(Vector::kUd);
+}
+
+// Watches RAM; anything else is not watched, and MWAIT does not wait for it.
+void arm_monitor(Cpu& cpu, uint64_t linear, Seg segment) {
+  cpu.monitor().disarm();
+  Mmu mmu(cpu);
+  const TlbEntry* entry = mmu.entry(linear, mmu.current_kind(), Access::kRead, segment);
+  if (entry == nullptr || entry->target != TlbEntry::Target::kMemory || cpu.wake_word == nullptr) return;
+  const Gpa physical = entry->page;
+  const EpochGuard guard;
+  const FlatRange* range = cpu.memory().view(guard).find(physical);
+  if (range != nullptr && range->is_memory())
+    cpu.monitor().arm(range->region->block(), range->block_offset(physical), *cpu.wake_word);
+}
+
 void monitor(Cpu& cpu, const Op* op) {
-  if (cpu.cpl != 0) {
-    cpu.raise(Vector::kUd);
-    KITE_FAULT(cpu, op);
-  }
+  if (!monitor_usable(cpu)) KITE_FAULT(cpu, op);
   if (ecx(cpu) != 0) {
     cpu.raise(Vector::kGp, 0);
     KITE_FAULT(cpu, op);
@@ -250,16 +300,19 @@ void monitor(Cpu& cpu, const Op* op) {
   if (!cpu.segment_linear(op->insn->mem.segment, address, 1, Access::kRead, linear)) KITE_FAULT(cpu, op);
   uint8_t byte = 0;
   if (!cpu.read(linear, byte, op->insn->mem.segment)) KITE_FAULT(cpu, op);
+  arm_monitor(cpu, linear, op->insn->mem.segment);
   KITE_NEXT(cpu, op);
 }
+// [SDM 2B, MWAIT] Without a watch, or when it is over, MWAIT is a NOP. ECX bit 0: masked interrupts end the wait.
 void mwait(Cpu& cpu, const Op* op) {
-  if (cpu.cpl != 0) {
-    cpu.raise(Vector::kUd);
-    KITE_FAULT(cpu, op);
-  }
+  if (!monitor_usable(cpu)) KITE_FAULT(cpu, op);
   if ((ecx(cpu) & ~1u) != 0) {
     cpu.raise(Vector::kGp, 0);
     KITE_FAULT(cpu, op);
+  }
+  if (cpu.monitor().armed()) {
+    cpu.halt_requested = true;
+    cpu.mwait = {.waiting = true, .interrupts_break = (ecx(cpu) & 1) != 0};
   }
   cpu.state.rip = op->next_rip();
 }
@@ -271,7 +324,10 @@ void change_ac(Cpu& cpu, const Op* op) {  // CLAC, STAC
     KITE_FAULT(cpu, op);
   }
   cpu.set_flags(kSet ? cpu.flags() | flag::kAc : cpu.flags() & ~flag::kAc);
-  KITE_NEXT(cpu, op);
+  // What follows is decoded under other rights.
+  cpu.state.rip = op->next_rip();
+  if (cpu.block->transient) return;
+  KITE_JUMP(cpu, op);
 }
 
 // --- bases, XCR0
@@ -298,7 +354,7 @@ void write_base(Cpu& cpu, const Op* op) {
   if (!fsgsbase_enabled(cpu)) return invalid_opcode(cpu, op);
   const uint64_t raw = cpu.state.gpr[find_operand(*op->insn, OperandKind::kGpr)->reg];
   const uint64_t base = op->insn->operand_size == 8 ? raw : static_cast<uint32_t>(raw);
-  if (!Mmu(cpu).canonical(base)) {
+  if (!Mmu(cpu).canonical_base(base)) {
     cpu.raise(Vector::kGp, 0);
     KITE_FAULT(cpu, op);
   }
@@ -368,6 +424,10 @@ constexpr Row kRows[] = {
     {x86::Op::kRdpmc, rdpmc},
     {x86::Op::kInvd, cache_flush},
     {x86::Op::kWbinvd, cache_flush},
+    {x86::Op::kWbnoinvd, cache_flush},
+    {x86::Op::kRdpru, rdpru},
+    {x86::Op::kRdpkru, rdpkru},
+    {x86::Op::kWrpkru, wrpkru},
     {x86::Op::kInvlpg, invlpg},
     {x86::Op::kInvpcid, invpcid},
     {x86::Op::kHlt, hlt},

@@ -75,7 +75,7 @@ unsigned device_chunk(Gpa address, unsigned bytes) {
 
 // --- kinds of access
 
-TlbKind Mmu::current_kind() const { return static_cast<TlbKind>(cpu_.tlb_ - cpu_.tlbs_->data()); }
+TlbKind Mmu::current_kind() const { return static_cast<TlbKind>(cpu_.tlb_ - cpu_.tlbs_.data()); }
 
 TlbKind Mmu::system_kind() const {
   return (cpu_.arch.cr4 & x86::cr4::kSmap) != 0 ? TlbKind::kSupervisor : TlbKind::kSupervisorUserOk;
@@ -89,15 +89,18 @@ TlbKind Mmu::kind_for(uint8_t cpl) const {
 // --- fills
 
 TlbEntry* Mmu::lookup(uint64_t linear, TlbKind kind, Access access, Fault& fault) {
-  TlbTable& table = (*cpu_.tlbs_)[static_cast<size_t>(kind)];
+  TlbTable& table = cpu_.tlbs_[static_cast<size_t>(kind)];
   TlbEntry& entry = table.at(linear);
   if (entry.linear == page_of(linear) && (entry.rights & right_of(access)) != 0) return &entry;
-  if (cpu_.long_mode() && !canonical(linear)) {
+  fault.linear = access == Access::kFetch ? linear : untagged(linear);
+  if (cpu_.long_mode() && !canonical(fault.linear)) {
     fault.canonical = false;
     return nullptr;
   }
   Translation translation;
-  if (!translate(linear, kind, access, translation, fault.error_code)) return nullptr;
+  if (!translate(fault.linear, kind, access, translation, fault.error_code)) return nullptr;
+  // An address with metadata has an entry of its own, for data only.
+  if (fault.linear != linear) translation.rights &= static_cast<uint8_t>(~TlbEntry::kExecute);
   fill(table, kind, linear, translation);
   return &entry;
 }
@@ -109,9 +112,9 @@ TlbEntry* Mmu::entry(uint64_t linear, TlbKind kind, Access access, Seg segment) 
     cpu_.raise(segment == Seg::kSs ? Vector::kSs : Vector::kGp, 0);
     return nullptr;
   }
-  log::print(log::Category::kMmu, "page fault at {:#x}, error code {:#x}, rip {:#x}", linear, fault.error_code,
+  log::print(log::Category::kMmu, "page fault at {:#x}, error code {:#x}, rip {:#x}", fault.linear, fault.error_code,
              cpu_.state.rip);
-  cpu_.arch.cr2 = linear;
+  cpu_.arch.cr2 = fault.linear;
   cpu_.raise(Vector::kPf, fault.error_code);
   return nullptr;
 }
@@ -128,9 +131,10 @@ void Mmu::fill(TlbTable& table, TlbKind kind, uint64_t linear, const Translation
   entry.rights = translation.rights;
   entry.shift = translation.shift;
   entry.global = translation.global;
+  entry.exec_id = 0;
 
   const bool memory = entry.target == Target::kMemory || entry.target == Target::kRom;
-  const bool fast = memory && kind != TlbKind::kUserAligned && !data_breakpoint_in_page(cpu_, page);
+  const bool fast = memory && kind != TlbKind::kUserAligned && !data_breakpoint_in_page(cpu_, page_of(untagged(linear)));
   const auto tag = [&](bool allowed, uint8_t right) {
     return allowed && (translation.rights & right) != 0 ? page : TlbEntry::kNoTag;
   };
@@ -396,7 +400,7 @@ bool Cpu::check_alignment(uint64_t address, unsigned bytes) {
   Mmu mmu(*this);
   if (mmu.current_kind() != TlbKind::kUserAligned || (address & (bytes - 1)) == 0 || !std::has_single_bit(bytes))
     return true;
-  if (long_mode() && !mmu.canonical(address)) return true;
+  if (long_mode() && !mmu.canonical(mmu.untagged(address))) return true;
   return raise(Vector::kAc, 0);
 }
 
@@ -508,13 +512,35 @@ const uint8_t* Cpu::fetch_pointer(uint64_t linear, Gpa& physical, std::atomic<ui
 }
 
 void Cpu::flush_tlb(bool keep_global) {
-  for (TlbTable& table : *tlbs_) table.flush(keep_global);
-  if (!keep_global) ranges_ = {};
+  for (TlbTable& table : tlbs_) table.flush(keep_global);
+  if (!keep_global) {
+    ranges_ = {};
+    user_keys_met_ = supervisor_keys_met_ = 0;
+  }
   ++translation_epoch;
 }
 
+void Cpu::set_pkru(uint32_t value) {
+  keys_changed(arch.pkru ^ value, user_keys_met_);
+  arch.pkru = value;
+}
+
+void Cpu::set_pkrs(uint32_t value) {
+  keys_changed(arch.pkrs ^ value, supervisor_keys_met_);
+  arch.pkrs = value;
+}
+
+// Instruction fetches know no keys: decoded code stays.
+void Cpu::keys_changed(uint32_t bits, uint16_t met) {
+  uint32_t of_met = 0;
+  for (unsigned key = 0; key < 16; ++key)
+    if (((met >> key) & 1) != 0) of_met |= 3u << key * 2;
+  if ((bits & of_met) == 0) return;
+  for (TlbTable& table : tlbs_) table.flush(false);
+}
+
 void Cpu::flush_page(uint64_t linear) {
-  for (TlbTable& table : *tlbs_) table.flush_page(linear);
+  for (TlbTable& table : tlbs_) table.flush_page(linear);
   ++translation_epoch;
 }
 

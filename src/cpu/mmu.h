@@ -28,6 +28,7 @@ class Mmu {
   struct Fault {
     bool canonical = true;
     uint32_t error_code = 0;
+    uint64_t linear = 0;  // the address that was translated: CR2
   };
   TlbEntry* lookup(uint64_t linear, TlbKind kind, Access access, Fault& fault);
 
@@ -51,7 +52,12 @@ class Mmu {
 
   // Reads the four PDPTEs at `cr3` (SDM 4.4.1). False: a present one has reserved bits set; nothing is changed then.
   bool load_pdptes(uint64_t cr3);
+  // Of addresses that are used now: as wide as the paging mode in force. Of bases that registers hold: as wide as the CPU
+  // can ever use (SDM 1 3.3.7.1).
   [[nodiscard]] bool canonical(uint64_t linear) const;
+  [[nodiscard]] bool canonical_base(uint64_t linear) const;
+  // The address of a data access without its LAM metadata (SDM 1 3.3.7.3).
+  [[nodiscard]] uint64_t untagged(uint64_t linear) const;
 
  private:
   struct Translation {
@@ -76,6 +82,8 @@ class Mmu {
   [[nodiscard]] uint64_t reserved_bits(unsigned shift, bool leaf) const;
   [[nodiscard]] bool is_leaf(uint64_t entry, unsigned shift) const;
   [[nodiscard]] uint8_t rights_of(const Walk& walk, TlbKind kind) const;
+  // The data rights that the page's protection key takes away.
+  [[nodiscard]] uint8_t key_forbids(const Walk& walk, TlbKind kind);
   [[nodiscard]] bool no_execute() const;
   uint64_t read_entry(Gpa address, unsigned bytes, Step& step);
 

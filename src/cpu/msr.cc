@@ -44,7 +44,7 @@ bool write_field(Cpu& cpu, uint32_t, uint64_t value) {
 }
 template <uint64_t ArchState::* kField>
 bool write_address(Cpu& cpu, uint32_t, uint64_t value) {
-  if (!Mmu(cpu).canonical(value)) return false;
+  if (!Mmu(cpu).canonical_base(value)) return false;
   cpu.arch.*kField = value;
   return true;
 }
@@ -105,6 +105,17 @@ bool read_tsc_aux(Cpu& cpu, uint32_t, uint64_t& value) {
 bool write_tsc_aux(Cpu& cpu, uint32_t, uint64_t value) {
   if (!has_tsc_aux(cpu) || value >> 32 != 0) return false;
   cpu.arch.tsc_aux = value;
+  return true;
+}
+
+// [SDM 3A 4.6.2.2] 32 bits: two for each key.
+bool read_pkrs(Cpu& cpu, uint32_t, uint64_t& value) {
+  value = cpu.arch.pkrs;
+  return cpu.has_feature(FeatureWord::k7Ecx, 31);
+}
+bool write_pkrs(Cpu& cpu, uint32_t, uint64_t value) {
+  if (!cpu.has_feature(FeatureWord::k7Ecx, 31) || value >> 32 != 0) return false;
+  cpu.set_pkrs(static_cast<uint32_t>(value));
   return true;
 }
 
@@ -264,7 +275,7 @@ bool read_segment_base(Cpu& cpu, uint32_t, uint64_t& value) {
 }
 template <Seg kSegment>
 bool write_segment_base(Cpu& cpu, uint32_t, uint64_t value) {
-  if (!Mmu(cpu).canonical(value)) return false;
+  if (!Mmu(cpu).canonical_base(value)) return false;
   cpu.seg(kSegment).base = value;
   return true;
 }
@@ -338,6 +349,7 @@ constexpr Row kRows[] = {
     {msr::kMtrrDefType, msr::kMtrrDefType, read_mtrr_default, write_mtrr_default},
     {msr::kMc0Ctl, msr::kMc0Ctl + kBanks * 4 - 1, read_mc_bank, write_mc_bank},
     {msr::kTscDeadline, msr::kTscDeadline, read_tsc_deadline, write_tsc_deadline},
+    {msr::kPkrs, msr::kPkrs, read_pkrs, write_pkrs},
     {msr::kX2ApicBase, msr::kX2ApicEnd, read_x2apic, write_x2apic},
     {msr::kEfer, msr::kEfer, read_field<&ArchState::efer>, write_efer_row},
     {msr::kStar, msr::kStar, read_field<&ArchState::star>, write_field<&ArchState::star>},
@@ -399,6 +411,7 @@ void Cpu::cpuid() {
   dynamic.apic_id = config.apic_id;
   dynamic.cpu_count = config.cpu_count;
   dynamic.apic_enabled = config.apic == nullptr || (config.apic->base() & kApicEnabled) != 0;
+  dynamic.ospke = (arch.cr4 & x86::cr4::kPke) != 0;
   dynamic.osxsave = (arch.cr4 & x86::cr4::kOsxsave) != 0;
   dynamic.physical_bits = kPhysicalBits;
   dynamic.linear_bits = has_feature(FeatureWord::k7Ecx, 16) ? 57 : 48;

@@ -37,6 +37,23 @@ bool Mmu::canonical(uint64_t linear) const {
   return static_cast<uint64_t>(sign_extend(linear, bits)) == linear;
 }
 
+bool Mmu::canonical_base(uint64_t linear) const {
+  const unsigned bits = cpu_.has_feature(x86::FeatureWord::k7Ecx, 16) ? 57 : 48;
+  return static_cast<uint64_t>(sign_extend(linear, bits)) == linear;
+}
+
+// [SDM 1 3.3.7.3] Bit 63 chooses who controls the masking, and is itself kept.
+uint64_t Mmu::untagged(uint64_t linear) const {
+  constexpr uint64_t kSign = bit(63);
+  unsigned bits = 0;
+  if ((linear & kSign) != 0)
+    bits = (cpu_.arch.cr4 & cr4::kLamSup) == 0 ? 0 : (cpu_.arch.cr4 & cr4::kLa57) != 0 ? 57 : 48;
+  else
+    bits = (cpu_.arch.cr3 & x86::cr3::kLamU57) != 0 ? 57 : (cpu_.arch.cr3 & x86::cr3::kLamU48) != 0 ? 48 : 0;
+  if (bits == 0 || !cpu_.code64) return linear;
+  return (static_cast<uint64_t>(sign_extend(linear, bits)) & ~kSign) | (linear & kSign);
+}
+
 // Whether the entry that was read at `shift` maps a page.
 bool Mmu::is_leaf(uint64_t entry, unsigned shift) const {
   if (shift == kPageShift) return true;
@@ -114,6 +131,18 @@ uint8_t Mmu::rights_of(const Walk& walk, TlbKind kind) const {
   return rights;
 }
 
+// [SDM 3A 4.6.2] Of 4- and 5-level paging only, and of data accesses only. Keys are part of what a fill depends on, so
+// changes of the rights of a key that has been met flush the TLB (Cpu::keys_changed).
+uint8_t Mmu::key_forbids(const Walk& walk, TlbKind kind) {
+  if (!cpu_.long_mode() || (cpu_.arch.cr4 & (walk.user ? cr4::kPke : cr4::kPks)) == 0) return 0;
+  const auto key = static_cast<unsigned>(field(walk.leaf().value, 62, 59));
+  (walk.user ? cpu_.user_keys_met_ : cpu_.supervisor_keys_met_) |= static_cast<uint16_t>(1u << key);
+  const uint32_t disabled = (walk.user ? cpu_.arch.pkru : cpu_.arch.pkrs) >> key * 2;
+  const bool user_access = kind == TlbKind::kUser || kind == TlbKind::kUserAligned;
+  if ((disabled & 1) != 0) return TlbEntry::kRead | TlbEntry::kWrite;
+  return (disabled & 2) != 0 && (user_access || (cpu_.arch.cr0 & cr0::kWp) != 0) ? TlbEntry::kWrite : 0;
+}
+
 // Sets the accessed bits of the way, and the dirty bit for writes. An entry that changed since it was read is walked
 // again: its new contents may mean something else (SDM 4.8).
 Mmu::Outcome Mmu::mark_used(Walk& walk, Access access) {
@@ -157,12 +186,13 @@ Mmu::Outcome Mmu::walk(uint64_t linear, TlbKind kind, Access access, Translation
   }
   if (!descend(walk, linear, error)) return Outcome::kFault;
 
-  uint8_t rights = rights_of(walk, kind);
+  const uint8_t forbidden = key_forbids(walk, kind);
+  auto rights = static_cast<uint8_t>(rights_of(walk, kind) & ~forbidden);
   const uint8_t needed = access == Access::kFetch  ? TlbEntry::kExecute
                          : access == Access::kRead ? TlbEntry::kRead
                                                    : TlbEntry::kWrite;
   if ((rights & needed) == 0) {
-    error = pf::kPresent;
+    error = pf::kPresent | ((forbidden & needed) != 0 ? pf::kProtectionKey : 0);
     return Outcome::kFault;
   }
   if (mark_used(walk, access) == Outcome::kRetry) return Outcome::kRetry;

@@ -1,6 +1,7 @@
 // RET far and IRET (SDM 2A, 2B). Everything is read and checked before anything changes.
 #include "cpu/mmu.h"
 #include "cpu/segments.h"
+#include "cpu/virtual_8086.h"
 
 namespace kite::cpu {
 
@@ -160,6 +161,20 @@ bool return_real(Cpu& cpu, unsigned bytes, bool interrupt, uint16_t release_byte
   return true;
 }
 
+// [SDM 2A, IRET] A 16-bit IRET of a virtual-8086 program below IOPL 3, with VME.
+bool return_virtual(Cpu& cpu) {
+  StackCursor stack(cpu);
+  uint64_t ip = 0, selector = 0, popped = 0;
+  if (!stack.pop(2, ip) || !stack.pop(2, selector) || !stack.pop(2, popped)) return false;
+  if (!load_virtual_flags(cpu, static_cast<uint16_t>(popped))) return false;
+  cpu.debug.keep_rf = true;
+  set_stack_pointer(cpu, stack.width(), stack.pointer());
+  cpu.set_segment_real(Seg::kCs, static_cast<uint16_t>(selector));
+  cpu.state.rip = ip;
+  cpu.update_mode();
+  return true;
+}
+
 }  // namespace
 
 bool Cpu::far_return(unsigned operand_size, uint16_t release_bytes) {
@@ -171,8 +186,8 @@ bool Cpu::interrupt_return(unsigned operand_size) {
   arch.nmi_blocked = false;  // [SDM 3A 6.7.1] even if the IRET faults
   if (!protected_mode()) return return_real(*this, operand_size, true, 0);
   if (v86()) {
-    if (iopl() < 3) return raise(Vector::kGp, 0);
-    return return_real(*this, operand_size, true, 0);
+    if (iopl() == 3) return return_real(*this, operand_size, true, 0);
+    return has_virtual_flags(*this, operand_size) ? return_virtual(*this) : raise(Vector::kGp, 0);
   }
   if ((state.rflags & flag::kNt) == 0) return Return(*this, operand_size, true).run(0);
   if (long_mode()) return raise(Vector::kGp, 0);  // [SDM 2A, IRET] no hardware tasks in IA-32e mode

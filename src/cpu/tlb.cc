@@ -6,6 +6,8 @@ namespace {
 
 constexpr unsigned k2mShift = 21, k4mShift = 22, k1gShift = 30;
 
+constexpr uint64_t kUntaggedMask = (uint64_t{1} << 48) - 1;
+
 constexpr uint64_t word_bit(uint64_t number) { return uint64_t{1} << (number & 63); }
 
 }  // namespace
@@ -50,14 +52,18 @@ void TlbTable::flush(bool keep_global) {
 }
 
 void TlbTable::flush_page(uint64_t linear) {
-  if (TlbEntry& entry = at(linear); entry.linear == page_of(linear)) entry.clear();
+  // With LAM one page may have entries under several addresses, which differ above bit 47 alone.
+  const auto same = [linear](const TlbEntry& entry, unsigned shift) {
+    return ((entry.linear ^ linear) & kUntaggedMask) >> shift == 0;
+  };
+  if (TlbEntry& entry = at(linear); same(entry, kPageShift)) entry.clear();
   const uint64_t area = linear >> k2mShift;
   const bool maybe_large =
       (large_2m[(area >> 6) & 15] & word_bit(area)) != 0 || (large_1g & word_bit(linear >> k1gShift)) != 0;
   if (!maybe_large) return;
   const auto drop = [&](uint16_t index) {
     TlbEntry& entry = entries[index];
-    if (entry.shift > kPageShift && entry.linear >> entry.shift == linear >> entry.shift) entry.clear();
+    if (entry.shift > kPageShift && same(entry, entry.shift)) entry.clear();
   };
   for (uint16_t i = 0; i < local_count; ++i) drop(local_list[i]);
   for (uint16_t i = 0; i < global_count; ++i) drop(global_list[i]);

@@ -45,7 +45,9 @@ void ArchState::reset(bool power_on, bool bootstrap, uint32_t cpuid_signature) {
   dr7 = dr7::kReset;
   debugctl = 0;
   activity = bootstrap ? Activity::kActive : Activity::kWaitForSipi;
-  interrupt_shadow = nmi_blocked = nmi_pending = false;
+  interrupt_shadow = nmi_blocked = false;
+  nmi_pending = 0;
+  pkrs = 0;
 }
 
 }  // namespace kite::x86

@@ -50,6 +50,7 @@ struct ArchState {
   FxState fx{};  // x87, MMX, XMM, MXCSR
   YmmHigh ymm_high{};
   uint32_t pkru = 0;
+  uint32_t pkrs = 0;     // IA32_PKRS
   uint64_t xss = 0;                                                         // IA32_XSS
   uint64_t star = 0, lstar = 0, cstar = 0, sfmask = 0, kernel_gs_base = 0;  // FS and GS base live in seg[]
   uint64_t sysenter_cs = 0, sysenter_esp = 0, sysenter_eip = 0;
@@ -63,7 +64,7 @@ struct ArchState {
   // Between instructions:
   bool interrupt_shadow = false;  // after STI or a load of SS
   bool nmi_blocked = false;
-  bool nmi_pending = false;
+  uint8_t nmi_pending = 0;  // 0 to 2: one may wait behind another that has not begun yet
 
   // Power-on or INIT state (SDM table 9-1); INIT keeps the x87/SSE state, the TSC and the MTRRs.
   void reset(bool power_on, bool bootstrap, uint32_t cpuid_signature);

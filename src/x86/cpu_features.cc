@@ -155,6 +155,7 @@ constexpr FeatureName kNames[] = {
     {"fsrs", k71Eax, 11},
     {"fsrc", k71Eax, 12},
     {"avx-ifma", k71Eax, 23},
+    {"lam", k71Eax, 26},
     // CPUID.80000001:EDX (APM 3, appendix E). The bits that repeat CPUID.1:EDX on AMD processors follow those.
     {"syscall", k80000001Edx, 11},
     {"mp", k80000001Edx, 19},
@@ -204,6 +205,7 @@ constexpr FeatureName kNames[] = {
     // CPUID.80000008:EBX
     {"clzero", k80000008Ebx, 0},
     {"xsaveerptr", k80000008Ebx, 2},
+    {"rdpru", k80000008Ebx, 4},
     {"wbnoinvd", k80000008Ebx, 9},
     {"ibpb", k80000008Ebx, 12},
     {"ibrs", k80000008Ebx, 14},

@@ -207,6 +207,7 @@ void raise_levels(CpuSpec& spec, const Edits& edits) {
                                   {FeatureWord::k7Ebx, 7},
                                   {FeatureWord::k7Ecx, 7},
                                   {FeatureWord::k7Edx, 7},
+                                  {FeatureWord::k71Eax, 7},
                                   {FeatureWord::kD1Eax, 0xd},
                                   {FeatureWord::k80000001Edx, 0x80000001},
                                   {FeatureWord::k80000001Ecx, 0x80000001},

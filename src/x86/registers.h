@@ -28,7 +28,12 @@ namespace cr4 {
 inline constexpr uint64_t kVme = 1u << 0, kPvi = 1u << 1, kTsd = 1u << 2, kDe = 1u << 3, kPse = 1u << 4, kPae = 1u << 5,
                           kMce = 1u << 6, kPge = 1u << 7, kPce = 1u << 8, kOsfxsr = 1u << 9, kOsxmmexcpt = 1u << 10,
                           kUmip = 1u << 11, kLa57 = 1u << 12, kVmxe = 1u << 13, kFsgsbase = 1u << 16, kPcide = 1u << 17,
-                          kOsxsave = 1u << 18, kSmep = 1u << 20, kSmap = 1u << 21, kPke = 1u << 22;
+                          kOsxsave = 1u << 18, kSmep = 1u << 20, kSmap = 1u << 21, kPke = 1u << 22, kPks = 1u << 24,
+                          kLamSup = 1u << 28;
+}
+// CR3, besides the address and the PCID (SDM 3A 4.5.1)
+namespace cr3 {
+inline constexpr uint64_t kLamU57 = 1ull << 61, kLamU48 = 1ull << 62, kNoFlush = 1ull << 63;
 }
 namespace efer {
 inline constexpr uint64_t kSce = 1u << 0, kLme = 1u << 8, kLma = 1u << 10, kNxe = 1u << 11, kSvme = 1u << 12,
@@ -106,7 +111,7 @@ inline constexpr uint32_t kTsc = 0x10, kPlatformId = 0x17, kApicBase = 0x1b, kFe
                           kMcgCap = 0x179, kMcgStatus = 0x17a, kMcgCtl = 0x17b, kMiscEnable = 0x1a0, kDebugCtl = 0x1d9,
                           kMtrrPhysBase0 = 0x200, kMtrrPhysMask7 = 0x20f, kMtrrFix64k = 0x250, kMtrrFix16k80000 = 0x258,
                           kMtrrFix16kA0000 = 0x259, kMtrrFix4kC0000 = 0x268, kMtrrFix4kF8000 = 0x26f, kPat = 0x277,
-                          kMtrrDefType = 0x2ff, kMc0Ctl = 0x400, kTscDeadline = 0x6e0, kX2ApicBase = 0x800,
+                          kMtrrDefType = 0x2ff, kMc0Ctl = 0x400, kPkrs = 0x6e1, kTscDeadline = 0x6e0, kX2ApicBase = 0x800,
                           kX2ApicEnd = 0x8ff, kXss = 0xda0, kEfer = 0xc0000080, kStar = 0xc0000081, kLstar = 0xc0000082,
                           kCstar = 0xc0000083, kSfMask = 0xc0000084, kFsBase = 0xc0000100, kGsBase = 0xc0000101,
                           kKernelGsBase = 0xc0000102, kTscAux = 0xc0000103, kPerfEventSelect0 = 0xc0010000,

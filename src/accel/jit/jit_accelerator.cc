@@ -53,21 +53,25 @@ constexpr uint32_t bits(std::initializer_list<unsigned> numbers) {
 
 // clang-format off
 constexpr Offer kOffers[] = {
-    // fpu de pse tsc msr pae mce cx8 apic sep mtrr pge mca cmov pat pse36 clflush ss ht; mmx fxsr sse sse2
-    {FeatureWord::k1Edx, bits({0, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 13, 14, 15, 16, 17, 19, 27, 28}),
+    // fpu vme de pse tsc msr pae mce cx8 apic sep mtrr pge mca cmov pat pse36 clflush ss ht; mmx fxsr sse sse2
+    {FeatureWord::k1Edx, bits({0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 13, 14, 15, 16, 17, 19, 27, 28}),
                          bits({23, 24, 25, 26})},
-    // cx16 pcid x2apic movbe tsc-deadline hypervisor; sse3 pclmulqdq ssse3 sse4.1 sse4.2 popcnt aes rdrand
-    {FeatureWord::k1Ecx, bits({13, 17, 21, 22, 24, 31}), bits({0, 1, 9, 19, 20, 23, 25, 30})},
+    // monitor cx16 pcid x2apic movbe tsc-deadline hypervisor; sse3 pclmulqdq ssse3 sse4.1 sse4.2 popcnt aes rdrand
+    {FeatureWord::k1Ecx, bits({3, 13, 17, 21, 22, 24, 31}), bits({0, 1, 9, 19, 20, 23, 25, 30})},
     // fsgsbase tsc_adjust smep erms invpcid adx smap clflushopt clwb; fdp-excptn-only zero-fcs-fds rdseed sha
     {FeatureWord::k7Ebx, bits({0, 1, 7, 9, 10, 19, 20, 23, 24}), bits({6, 13, 18, 29})},
-    // umip rdpid; not la57: register bases are still checked by CR4.LA57, and not by what the CPU has (SDM 1 3.3.7.1)
-    {FeatureWord::k7Ecx, bits({2, 22}), 0},
+    // umip pku la57 rdpid pks
+    {FeatureWord::k7Ecx, bits({2, 3, 16, 22, 31}), 0},
+    // lam
+    {FeatureWord::k71Eax, bits({26}), 0},
     // syscall nx pdpe1gb rdtscp lm
     {FeatureWord::k80000001Edx, bits({11, 20, 26, 27, 29}), 0},
     // lahf_lm 3dnowprefetch; abm sse4a
     {FeatureWord::k80000001Ecx, bits({0, 8}), bits({5, 6})},
     // invtsc
     {FeatureWord::k80000007Edx, bits({8}), 0},
+    // rdpru wbnoinvd
+    {FeatureWord::k80000008Ebx, bits({4, 9}), 0},
 };
 // clang-format on
 
