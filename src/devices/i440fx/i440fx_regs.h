@@ -26,21 +26,11 @@ enum Reg : uint8_t {
 
 inline constexpr uint16_t kPmccfgWpe = 1u << 15;  // write-posting for several processors (WSC# protocol)
 
-// PAM nibbles: [440FX] 3.2.18.
-inline constexpr uint8_t kPamReadEnable = 1;   // reads go to DRAM, else to PCI
-inline constexpr uint8_t kPamWriteEnable = 2;  // writes go to DRAM, else to PCI
-
 // SMRAM: [440FX] 3.2.23.
 inline constexpr uint8_t kSmramOpen = 1u << 6;
 inline constexpr uint8_t kSmramClosed = 1u << 5;
 inline constexpr uint8_t kSmramLock = 1u << 4;
 inline constexpr uint8_t kSmramEnable = 1u << 3;
 inline constexpr uint8_t kSmramBase = 2;  // C_BASE_SEG: 0xA0000-0xBFFFF, the only choice
-
-// Configuration mechanism 1: [440FX] 3.1, [PCI 3.0] 3.2.2.3.2.
-inline constexpr uint16_t kConfadd = 0xcf8;
-inline constexpr uint16_t kConfdata = 0xcfc;
-inline constexpr uint32_t kConfaddEnable = 1u << 31;
-inline constexpr uint32_t kConfaddWritable = 0x80ffffff;
 
 }  // namespace kite::devices::i440fx_regs

@@ -10,6 +10,9 @@ namespace {
 using namespace kite::testing;
 using namespace i440fx_regs;
 
+constexpr uint16_t kConfadd = ConfigMechanism::kAddressPort, kConfdata = ConfigMechanism::kDataPort;
+constexpr uint32_t kConfaddEnable = ConfigMechanism::kEnable, kConfaddWritable = ConfigMechanism::kWritable;
+
 // Stands for port 0xcf9.
 class FakeReset final : public IoHandler {
  public:
@@ -175,14 +178,14 @@ TEST_F(I440fxTest, EachNibbleOpensItsSegment) {
 
 TEST_F(I440fxTest, ReadOnlyShadowDropsWrites) {
   block_->host()[0xc8000] = 0x77;
-  set_config(kPam0 + 2, kPamReadEnable);
+  set_config(kPam0 + 2, ShadowRam::kReadEnable);
   memory_.out(0xc8000, 0x11);
   EXPECT_EQ(memory_.in(0xc8000), 0x77U);
   EXPECT_EQ(block_->host()[0xc8000], 0x77);
 }
 
 TEST_F(I440fxTest, WriteOnlyShadowReadsPciAndWritesRam) {
-  set_config(kPam0, kPamWriteEnable << 4);
+  set_config(kPam0, ShadowRam::kWriteEnable << 4);
   memory_.out(0xf1234, 0xabcd, 2);
   EXPECT_EQ(memory_.in(0xf1234), 0xf1U);
   EXPECT_EQ(load<uint16_t>(block_->host() + 0xf1234), 0xabcd);
@@ -190,7 +193,7 @@ TEST_F(I440fxTest, WriteOnlyShadowReadsPciAndWritesRam) {
 }
 
 TEST_F(I440fxTest, WriteOnlyShadowFollowsChangesOfPciMemory) {
-  set_config(kPam0, kPamWriteEnable << 4);
+  set_config(kPam0, ShadowRam::kWriteEnable << 4);
   FakePci other;
   pci_->add(0xf0000, Region::io("other", 0x10000, other), 5);
   EXPECT_EQ(memory_.in(0xf3000), 0x03U);
