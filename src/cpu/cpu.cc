@@ -216,8 +216,10 @@ Exit Cpu::run(CpuIo& machine, std::atomic<uint32_t>& request_word, const std::at
   return RunLoop(*this, request_word, sipi_vector).run();
 }
 
-Exit Cpu::step(CpuIo& machine) {
-  Running running(*this, machine, kNoRequests);
+Exit Cpu::step(CpuIo& machine) { return step(machine, kNoRequests); }
+
+Exit Cpu::step(CpuIo& machine, const std::atomic<uint32_t>& request_word) {
+  Running running(*this, machine, request_word);
   if (arch.activity == Activity::kShutdown) return Exit::kShutdown;
   if (arch.activity != Activity::kActive) return Exit::kHalted;
   if (!exception) RunLoop::run_one(*this);

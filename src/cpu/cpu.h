@@ -93,6 +93,9 @@ class Cpu {
   Exit run(CpuIo& machine, std::atomic<uint32_t>& requests, const std::atomic<uint8_t>& sipi_vector);
   // Exactly one instruction (or one event delivery); for the KVM fall-back, single-stepping and tests.
   Exit step(CpuIo& machine);
+  // As above; a repeated string instruction comes back after a part of its work, with rip at itself, when
+  // `request_word` has something.
+  Exit step(CpuIo& machine, const std::atomic<uint32_t>& request_word);
   [[nodiscard]] bool has_work(uint32_t requests) const;
   void reset(bool power_on);
   void get_state(x86::ArchState& out) const;

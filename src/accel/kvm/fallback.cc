@@ -1,0 +1,412 @@
+// The emulation fall-back over cpu::Cpu.
+//
+// What an instruction can touch decides how much of the vCPU's state is carried over: integer instructions need the
+// general, segment, control and debug registers, and what is pending; only the rest moves vector registers and MSRs.
+// What did not change is not written back, so that what others do to the vCPU meanwhile (an interrupt that reaches its
+// local APIC, an NMI) is not undone.
+#include "accel/kvm/fallback.h"
+
+#include <algorithm>
+#include <atomic>
+#include <cstddef>
+#include <cstring>
+#include <optional>
+#include <vector>
+
+#include "accel/kvm/kernel_apic.h"
+#include "accel/kvm/kvm_state.h"
+#include "accel/kvm/kvm_vcpu.h"
+#include "cpu/block.h"
+#include "cpu/cpu.h"
+#include "cpu/events.h"
+#include "cpu/mmu.h"
+
+namespace kite {
+
+namespace {
+
+using x86::Op;
+
+// CpuIo with the vCPU's translations dropped after each call out: the memory map may have changed in it.
+class FallbackIo final : public CpuIo {
+ public:
+  FallbackIo(CpuIo& io, cpu::Cpu& cpu) : io_(io), cpu_(cpu) {}
+
+  uint32_t pio_read(uint16_t port, unsigned size) override {
+    const uint32_t value = io_.pio_read(port, size);
+    cpu_.map_changed(false);
+    return value;
+  }
+  void pio_write(uint16_t port, unsigned size, uint32_t value) override {
+    io_.pio_write(port, size, value);
+    cpu_.map_changed(false);
+  }
+  uint64_t mmio_read(Gpa address, unsigned size) override {
+    const uint64_t value = io_.mmio_read(address, size);
+    cpu_.map_changed(false);
+    return value;
+  }
+  void mmio_write(Gpa address, unsigned size, uint64_t value) override {
+    io_.mmio_write(address, size, value);
+    cpu_.map_changed(false);
+  }
+  void exclusive(const std::function<void()>& work) override { io_.exclusive(work); }
+  void fpu_error() override { io_.fpu_error(); }
+
+ private:
+  CpuIo& io_;
+  cpu::Cpu& cpu_;
+};
+
+// Integer instructions that look at more than the general, segment, control and debug registers.
+bool needs_everything(const x86::Insn& insn) {
+  if (insn.unit != x86::Unit::kInteger) return true;
+  switch (insn.op) {
+    case Op::kSyscall:
+    case Op::kSysret:
+    case Op::kSysenter:
+    case Op::kSysexit:
+    case Op::kSwapgs:
+    case Op::kCpuid:
+    case Op::kRdtsc:
+    case Op::kRdtscp:
+    case Op::kRdpid:
+    case Op::kRdpmc:
+    case Op::kRdpru:
+    case Op::kRdmsr:
+    case Op::kWrmsr:
+    case Op::kMovToCr:
+    case Op::kLmsw:
+    case Op::kRsm:
+    case Op::kHlt:
+    case Op::kMonitor:
+    case Op::kMwait:
+    case Op::kRdpkru:
+    case Op::kWrpkru:
+    case Op::kXgetbv:
+    case Op::kXsetbv:
+    case Op::kXsave:
+    case Op::kXsaveopt:
+    case Op::kXsavec:
+    case Op::kXsaves:
+    case Op::kXrstor:
+    case Op::kXrstors:
+    case Op::kFxsave:
+    case Op::kFxrstor:
+    case Op::kLdmxcsr:
+    case Op::kStmxcsr:
+    case Op::kEmms:
+    case Op::kFwait:
+    case Op::kMaskmov:
+    case Op::kVmaskmov:
+    case Op::kGather:
+    case Op::kVzeroupper:
+    case Op::kVzeroall: return true;
+    default: return false;
+  }
+}
+
+bool is_state_image(Op op) {
+  return op == Op::kXsave || op == Op::kXsaveopt || op == Op::kXsavec || op == Op::kXsaves || op == Op::kXrstor ||
+         op == Op::kXrstors;
+}
+
+// What KVM must look at its page tables anew for.
+bool drops_translations(Op op) { return op == Op::kInvlpg || op == Op::kInvpcid || op == Op::kMovToCr; }
+
+bool is_legacy_prefix(uint8_t byte) {
+  constexpr uint8_t kPrefixes[] = {0x26, 0x2e, 0x36, 0x3e, 0x64, 0x65, 0x66, 0x67, 0xf0, 0xf2, 0xf3};
+  return std::ranges::find(kPrefixes, byte) != std::end(kPrefixes);
+}
+
+// kvm_sregs begins as kvm_sregs2 does; at its end it has a bitmap of interrupts, which is left empty: no change.
+constexpr size_t kSharedSregs = offsetof(kvm_sregs, interrupt_bitmap);
+static_assert(offsetof(kvm_sregs2, flags) == kSharedSregs);
+
+// struct kvm_msrs with one entry.
+struct OneMsr {
+  uint32_t count = 1;
+  uint32_t reserved = 0;
+  kvm_msr_entry entry{};
+};
+
+void send_msi(const KvmAccelerator& owner, uint64_t address, uint32_t data) {
+  kvm_msi message{};
+  message.address_lo = static_cast<uint32_t>(address);
+  message.address_hi = static_cast<uint32_t>(address >> 32);
+  message.data = data;
+  (void)owner.vm_fd().ioctl(KVM_SIGNAL_MSI, &message);
+}
+
+template <class T>
+bool same(const T& a, const T& b) {
+  return std::memcmp(&a, &b, sizeof(T)) == 0;
+}
+
+class CpuFallback final : public EmulationFallback {
+ public:
+  CpuFallback(const VcpuConfig& config, AddressSpace& memory) : config_(config), memory_(memory) {}
+
+  Outcome emulate(KvmVcpu& vcpu, const kvm_run& run, CpuIo& io, std::string& report) override;
+  [[nodiscard]] uint64_t executed() const override { return executed_.load(std::memory_order_relaxed); }
+
+ private:
+  void make_cpu(KvmVcpu& vcpu);
+  Result<> read_registers(const KvmFd& fd);
+  Result<> read_everything(KvmVcpu& vcpu);
+  void enter_state();
+  void decode();
+  [[nodiscard]] std::optional<std::string> refusal() const;
+  // An event that KVM had not finished delivering: it comes before the instruction.
+  [[nodiscard]] bool event_waits() const;
+  bool take_event();
+  bool execute(CpuIo& io);
+  Result<> write_back(const KvmFd& fd);
+  Result<> write_events(const KvmFd& fd);
+  Result<> write_sregs(const KvmFd& fd, const kvm_sregs2& sregs) const;
+  Result<> force_sregs(const KvmFd& fd, const kvm_sregs2& sregs) const;
+  Result<> drop_translations(const KvmFd& fd) const;
+  Result<> write_everything(const KvmFd& fd);
+  template <class T>
+  static Result<> write(const KvmFd& fd, unsigned long request, const T& part, const char* name) {
+    const int error = fd.ioctl(request, &part);
+    return error < 0 ? fail("{}: {}", name, errno_text(-error)) : Result<>{};
+  }
+  [[nodiscard]] KvmTimeBase time_base() const;
+
+  const VcpuConfig config_;
+  AddressSpace& memory_;
+  std::atomic<uint64_t> executed_{0};
+
+  // Made when the first instruction fails: most vCPUs never need them.
+  std::unique_ptr<KernelApic> apic_;  // null where the local APICs are ours
+  std::unique_ptr<cpu::Cpu> cpu_;
+  bool has_sregs2_ = false;
+
+  // During emulate().
+  KvmCpuState before_, after_;
+  x86::ArchState arch_;
+  x86::Insn insn_;
+  std::vector<uint8_t> code_;  // its bytes
+  bool decoded_ = false;       // insn_ and code_ are those of the instruction at rip
+  bool everything_ = false;    // vector registers and MSRs were read, too
+};
+
+void CpuFallback::make_cpu(KvmVcpu& vcpu) {
+  if (cpu_ != nullptr) return;
+  VcpuConfig config = config_;
+  if (config.apic == nullptr) {
+    KvmAccelerator& owner = vcpu.accelerator();
+    apic_ = std::make_unique<KernelApic>(
+        vcpu.fd(),
+        KernelApic::Wiring{.send = [&owner](uint64_t address, uint32_t data) { send_msi(owner, address, data); },
+                           .end_of_interrupt = {},
+                           .cpu_count = config_.cpu_count,
+                           .apic_id = config_.apic_id});
+    config.apic = apic_.get();
+  }
+  has_sregs2_ = vcpu.accelerator().system().check(KVM_CAP_SREGS2) != 0;
+  cpu_ = std::make_unique<cpu::Cpu>(config, memory_);
+}
+
+KvmTimeBase CpuFallback::time_base() const {
+  constexpr uint64_t kNsPerSecond = 1'000'000'000;
+  const auto ns = static_cast<unsigned __int128>(config_.clock->now());
+  return {.clock_tsc = static_cast<uint64_t>(ns * config_.tsc_hz / kNsPerSecond)};
+}
+
+Result<> CpuFallback::read_registers(const KvmFd& fd) {
+  const auto read = [&fd](unsigned long request, auto& part, const char* name) -> Result<> {
+    const int error = fd.ioctl(request, &part);
+    return error < 0 ? fail("{}: {}", name, errno_text(-error)) : Result<>{};
+  };
+  KITE_TRY(read(KVM_GET_REGS, before_.regs, "KVM_GET_REGS"));
+  KITE_TRY(read(KVM_GET_VCPU_EVENTS, before_.events, "KVM_GET_VCPU_EVENTS"));
+  KITE_TRY(read(KVM_GET_DEBUGREGS, before_.debugregs, "KVM_GET_DEBUGREGS"));
+  before_.sregs = {};
+  if (has_sregs2_) return read(KVM_GET_SREGS2, before_.sregs, "KVM_GET_SREGS2");
+  kvm_sregs old{};
+  KITE_TRY(read(KVM_GET_SREGS, old, "KVM_GET_SREGS"));
+  std::memcpy(&before_.sregs, &old, kSharedSregs);
+  return {};
+}
+
+Result<> CpuFallback::read_everything(KvmVcpu& vcpu) {
+  KITE_TRY(vcpu.save(before_));
+  everything_ = true;
+  return {};
+}
+
+void CpuFallback::enter_state() {
+  before_.mp_state.mp_state = KVM_MP_STATE_RUNNABLE;  // it was running just now
+  arch_ = x86::ArchState{};
+  to_arch(before_, time_base(), arch_);
+  arch_.nmi_pending = 0;  // KVM delivers it
+  if (apic_ != nullptr) apic_->begin(before_.sregs.apic_base, before_.sregs.cr8);
+  cpu_->set_state(arch_);
+  // [SDM 3A 4.4.1] An older KVM does not tell the PDPTEs: take them from memory, where nearly every system leaves them.
+  const bool pae = (arch_.cr0 & x86::cr0::kPg) != 0 && (arch_.cr4 & x86::cr4::kPae) != 0 && !cpu_->long_mode();
+  if (pae && (before_.sregs.flags & KVM_SREGS2_FLAGS_PDPTRS_VALID) == 0) (void)cpu::Mmu(*cpu_).load_pdptes(arch_.cr3);
+}
+
+bool CpuFallback::event_waits() const {
+  const kvm_vcpu_events& events = before_.events;
+  const bool exception = events.exception.injected != 0 || events.exception.pending != 0;
+  // KVM queues #UD for the instruction that it could not emulate, and INT3 and INTO stand at rip: those are executed.
+  constexpr uint8_t kBp = 3, kOf = 4, kUd = 6;
+  const uint8_t number = events.exception.nr;
+  if (exception && number != kUd && number != kBp && number != kOf) return true;
+  return events.nmi.injected != 0 || (events.interrupt.injected != 0 && events.interrupt.soft == 0);
+}
+
+// False: the CPU shuts down.
+bool CpuFallback::take_event() {
+  const kvm_vcpu_events& events = before_.events;
+  if (events.nmi.injected != 0) return cpu::deliver_nmi(*cpu_);
+  if (events.exception.injected == 0 && events.exception.pending == 0)
+    return cpu::deliver_interrupt(*cpu_, events.interrupt.nr);
+  const auto vector = static_cast<x86::Vector>(events.exception.nr);
+  if (events.exception_has_payload != 0 && vector == x86::Vector::kPf) cpu_->arch.cr2 = events.exception_payload;
+  if (events.exception_has_payload != 0 && vector == x86::Vector::kDb) cpu_->arch.dr6 |= events.exception_payload;
+  cpu_->exception = cpu::Exception{
+      .vector = vector, .error_code = events.exception.error_code, .has_error = events.exception.has_error_code != 0};
+  return cpu::deliver_exception(*cpu_);
+}
+
+// Decodes the instruction at rip, unless that faults: insn_ is then empty, and step() delivers the fault.
+void CpuFallback::decode() {
+  insn_ = x86::Insn{};
+  decoded_ = false;
+  code_.clear();
+  const cpu::Block* block = cpu_->blocks().single(*cpu_);
+  if (block == nullptr || block->ops[0].insn == nullptr) return;
+  insn_ = *block->ops[0].insn;
+  decoded_ = true;
+  code_.assign(block->code, block->code + block->bytes);
+}
+
+// Why this instruction must not be executed here: what the guest may have by its CPUID, and this CPU has not.
+std::optional<std::string> CpuFallback::refusal() const {
+  if (!decoded_) return std::nullopt;
+  if (insn_.op == Op::kInvalid) {
+    size_t at = 0;
+    while (at < code_.size() && is_legacy_prefix(code_[at])) ++at;
+    constexpr uint8_t kVex3 = 0xc4, kVex2 = 0xc5, kEvex = 0x62;
+    if (at < code_.size() && (code_[at] == kVex3 || code_[at] == kVex2 || code_[at] == kEvex))
+      return fmt::format("neither KVM nor Kite's own CPU knows the instruction {:02x}", fmt::join(code_, " "));
+  }
+  constexpr uint64_t kKnownComponents = 0x207;  // x87, SSE, AVX, PKRU
+  if (is_state_image(insn_.op) && (arch_.xcr0 & ~kKnownComponents) != 0)
+    return fmt::format("KVM does not emulate {}, and Kite's own CPU lacks a component of XCR0 {:#x}",
+                       x86::mnemonic(insn_), arch_.xcr0);
+  return std::nullopt;
+}
+
+EmulationFallback::Outcome CpuFallback::emulate(KvmVcpu& vcpu, const kvm_run&, CpuIo& io, std::string& report) {
+  make_cpu(vcpu);
+  const auto give_up = [&report](const std::string& why) {
+    report = why;
+    return Outcome::kGaveUp;
+  };
+  everything_ = false;
+  before_ = KvmCpuState{};
+  if (auto done = read_registers(vcpu.fd()); !done) return give_up(done.error().message);
+  enter_state();
+  FallbackIo outside(io, *cpu_);
+  cpu_->io = &outside;
+  if (!event_waits()) decode();
+  constexpr uint64_t kProtectionKeys = x86::cr4::kPke | x86::cr4::kPks;
+  if (needs_everything(insn_) || (arch_.cr4 & kProtectionKeys) != 0) {
+    if (auto done = read_everything(vcpu); !done) return give_up(done.error().message);
+    enter_state();
+    cpu_->io = &outside;
+  }
+  if (auto why = refusal()) return give_up(*why);
+  const bool alive = event_waits() ? take_event() : execute(outside);
+  cpu_->io = nullptr;
+  executed_.fetch_add(1, std::memory_order_relaxed);
+  if (!alive) return Outcome::kShutdown;
+  if (auto done = write_back(vcpu.fd()); !done) return give_up(done.error().message);
+  return arch_.activity == x86::Activity::kHalted ? Outcome::kHalted : Outcome::kGoOn;
+}
+
+// False: the CPU shuts down. A repeated string instruction comes back after each page or element.
+bool CpuFallback::execute(CpuIo& io) {
+  static const std::atomic<uint32_t> kSomeoneWaits{request::kKick};
+  return cpu_->step(io, kSomeoneWaits) != cpu::Exit::kShutdown;
+}
+
+Result<> CpuFallback::write_back(const KvmFd& fd) {
+  cpu_->get_state(arch_);
+  if (const LocalApic* apic = cpu_->config.apic; apic != nullptr) arch_.cr8 = apic->cr8();
+  after_ = before_;
+  from_arch(arch_, time_base(), after_);
+  if (apic_ != nullptr) after_.sregs.apic_base = apic_->base();
+  after_.sregs.flags = before_.sregs.flags & after_.sregs.flags;
+  KITE_TRY(write_sregs(fd, after_.sregs));
+  if (decoded_ && drops_translations(insn_.op)) KITE_TRY(drop_translations(fd));
+  KITE_TRY(write(fd, KVM_SET_REGS, after_.regs, "KVM_SET_REGS"));
+  if (!same(before_.debugregs, after_.debugregs))
+    KITE_TRY(write(fd, KVM_SET_DEBUGREGS, after_.debugregs, "KVM_SET_DEBUGREGS"));
+  KITE_TRY(write_events(fd));
+  if (everything_) KITE_TRY(write_everything(fd));
+  // With the kernel's local APIC, it is KVM that waits for the next interrupt.
+  if (arch_.activity == x86::Activity::kHalted && apic_ != nullptr)
+    KITE_TRY(write(fd, KVM_SET_MP_STATE, after_.mp_state, "KVM_SET_MP_STATE"));
+  return {};
+}
+
+// Whatever was being delivered has been, or was KVM's #UD for this instruction. NMIs that came meanwhile stay.
+Result<> CpuFallback::write_events(const KvmFd& fd) {
+  kvm_vcpu_events events = after_.events;
+  events.flags &= KVM_VCPUEVENT_VALID_SHADOW | KVM_VCPUEVENT_VALID_PAYLOAD;
+  events.flags |= KVM_VCPUEVENT_VALID_SHADOW;
+  events.exception = {};
+  events.exception_has_payload = 0;
+  events.exception_payload = 0;
+  events.nmi.injected = 0;
+  events.interrupt.injected = 0;
+  return write(fd, KVM_SET_VCPU_EVENTS, events, "KVM_SET_VCPU_EVENTS");
+}
+
+Result<> CpuFallback::write_sregs(const KvmFd& fd, const kvm_sregs2& sregs) const {
+  if (same(before_.sregs, sregs)) return {};
+  return force_sregs(fd, sregs);
+}
+
+Result<> CpuFallback::force_sregs(const KvmFd& fd, const kvm_sregs2& sregs) const {
+  if (has_sregs2_) return write(fd, KVM_SET_SREGS2, sregs, "KVM_SET_SREGS2");
+  kvm_sregs old{};
+  std::memcpy(&old, &sregs, kSharedSregs);
+  return write(fd, KVM_SET_SREGS, old, "KVM_SET_SREGS");
+}
+
+// A change of CR4.PGE, there and back: KVM looks at the guest's page tables anew.
+Result<> CpuFallback::drop_translations(const KvmFd& fd) const {
+  kvm_sregs2 other = after_.sregs;
+  other.cr4 ^= x86::cr4::kPge;
+  KITE_TRY(force_sregs(fd, other));
+  return force_sregs(fd, after_.sregs);
+}
+
+Result<> CpuFallback::write_everything(const KvmFd& fd) {
+  if (!same(before_.xcrs, after_.xcrs)) KITE_TRY(write(fd, KVM_SET_XCRS, after_.xcrs, "KVM_SET_XCRS"));
+  if (before_.xsave != after_.xsave) KITE_TRY(write(fd, KVM_SET_XSAVE, *after_.xsave.data(), "KVM_SET_XSAVE"));
+  if (after_.xsave.empty() && !same(before_.fpu, after_.fpu))
+    KITE_TRY(write(fd, KVM_SET_FPU, after_.fpu, "KVM_SET_FPU"));
+  for (size_t i = 0; i < after_.msrs.size(); ++i) {
+    if (i < before_.msrs.size() && before_.msrs[i].data == after_.msrs[i].data) continue;
+    OneMsr list{.entry = after_.msrs[i]};
+    if (fd.ioctl(KVM_SET_MSRS, &list) != 1)
+      return fail("KVM_SET_MSRS: MSR {:#x} cannot be set to {:#x}", list.entry.index, list.entry.data);
+  }
+  return {};
+}
+
+}  // namespace
+
+std::unique_ptr<EmulationFallback> make_emulation_fallback(const VcpuConfig& config, AddressSpace& memory) {
+  return std::make_unique<CpuFallback>(config, memory);
+}
+
+}  // namespace kite
