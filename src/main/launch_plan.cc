@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "main/config_file.h"
 #include "main/options.h"
 #include "support/suggest.h"
 
@@ -16,6 +17,7 @@ std::string version_text() { return "Kite " KITE_VERSION "\nLicense GPL-2.0-or-l
 std::string help_text() {
   std::string text =
       "usage: kite [OPTION]...\n"
+      "       kite run MACHINE.toml [OPTION]...\n"
       "Runs a PC in a process. Options are those of QEMU where Kite has the same thing.\n"
       "example: kite -m 512 -nographic -kernel vmlinuz -initrd initrd.gz -append console=ttyS0\n";
   std::string_view group;
@@ -44,26 +46,68 @@ Failure unknown_option(std::string_view name) {
                       : fail("-{}: no such option; did you mean -{}?", name, near);
 }
 
+Failure unknown_word(std::string_view word) {
+  return fail("'{}': this version of Kite has no disks yet, and options begin with '-'; see 'kite -help'", word);
+}
+
+using Given = std::vector<GivenOption>;
+
+Result<> add_config_file(Given& given, const std::string& path, bool toml) {
+  const std::string_view option = toml ? "run" : "-readconfig";
+  KITE_ASSIGN(const std::string text, read_config_file(path, option));
+  KITE_ASSIGN(Given read, toml ? options_of_toml(text, path) : options_of_ini(text, path));
+  std::move(read.begin(), read.end(), std::back_inserter(given));
+  return {};
+}
+
+// The command line as options, with those of configuration files in their place.
+Result<Given> collect(const std::vector<std::string>& arguments) {
+  Given given;
+  size_t at = 0;
+  if (!arguments.empty() && arguments[0] == "run") {
+    if (arguments.size() < 2 || arguments[1].starts_with('-'))
+      return fail("run: name the machine's file: kite run machine.toml [OPTION]...");
+    KITE_TRY(add_config_file(given, arguments[1], true));
+    at = 2;
+  }
+  for (; at < arguments.size(); ++at) {
+    std::string_view word = arguments[at];
+    if (word.size() < 2 || word[0] != '-') return unknown_word(word);
+    word.remove_prefix(word.starts_with("--") ? 2 : 1);
+    const auto known = options();
+    const auto option = std::find_if(known.begin(), known.end(), [&](const auto& item) { return item.name == word; });
+    if (option == known.end()) return unknown_option(word);
+    GivenOption one{.name = std::string(word), .argument = {}, .origin = {}};
+    if (!option->argument.empty()) {
+      if (at + 1 == arguments.size()) return fail("-{}: it wants a value: -{} {}", word, word, option->argument);
+      one.argument = arguments[++at];
+    }
+    if (word == "readconfig")
+      KITE_TRY(add_config_file(given, one.argument, false));
+    else
+      given.push_back(std::move(one));
+  }
+  return given;
+}
+
+Result<> apply(OptionContext& context, const GivenOption& given) {
+  const auto known = options();
+  const auto option =
+      std::find_if(known.begin(), known.end(), [&](const auto& item) { return item.name == given.name; });
+  auto done = option->apply(context, given.argument);
+  if (done || given.origin.empty()) return done;
+  return fail("{}: {}", given.origin, done.error().message);
+}
+
 }  // namespace
 
 Result<LaunchPlan> plan_launch(const std::vector<std::string>& arguments, TypeRegistry& types) {
   LaunchPlan plan;
   plan.machine.accelerators.clear();
   OptionContext context{.plan = plan, .types = types};
-  for (size_t at = 0; at < arguments.size(); ++at) {
-    std::string_view word = arguments[at];
-    if (word.size() < 2 || word[0] != '-')
-      return fail("'{}': this version of Kite has no disks yet, and options begin with '-'; see 'kite -help'", word);
-    word.remove_prefix(word.starts_with("--") ? 2 : 1);
-    const auto known = options();
-    const auto option = std::find_if(known.begin(), known.end(), [&](const auto& item) { return item.name == word; });
-    if (option == known.end()) return unknown_option(word);
-    std::string_view argument;
-    if (!option->argument.empty()) {
-      if (at + 1 == arguments.size()) return fail("-{}: it wants a value: -{} {}", word, word, option->argument);
-      argument = arguments[++at];
-    }
-    KITE_TRY(option->apply(context, argument));
+  KITE_ASSIGN(const Given given, collect(arguments));
+  for (const GivenOption& option : given) {
+    KITE_TRY(apply(context, option));
     if (!plan.text.empty()) return plan;
   }
   if (plan.machine.accelerators.empty()) plan.machine.accelerators = {"auto"};

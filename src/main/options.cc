@@ -177,6 +177,8 @@ constexpr OptionSpec kOptions[] = {
      [](Context& context, Text) { return on(context.plan.machine.no_reboot); }},
     {"no-shutdown", "", kProcess, "stop, but do not end, when the guest powers off",
      [](Context& context, Text) { return on(context.plan.machine.no_shutdown); }},
+    {"readconfig", "FILE", kProcess, "options from a file of [group] and key = \"value\" lines, in its place",
+     [](Context&, Text) { return Result<>{}; }},  // taken apart before options are applied
     {"pidfile", "FILE", kProcess, "write the process id there",
      [](Context& context, Text text) { return set(context.plan.pid_file, text); }},
     {"daemonize", "", kProcess, "go to the background once the machine is ready",
@@ -228,7 +230,6 @@ constexpr MissingOption kMissing[] = {
     {"loadvm", "this version of Kite has no snapshots yet"},
     {"gdb", "this version of Kite has no debugger stub yet; -d in_asm,int,exec logs what the guest does"},
     {"s", "this version of Kite has no debugger stub yet; -d in_asm,int,exec logs what the guest does"},
-    {"readconfig", "this version of Kite reads no configuration files yet; give the options themselves"},
     {"numa", "this version of Kite has one memory node only; leave -numa out"},
 };
 
