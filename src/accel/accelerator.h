@@ -4,10 +4,23 @@
 #include <memory>
 #include <string_view>
 
+#include "accel/irq_chip.h"
 #include "accel/vcpu.h"
 #include "memory/address_space.h"
 
 namespace kite {
+
+// Writes to coalesced regions that an accelerator queued by itself (KVM's ring).
+class QueuedWrites {
+ public:
+  virtual ~QueuedWrites() = default;
+  // Whether any region is queued at all: then somebody has to look now and then.
+  [[nodiscard]] virtual bool in_use() const = 0;
+  // Any thread, a few loads.
+  [[nodiscard]] virtual bool empty() const = 0;
+  // Dispatches them to the address spaces, oldest first. Any thread that holds no device lock.
+  virtual void drain() = 0;
+};
 
 class Accelerator {
  public:
@@ -19,6 +32,19 @@ class Accelerator {
   // create_vcpu.
   virtual Result<> attach_memory(AddressSpace& memory) = 0;
   virtual Result<std::unique_ptr<Vcpu>> create_vcpu(const VcpuConfig& config) = 0;
+  // The ports, for what an accelerator does with them by itself (doorbells, coalesced writes); observed likewise.
+  virtual Result<> attach_ports(AddressSpace& ports) { return (void)ports, Result<>{}; }
+
+  // Ticks of a vCPU's time-stamp counter per second.
+  [[nodiscard]] virtual uint64_t tsc_hz() const { return 1'000'000'000; }
+  // The interrupt hardware that the accelerator has of its own, or null: the board has all of it.
+  [[nodiscard]] virtual IrqChip* irq_chip() { return nullptr; }
+  [[nodiscard]] virtual QueuedWrites* queued_writes() { return nullptr; }
+  // Guest time stops and goes on (main thread, vCPUs parked): time-stamp counters and paravirtual clocks stand still in
+  // between, as the machine's clock does.
+  virtual void time_stopped() {}
+  virtual void time_resumed() {}
+
   // False for qtest: vCPUs never run and time is the client's.
   [[nodiscard]] virtual bool executes() const { return true; }
 };

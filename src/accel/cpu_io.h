@@ -25,6 +25,8 @@ class CpuIo {
   virtual void mmio_write(Gpa address, unsigned size, uint64_t value) = 0;
   // Runs `work` while no other vCPU executes guest code (locked accesses that the host cannot make atomic).
   virtual void exclusive(const std::function<void()>& work) = 0;
+  // Writes to coalesced regions that wait reach their devices. Called when a queue of the accelerator's own has some.
+  virtual void drain_coalesced() {}
   // FERR#: an unmasked x87 exception with CR0.NE clear; the board turns it into IRQ 13.
   virtual void fpu_error() = 0;
 };

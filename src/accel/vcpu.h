@@ -19,6 +19,8 @@ namespace kite {
 enum class HaltReason : uint8_t {
   kHalted,         // HLT or wait-for-SIPI, and nothing to do: block in wait_for_work(), then run() again
   kShutdown,       // triple fault
+  kPowerOff,       // the guest switched itself off through its hypervisor
+  kPanicked,       // the guest reported a crash through its hypervisor
   kReset,          // the guest asked for it in a way that only the CPU sees
   kDebug,          // a monitor's breakpoint or single step
   kKicked,         // kick() was called
@@ -47,6 +49,7 @@ struct VcpuConfig {
   Clock* clock = nullptr;             // guest time, drives the TSC
   uint64_t tsc_hz = 1'000'000'000;
   LocalApic* apic = nullptr;  // may be null where the accelerator has its own
+  ExtInt* ext_int = nullptr;  // the board's 8259, where the local APICs are the accelerator's and the 8259 is not
 };
 
 class Vcpu {

@@ -19,7 +19,7 @@ class MachineIo final : public CpuIo {
   // Before anything runs: coalesced writes wait for at most CoalescedRing::kDelayNs of this clock.
   void set_clock(Clock& clock);
   // Coalesced writes that wait reach their devices; any thread that holds no device lock.
-  void drain_coalesced();
+  void drain_coalesced() override;
   // The board's IRQ 13 logic.
   void set_fpu_error_handler(std::function<void()> handler) { fpu_error_ = std::move(handler); }
 

@@ -124,6 +124,7 @@ std::vector<kvm_cpuid_entry2> guest_cpuid(const KvmSystem& system, const VcpuCon
   const x86::CpuidDynamic dynamic{.apic_id = config.apic_id,
                                   .cpu_count = config.cpu_count,
                                   .physical_bits = physical_bits(system),
+                                  .linear_bits = static_cast<uint8_t>(spec.has(FeatureWord::k7Ecx, 16) ? 57 : 48),
                                   .tsc_hz = tsc_hz};
   Builder builder(spec, dynamic);
   constexpr uint32_t kMostBasic = 0x20, kMostExtended = 0x80000021;

@@ -55,8 +55,8 @@ constexpr Row kRows[] = {
     {msr::kMtrrDefType, msr::kMtrrDefType, kMtrr, false},
     {msr::kMc0Ctl, msr::kMc0Ctl + 4 * 10 - 1, kMca, false},
     {msr::kTscDeadline, msr::kTscDeadline, kDeadline},
-    {0x6e1, 0x6e1, feature(FeatureWord::k7Ecx, 31)},  // IA32_PKRS
-    {0xda0, 0xda0, feature(FeatureWord::kD1Eax, 3)},  // IA32_XSS
+    {msr::kPkrs, msr::kPkrs, feature(FeatureWord::k7Ecx, 31)},
+    {msr::kXss, msr::kXss, feature(FeatureWord::kD1Eax, 3)},
     {msr::kStar, msr::kStar, kSyscall},
     {msr::kLstar, msr::kSfMask, kLongMode},
     {msr::kKernelGsBase, msr::kKernelGsBase, kLongMode},

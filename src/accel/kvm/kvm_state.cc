@@ -22,8 +22,6 @@ constexpr __u64 kvm_regs::* kGprs[] = {&kvm_regs::rax, &kvm_regs::rcx, &kvm_regs
 constexpr kvm_segment kvm_sregs2::* kSegments[] = {&kvm_sregs2::es, &kvm_sregs2::cs, &kvm_sregs2::ss,
                                                    &kvm_sregs2::ds, &kvm_sregs2::fs, &kvm_sregs2::gs};
 
-constexpr uint32_t kXss = 0xda0, kPkrs = 0x6e1;
-
 // The MSRs that ArchState has members for. A visitor is called with (index, member).
 template <class State, class Visit>
 void visit_msrs(State& state, Visit visit) {
@@ -41,8 +39,7 @@ void visit_msrs(State& state, Visit visit) {
   visit(msr::kDebugCtl, state.debugctl);
   visit(msr::kTscAdjust, state.tsc_adjust);
   visit(msr::kSpecCtrl, state.spec_ctrl);
-  visit(kXss, state.xss);
-  visit(kPkrs, state.pkrs);
+  visit(msr::kXss, state.xss);
   visit(msr::kMcgStatus, state.mcg_status);
   visit(msr::kMcgCtl, state.mcg_ctl);
   for (uint32_t bank = 0; bank < state.mc_bank.size(); ++bank)
@@ -230,6 +227,7 @@ void to_arch(KvmCpuState& from, const KvmTimeBase& time, ArchState& to) {
   else
     fpu_to_fx(from.fpu, to.fx.bytes.data());
   visit_msrs(to, [&](uint32_t index, uint64_t& member) { member = from.msr(index).value_or(member); });
+  to.pkrs = static_cast<uint32_t>(from.msr(msr::kPkrs).value_or(0));
   to.tsc_offset = from.msr(msr::kTsc).value_or(0) - time.clock_tsc;
   from.tsc_offset_seen = to.tsc_offset;
   to.activity = activity_of(from);
@@ -269,6 +267,7 @@ void from_arch(const ArchState& from, const KvmTimeBase& time, KvmCpuState& to) 
   else
     fx_to_fpu(from.fx.bytes.data(), to.fpu);
   visit_msrs(from, [&](uint32_t index, uint64_t member) { to.set_msr(index, member); });
+  to.set_msr(msr::kPkrs, from.pkrs);
   if (from.tsc_offset != to.tsc_offset_seen) {
     to.set_msr(msr::kTsc, time.clock_tsc + from.tsc_offset);
     to.writes_tsc = true;

@@ -1,17 +1,11 @@
-// ExtInt: the 8259 pair as a processor sees it: the INT output and the interrupt acknowledge cycle.
+// ExtInt: the 8259 pair as a processor sees it. The interface is the accelerators' too: one with local APICs of its own
+// takes the 8259's interrupts through it.
 #pragma once
 
-#include <cstdint>
+#include "accel/local_apic.h"
 
 namespace kite::devices {
 
-class ExtInt {
- public:
-  virtual ~ExtInt() = default;
-  // Any thread, no lock: the level of INT.
-  [[nodiscard]] virtual bool pending() const = 0;
-  // The INTA cycle; answers the vector, that of a spurious interrupt when the request went away. Takes the 8259's lock.
-  virtual uint8_t acknowledge() = 0;
-};
+using ExtInt = kite::ExtInt;
 
 }  // namespace kite::devices
