@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "monitor/stats_commands.h"
 #include "support/suggest.h"
 
 namespace kite::monitor {
@@ -80,6 +81,8 @@ constexpr HumanCommand kInfo[] = {
     {"cpus", "", "show the CPUs and their threads", info_cpus},
     {"mtree", "", "show the memory and port maps", info_memory_tree},
     {"registers", "", "show the CPU registers", info_registers},
+    {"stats", "", "show what is counted: [vm|vcpu] [NAME,...|*] [kvm|kite]",
+     [](Context&, std::string_view rest) { return info_stats(metrics::Registry::process(), rest); }},
     {"status", "", "show whether the machine runs", info_status},
     {"version", "", "show the version", info_version},
 };

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "monitor/human_commands.h"
+#include "monitor/stats_commands.h"
 #include "support/suggest.h"
 
 namespace kite::monitor {
@@ -91,7 +92,7 @@ QmpReply query_cpus_fast(Context& context, const Json&) {
   for (size_t index = 0; index < context.machine.vcpu_count(); ++index)
     list.push_back({{"thread-id", context.machine.vcpu_thread_id(index)},
                     {"props", {{"core-id", 0}, {"thread-id", 0}, {"socket-id", index}}},
-                    {"qom-path", fmt::format("/machine/unattached/device[{}]", index)},
+                    {"qom-path", vcpu_path(index)},
                     {"cpu-index", index},
                     {"target", "x86_64"}});
   return list;
@@ -142,6 +143,11 @@ QmpReply human_monitor_command(Context& context, const Json& arguments) {
   return Json(run_human_command(context, arguments.at("command-line").get<std::string>()));
 }
 
+QmpReply stats(Context&, const Json& arguments) { return query_stats(metrics::Registry::process(), arguments); }
+QmpReply stats_schemas(Context&, const Json& arguments) {
+  return query_stats_schemas(metrics::Registry::process(), arguments);
+}
+
 QmpReply query_commands(Context&, const Json&);
 QmpReply capabilities(Context&, const Json&) {
   return std::unexpected(QmpError{"CommandNotFound", "Capabilities negotiation is already complete, command ignored"});
@@ -152,6 +158,10 @@ constexpr ArgumentSpec kCapabilities[] = {{"enable", Type::array, false}};
 constexpr ArgumentSpec kTypes[] = {{"implements", Type::string, false}, {"abstract", Type::boolean, false}};
 constexpr ArgumentSpec kTypeName[] = {{"typename", Type::string, true}};
 constexpr ArgumentSpec kHuman[] = {{"command-line", Type::string, true}, {"cpu-index", Type::number_integer, false}};
+
+constexpr ArgumentSpec kStats[] = {
+    {"target", Type::string, true}, {"vcpus", Type::array, false}, {"providers", Type::array, false}};
+constexpr ArgumentSpec kStatsSchemas[] = {{"provider", Type::string, false}};
 
 constexpr QmpCommand kCommands[] = {
     {"qmp_capabilities", kCapabilities, capabilities},
@@ -165,6 +175,8 @@ constexpr QmpCommand kCommands[] = {
     {"query-chardev", {}, query_chardev},
     {"query-cpus-fast", {}, query_cpus_fast},
     {"query-machines", {}, query_machines},
+    {"query-stats", kStats, stats},
+    {"query-stats-schemas", kStatsSchemas, stats_schemas},
     {"qom-list-types", kTypes, qom_list_types},
     {"device-list-properties", kTypeName, device_list_properties},
     {"human-monitor-command", kHuman, human_monitor_command},
