@@ -61,6 +61,18 @@ constexpr NeedBit kNeeds[] = {
     {Need::kXsaveopt, FeatureWord::kD1Eax, 0},
     {Need::kXsavec, FeatureWord::kD1Eax, 1},
     {Need::kXsaves, FeatureWord::kD1Eax, 3},
+    {Need::kFma, FeatureWord::k1Ecx, 12},
+    {Need::kAvx, FeatureWord::k1Ecx, 28},
+    {Need::kF16c, FeatureWord::k1Ecx, 29},
+    {Need::kAvx2, FeatureWord::k7Ebx, 5},
+    {Need::kBmi2, FeatureWord::k7Ebx, 8},
+    {Need::kGfni, FeatureWord::k7Ecx, 8},
+    {Need::kVaes, FeatureWord::k7Ecx, 9},
+    {Need::kVpclmul, FeatureWord::k7Ecx, 10},
+    {Need::kMovdiri, FeatureWord::k7Ecx, 27},
+    {Need::kMovdir64b, FeatureWord::k7Ecx, 28},
+    {Need::kSerialize, FeatureWord::k7Edx, 14},
+    {Need::kAvxVnni, FeatureWord::k71Eax, 4},
 };
 
 bool offered(const Cpu& cpu, Need need) {
@@ -72,12 +84,15 @@ bool offered(const Cpu& cpu, Need need) {
 // False: #UD. Where the encoding means an older instruction without the feature, it becomes that.
 bool settle_feature(const Cpu& cpu, Insn& insn) {
   if (insn.op == Code::kInvalid) return false;
+  // VEX forms of what there was before AVX need both.
+  const bool general = insn.need == Need::kBmi1 || insn.need == Need::kBmi2;
+  if (insn.vex && !general && !offered(cpu, Need::kAvx)) return false;
   if (offered(cpu, insn.need)) return true;
   switch (insn.op) {
-    case Code::kLzcnt: insn.op = Code::kBsr; return true;  // F3 0F BD: the prefix is ignored
-    case Code::kTzcnt: insn.op = Code::kBsf; return true;  // F3 0F BC
+    case Code::kLzcnt: insn.op = Code::kBsr; return true;        // F3 0F BD: the prefix is ignored
+    case Code::kTzcnt: insn.op = Code::kBsf; return true;        // F3 0F BC
     case Code::kWbnoinvd: insn.op = Code::kWbinvd; return true;  // F3 0F 09
-    case Code::kPrefetch: return true;                     // 0F 0D: NOP on CPUs with long mode
+    case Code::kPrefetch: return true;                           // 0F 0D: NOP on CPUs with long mode
     default: return false;
   }
 }
@@ -107,7 +122,7 @@ void bind_memory(const Insn& insn, uint32_t key, Op& op) {
     op.disp = static_cast<int64_t>(static_cast<uint64_t>(op.disp) + op.next_rip());
   else if (insn.mem.base != x86::kNoReg)
     op.base = insn.mem.base;
-  if (insn.mem.index != x86::kNoReg) {
+  if (insn.mem.index != x86::kNoReg && insn.mem.vector_index == 0) {
     op.index = insn.mem.index;
     op.scale = insn.mem.scale;
   }
@@ -119,11 +134,21 @@ uint64_t branch_target(const Insn& insn, uint64_t next_rip) {
   return insn.operand_size == 4 ? static_cast<uint32_t>(target) : static_cast<uint16_t>(target);
 }
 
+// The general registers of BMI: Op::condition is where the one that VEX.vvvv names is.
+void bind_vex(const Insn& insn, Op& op) {
+  for (const Operand& operand : insn.operand) {
+    if (operand.kind != OperandKind::kGpr) continue;
+    if (operand.field == x86::Field::kRm) op.src = register_place(operand);
+    if (operand.field == x86::Field::kVvvv) op.condition = register_place(operand);
+  }
+}
+
 void bind_operands(const Insn& insn, uint32_t key, Op& op) {
   op.imm = insn.imm;
   op.dst = register_place(insn.operand[0]);
   op.src = register_place(insn.operand[1]);
   bind_memory(insn, key, op);
+  if (insn.vex) bind_vex(insn, op);
   if (insn.op == Code::kXchg && is_memory(insn.operand[1])) op.src = op.dst;
   if (insn.op == Code::kEnter) op.disp = static_cast<int64_t>(insn.imm2);
   for (const Operand& operand : insn.operand) {
@@ -134,9 +159,9 @@ void bind_operands(const Insn& insn, uint32_t key, Op& op) {
 }
 
 Handler integer_handler(const Binding& binding) {
-  static constexpr Handler (*kFamilies[])(const Binding&) = {move_handler,  arithmetic_handler, branch_handler,
-                                                             stack_handler, shift_handler,      multiply_handler,
-                                                             bit_handler,   flag_handler,       exchange_handler};
+  static constexpr Handler (*kFamilies[])(const Binding&) = {
+      move_handler, arithmetic_handler, branch_handler,   stack_handler, shift_handler, multiply_handler,
+      bit_handler,  flag_handler,       exchange_handler, bmi_handler,   direct_handler};
   for (auto* family : kFamilies)
     if (const Handler handler = family(binding)) return handler;
   return nullptr;

@@ -217,7 +217,8 @@ Handler sign_spreading(unsigned operand_size) {
 Handler move_handler(const Binding& b) {
   switch (b.insn.op) {
     case Code::kMov:
-    case Code::kMovnti: return move(b);
+    case Code::kMovnti:
+    case Code::kMovdiri: return move(b);
     case Code::kMovzx: return extension<false>(b);
     case Code::kMovsx:
     case Code::kMovsxd: return extension<true>(b);

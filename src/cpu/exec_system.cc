@@ -362,28 +362,6 @@ void write_base(Cpu& cpu, const Op* op) {
   KITE_NEXT(cpu, op);
 }
 
-void xgetbv(Cpu& cpu, const Op* op) {
-  if ((cpu.arch.cr4 & cr4::kOsxsave) == 0) return invalid_opcode(cpu, op);
-  if (ecx(cpu) != 0) {
-    cpu.raise(Vector::kGp, 0);
-    KITE_FAULT(cpu, op);
-  }
-  set_edx_eax(cpu, cpu.arch.xcr0);
-  KITE_NEXT(cpu, op);
-}
-void xsetbv(Cpu& cpu, const Op* op) {
-  if ((cpu.arch.cr4 & cr4::kOsxsave) == 0) return invalid_opcode(cpu, op);
-  constexpr uint64_t kX87 = 1, kSse = 2;  // the state components there are
-  const uint64_t value = edx_eax(cpu);
-  if (!require_cpl0(cpu)) KITE_FAULT(cpu, op);
-  if (ecx(cpu) != 0 || (value & kX87) == 0 || (value & ~(kX87 | kSse)) != 0) {
-    cpu.raise(Vector::kGp, 0);
-    KITE_FAULT(cpu, op);
-  }
-  cpu.arch.xcr0 = value;
-  KITE_NEXT(cpu, op);
-}
-
 struct Row {
   x86::Op op;
   Handler handler;
@@ -440,8 +418,6 @@ constexpr Row kRows[] = {
     {x86::Op::kRdgsbase, read_base<Seg::kGs>},
     {x86::Op::kWrfsbase, write_base<Seg::kFs>},
     {x86::Op::kWrgsbase, write_base<Seg::kGs>},
-    {x86::Op::kXgetbv, xgetbv},
-    {x86::Op::kXsetbv, xsetbv},
     {x86::Op::kXsave, invalid_opcode},  // the accelerator does not offer XSAVE
     {x86::Op::kXsaveopt, invalid_opcode},
     {x86::Op::kXsavec, invalid_opcode},

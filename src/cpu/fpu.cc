@@ -9,6 +9,7 @@
 #include <array>
 #include <cstring>
 
+#include "cpu/avx.h"
 #include "cpu/fpu_ops.h"
 #include "cpu/handlers.h"
 
@@ -27,6 +28,13 @@ bool report_x87(Cpu& cpu) {
 
 bool sse_blocked(Cpu& cpu) {
   const bool usable = !(cpu.arch.cr0 & x86::cr0::kEm) && (cpu.arch.cr4 & x86::cr4::kOsfxsr);
+  return cpu.raise(usable ? Vector::kNm : Vector::kUd);
+}
+
+bool avx_blocked(Cpu& cpu) {
+  constexpr uint64_t kState = x86::xcr0::kSse | x86::xcr0::kAvx;
+  const bool usable =
+      !cpu.real_or_v86() && (cpu.arch.cr4 & x86::cr4::kOsxsave) != 0 && (cpu.arch.xcr0 & kState) == kState;
   return cpu.raise(usable ? Vector::kNm : Vector::kUd);
 }
 
@@ -61,12 +69,6 @@ constexpr uint8_t kUsesXmm = 1, kUsesMmxRegister = 2, kWritesMmxReg = 4, kWrites
 void* reg_place(Cpu& cpu, const Op* op) { return reinterpret_cast<uint8_t*>(&cpu) + static_cast<uint32_t>(op->imm); }
 void* rm_place(Cpu& cpu, const Op* op) { return reinterpret_cast<uint8_t*>(&cpu) + (op->imm >> 32); }
 
-bool aligned(Cpu& cpu, uint64_t address) {
-  if ((address & 15) == 0) [[likely]]
-    return true;
-  return cpu.raise(Vector::kGp, 0);
-}
-
 // --- plain moves: no thunk
 
 // Copies kBytes and zeroes the rest of kTotal.
@@ -88,7 +90,7 @@ template <unsigned kBytes, unsigned kTotal, bool kMustAlign>
 void move_load(Cpu& cpu, const Op* op) {
   uint64_t address = 0;
   if (!sse_allowed(cpu) || !address_of(cpu, op, kBytes, Access::kRead, address)) KITE_FAULT(cpu, op);
-  if (kMustAlign && !aligned(cpu, address)) KITE_FAULT(cpu, op);
+  if (kMustAlign && !aligned(cpu, address, 16)) KITE_FAULT(cpu, op);
   std::array<uint8_t, kBytes> bounce;
   const void* const from = load_operand(cpu, op, address, kBytes, bounce.data());
   if (from == nullptr) KITE_FAULT(cpu, op);
@@ -100,7 +102,7 @@ template <unsigned kBytes, bool kMustAlign>
 void move_store(Cpu& cpu, const Op* op) {
   uint64_t address = 0;
   if (!sse_allowed(cpu) || !address_of(cpu, op, kBytes, Access::kWrite, address)) KITE_FAULT(cpu, op);
-  if (kMustAlign && !aligned(cpu, address)) KITE_FAULT(cpu, op);
+  if (kMustAlign && !aligned(cpu, address, 16)) KITE_FAULT(cpu, op);
   const void* const from = rm_place(cpu, op);
   if (uint8_t* const hit = cpu.write_hit(address, kBytes); hit != nullptr) [[likely]] {
     std::memcpy(hit, from, kBytes);
@@ -119,22 +121,6 @@ void clear_register(Cpu& cpu, const Op* op) {
 }
 
 // --- everything else: through a thunk
-
-// Guest exceptions that are unmasked will really happen in the thunk.
-void expect_faults(Cpu& cpu) {
-  if ((~get<uint32_t>(cpu, kMxcsr) & 0x1f80) != 0) [[unlikely]]
-    FpuThunks::accept_faults();
-}
-
-// The thunk's answer: false after raising the exception it met.
-bool accept_result(Cpu& cpu, int64_t result) {
-  if (result == 0) [[likely]]
-    return true;
-  if (result == kThunkFault)  // [SDM 1, 11.5.2]
-    return cpu.raise(cpu.arch.cr4 & x86::cr4::kOsxmmexcpt ? Vector::kXm : Vector::kUd);
-  cpu.state.cc = static_cast<uint64_t>(result) & x86::flag::kArithmetic;
-  return true;
-}
 
 bool vector_allowed(Cpu& cpu, const Op* op, bool mmx) {
   if (!mmx) return sse_allowed(cpu);
@@ -161,7 +147,7 @@ void vector_op(Cpu& cpu, const Op* op) {
   } else {
     constexpr Access kAccess = kMemory == Memory::kLoad ? Access::kRead : Access::kWrite;
     if (!address_of(cpu, op, bytes, kAccess, address)) KITE_FAULT(cpu, op);
-    if ((op->condition & kAligned) != 0 && !aligned(cpu, address)) KITE_FAULT(cpu, op);
+    if ((op->condition & kAligned) != 0 && !aligned(cpu, address, 16)) KITE_FAULT(cpu, op);
     rm = bounce.data();
   }
   if constexpr (kMemory == Memory::kLoad) {
@@ -186,7 +172,8 @@ void vector_op(Cpu& cpu, const Op* op) {
 // whole operand must be accessible whatever the mask, as on hosts, which begin with the upper half.
 void store_masked(Cpu& cpu, const Op* op) {
   const bool mmx = (op->condition & kUsesMmxRegister) != 0;
-  if (mmx ? !mmx_allowed(cpu) : !sse_allowed(cpu)) KITE_FAULT(cpu, op);
+  const bool allowed = mmx ? mmx_allowed(cpu) : op->insn->vex ? avx_allowed(cpu) : sse_allowed(cpu);
+  if (!allowed) KITE_FAULT(cpu, op);
   const unsigned bytes = mmx ? 8 : 16;
   uint64_t address = 0;
   if (!address_of(cpu, op, bytes, Access::kWrite, address)) KITE_FAULT(cpu, op);
@@ -431,9 +418,18 @@ Handler bound_handler(Cpu& cpu, Op& op) {
     case x86::Op::kFwait: return fwait;
     case x86::Op::kX87: return x87_handler(cpu, op);
     case x86::Op::kMaskmov: return bind_masked(cpu, op);
+    case x86::Op::kAvx:
+    case x86::Op::kVmaskmov:
+    case x86::Op::kGather:
+    case x86::Op::kVzeroupper:
+    case x86::Op::kVzeroall: return avx_handler(cpu, op);
     case x86::Op::kMmx:
     case x86::Op::kSse: break;
-    default: return state_handler(op);
+    case x86::Op::kFxsave:
+    case x86::Op::kFxrstor:
+    case x86::Op::kLdmxcsr:
+    case x86::Op::kStmxcsr: return state_handler(op);
+    default: return xsave_handler(op);
   }
   if (clears_register(insn)) {
     op.imm = place_of(cpu, insn.operand[0]);
@@ -483,7 +479,20 @@ Handler fpu_handler(const Insn& insn) {
     case x86::Op::kStmxcsr:
     case x86::Op::kEmms:
     case x86::Op::kFwait:
-    case x86::Op::kMaskmov: return fpu::bind;
+    case x86::Op::kMaskmov:
+    case x86::Op::kAvx:
+    case x86::Op::kVmaskmov:
+    case x86::Op::kGather:
+    case x86::Op::kVzeroupper:
+    case x86::Op::kVzeroall:
+    case x86::Op::kXgetbv:
+    case x86::Op::kXsetbv:
+    case x86::Op::kXsave:
+    case x86::Op::kXsaveopt:
+    case x86::Op::kXsavec:
+    case x86::Op::kXsaves:
+    case x86::Op::kXrstor:
+    case x86::Op::kXrstors: return fpu::bind;
     default: return nullptr;
   }
 }

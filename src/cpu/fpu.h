@@ -6,8 +6,9 @@
 // issue, store back. Register numbers are normalised away (pointers are passed instead), so the number of different
 // thunks is bounded by opcodes and immediates, whatever a guest executes.
 //
-// Files: fpu_thunks.cc (emission, code memory, SIGFPE), fpu.cc (binding, the SSE and MMX handlers), fpu_x87.cc (x87),
-// fpu_state.cc (FXSAVE, FNSAVE and environment images, MXCSR).
+// Files: fpu_thunks.cc (emission, code memory, SIGFPE), avx_thunks.cc (emission with VEX), fpu.cc (binding, the SSE and
+// MMX handlers), fpu_x87.cc (x87), avx.cc (VEX), avx_elements.cc (masked moves and gathers), fpu_state.cc (FXSAVE,
+// FNSAVE and environment images, MXCSR), fpu_xsave.cc (the XSAVE family).
 #pragma once
 
 #include <cstdint>
@@ -18,7 +19,7 @@
 
 namespace kite::cpu {
 
-// Which registers an operand of a vector instruction is in.
+// Which registers an operand of a vector instruction without VEX is in.
 enum class RegisterFile : uint8_t { kNone, kGpr, kMmx, kXmm, kMemory };
 
 // What a vector instruction needs around it.
@@ -39,6 +40,9 @@ UnitShape unit_shape(const x86::Insn& insn);
 //   fx:      the FXSAVE64 image          gpr: CpuState::gpr, for implicit operands and CpuState::cc behind it
 using Thunk = int64_t (*)(void* reg, void* rm, uint8_t* fx, uint64_t* gpr);
 inline constexpr int64_t kThunkFault = -1;
+// With VEX; vvvv and is4 are the places of the registers that VEX.vvvv and imm8[7:4] name. The high halves of YMM
+// registers are x86::kYmmHighDistance behind the low ones; the destination's is zeroed by 128-bit operations.
+using AvxThunk = int64_t (*)(void* reg, void* rm, uint8_t* fx, uint64_t* gpr, void* vvvv, void* is4);
 
 // One Cpu's view of the process-wide thunk memory. Used by the thread that runs the Cpu.
 class FpuThunks {
@@ -51,6 +55,7 @@ class FpuThunks {
 
   // The thunk of a vector (kMmx, kSse) or x87 instruction. Null when no executable memory can be had (logged once).
   Thunk vector(const x86::Insn& insn);
+  AvxThunk avx(const x86::Insn& insn);
   Thunk x87(const x86::Insn& insn);
   // Loads the image and stores it again: the hardware drops reserved bits and recomputes FSW.ES and B.
   Thunk normalise();

@@ -2,6 +2,7 @@
 // and operand access. Used by fpu*.cc only.
 #pragma once
 
+#include <array>
 #include <cstdint>
 
 #include "cpu/cpu.h"
@@ -51,6 +52,15 @@ inline bool sse_allowed(Cpu& cpu) {
   if ((cpu.arch.cr0 & kBad) == 0 && (cpu.arch.cr4 & x86::cr4::kOsfxsr) != 0) [[likely]]
     return true;
   return sse_blocked(cpu);
+}
+// #UD and #NM of VEX-encoded vector instructions; CR0.EM and CR4.OSFXSR do not matter (SDM 2A, 2.4).
+bool avx_blocked(Cpu& cpu);
+inline bool avx_allowed(Cpu& cpu) {
+  constexpr uint64_t kState = x86::xcr0::kSse | x86::xcr0::kAvx, kBits = x86::cr0::kPe | x86::cr0::kTs;
+  if ((cpu.arch.cr0 & kBits) == x86::cr0::kPe && (cpu.arch.cr4 & x86::cr4::kOsxsave) != 0 &&
+      (cpu.arch.xcr0 & kState) == kState && !cpu.v86()) [[likely]]
+    return true;
+  return avx_blocked(cpu);
 }
 // #NM of x87 instructions (SDM 3A, table 2-2).
 inline bool x87_allowed(Cpu& cpu) {
@@ -119,8 +129,39 @@ inline bool store_operand(Cpu& cpu, const Op* op, uint64_t address, const void* 
   return cpu.write_bytes(address, from, bytes, segment_of(op));
 }
 
+// Guest exceptions that are unmasked will really happen in the thunk.
+inline void expect_faults(Cpu& cpu) {
+  if ((~get<uint32_t>(cpu, kMxcsr) & 0x1f80) != 0) [[unlikely]]
+    FpuThunks::accept_faults();
+}
+
+// The answer of a vector instruction's thunk: false after raising the exception that it met.
+inline bool accept_result(Cpu& cpu, int64_t result) {
+  if (result == 0) [[likely]]
+    return true;
+  if (result == kThunkFault)  // [SDM 1, 11.5.2]
+    return cpu.raise(cpu.arch.cr4 & x86::cr4::kOsxmmexcpt ? Vector::kXm : Vector::kUd);
+  cpu.state.cc = static_cast<uint64_t>(result) & x86::flag::kArithmetic;
+  return true;
+}
+
+inline bool aligned(Cpu& cpu, uint64_t address, unsigned alignment) {
+  if ((address & (alignment - 1)) == 0) [[likely]]
+    return true;
+  return cpu.raise(Vector::kGp, 0);
+}
+
+// The 64-bit format of FXSAVE and XSAVE images: REX.W in 64-bit mode.
+bool wide_pointers(const Cpu& cpu, const Op* op);
+// The legacy region of FXSAVE and XSAVE areas as it is stored, MXCSR_MASK and all XMM registers included.
+using LegacyImage = std::array<uint8_t, kImageEnd>;
+LegacyImage legacy_image(Cpu& cpu, bool wide);
+// The x87 part of such a region; neither MXCSR nor XMM registers.
+void load_x87(Cpu& cpu, const uint8_t* in, bool wide);
+
 Handler x87_handler(Cpu& cpu, Op& op);  // fpu_x87.cc: binds kX87
 Handler state_handler(const Op& op);    // fpu_state.cc: FXSAVE, FXRSTOR, LDMXCSR, STMXCSR
+Handler xsave_handler(const Op& op);    // fpu_xsave.cc
 // FNSTENV, FNSAVE, FLDENV, FRSTOR (fpu_state.cc).
 void fnstenv(Cpu& cpu, const Op* op);
 void fnsave(Cpu& cpu, const Op* op);

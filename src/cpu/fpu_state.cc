@@ -15,10 +15,12 @@ constexpr unsigned kFxBytes = 512;
 
 // --- MXCSR
 
+bool mxcsr_allowed(Cpu& cpu, const Op* op) { return op->insn->vex ? avx_allowed(cpu) : sse_allowed(cpu); }
+
 void ldmxcsr(Cpu& cpu, const Op* op) {
   uint64_t address = 0;
   uint32_t value = 0;
-  if (!sse_allowed(cpu) || !address_of(cpu, op, 4, Access::kRead, address) ||
+  if (!mxcsr_allowed(cpu, op) || !address_of(cpu, op, 4, Access::kRead, address) ||
       !cpu.read<uint32_t>(address, value, segment_of(op)))
     KITE_FAULT(cpu, op);
   if ((value & ~FpuThunks::mxcsr_mask()) != 0) {  // [SDM 2A LDMXCSR] reserved bits: #GP
@@ -31,7 +33,7 @@ void ldmxcsr(Cpu& cpu, const Op* op) {
 
 void stmxcsr(Cpu& cpu, const Op* op) {
   uint64_t address = 0;
-  if (!sse_allowed(cpu) || !address_of(cpu, op, 4, Access::kWrite, address) ||
+  if (!mxcsr_allowed(cpu, op) || !address_of(cpu, op, 4, Access::kWrite, address) ||
       !cpu.write<uint32_t>(address, get<uint32_t>(cpu, kMxcsr), segment_of(op)))
     KITE_FAULT(cpu, op);
   KITE_NEXT(cpu, op);
@@ -62,19 +64,10 @@ bool probe_fx(Cpu& cpu, const Op* op, uint64_t address, Access access) {
          cpu.probe(address, kFxBytes, access, segment);
 }
 
-bool wide_pointers(const Cpu& cpu, const Op* op) { return cpu.code64 && op->insn->rex_w; }
-
 void fxsave(Cpu& cpu, const Op* op) {
   uint64_t address = 0;
   if (!fx_address(cpu, op, Access::kWrite, address) || !probe_fx(cpu, op, address, Access::kWrite)) KITE_FAULT(cpu, op);
-  std::array<uint8_t, kImageEnd> out;
-  std::memcpy(out.data(), image(cpu), out.size());
-  store(out.data() + kMxcsrMask, FpuThunks::mxcsr_mask());
-  if (!wide_pointers(cpu, op)) {
-    const bool segments = has_segment_pointers(cpu);
-    store<uint32_t>(out.data() + kFip + 4, segments ? get<uint16_t>(cpu, kFcs) : 0u);
-    store<uint32_t>(out.data() + kFdp + 4, segments ? get<uint16_t>(cpu, kFds) : 0u);
-  }
+  const LegacyImage out = legacy_image(cpu, wide_pointers(cpu, op));
   const Seg segment = segment_of(op);
   const unsigned vectors = xmm_bytes(cpu);
   const bool has_mxcsr = (cpu.arch.cr4 & x86::cr4::kOsfxsr) != 0;
@@ -83,9 +76,6 @@ void fxsave(Cpu& cpu, const Op* op) {
   if (!ok) KITE_FAULT(cpu, op);
   KITE_NEXT(cpu, op);
 }
-
-// Drops what the hardware has no bits for and recomputes FSW.ES and B.
-void normalise(Cpu& cpu) { run_on_image(cpu, cpu.fpu().normalise()); }
 
 void fxrstor(Cpu& cpu, const Op* op) {
   uint64_t address = 0;
@@ -99,18 +89,9 @@ void fxrstor(Cpu& cpu, const Op* op) {
     cpu.raise(Vector::kGp, 0);
     KITE_FAULT(cpu, op);
   }
-  const bool wide = wide_pointers(cpu, op);
-  const bool segments = !wide && has_segment_pointers(cpu);
-  set<uint16_t>(cpu, kFcs, segments ? load<uint16_t>(in.data() + kFip + 4) : uint16_t{0});
-  set<uint16_t>(cpu, kFds, segments ? load<uint16_t>(in.data() + kFdp + 4) : uint16_t{0});
-  if (!wide) {
-    store<uint32_t>(in.data() + kFip + 4, 0);
-    store<uint32_t>(in.data() + kFdp + 4, 0);
-  }
-  std::memcpy(image(cpu), in.data(), kMxcsr);
   if (has_mxcsr) set<uint32_t>(cpu, kMxcsr, mxcsr);
-  std::memcpy(image(cpu) + kSt0, in.data() + kSt0, kXmm0 - kSt0 + xmm_bytes(cpu));
-  normalise(cpu);
+  std::memcpy(image(cpu) + kXmm0, in.data() + kXmm0, xmm_bytes(cpu));
+  load_x87(cpu, in.data(), wide_pointers(cpu, op));
   KITE_NEXT(cpu, op);
 }
 
@@ -229,11 +210,41 @@ void apply(Cpu& cpu, const Environment& env) {
   turn_registers(cpu, from, top_of_stack(cpu));
 }
 
+// Drops what the hardware has no bits for and recomputes FSW.ES and B.
+void normalise(Cpu& cpu) { run_on_image(cpu, cpu.fpu().normalise()); }
+
 bool waits_ok(Cpu& cpu) { return x87_allowed(cpu) && (!x87_pending(cpu) || report_x87(cpu)); }
 
 constexpr unsigned kRegisterBytes = 80;
 
 }  // namespace
+
+bool wide_pointers(const Cpu& cpu, const Op* op) { return cpu.code64 && op->insn->rex_w; }
+
+LegacyImage legacy_image(Cpu& cpu, bool wide) {
+  LegacyImage out;
+  std::memcpy(out.data(), image(cpu), out.size());
+  store(out.data() + kMxcsrMask, FpuThunks::mxcsr_mask());
+  if (!wide) {
+    const bool segments = has_segment_pointers(cpu);
+    store<uint32_t>(out.data() + kFip + 4, segments ? get<uint16_t>(cpu, kFcs) : 0u);
+    store<uint32_t>(out.data() + kFdp + 4, segments ? get<uint16_t>(cpu, kFds) : 0u);
+  }
+  return out;
+}
+
+void load_x87(Cpu& cpu, const uint8_t* in, bool wide) {
+  const bool segments = !wide && has_segment_pointers(cpu);
+  set<uint16_t>(cpu, kFcs, segments ? load<uint16_t>(in + kFip + 4) : uint16_t{0});
+  set<uint16_t>(cpu, kFds, segments ? load<uint16_t>(in + kFdp + 4) : uint16_t{0});
+  std::memcpy(image(cpu), in, kMxcsr);
+  if (!wide) {
+    set<uint32_t>(cpu, kFip + 4, 0);
+    set<uint32_t>(cpu, kFdp + 4, 0);
+  }
+  std::memcpy(image(cpu) + kSt0, in + kSt0, kXmm0 - kSt0);
+  normalise(cpu);
+}
 
 void fnstenv(Cpu& cpu, const Op* op) {
   const Format format = format_of(cpu, op);

@@ -13,6 +13,7 @@
 
 #include "cpu/cpu.h"
 #include "cpu/fpu.h"
+#include "cpu/fpu_emit.h"
 #include "support/bytes.h"
 #include "support/fd.h"
 #include "support/log.h"
@@ -22,60 +23,6 @@ namespace {
 
 using x86::Insn;
 using x86::OperandKind;
-
-constexpr uint32_t kHostMxcsr = 0x1f80;  // what the ABI gives a thread: all masked, round to nearest
-constexpr uint8_t kMxcsrOffset = 24;     // in the FXSAVE image
-constexpr uint32_t kXmm0Offset = 160;
-constexpr size_t kCcOffset = offsetof(CpuState, cc) - offsetof(CpuState, gpr);
-static_assert(kCcOffset < 0x7fffffff);
-
-// Host machine code in the making. Conventions of every thunk: rdi = reg, rsi = rm, rdx = fx, rcx = gpr; rsp is the
-// caller's wherever the issued instruction can fault.
-class Emitter {
- public:
-  template <class... Bytes>
-  void code(Bytes... bytes) {
-    (put(static_cast<uint8_t>(bytes)), ...);
-  }
-  void code32(uint32_t value) { code(value, value >> 8, value >> 16, value >> 24); }
-  [[nodiscard]] std::span<const uint8_t> bytes() const { return {buffer_.data(), size_}; }
-  [[nodiscard]] size_t size() const { return size_; }
-  // Displacement of the LDMXCSR that restores the host's; patched when the thunk has its place.
-  std::array<size_t, 2> host_mxcsr_fixups{};
-  size_t fixups = 0;
-
- private:
-  void put(uint8_t byte) {
-    if (size_ < buffer_.size()) buffer_[size_++] = byte;
-  }
-  std::array<uint8_t, 160> buffer_{};
-  size_t size_ = 0;
-};
-
-void emit_load_host_mxcsr(Emitter& out) {
-  out.code(0x0f, 0xae, 0x15);  // ldmxcsr [rip+disp32]
-  out.host_mxcsr_fixups[out.fixups++] = out.size();
-  out.code32(0);
-}
-
-// The host's own code does not read the sticky flags, so its MXCSR is restored only when the guest's controls differ.
-void emit_restore_mxcsr(Emitter& out) {
-  out.code(0x44, 0x8b, 0x42, kMxcsrOffset);  // mov r8d, [rdx+24]
-  out.code(0x41, 0x83, 0xe0, 0xc0);          // and r8d, ~0x3f
-  out.code(0x41, 0x81, 0xf8);                // cmp r8d, kHostMxcsr
-  out.code32(kHostMxcsr);
-  out.code(0x74, 0x07);  // je over
-  emit_load_host_mxcsr(out);
-}
-
-// LDMXCSR is slow and in the steady state the host's register holds the guest's value already.
-void emit_enter_mxcsr(Emitter& out) {
-  out.code(0x44, 0x8b, 0x42, kMxcsrOffset);  // mov r8d, [rdx+24]
-  out.code(0x0f, 0xae, 0x5c, 0x24, 0xfc);    // stmxcsr [rsp-4]
-  out.code(0x44, 0x3b, 0x44, 0x24, 0xfc);    // cmp r8d, [rsp-4]
-  out.code(0x74, 0x04);                      // je over
-  out.code(0x0f, 0xae, 0x52, kMxcsrOffset);  // ldmxcsr [rdx+24]
-}
 
 // `slot` is 7 for [rdi] and 6 for [rsi], which is also the ModRM.rm code of that base.
 void emit_load(Emitter& out, RegisterFile file, unsigned number, unsigned slot) {
@@ -102,12 +49,6 @@ void emit_store(Emitter& out, RegisterFile file, unsigned number, unsigned slot)
 // Host register that carries an operand: 1 and 2 for vectors (0 is free for the implicit XMM0), rax for general ones.
 unsigned host_register(RegisterFile file, unsigned vector_number) {
   return file == RegisterFile::kGpr ? 0 : vector_number;
-}
-
-bool has_imm8(const Insn& insn) {
-  for (const x86::Operand& operand : insn.operand)
-    if (operand.kind == OperandKind::kImm) return true;
-  return false;
 }
 
 constexpr unsigned kMemoryRm = 6;  // [rsi]
@@ -235,8 +176,8 @@ class ThunkMemory {
   }
 
  private:
-  // 30,000 different thunks, nearly all of them imm8 variants, of at most 128 bytes.
-  static constexpr size_t kBytes = size_t{8} << 20;
+  // 70,000 different thunks, nearly all of them imm8 variants, of at most 192 bytes, most of them 112.
+  static constexpr size_t kBytes = size_t{12} << 20;
   static constexpr size_t kAlignment = 16;
 
   ThunkMemory() {
@@ -270,8 +211,9 @@ class ThunkMemory {
   // Where the signal handler sends a thunk whose instruction faulted: as the thunk's end, without its results.
   void emit_fault_exit() {
     Emitter out;
-    out.code(0x0f, 0xae, 0x5a, kMxcsrOffset);  // stmxcsr [rdx+24]
-    out.code(0xdb, 0xe3);                      // fninit
+    out.code(0x0f, 0xae, 0x5a, kMxcsrOffset);                       // stmxcsr [rdx+24]
+    out.code(0xdb, 0xe3);                                           // fninit
+    if (__builtin_cpu_supports("avx")) out.code(0xc5, 0xf8, 0x77);  // vzeroupper
     emit_load_host_mxcsr(out);
     out.code(0x48, 0xc7, 0xc0);  // mov rax, kThunkFault
     out.code32(static_cast<uint32_t>(kThunkFault));
@@ -358,6 +300,13 @@ Thunk FpuThunks::vector(const Insn& insn) {
   Thunk& known = known_[key];
   if (known == nullptr) known = ThunkMemory::instance().get(key, [&](Emitter& out) { emit_vector(out, insn, shape); });
   return known;
+}
+
+AvxThunk FpuThunks::avx(const Insn& insn) {
+  const uint64_t key = avx_key(insn);
+  Thunk& known = known_[key];
+  if (known == nullptr) known = ThunkMemory::instance().get(key, [&](Emitter& out) { emit_avx(out, insn); });
+  return reinterpret_cast<AvxThunk>(reinterpret_cast<void (*)()>(known));
 }
 
 Thunk FpuThunks::x87(const Insn& insn) {

@@ -17,12 +17,14 @@ Handler exchange_handler(const Binding& binding);    // xchg, xadd, cmpxchg, cmp
 Handler move_handler(const Binding& binding);        // mov.., lea, cmov, set, xlat, cbw, cwd, movbe
 Handler stack_handler(const Binding& binding);       // push, pop, pusha, popa, enter, leave, pushf, popf
 Handler branch_handler(const Binding& binding);      // jcc, jmp, call, ret, loop, jcxz (near)
+Handler bmi_handler(const Binding& binding);         // BMI1 and BMI2 but for tzcnt
+Handler direct_handler(const Binding& binding);      // movdiri, movdir64b, serialize
 Handler flag_handler(const Binding& binding);        // clc .. std, cli, sti, lahf, sahf, salc; nop and its kin
 // One handler for two instructions in a row, or null; it belongs in the first one's Op.
 Handler fused_handler(const Binding& first, const Binding& second);
 Handler string_handler(const x86::Insn& insn);  // exec_string.cc: MOVS..OUTS, IN, OUT
 Handler system_handler(const x86::Insn& insn);  // exec_system.cc: far transfers, tables, CRs, MSRs, CPUID, HLT, ...
-Handler fpu_handler(const x86::Insn& insn);     // fpu.cc: x87, MMX, SSE, FXSAVE family
+Handler fpu_handler(const x86::Insn& insn);     // fpu.cc: x87, MMX, SSE, AVX, FXSAVE and XSAVE families
 void invalid_opcode(Cpu& cpu, const Op* op);    // #UD
 
 }  // namespace kite::cpu

@@ -313,6 +313,14 @@ bool write_amd(Cpu& cpu, uint32_t, uint64_t value) {
   return is_amd(cpu) && (value & ~kAllowed) == 0;
 }
 
+// [SDM 1 13.3] There with XSAVES; no supervisor state component is offered.
+bool has_xsaves(const Cpu& cpu) { return cpu.has_feature(FeatureWord::kD1Eax, 3); }
+bool read_xss(Cpu& cpu, uint32_t, uint64_t& value) {
+  value = cpu.arch.xss;
+  return has_xsaves(cpu);
+}
+bool write_xss(Cpu& cpu, uint32_t, uint64_t value) { return has_xsaves(cpu) && value == 0; }
+
 // Family 0Fh's northbridge and C1E registers [BKDG 32559]: Linux reads them unasked; nothing is enabled in them.
 constexpr uint32_t kNorthbridgeConfig = 0xc001001f, kInterruptPending = 0xc0010055;
 constexpr uint64_t kHwcrAccepted = 1u << 3 | 1u << 6 | 1u << 8 | 1u << 18;  // TLB cache, FFDIS, monitor, MC status
@@ -351,6 +359,7 @@ constexpr Row kRows[] = {
     {msr::kTscDeadline, msr::kTscDeadline, read_tsc_deadline, write_tsc_deadline},
     {msr::kPkrs, msr::kPkrs, read_pkrs, write_pkrs},
     {msr::kX2ApicBase, msr::kX2ApicEnd, read_x2apic, write_x2apic},
+    {msr::kXss, msr::kXss, read_xss, write_xss},
     {msr::kEfer, msr::kEfer, read_field<&ArchState::efer>, write_efer_row},
     {msr::kStar, msr::kStar, read_field<&ArchState::star>, write_field<&ArchState::star>},
     {msr::kLstar, msr::kLstar, read_field<&ArchState::lstar>, write_address<&ArchState::lstar>},
@@ -417,6 +426,7 @@ void Cpu::cpuid() {
   dynamic.linear_bits = has_feature(FeatureWord::k7Ecx, 16) ? 57 : 48;
   dynamic.tsc_hz = config.tsc_hz;
   dynamic.xcr0 = arch.xcr0;
+  dynamic.xss = arch.xss;
   const x86::CpuidRegs regs = x86::cpuid(*config.cpu, dynamic, static_cast<uint32_t>(state.gpr[x86::kRax]),
                                          static_cast<uint32_t>(state.gpr[x86::kRcx]));
   state.gpr[x86::kRax] = regs.eax;

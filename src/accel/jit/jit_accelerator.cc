@@ -56,14 +56,21 @@ constexpr Offer kOffers[] = {
     // fpu vme de pse tsc msr pae mce cx8 apic sep mtrr pge mca cmov pat pse36 clflush ss ht; mmx fxsr sse sse2
     {FeatureWord::k1Edx, bits({0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 13, 14, 15, 16, 17, 19, 27, 28}),
                          bits({23, 24, 25, 26})},
-    // monitor cx16 pcid x2apic movbe tsc-deadline hypervisor; sse3 pclmulqdq ssse3 sse4.1 sse4.2 popcnt aes rdrand
-    {FeatureWord::k1Ecx, bits({3, 13, 17, 21, 22, 24, 31}), bits({0, 1, 9, 19, 20, 23, 25, 30})},
-    // fsgsbase tsc_adjust smep erms invpcid adx smap clflushopt clwb; fdp-excptn-only zero-fcs-fds rdseed sha
-    {FeatureWord::k7Ebx, bits({0, 1, 7, 9, 10, 19, 20, 23, 24}), bits({6, 13, 18, 29})},
-    // umip pku la57 rdpid pks
-    {FeatureWord::k7Ecx, bits({2, 3, 16, 22, 31}), 0},
-    // lam
-    {FeatureWord::k71Eax, bits({26}), 0},
+    // monitor cx16 pcid x2apic movbe tsc-deadline xsave hypervisor;
+    // sse3 pclmulqdq ssse3 fma sse4.1 sse4.2 popcnt aes avx f16c rdrand
+    {FeatureWord::k1Ecx, bits({3, 13, 17, 21, 22, 24, 26, 31}),
+                         bits({0, 1, 9, 12, 19, 20, 23, 25, 28, 29, 30})},
+    // fsgsbase tsc_adjust smep erms invpcid adx smap clflushopt clwb;
+    // bmi1 avx2 fdp-excptn-only bmi2 zero-fcs-fds rdseed sha
+    {FeatureWord::k7Ebx, bits({0, 1, 7, 9, 10, 19, 20, 23, 24}), bits({3, 5, 6, 8, 13, 18, 29})},
+    // umip pku la57 rdpid cldemote movdiri movdir64b pks; gfni vaes vpclmulqdq
+    {FeatureWord::k7Ecx, bits({2, 3, 16, 22, 25, 27, 28, 31}), bits({8, 9, 10})},
+    // serialize
+    {FeatureWord::k7Edx, bits({14}), 0},
+    // lam; avx-vnni
+    {FeatureWord::k71Eax, bits({26}), bits({4})},
+    // xsaveopt xsavec xgetbv1 xsaves
+    {FeatureWord::kD1Eax, bits({0, 1, 2, 3}), 0},
     // syscall nx pdpe1gb rdtscp lm
     {FeatureWord::k80000001Edx, bits({11, 20, 26, 27, 29}), 0},
     // lahf_lm 3dnowprefetch; abm sse4a
