@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "accel/kvm/kernel_apic.h"
+#include "accel/kvm/kvm_irq_chip.h"
 #include "accel/kvm/kvm_state.h"
 #include "accel/kvm/kvm_vcpu.h"
 #include "cpu/block.h"
@@ -55,6 +56,18 @@ class FallbackIo final : public CpuIo {
 
  private:
   CpuIo& io_;
+  cpu::Cpu& cpu_;
+};
+
+// While it lives, what the CPU does outside of its step() can reach devices as well.
+class Calling {
+ public:
+  Calling(cpu::Cpu& cpu, CpuIo& io) : cpu_(cpu) { cpu_.io = &io; }
+  ~Calling() { cpu_.io = nullptr; }
+  Calling(const Calling&) = delete;
+  Calling& operator=(const Calling&) = delete;
+
+ private:
   cpu::Cpu& cpu_;
 };
 
@@ -130,12 +143,29 @@ struct OneMsr {
   kvm_msr_entry entry{};
 };
 
-void send_msi(const KvmAccelerator& owner, uint64_t address, uint32_t data) {
-  kvm_msi message{};
-  message.address_lo = static_cast<uint32_t>(address);
-  message.address_hi = static_cast<uint32_t>(address >> 32);
-  message.data = data;
-  (void)owner.vm_fd().ioctl(KVM_SIGNAL_MSI, &message);
+// [82093AA 3.2.4] The kernel's IOAPIC takes a new level once the old one was acknowledged: KVM looks again when its
+// state is set.
+void end_at_kernel_io_apic(const KvmFd& vm, uint8_t vector) {
+  kvm_irqchip chip{};
+  chip.chip_id = KVM_IRQCHIP_IOAPIC;
+  if (vm.ioctl(KVM_GET_IRQCHIP, &chip) < 0) return;
+  for (auto& entry : chip.chip.ioapic.redirtbl)
+    if (entry.fields.vector == vector && entry.fields.trig_mode != 0) entry.fields.remote_irr = 0;
+  (void)vm.ioctl(KVM_SET_IRQCHIP, &chip);
+}
+
+KernelApic::Wiring apic_wiring(KvmAccelerator& owner, const VcpuConfig& config) {
+  auto* const chip = static_cast<KvmIrqChip*>(owner.irq_chip());
+  return {.send = [chip](uint64_t address, uint32_t data) { chip->send_msi({.address = address, .data = data}); },
+          .end_of_interrupt =
+              [chip, &owner](uint8_t vector) {
+                if (chip->has_io_controllers())
+                  end_at_kernel_io_apic(owner.vm_fd(), vector);
+                else
+                  chip->end_of_interrupt(vector);
+              },
+          .cpu_count = config.cpu_count,
+          .apic_id = config.apic_id};
 }
 
 template <class T>
@@ -196,13 +226,7 @@ void CpuFallback::make_cpu(KvmVcpu& vcpu) {
   if (cpu_ != nullptr) return;
   VcpuConfig config = config_;
   if (config.apic == nullptr) {
-    KvmAccelerator& owner = vcpu.accelerator();
-    apic_ = std::make_unique<KernelApic>(
-        vcpu.fd(),
-        KernelApic::Wiring{.send = [&owner](uint64_t address, uint32_t data) { send_msi(owner, address, data); },
-                           .end_of_interrupt = {},
-                           .cpu_count = config_.cpu_count,
-                           .apic_id = config_.apic_id});
+    apic_ = std::make_unique<KernelApic>(vcpu.fd(), apic_wiring(vcpu.accelerator(), config));
     config.apic = apic_.get();
   }
   has_sregs2_ = vcpu.accelerator().system().check(KVM_CAP_SREGS2) != 0;
@@ -275,9 +299,6 @@ bool CpuFallback::take_event() {
 
 // Decodes the instruction at rip, unless that faults: insn_ is then empty, and step() delivers the fault.
 void CpuFallback::decode() {
-  insn_ = x86::Insn{};
-  decoded_ = false;
-  code_.clear();
   const cpu::Block* block = cpu_->blocks().single(*cpu_);
   if (block == nullptr || block->ops[0].insn == nullptr) return;
   insn_ = *block->ops[0].insn;
@@ -308,22 +329,21 @@ EmulationFallback::Outcome CpuFallback::emulate(KvmVcpu& vcpu, const kvm_run&, C
     report = why;
     return Outcome::kGaveUp;
   };
-  everything_ = false;
+  everything_ = decoded_ = false;
+  insn_ = x86::Insn{};
   before_ = KvmCpuState{};
   if (auto done = read_registers(vcpu.fd()); !done) return give_up(done.error().message);
   enter_state();
   FallbackIo outside(io, *cpu_);
-  cpu_->io = &outside;
+  const Calling calling(*cpu_, outside);
   if (!event_waits()) decode();
   constexpr uint64_t kProtectionKeys = x86::cr4::kPke | x86::cr4::kPks;
   if (needs_everything(insn_) || (arch_.cr4 & kProtectionKeys) != 0) {
     if (auto done = read_everything(vcpu); !done) return give_up(done.error().message);
     enter_state();
-    cpu_->io = &outside;
   }
   if (auto why = refusal()) return give_up(*why);
   const bool alive = event_waits() ? take_event() : execute(outside);
-  cpu_->io = nullptr;
   executed_.fetch_add(1, std::memory_order_relaxed);
   if (!alive) return Outcome::kShutdown;
   if (auto done = write_back(vcpu.fd()); !done) return give_up(done.error().message);
