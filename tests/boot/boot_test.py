@@ -48,8 +48,8 @@ def check_log(guest, console):
 
 
 def boot(kite, guests, kernel, cpus, memory):
-    command = [kite, "-nodefaults", "-nographic", "-serial", "stdio", "-m", str(memory), "-smp", str(cpus),
-               "-kernel", f"{guests}/{kernel}/vmlinuz", "-initrd", f"{guests}/initrd.gz",
+    command = [kite, "-accel", "jit", "-nodefaults", "-nographic", "-serial", "stdio", "-m", str(memory),
+               "-smp", str(cpus), "-kernel", f"{guests}/{kernel}/vmlinuz", "-initrd", f"{guests}/initrd.gz",
                "-append", "console=ttyS0 panic=-1"]
     with Guest(command, limit=900) as guest:
         guest.expect("Kite: user space runs")

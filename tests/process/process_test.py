@@ -137,13 +137,15 @@ class Qmp(Lines):
 
 
 class Machine:
-    """Kite with a QMP socket that it connects to, and perhaps a qtest one."""
+    """Kite with a QMP socket that it connects to, and perhaps a qtest one; on the software CPU if nothing else is said."""
 
     def __init__(self, *arguments, qtest=False):
         self.folder = tempfile.TemporaryDirectory()
         self.listeners = {name: self.listen(name) for name in (["qtest"] if qtest else []) + ["qmp"]}
         command = [KITE, "-display", "none", "-chardev", f"socket,path={self.folder.name}/qmp,id=m",
                    "-mon", "chardev=m,mode=control", *arguments]
+        if not qtest and "-accel" not in arguments:
+            command += ["-accel", "jit"]
         if qtest:
             command += ["-accel", "qtest", "-qtest", f"unix:{self.folder.name}/qtest", "-qtest-log", "/dev/null"]
         self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
