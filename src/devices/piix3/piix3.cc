@@ -45,7 +45,8 @@ constexpr Register kRegisters[] = {
 
 Piix3::Piix3(std::string path, Wiring wiring)
     : PciDevice(std::move(path), {.vendor = 0x8086, .device = 0x7000, .class_code = 0x060100}),
-      wiring_(std::move(wiring)) {
+      wiring_(std::move(wiring)),
+      reset_control_(wiring_.reset, ResetControl::kCpu | ResetControl::kHard) {
   config_.bytes[kHeaderType] = 0x80;  // several functions
   for (const Register& reg : kRegisters) config_.writable[reg.offset] = reg.writable;
   // [PIIX3] 2.2.3: I/O, memory and bus mastering are always on; special cycles and SERR# can be chosen.
@@ -66,8 +67,7 @@ void Piix3::reset() {
   reset_config();
   const std::lock_guard lock(config_lock_);
   set_reset_values();
-  const std::lock_guard state_lock(lock_);
-  state_.reset_control = 0;  // the levels are what others drive: they lower their own lines
+  reset_control_.set_value(0);  // the levels are what others drive: they lower their own lines
 }
 
 void Piix3::config_written(uint16_t offset, unsigned size, uint32_t) {
@@ -106,37 +106,21 @@ void Piix3::drive_changed() {
     if ((changed & 1u << i) != 0) wiring_.isa_irqs[i].set((levels & 1u << i) != 0);
 }
 
-uint64_t Piix3::ResetControl::io_read(uint64_t, unsigned) {
-  const std::lock_guard lock(owner_.lock_);
-  return owner_.state_.reset_control;
-}
-
-void Piix3::ResetControl::io_write(uint64_t, unsigned, uint64_t value) {
-  bool reset = false;
-  {
-    const std::lock_guard lock(owner_.lock_);
-    // [PIIX3] 2.5.4.1: a change of RCPU from 0 to 1 starts the reset that SRST chose.
-    reset = (value & ~uint64_t{owner_.state_.reset_control} & kResetCpu) != 0;
-    owner_.state_.reset_control = static_cast<uint8_t>(value & (kResetCpu | kResetHard));
-  }
-  if (reset) owner_.wiring_.reset((value & kResetHard) != 0 ? ResetKind::kHard : ResetKind::kSoft);
-}
-
 void Piix3::save(StateWriter& writer) {
   const State state = [this] {
     const std::lock_guard lock(lock_);
     return state_;
   }();
-  const auto& [reset_control, pirq_levels, isa_levels] = state;
+  const auto& [pirq_levels, isa_levels] = state;
   save_section(writer, path(),
-               Piix3V1{.reset_control = reset_control, .pirq_levels = pirq_levels, .isa_levels = isa_levels},
+               Piix3V1{.reset_control = reset_control_.value(), .pirq_levels = pirq_levels, .isa_levels = isa_levels},
                [&] { save_config(writer); });
 }
 
 void Piix3::restore(StateReader& reader) {
   Piix3V1 wire{};
   const auto possible = [&] {
-    return require(reader, (wire.reset_control & ~(kResetCpu | kResetHard)) == 0, "reset control has unknown bits") &&
+    return require(reader, (wire.reset_control & ~reset_control_.writable()) == 0, "reset control has unknown bits") &&
            require(reader, wire.pirq_levels < bit<uint8_t>(kPirqs), "a PIRQ above D is driven");
   };
   if (!restore_section(reader, path(), wire, [&] {
@@ -146,8 +130,9 @@ void Piix3::restore(StateReader& reader) {
   const std::lock_guard lock(config_lock_);
   {
     const std::lock_guard state_lock(lock_);
-    state_ = State{.reset_control = wire.reset_control, .pirq_levels = wire.pirq_levels, .isa_levels = wire.isa_levels};
+    state_ = State{.pirq_levels = wire.pirq_levels, .isa_levels = wire.isa_levels};
   }
+  reset_control_.set_value(wire.reset_control);
   load_routes();
 }
 

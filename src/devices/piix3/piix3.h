@@ -12,13 +12,9 @@
 
 #include "bus/irq_line.h"
 #include "bus/pci.h"
+#include "devices/pci_host/reset_control.h"
 
 namespace kite::devices {
-
-enum class ResetKind : uint8_t {
-  kSoft,  // INIT to the processors
-  kHard,  // the whole machine
-};
 
 class Piix3 final : public bus::PciDevice, public bus::IrqSink {
  public:
@@ -44,26 +40,16 @@ class Piix3 final : public bus::PciDevice, public bus::IrqSink {
 
  private:
   static constexpr uint32_t kIsaSource = 16;
-  class ResetControl final : public IoHandler {
-   public:
-    explicit ResetControl(Piix3& owner) : owner_(owner) {}
-    uint64_t io_read(uint64_t offset, unsigned size) override;
-    void io_write(uint64_t offset, unsigned size, uint64_t value) override;
-
-   private:
-    Piix3& owner_;
-  };
   void set_reset_values();
   void load_routes();    // config_lock_ held
   void drive_changed();  // lock_ held
 
   // Wiring.
   Wiring wiring_;
-  ResetControl reset_control_{*this};
+  ResetControl reset_control_;
 
   // State; the rest is in the configuration space, under config_lock_.
-  struct State {
-    uint8_t reset_control = 0;
+  struct State {              // besides reset_control_'s
     uint8_t pirq_levels = 0;  // one bit a PIRQ
     uint16_t isa_levels = 0;  // one bit an ISA interrupt's own source
   };

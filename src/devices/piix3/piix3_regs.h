@@ -32,9 +32,4 @@ inline constexpr uint8_t kPirqIrqMask = 0x0f;
 // ISA interrupts a PIRQ may be steered to: 3-7, 9-12, 14, 15; the others are reserved.
 inline constexpr uint16_t kPirqAllowed = 0xdef8;
 
-// Reset control register: [PIIX3] 2.5.4.1.
-inline constexpr uint16_t kResetControlPort = 0xcf9;
-inline constexpr uint8_t kResetHard = 1u << 1;  // RC[1]: hard, else soft
-inline constexpr uint8_t kResetCpu = 1u << 2;   // RC[2]: a change from 0 to 1 resets
-
 }  // namespace kite::devices::piix3_regs

@@ -96,22 +96,22 @@ TEST_F(Piix3Test, LinesThatDoNotExistAreIgnored) {
 }
 
 TEST_F(Piix3Test, ResetControlChoosesTheKind) {
-  bridge_.reset_control().io_write(0, 1, kResetHard);
+  bridge_.reset_control().io_write(0, 1, ResetControl::kHard);
   EXPECT_TRUE(resets_.empty());
-  bridge_.reset_control().io_write(0, 1, kResetHard | kResetCpu);
+  bridge_.reset_control().io_write(0, 1, ResetControl::kHard | ResetControl::kCpu);
   EXPECT_EQ(resets_, std::vector{ResetKind::kHard});
 }
 
 TEST_F(Piix3Test, SoftResetNeedsARisingEdge) {
-  bridge_.reset_control().io_write(0, 1, kResetCpu);
-  bridge_.reset_control().io_write(0, 1, kResetCpu);
+  bridge_.reset_control().io_write(0, 1, ResetControl::kCpu);
+  bridge_.reset_control().io_write(0, 1, ResetControl::kCpu);
   EXPECT_EQ(resets_, std::vector{ResetKind::kSoft});
 }
 
 TEST_F(Piix3Test, ResetClearsRoutesAndControl) {
   route(0, 10);
   bridge_.set_irq(0, true);
-  bridge_.reset_control().io_write(0, 1, kResetHard);
+  bridge_.reset_control().io_write(0, 1, ResetControl::kHard);
   bridge_.reset();
   EXPECT_FALSE(lines_.level(10));
   EXPECT_EQ(bridge_.config_read(kPirqrcA, 1), 0x80U);
