@@ -61,6 +61,8 @@ Piix4Pm::~Piix4Pm() { wiring_.ports.remove(pm_region_); }
 
 void Piix4Pm::set_reset_values() {
   for (unsigned i = kDevresBase; i < kDevresEnd; ++i) config_.bytes[i] = 0;
+  // Without system management mode firmware shall find it set up already and leave it alone.
+  config_.set32(kDevactb, kApmcEn);
   config_.set32(kPmba, 1);
   config_.bytes[kPmregmisc] = 0;
   config_.set16(kCommand, 0);

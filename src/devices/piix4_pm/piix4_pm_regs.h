@@ -10,10 +10,12 @@ enum Reg : uint8_t {
   kPmba = 0x40,        // rw  7.1.10 power management base, 32 bits: [15:6] base, [0] reads 1
   kDevresBase = 0x50,  // rw  7.1.13 device resources, up to 0x7b: kept, they steer nothing
   kDevresEnd = 0x7c,
+  kDevactb = 0x58,    // rw  7.1.15 device activity B, 32 bits
   kPmregmisc = 0x80,  // rw  7.1.22 [0] PMIOSE: the I/O space answers
 };
 inline constexpr uint16_t kPmbaMask = 0xffc0;
 inline constexpr uint8_t kPmiose = 1;
+inline constexpr uint32_t kApmcEn = 1u << 25;  // DEVACTB: writes of the APM command port raise SMIs
 
 // I/O space at PMBA.
 inline constexpr uint64_t kPmSize = 64;
