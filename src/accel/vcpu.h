@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "accel/cpu_io.h"
 #include "accel/local_apic.h"
@@ -52,6 +53,24 @@ struct VcpuConfig {
   ExtInt* ext_int = nullptr;  // the board's 8259, where the local APICs are the accelerator's and the 8259 is not
 };
 
+// What a debugger asks of a vCPU. The default lets it run free.
+struct GuestDebug {
+  struct Watch {
+    enum class Kind : uint8_t { kExecute = 0, kWrite = 1, kAccess = 3 } kind = Kind::kExecute;  // as DR7 has them
+    uint64_t address = 0;                                                                        // linear
+    uint8_t bytes = 1;                                                                           // 1, 2, 4 or 8
+  };
+  bool single_step = false;
+  bool breakpoints = false;    // INT3 stops, instead of reaching the guest
+  std::vector<Watch> watches;  // 4 at most
+};
+// Where it stopped.
+struct DebugStop {
+  uint64_t rip = 0;        // linear address of the instruction: at a breakpoint its own, otherwise the next
+  uint64_t dr6 = 0;        // B0-B3 and BS, for steps and watches
+  bool breakpoint = false;  // INT3
+};
+
 class Vcpu {
  public:
   virtual ~Vcpu() = default;
@@ -67,6 +86,13 @@ class Vcpu {
   [[nodiscard]] virtual bool has_work(uint32_t requests) const = 0;
   // Guest TSC minus the clock's TSC; vCPU thread.
   [[nodiscard]] virtual int64_t tsc_offset() const { return 0; }
+  // vCPU thread or while it is not in run(). What the debugger takes for itself the guest does not see; after kDebug,
+  // debug_stop() says what it was. Refused, with the reason, where the accelerator cannot.
+  virtual Result<> set_debug(const GuestDebug& debug) {
+    (void)debug;
+    return fail("this accelerator takes no breakpoints");
+  }
+  [[nodiscard]] virtual DebugStop debug_stop() const { return {}; }
   // After kInternalError.
   [[nodiscard]] virtual std::string internal_error() const { return {}; }
 

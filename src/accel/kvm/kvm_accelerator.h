@@ -13,11 +13,7 @@
 
 namespace kite {
 
-class KvmVm;
-class KvmMemorySlots;
-class KvmCoalesced;
-class KvmDoorbells;
-class KvmIrqChip;
+struct KvmVm;
 class KvmVcpu;
 
 enum class KernelIrqchip : uint8_t { kOn, kSplit, kOff };
@@ -38,11 +34,18 @@ class KvmAccelerator final : public Accelerator {
   [[nodiscard]] std::string_view name() const override { return "kvm"; }
   [[nodiscard]] x86::FeatureSet offered_features() const override;
   Result<> attach_memory(AddressSpace& memory) override;
+  Result<> attach_ports(AddressSpace& ports) override;
   Result<std::unique_ptr<Vcpu>> create_vcpu(const VcpuConfig& config) override;
+  [[nodiscard]] uint64_t tsc_hz() const override;
+  [[nodiscard]] IrqChip* irq_chip() override;
+  [[nodiscard]] QueuedWrites* queued_writes() override;
+  void time_stopped() override;
+  void time_resumed() override;
 
   [[nodiscard]] KvmSystem& system() const { return *system_; }
   [[nodiscard]] const KvmOptions& options() const { return options_; }
   [[nodiscard]] KernelIrqchip irqchip() const { return options_.irqchip.value_or(KernelIrqchip::kOn); }
+  [[nodiscard]] bool kernel_local_apics() const { return irqchip() != KernelIrqchip::kOff; }
   // The VM's descriptor: KVM_GET_STATS_FD and other questions about the whole VM.
   [[nodiscard]] const KvmFd& vm_fd() const;
   // The vCPUs that exist, in order of creation.
@@ -50,14 +53,28 @@ class KvmAccelerator final : public Accelerator {
 
  private:
   friend class KvmVcpu;
+  class CoalescedWrites;
+
   KvmAccelerator(std::shared_ptr<KvmSystem> system, const KvmOptions& options);
   Result<> build();
+  Result<> create_vm();
+  Result<> create_interrupt_chips();
+  Result<> create_dirty_rings();
+  void enable_options();
+  [[nodiscard]] bool enable(uint32_t capability, uint64_t argument = 0);
+  void filter_msrs();
+  void exit_all_vcpus();
+  void attach(KvmVcpu& vcpu);
   void forget(KvmVcpu& vcpu);
 
   std::shared_ptr<KvmSystem> system_;
   KvmOptions options_;
   AddressSpace* memory_ = nullptr;
+  AddressSpace* ports_ = nullptr;
   std::unique_ptr<KvmVm> vm_;
+  std::unique_ptr<CoalescedWrites> coalesced_;
+  // Between time_stopped() and time_resumed().
+  std::optional<kvm_clock_data> stopped_clock_;
   mutable std::mutex vcpus_mutex_;
   std::vector<KvmVcpu*> vcpus_;
 };

@@ -235,7 +235,8 @@ void KvmIrqChip::set_timer_silenced(bool silenced) {
   const std::lock_guard lock(mutex_);
   kvm_pit_state2 state{};
   if (vm_.ioctl(KVM_GET_PIT2, &state) < 0) return;
-  const uint32_t flags = silenced ? state.flags | KVM_PIT_FLAGS_HPET_LEGACY : state.flags & ~uint32_t{KVM_PIT_FLAGS_HPET_LEGACY};
+  const uint32_t flags =
+      silenced ? state.flags | KVM_PIT_FLAGS_HPET_LEGACY : state.flags & ~uint32_t{KVM_PIT_FLAGS_HPET_LEGACY};
   if (flags == state.flags) return;
   state.flags = flags;
   if (const int answer = vm_.ioctl(KVM_SET_PIT2, &state); answer < 0)

@@ -288,4 +288,43 @@ void reset_kvm_state(KvmCpuState& state) {
   state.writes_tsc = true;
 }
 
+// --- the local APIC's page [SDM 3A table 11-1]
+
+namespace {
+
+enum LapicReg : size_t {
+  kLapicId = 0x20,
+  kSvr = 0xf0,
+  kDfr = 0xe0,
+  kFirstAfterVersion = 0x40,
+  kLvtTimer = 0x320,
+  kLvtLint0 = 0x350,
+  kLvtLint1 = 0x360,
+  kLvtError = 0x370,
+  kLvtCmci = 0x2f0,
+};
+
+void set_lapic_reg(kvm_lapic_state& lapic, size_t reg, uint32_t value) {
+  std::memcpy(lapic.regs + reg, &value, sizeof value);
+}
+
+}  // namespace
+
+void reset_kvm_lapic(kvm_lapic_state& lapic, uint32_t id, bool power_on) {
+  constexpr uint32_t kMasked = 1u << 16;
+  std::memset(lapic.regs + kFirstAfterVersion, 0, sizeof lapic.regs - kFirstAfterVersion);
+  if (power_on) set_lapic_reg(lapic, kLapicId, id << 24);
+  set_lapic_reg(lapic, kDfr, 0xffffffff);
+  set_lapic_reg(lapic, kSvr, 0xff);
+  set_lapic_reg(lapic, kLvtCmci, kMasked);
+  for (size_t reg = kLvtTimer; reg <= kLvtError; reg += 0x10) set_lapic_reg(lapic, reg, kMasked);
+}
+
+void set_virtual_wire_mode(kvm_lapic_state& lapic, bool bootstrap) {
+  constexpr uint32_t kEnabled = 1u << 8, kNmi = 4u << 8, kExtInt = 7u << 8, kMasked = 1u << 16;
+  set_lapic_reg(lapic, kSvr, kEnabled | 0xff);
+  set_lapic_reg(lapic, kLvtLint0, bootstrap ? kExtInt : kMasked | kExtInt);
+  set_lapic_reg(lapic, kLvtLint1, kNmi);
+}
+
 }  // namespace kite

@@ -49,6 +49,11 @@ void from_arch(const x86::ArchState& from, const KvmTimeBase& time, KvmCpuState&
 // paravirtual MSRs are off (so that KVM writes no more into the memory they name), the TSC starts at 0.
 void reset_kvm_state(KvmCpuState& state);
 
+// A local APIC's page as after power-on or INIT, which keeps the id [SDM 3A 11.4.7]; the version stays.
+void reset_kvm_lapic(kvm_lapic_state& lapic, uint32_t id, bool power_on);
+// As firmware leaves it: software-enabled, LINT0 = ExtINT on the bootstrap processor, LINT1 = NMI.
+void set_virtual_wire_mode(kvm_lapic_state& lapic, bool bootstrap);
+
 kvm_segment to_kvm_segment(const x86::SegmentRegister& segment);
 x86::SegmentRegister from_kvm_segment(const kvm_segment& segment);
 
