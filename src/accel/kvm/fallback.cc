@@ -136,13 +136,6 @@ bool is_legacy_prefix(uint8_t byte) {
 constexpr size_t kSharedSregs = offsetof(kvm_sregs, interrupt_bitmap);
 static_assert(offsetof(kvm_sregs2, flags) == kSharedSregs);
 
-// struct kvm_msrs with one entry.
-struct OneMsr {
-  uint32_t count = 1;
-  uint32_t reserved = 0;
-  kvm_msr_entry entry{};
-};
-
 // [82093AA 3.2.4] The kernel's IOAPIC takes a new level once the old one was acknowledged: KVM looks again when its
 // state is set.
 void end_at_kernel_io_apic(const KvmFd& vm, uint8_t vector) {
@@ -168,11 +161,6 @@ KernelApic::Wiring apic_wiring(KvmAccelerator& owner, const VcpuConfig& config) 
           .apic_id = config.apic_id};
 }
 
-template <class T>
-bool same(const T& a, const T& b) {
-  return std::memcmp(&a, &b, sizeof(T)) == 0;
-}
-
 class CpuFallback final : public EmulationFallback {
  public:
   CpuFallback(const VcpuConfig& config, AddressSpace& memory) : config_(config), memory_(memory) {}
@@ -184,25 +172,16 @@ class CpuFallback final : public EmulationFallback {
   void make_cpu(KvmVcpu& vcpu);
   Result<> read_registers(const KvmFd& fd);
   Result<> read_everything(KvmVcpu& vcpu);
-  void enter_state();
+  void enter_state(const KvmVcpu& vcpu);
   void decode();
   [[nodiscard]] std::optional<std::string> refusal() const;
   // An event that KVM had not finished delivering: it comes before the instruction.
   [[nodiscard]] bool event_waits() const;
   bool take_event();
   bool execute(CpuIo& io);
-  Result<> write_back(const KvmFd& fd);
-  Result<> write_events(const KvmFd& fd);
+  Result<> write_back(KvmVcpu& vcpu);
+  static void settle_events(kvm_vcpu_events& events);
   Result<> write_sregs(const KvmFd& fd, const kvm_sregs2& sregs) const;
-  Result<> force_sregs(const KvmFd& fd, const kvm_sregs2& sregs) const;
-  Result<> drop_translations(const KvmFd& fd) const;
-  Result<> write_everything(const KvmFd& fd);
-  template <class T>
-  static Result<> write(const KvmFd& fd, unsigned long request, const T& part, const char* name) {
-    const int error = fd.ioctl(request, &part);
-    return error < 0 ? fail("{}: {}", name, errno_text(-error)) : Result<>{};
-  }
-  [[nodiscard]] KvmTimeBase time_base() const;
 
   const VcpuConfig config_;
   AddressSpace& memory_;
@@ -214,7 +193,7 @@ class CpuFallback final : public EmulationFallback {
   bool has_sregs2_ = false;
 
   // During emulate().
-  KvmCpuState before_, after_;
+  KvmCpuState before_;
   x86::ArchState arch_;
   x86::Insn insn_;
   std::vector<uint8_t> code_;  // its bytes
@@ -231,12 +210,6 @@ void CpuFallback::make_cpu(KvmVcpu& vcpu) {
   }
   has_sregs2_ = vcpu.accelerator().system().check(KVM_CAP_SREGS2) != 0;
   cpu_ = std::make_unique<cpu::Cpu>(config, memory_);
-}
-
-KvmTimeBase CpuFallback::time_base() const {
-  constexpr uint64_t kNsPerSecond = 1'000'000'000;
-  const auto ns = static_cast<unsigned __int128>(config_.clock->now());
-  return {.clock_tsc = static_cast<uint64_t>(ns * config_.tsc_hz / kNsPerSecond)};
 }
 
 Result<> CpuFallback::read_registers(const KvmFd& fd) {
@@ -261,10 +234,10 @@ Result<> CpuFallback::read_everything(KvmVcpu& vcpu) {
   return {};
 }
 
-void CpuFallback::enter_state() {
+void CpuFallback::enter_state(const KvmVcpu& vcpu) {
   before_.mp_state.mp_state = KVM_MP_STATE_RUNNABLE;  // it was running just now
   arch_ = x86::ArchState{};
-  to_arch(before_, time_base(), arch_);
+  to_arch(before_, vcpu.time_base(), arch_);
   arch_.nmi_pending = 0;  // KVM delivers it
   if (apic_ != nullptr) apic_->begin(before_.sregs.apic_base, before_.sregs.cr8);
   cpu_->set_state(arch_);
@@ -333,20 +306,20 @@ EmulationFallback::Outcome CpuFallback::emulate(KvmVcpu& vcpu, const kvm_run&, C
   insn_ = x86::Insn{};
   before_ = KvmCpuState{};
   if (auto done = read_registers(vcpu.fd()); !done) return give_up(done.error().message);
-  enter_state();
+  enter_state(vcpu);
   FallbackIo outside(io, *cpu_);
   const Calling calling(*cpu_, outside);
   if (!event_waits()) decode();
   constexpr uint64_t kProtectionKeys = x86::cr4::kPke | x86::cr4::kPks;
   if (needs_everything(insn_) || (arch_.cr4 & kProtectionKeys) != 0) {
     if (auto done = read_everything(vcpu); !done) return give_up(done.error().message);
-    enter_state();
+    enter_state(vcpu);
   }
   if (auto why = refusal()) return give_up(*why);
   const bool alive = event_waits() ? take_event() : execute(outside);
   executed_.fetch_add(1, std::memory_order_relaxed);
   if (!alive) return Outcome::kShutdown;
-  if (auto done = write_back(vcpu.fd()); !done) return give_up(done.error().message);
+  if (auto done = write_back(vcpu); !done) return give_up(done.error().message);
   return arch_.activity == x86::Activity::kHalted ? Outcome::kHalted : Outcome::kGoOn;
 }
 
@@ -356,71 +329,40 @@ bool CpuFallback::execute(CpuIo& io) {
   return cpu_->step(io, kSomeoneWaits) != cpu::Exit::kShutdown;
 }
 
-Result<> CpuFallback::write_back(const KvmFd& fd) {
+Result<> CpuFallback::write_back(KvmVcpu& vcpu) {
   cpu_->get_state(arch_);
   if (const LocalApic* apic = cpu_->config.apic; apic != nullptr) arch_.cr8 = apic->cr8();
-  after_ = before_;
-  from_arch(arch_, time_base(), after_);
-  if (apic_ != nullptr) after_.sregs.apic_base = apic_->base();
-  after_.sregs.flags = before_.sregs.flags & after_.sregs.flags;
-  KITE_TRY(write_sregs(fd, after_.sregs));
-  if (decoded_ && drops_translations(insn_.op)) KITE_TRY(drop_translations(fd));
-  KITE_TRY(write(fd, KVM_SET_REGS, after_.regs, "KVM_SET_REGS"));
-  if (!same(before_.debugregs, after_.debugregs))
-    KITE_TRY(write(fd, KVM_SET_DEBUGREGS, after_.debugregs, "KVM_SET_DEBUGREGS"));
-  KITE_TRY(write_events(fd));
-  if (everything_) KITE_TRY(write_everything(fd));
-  // With the kernel's local APIC, it is KVM that waits for the next interrupt.
-  if (arch_.activity == x86::Activity::kHalted && apic_ != nullptr)
-    KITE_TRY(write(fd, KVM_SET_MP_STATE, after_.mp_state, "KVM_SET_MP_STATE"));
-  return {};
+  KvmCpuState after = before_;
+  from_arch(arch_, vcpu.time_base(), after);
+  if (apic_ != nullptr) after.sregs.apic_base = apic_->base();
+  after.sregs.flags &= before_.sregs.flags;
+  after.has_lapic = false;  // it has gone on meanwhile
+  settle_events(after.events);
+  if (decoded_ && drops_translations(insn_.op)) {
+    // A change of CR4.PGE, there and (with the state) back: KVM looks at the guest's page tables anew.
+    before_.sregs = after.sregs;
+    before_.sregs.cr4 ^= x86::cr4::kPge;
+    KITE_TRY(write_sregs(vcpu.fd(), before_.sregs));
+  }
+  return vcpu.load(after, &before_);
 }
 
 // Whatever was being delivered has been, or was KVM's #UD for this instruction. NMIs that came meanwhile stay.
-Result<> CpuFallback::write_events(const KvmFd& fd) {
-  kvm_vcpu_events events = after_.events;
-  events.flags &= KVM_VCPUEVENT_VALID_SHADOW | KVM_VCPUEVENT_VALID_PAYLOAD;
-  events.flags |= KVM_VCPUEVENT_VALID_SHADOW;
+void CpuFallback::settle_events(kvm_vcpu_events& events) {
+  events.flags = KVM_VCPUEVENT_VALID_SHADOW;
   events.exception = {};
   events.exception_has_payload = 0;
   events.exception_payload = 0;
   events.nmi.injected = 0;
   events.interrupt.injected = 0;
-  return write(fd, KVM_SET_VCPU_EVENTS, events, "KVM_SET_VCPU_EVENTS");
 }
 
 Result<> CpuFallback::write_sregs(const KvmFd& fd, const kvm_sregs2& sregs) const {
-  if (same(before_.sregs, sregs)) return {};
-  return force_sregs(fd, sregs);
-}
-
-Result<> CpuFallback::force_sregs(const KvmFd& fd, const kvm_sregs2& sregs) const {
-  if (has_sregs2_) return write(fd, KVM_SET_SREGS2, sregs, "KVM_SET_SREGS2");
   kvm_sregs old{};
   std::memcpy(&old, &sregs, kSharedSregs);
-  return write(fd, KVM_SET_SREGS, old, "KVM_SET_SREGS");
-}
-
-// A change of CR4.PGE, there and back: KVM looks at the guest's page tables anew.
-Result<> CpuFallback::drop_translations(const KvmFd& fd) const {
-  kvm_sregs2 other = after_.sregs;
-  other.cr4 ^= x86::cr4::kPge;
-  KITE_TRY(force_sregs(fd, other));
-  return force_sregs(fd, after_.sregs);
-}
-
-Result<> CpuFallback::write_everything(const KvmFd& fd) {
-  if (!same(before_.xcrs, after_.xcrs)) KITE_TRY(write(fd, KVM_SET_XCRS, after_.xcrs, "KVM_SET_XCRS"));
-  if (before_.xsave != after_.xsave) KITE_TRY(write(fd, KVM_SET_XSAVE, *after_.xsave.data(), "KVM_SET_XSAVE"));
-  if (after_.xsave.empty() && !same(before_.fpu, after_.fpu))
-    KITE_TRY(write(fd, KVM_SET_FPU, after_.fpu, "KVM_SET_FPU"));
-  for (size_t i = 0; i < after_.msrs.size(); ++i) {
-    if (i < before_.msrs.size() && before_.msrs[i].data == after_.msrs[i].data) continue;
-    OneMsr list{.entry = after_.msrs[i]};
-    if (fd.ioctl(KVM_SET_MSRS, &list) != 1)
-      return fail("KVM_SET_MSRS: MSR {:#x} cannot be set to {:#x}", list.entry.index, list.entry.data);
-  }
-  return {};
+  kvm_sregs2 copy = sregs;
+  const int error = has_sregs2_ ? fd.ioctl(KVM_SET_SREGS2, &copy) : fd.ioctl(KVM_SET_SREGS, &old);
+  return error < 0 ? fail("KVM_SET_SREGS: {}", errno_text(-error)) : Result<>{};
 }
 
 }  // namespace
