@@ -85,8 +85,7 @@ bool write_cr3(Cpu& cpu, uint64_t value) {
     value = static_cast<uint32_t>(value);
     if (pae_paging(arch.cr0, arch.cr4, arch.efer) && !Mmu(cpu).load_pdptes(value)) return cpu.raise(Vector::kGp, 0);
   } else {
-    const uint64_t allowed =
-        low_mask(kPhysicalBits) | (cpu.has_feature(FeatureWord::k71Eax, kLamFeature) ? kLam : 0);
+    const uint64_t allowed = low_mask(kPhysicalBits) | (cpu.has_feature(FeatureWord::k71Eax, kLamFeature) ? kLam : 0);
     if ((arch.cr4 & cr4::kPcide) != 0) value &= ~x86::cr3::kNoFlush;  // without tags, not flushing cannot be had
     if ((value & ~allowed) != 0) return cpu.raise(Vector::kGp, 0);
   }
@@ -108,9 +107,8 @@ bool write_cr4(Cpu& cpu, uint64_t value) {
       !Mmu(cpu).load_pdptes(arch.cr3))
     return cpu.raise(Vector::kGp, 0);
   arch.cr4 = value;
-  constexpr uint64_t kTranslation =
-      cr4::kPse | cr4::kPae | cr4::kPge | cr4::kPcide | cr4::kSmep | cr4::kSmap | cr4::kLa57 | cr4::kPke | cr4::kPks |
-      cr4::kLamSup;
+  constexpr uint64_t kTranslation = cr4::kPse | cr4::kPae | cr4::kPge | cr4::kPcide | cr4::kSmep | cr4::kSmap |
+                                    cr4::kLa57 | cr4::kPke | cr4::kPks | cr4::kLamSup;
   if ((changed & kTranslation) != 0) cpu.flush_tlb(false);
   if ((changed & cr4::kDe) != 0) cpu.update_debug();
   cpu.update_mode();

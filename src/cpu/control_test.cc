@@ -100,7 +100,10 @@ TEST(Cr4, BitsFollowTheFeatures) {
   };
   for (const Case& c : {Case{cr4::kSmep, FeatureWord::k7Ebx, 7}, Case{cr4::kSmap, FeatureWord::k7Ebx, 20},
                         Case{cr4::kUmip, FeatureWord::k7Ecx, 2}, Case{cr4::kFsgsbase, FeatureWord::k7Ebx, 0},
-                        Case{cr4::kPge, FeatureWord::k1Edx, 13}, Case{cr4::kDe, FeatureWord::k1Edx, 2}}) {
+                        Case{cr4::kPge, FeatureWord::k1Edx, 13}, Case{cr4::kDe, FeatureWord::k1Edx, 2},
+                        Case{cr4::kVme, FeatureWord::k1Edx, 1}, Case{cr4::kPvi, FeatureWord::k1Edx, 1},
+                        Case{cr4::kPke, FeatureWord::k7Ecx, 3}, Case{cr4::kPks, FeatureWord::k7Ecx, 31},
+                        Case{cr4::kLamSup, FeatureWord::k71Eax, 26}}) {
     TestMachine with, missing(Mode::k64, without(c.word, c.feature));
     EXPECT_FALSE(control_refused(with.cpu(), 4, with.cpu().arch.cr4 | c.bit)) << c.bit;
     EXPECT_TRUE(control_refused(missing.cpu(), 4, missing.cpu().arch.cr4 | c.bit)) << c.bit;
@@ -109,8 +112,8 @@ TEST(Cr4, BitsFollowTheFeatures) {
 
 TEST(Cr4, NeverOfferedBitsAreReserved) {
   TestMachine m;
-  for (const uint64_t bit : {cr4::kVme, cr4::kPvi, cr4::kVmxe, cr4::kPke, uint64_t{1} << 15, uint64_t{1} << 19,
-                             uint64_t{1} << 23, uint64_t{1} << 32})
+  for (const uint64_t bit :
+       {cr4::kVmxe, uint64_t{1} << 15, uint64_t{1} << 19, uint64_t{1} << 23, uint64_t{1} << 25, uint64_t{1} << 32})
     EXPECT_TRUE(control_refused(m.cpu(), 4, m.cpu().arch.cr4 | bit)) << bit;
 }
 
@@ -194,7 +197,7 @@ TEST(Msr, AddressesAreCanonical) {
   TestMachine m;
   for (const uint32_t index : {msr::kLstar, msr::kCstar, msr::kFsBase, msr::kGsBase, msr::kKernelGsBase,
                                msr::kSysenterEsp, msr::kSysenterEip}) {
-    EXPECT_TRUE(msr_refused(m.cpu(), index, uint64_t{1} << 47)) << index;
+    EXPECT_TRUE(msr_refused(m.cpu(), index, uint64_t{1} << 56)) << index;
     EXPECT_FALSE(msr_refused(m.cpu(), index, 0xffff800000000000)) << index;
     EXPECT_EQ(msr_value(m.cpu(), index), 0xffff800000000000) << index;
   }
@@ -332,7 +335,7 @@ TEST(System, SwapgsAndFsgsbase) {
   m.gpr(x86::kRax) = 0x4444;
   m.run({0xf3, 0x48, 0x0f, 0xae, 0xd0, 0xf3, 0x48, 0x0f, 0xae, 0xc3});  // wrfsbase rax; rdfsbase rbx
   EXPECT_EQ(m.gpr(x86::kRbx), 0x4444u);
-  m.gpr(x86::kRax) = uint64_t{1} << 50;
+  m.gpr(x86::kRax) = uint64_t{1} << 60;
   m.run({0xf3, 0x48, 0x0f, 0xae, 0xd0});
   EXPECT_EQ(m.vector(), 13);
 }
@@ -373,7 +376,7 @@ TEST(System, InvpcidChecksItsDescriptor) {
   EXPECT_EQ(invpcid(4, 0, 0), 13);
   EXPECT_EQ(invpcid(1, 5, 0), 13);  // PCIDE is off
   EXPECT_EQ(invpcid(2, 0x1000, 0), 13);
-  EXPECT_EQ(invpcid(0, 0, uint64_t{1} << 50), 13);
+  EXPECT_EQ(invpcid(0, 0, uint64_t{1} << 60), 13);
 }
 
 TEST(System, Xcr0) {

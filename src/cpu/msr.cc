@@ -427,8 +427,13 @@ void Cpu::cpuid() {
   dynamic.tsc_hz = config.tsc_hz;
   dynamic.xcr0 = arch.xcr0;
   dynamic.xss = arch.xss;
-  const x86::CpuidRegs regs = x86::cpuid(*config.cpu, dynamic, static_cast<uint32_t>(state.gpr[x86::kRax]),
-                                         static_cast<uint32_t>(state.gpr[x86::kRcx]));
+  x86::CpuidRegs regs = x86::cpuid(*config.cpu, dynamic, static_cast<uint32_t>(state.gpr[x86::kRax]),
+                                   static_cast<uint32_t>(state.gpr[x86::kRcx]));
+  // [SDM 4, IA32_MISC_ENABLE bit 18] switched off, MONITOR is not there.
+  constexpr uint64_t kMonitorEnabled = 1u << 18;
+  constexpr uint32_t kMonitor = 1u << 3;
+  if (static_cast<uint32_t>(state.gpr[x86::kRax]) == 1 && (arch.misc_enable & kMonitorEnabled) == 0)
+    regs.ecx &= ~kMonitor;
   state.gpr[x86::kRax] = regs.eax;
   state.gpr[x86::kRbx] = regs.ebx;
   state.gpr[x86::kRcx] = regs.ecx;

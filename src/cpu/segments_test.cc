@@ -224,7 +224,7 @@ TEST(TableInsn, LgdtAndSgdt) {
 
 TEST(TableInsn, LidtRefusesNonCanonicalBases) {
   TestMachine m;
-  m.poke<uint64_t>(kData + 2, uint64_t{1} << 50);
+  m.poke<uint64_t>(kData + 2, uint64_t{1} << 60);
   m.gpr(x86::kRbx) = kData;
   m.run({0x0f, 0x01, 0x1b});
   EXPECT_EQ(m.vector(), 13);

@@ -59,7 +59,7 @@ class TestApic final : public LocalApic {
   void reset(bool) override { pending.clear(); }
 };
 
-class TestMachine final : public CpuIo {
+class TestMachine : public CpuIo {
  public:
   enum class Mode : uint8_t {
     kReal,     // 16-bit real mode, segments at 0
@@ -214,6 +214,7 @@ class TestMachine final : public CpuIo {
     state.rip = kCode;
     state.gpr.fill(0);
     state.gpr[x86::kRsp] = kStackTop;
+    state.misc_enable |= 1u << 18;  // MONITOR
     // The x87 as FNINIT leaves it.
     state.fx.bytes[0] = 0x7f;
     state.fx.bytes[1] = 0x03;

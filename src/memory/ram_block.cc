@@ -73,6 +73,37 @@ RamBlock::RamBlock(std::string name, uint64_t size, Fd fd, Mapping reservation, 
 
 RamBlock::~RamBlock() = default;
 
+namespace {
+
+// Who wants to know of writes to code.
+struct CodeWatchers {
+  std::mutex mutex;
+  std::vector<std::pair<std::atomic<uint32_t>*, uint32_t>> alarms;
+
+  void raise() {
+    const std::lock_guard lock(mutex);
+    for (const auto& [alarm, bits] : alarms) alarm->fetch_or(bits);
+  }
+};
+CodeWatchers& code_watchers() {
+  static CodeWatchers watchers;
+  return watchers;
+}
+
+}  // namespace
+
+void RamBlock::watch_code(std::atomic<uint32_t>& alarm, uint32_t bits) {
+  CodeWatchers& watchers = code_watchers();
+  const std::lock_guard lock(watchers.mutex);
+  watchers.alarms.emplace_back(&alarm, bits);
+}
+
+void RamBlock::unwatch_code(std::atomic<uint32_t>& alarm) {
+  CodeWatchers& watchers = code_watchers();
+  const std::lock_guard lock(watchers.mutex);
+  std::erase_if(watchers.alarms, [&](const auto& entry) { return entry.first == &alarm; });
+}
+
 void RamBlock::note_page_written(uint64_t page) {
   const uint8_t state = state_[page].load(std::memory_order_relaxed);
   if ((state & (kCode | kCodeLeaving)) != 0) note_code_written(page);
@@ -93,9 +124,11 @@ void RamBlock::note_code_written(uint64_t page) {
     if (!state_[page].compare_exchange_weak(state, leaving)) continue;
     generation_[page].fetch_add(1);
     state_[page].fetch_and(static_cast<uint8_t>(~kCodeLeaving));
+    code_watchers().raise();
     return;
   }
   generation_[page].fetch_add(1);
+  code_watchers().raise();
 }
 
 void RamBlock::tell_watches(uint64_t page) {

@@ -82,6 +82,11 @@ class RamBlock {
   void add_dirty_source(DirtySource& source);
   void remove_dirty_source(DirtySource& source);
 
+  // `alarm` gets `bits` ORed in after every write to a page that was marked as code, by whatever thread. Until
+  // unwatched.
+  static void watch_code(std::atomic<uint32_t>& alarm, uint32_t bits);
+  static void unwatch_code(std::atomic<uint32_t>& alarm);
+
   // Dirty log: off at first; turning it on starts an interval with every page clean. Collecting answers one bit a page
   // written since the last collection and starts the next interval.
   void set_dirty_logging(bool on);

@@ -173,6 +173,34 @@ TEST(RamBlockDirty, OffReportsNothingAndForgets) {
   EXPECT_EQ(block->collect_dirty()[0], 0U);
 }
 
+class CountingWatch final : public StoreWatch {
+ public:
+  void stored() override { ++stores; }
+  int stores = 0;
+};
+
+TEST(RamBlockWatch, TellsOfTheNextStoreOnceAndOfNoOtherPage) {
+  const auto block = *RamBlock::create("ram", 2 * kPageSize);
+  CountingWatch watch;
+  block->watch_page(kPageSize + 8, watch);
+  block->note_write(0, 8);
+  EXPECT_EQ(watch.stores, 0);
+  block->note_write(2 * kPageSize - 1, 1);
+  block->note_write(kPageSize, 1);
+  EXPECT_EQ(watch.stores, 1);
+}
+
+TEST(RamBlockWatch, SaysNothingAfterUnwatching) {
+  const auto block = *RamBlock::create("ram", kPageSize);
+  CountingWatch gone, kept;
+  block->watch_page(0, gone);
+  block->watch_page(0, kept);
+  block->unwatch_page(gone);
+  block->note_write(0, 1);
+  EXPECT_EQ(gone.stores, 0);
+  EXPECT_EQ(kept.stores, 1);
+}
+
 TEST(RamBlockDirty, CodeAndDirtyMarksAreIndependent) {
   const auto block = make_block(1);
   block->set_dirty_logging(true);

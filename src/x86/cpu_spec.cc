@@ -12,8 +12,11 @@ namespace kite::x86 {
 
 namespace {
 
-constexpr std::string_view kNumberKeys[] = {"family", "model", "stepping", "level", "xlevel"};
+constexpr std::string_view kNumberKeys[] = {"family", "model",     "stepping",  "level",
+                                            "xlevel", "min-level", "min-xlevel"};
 constexpr std::string_view kOtherKeys[] = {"enforce", "check", "vendor", "model-id", "apic-id"};
+// Switches that configurations carry and that nothing hangs on here.
+constexpr std::string_view kIgnoredKeys[] = {"migratable", "host-phys-bits", "l3-cache", "kvm"};
 constexpr size_t kVendorLength = 12, kModelIdLength = 48;
 
 uint32_t& word_of(FeatureSet& set, FeatureWord word) { return set[static_cast<size_t>(word)]; }
@@ -44,6 +47,7 @@ Failure unknown_setting(std::string_view name, bool only_flags) {
   if (!only_flags) {
     names.insert(names.end(), std::begin(kNumberKeys), std::end(kNumberKeys));
     names.insert(names.end(), std::begin(kOtherKeys), std::end(kOtherKeys));
+    names.insert(names.end(), std::begin(kIgnoredKeys), std::end(kIgnoredKeys));
   }
   const std::string_view near = nearest(name, names);
   const std::string hint =
@@ -86,6 +90,13 @@ Result<> set_number(std::string_view key, std::string_view value, CpuSpec& spec,
                                   {"stepping", &CpuSpec::stepping, 0xf},
                                   {"level", &CpuSpec::level, 0x7fffffff},
                                   {"xlevel", &CpuSpec::xlevel, 0xffffffff}};
+  // "min-" raises the level as a flag in a higher leaf would.
+  if (const bool extended = key == "min-xlevel"; extended || key == "min-level") {
+    uint32_t& level = extended ? spec.xlevel : spec.level;
+    KITE_ASSIGN(const uint32_t least, parse_number(key, value, extended ? 0xffffffff : 0x7fffffff));
+    level = std::max(level, extended ? least | 0x80000000 : least);
+    return {};
+  }
   const Row& row = *std::ranges::find(kRows, key, &Row::key);
   KITE_ASSIGN(spec.*row.field, parse_number(key, value, row.most));
   edits.level_given |= key == "level";
@@ -111,6 +122,7 @@ Result<> set_key(std::string_view key, std::string_view value, CpuSpec& spec, Ed
     return {};
   }
   KITE_ASSIGN(const bool on, parse_switch(key, value));
+  if (std::ranges::find(kIgnoredKeys, key) != std::end(kIgnoredKeys)) return {};
   if (key == "enforce") {
     spec.enforce = on;
   } else if (key == "check") {
@@ -234,6 +246,20 @@ CpuSpec spec_of(const CpuModel& model) {
   return spec;
 }
 
+// "NAME-v1" is the first version of a model, and the only one that there is here.
+const CpuModel* find_model(std::string_view name) {
+  constexpr std::string_view kFirst = "-v1";
+  const auto models = cpu_models();
+  auto model = std::ranges::find(models, name, &CpuModel::name);
+  if (model == models.end() && name.ends_with(kFirst)) {
+    model = std::ranges::find(models, name.substr(0, name.size() - kFirst.size()), &CpuModel::name);
+    if (model != models.end() && model->takes_all_offered) model = models.end();
+  }
+  return model == models.end() ? nullptr : &*model;
+}
+
+constexpr uint32_t kSvm = 1u << 2;  // CPUID.80000001H:ECX
+
 // What can be given: OSXSAVE and OSPKE follow the guest's CR4 whatever is offered, and HYPERVISOR costs nothing.
 FeatureSet givable(FeatureSet offered) {
   word_of(offered, FeatureWord::k1Ecx) &= ~(uint32_t{1} << 27);
@@ -247,9 +273,8 @@ FeatureSet givable(FeatureSet offered) {
 Result<CpuSpec> parse_cpu(std::string_view text, const FeatureSet& offered) {
   const std::string_view name = text.substr(0, text.find(','));
   text.remove_prefix(std::min(name.size() + 1, text.size()));
-  const auto models = cpu_models();
-  const auto model = std::ranges::find(models, name, &CpuModel::name);
-  if (model == models.end()) return unknown_model(name);
+  const CpuModel* const model = find_model(name);
+  if (model == nullptr) return unknown_model(name);
 
   CpuSpec spec = spec_of(*model);
   auto edits = parse_edits(text, spec);
@@ -261,9 +286,10 @@ Result<CpuSpec> parse_cpu(std::string_view text, const FeatureSet& offered) {
   for (size_t i = 0; i < kFeatureWords; ++i) {
     const uint32_t own = base[i] & ~edits->remove[i];
     spec.features[i] = (own | edits->add[i]) & possible[i];
-    if (edits->check || spec.enforce) missing[i] = edits->add[i] & ~possible[i];
-    if (spec.enforce) missing[i] |= own & ~possible[i];
+    if (edits->check || spec.enforce) missing[i] = (own | edits->add[i]) & ~possible[i];
   }
+  if (!spec.enforce)
+    word_of(missing, FeatureWord::k80000001Ecx) &= ~kSvm | word_of(edits->add, FeatureWord::k80000001Ecx);
   drop_orphans(spec.features);
   raise_levels(spec, *edits);
   list_missing(missing, spec.missing);

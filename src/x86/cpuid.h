@@ -73,9 +73,9 @@ struct CpuSpec {
   }
   [[nodiscard]] uint32_t signature() const;  // CPUID.1:EAX
 };
-// A flag that a model has by itself and that is not offered is dropped without a word, unless `enforce` is given; one
-// that the text asks for goes to `missing`. It is for the caller to refuse a spec with `enforce` and `missing`, with a
-// message of its own. HYPERVISOR is always offered.
+// Flags that are not offered go to `missing`, whether the text asks for them or the model has them; not with `check=off`.
+// SVM is passed over unless it is asked for or `enforce` is given: the default model has it by name only. It is for the
+// caller to refuse a spec with `enforce` and `missing`, with a message of its own. HYPERVISOR is always offered.
 // "qemu64,+sse4.1,-pni,enforce" and "model,flag=on,level=13,vendor=...,model-id=...". Unknown models and flags are
 // refused with the nearest known one.
 Result<CpuSpec> parse_cpu(std::string_view text, const FeatureSet& offered);

@@ -63,10 +63,68 @@ TEST(CpuModels, HaveVendorsOf12CharactersAndUniqueNames) {
   }
 }
 
-TEST(ParseCpu, DropsAModelsOwnFlagSilently) {
+TEST(CpuModels, TheGenerationsAreThere) {
+  for (const char* const name : {"base",
+                                 "max",
+                                 "host",
+                                 "qemu64",
+                                 "qemu32",
+                                 "kvm64",
+                                 "kvm32",
+                                 "Nehalem",
+                                 "Westmere",
+                                 "SandyBridge",
+                                 "IvyBridge",
+                                 "Haswell",
+                                 "Haswell-noTSX-IBRS",
+                                 "Broadwell",
+                                 "Skylake-Client",
+                                 "Skylake-Server",
+                                 "Cascadelake-Server",
+                                 "Icelake-Server",
+                                 "Opteron_G1",
+                                 "Opteron_G5",
+                                 "EPYC",
+                                 "EPYC-IBPB",
+                                 "EPYC-Rome",
+                                 "EPYC-Milan",
+                                 "EPYC-Milan-v1"})
+    EXPECT_TRUE(parse_cpu(name, plain_offered())) << name;
+  EXPECT_NE(refusal("max-v1"), "");
+}
+
+TEST(CpuModels, InheritAndDiffer) {
+  FeatureSet all;
+  all.fill(0xffffffff);
+  const CpuSpec with = *parse_cpu("Haswell", all), lacking = *parse_cpu("Haswell-noTSX", all);
+  EXPECT_TRUE(with.has(FeatureWord::k7Ebx, 11));  // rtm
+  EXPECT_FALSE(lacking.has(FeatureWord::k7Ebx, 11));
+  EXPECT_TRUE(lacking.has(FeatureWord::k7Ebx, 5));  // avx2
+  EXPECT_TRUE(lacking.has(FeatureWord::k1Edx, 1));  // vme, from far up
+  EXPECT_EQ(lacking.signature(), 0x306c1u);
+}
+
+TEST(ParseCpu, NamesTheModelsFlagsThatCannotBeGiven) {
+  EXPECT_EQ(spec("Westmere", plain_offered()).missing,
+            (std::vector<std::string>{"vme", "pclmulqdq", "ssse3", "sse4.1", "sse4.2", "popcnt", "aes", "arat"}));
+  EXPECT_TRUE(spec("Westmere,check=off", plain_offered()).missing.empty());
+}
+
+TEST(ParseCpu, PassesOverSvmOfTheDefaultModel) {
   const CpuSpec cpu = spec("qemu64", plain_offered());
-  EXPECT_FALSE(cpu.has(FeatureWord::k80000001Ecx, 2));  // svm
+  EXPECT_FALSE(cpu.has(FeatureWord::k80000001Ecx, 2));
   EXPECT_TRUE(cpu.missing.empty());
+  EXPECT_EQ(spec("qemu64,+svm", plain_offered()).missing, std::vector<std::string>{"svm"});
+}
+
+TEST(ParseCpu, LeastLevelsRaiseAndDoNotLower) {
+  EXPECT_EQ(spec("qemu64,min-level=0x16").level, 0x16u);
+  EXPECT_EQ(spec("qemu64,min-level=2").level, 0xdu);
+  EXPECT_EQ(spec("qemu64,min-xlevel=0x8000001f").xlevel, 0x8000001fu);
+}
+
+TEST(ParseCpu, TakesSettingsThatMeanNothingHere) {
+  EXPECT_TRUE(parse_cpu("max,migratable=off,host-phys-bits=on,l3-cache", plain_offered()));
 }
 
 TEST(ParseCpu, ListsWhatWasAskedForAndCannotBeGiven) {

@@ -170,10 +170,12 @@ Result<> PcChassis::start_kernel(std::vector<std::unique_ptr<Vcpu>>& vcpus) {
   const x86::Mtrrs mtrr = firmware_mtrrs(pci_hole_start());
   for (size_t index = 0; index < vcpus.size(); ++index) {
     x86::ArchState state;
-    if (index == 0)
+    vcpus[index]->get_state(state);
+    if (index == 0) {
+      const uint64_t misc_enable = state.misc_enable;  // hangs on the CPU model
       state = kernel.entry;
-    else
-      vcpus[index]->get_state(state);
+      state.misc_enable = misc_enable;
+    }
     state.mtrr = mtrr;
     vcpus[index]->set_state(state);
   }
