@@ -39,15 +39,6 @@ uint64_t segment_bytes(const Cpu& cpu) {
   return uint64_t{cpu.state.seg[static_cast<size_t>(x86::Seg::kCs)].limit} - cpu.state.rip + 1;
 }
 
-// Ops that execute from their Insn need it kept; the integer handlers do not look at it.
-bool keeps_insn(const Insn& insn) {
-  using enum x86::Op;
-  if (insn.unit != x86::Unit::kInteger) return true;
-  return !(insn.op <= kXchg || insn.op == kAdcx || insn.op == kAdox || (insn.op >= kMov && insn.op <= kMovnti) ||
-           insn.op == kPush || insn.op == kPop || insn.op == kJcc || insn.op == kJmp || insn.op == kCall ||
-           insn.op == kRet || insn.op == kNop);
-}
-
 Op sentinel(uint64_t rip, Handler handler) {
   Op op;
   op.handler = handler;
@@ -58,12 +49,39 @@ Op sentinel(uint64_t rip, Handler handler) {
 
 }  // namespace
 
+bool keeps_insn(const Insn& insn) {
+  using enum x86::Op;
+  if (insn.unit != x86::Unit::kInteger) return true;
+  return !(insn.op <= kXchg || insn.op == kAdcx || insn.op == kAdox || (insn.op >= kMov && insn.op <= kMovnti) ||
+           insn.op == kPush || insn.op == kPop || insn.op == kJcc || insn.op == kJmp || insn.op == kCall ||
+           insn.op == kRet || insn.op == kNop);
+}
+
+// The last instruction may have changed what code is decoded under.
 void fall_through(Cpu& cpu, const Op* op) {
   cpu.state.rip = op->rip;
+  if (cpu.mode_key != cpu.block->mode_key) [[unlikely]]
+    return;
   KITE_CHAIN(cpu, op);
 }
 
 void leave_block(Cpu& cpu, const Op* op) { KITE_FAULT(cpu, op); }
+
+namespace {
+
+void run_translated(Cpu& cpu, const Op*) { cpu.translator->run(cpu, *cpu.block); }
+
+void count_entry(Cpu& cpu, const Op* op) {
+  Block& block = *cpu.block;
+  if (++block.entries >= cpu.translator->threshold()) [[unlikely]] {
+    const Handler real = block.first;
+    block.ops[0].handler = cpu.translator->translate(cpu, block) ? run_translated : real;
+    [[clang::musttail]] return block.ops[0].handler(cpu, op);
+  }
+  [[clang::musttail]] return block.first(cpu, op);
+}
+
+}  // namespace
 
 void block_chain_slow(Cpu& cpu, const Op* op) {
   if (cpu.attention() || cpu.block->transient) return;
@@ -94,6 +112,7 @@ void Cpu::code_written(Gpa physical, unsigned bytes) {
   if (overlaps(block->physical, block->bytes) ||
       (block->generation2_at != nullptr && overlaps(block->physical2, kMaxInsnBytes)))
     end_block();
+  if (translator != nullptr) translator->code_written(*this, physical);
 }
 
 void Cpu::end_block() {
@@ -142,8 +161,9 @@ void* BlockCache::allocate(size_t bytes) {
   return place;
 }
 
-void BlockCache::flush() {
+void BlockCache::flush(Cpu& cpu) {
   flush_pending_ = false;
+  if (cpu.translator != nullptr) cpu.translator->flush(cpu);
   std::fill(buckets_.begin(), buckets_.end(), nullptr);
   jumps_.fill(JumpEntry{});
   chunks_.clear();
@@ -180,7 +200,7 @@ bool BlockCache::renew(Cpu& cpu, Block& block) {
 Block* BlockCache::find(Cpu& cpu, bool may_flush) {
   if (flush_pending_ || memory_ > kMemoryLimit) [[unlikely]] {
     if (!may_flush) return nullptr;
-    flush();
+    flush(cpu);
     cpu.block = &no_block;
   }
   const uint64_t rip = cpu.state.rip;
@@ -290,6 +310,10 @@ class BlockCache::Builder {
     block->physical = code.physical;
     block->generation_at = code.generation_at;
     block->generation = code.generation;
+    if (cpu_.translator != nullptr) {
+      block->first = block->ops[0].handler;
+      block->ops[0].handler = count_entry;
+    }
     cache_.insert(*block);
     return block;
   }

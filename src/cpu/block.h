@@ -32,6 +32,10 @@ inline constexpr uint32_t kFlatDs = 1 << 5, kFlatEs = 1 << 6, kFlatSs = 1 << 7; 
 inline constexpr uint32_t kFlatCs = 1 << 8;  // no limit to check: 64-bit code, or a 4 GiB code segment
 // Set while a single instruction runs: no block has it, so that nothing is chained to that instruction.
 inline constexpr uint32_t kStepping = 1 << 9;
+inline constexpr uint32_t kZeroCs = 1 << 10;  // the base of CS is 0: rip is the linear address
+// The TlbKind of the program's accesses.
+inline constexpr unsigned kKindShift = 11;
+inline constexpr uint32_t kKindMask = 3 << kKindShift;
 }  // namespace mode
 
 struct Block {
@@ -51,7 +55,10 @@ struct Block {
   uint16_t op_count = 0;          // without the sentinel
   bool transient = false;         // run once, found by nobody: nothing is chained from it
   bool removed = true;            // never entered again: not in the cache, or its handlers were replaced
+  uint32_t entries = 0;           // counted until it is translated
   Op* ops = nullptr;
+  Handler first = nullptr;      // of ops[0], while that counts entries
+  void* translation = nullptr;  // the translator's
 
   // Whether it may be entered as it stands. The order matters: with the epoch gone, generation_at may dangle.
   [[nodiscard]] bool current(uint64_t now) const {
@@ -76,6 +83,8 @@ struct Binding {
 void bind(const Cpu& cpu, uint64_t rip, x86::Insn& insn, Op& op);
 // Whether nothing behind the instruction belongs to its block. Jcc does not end one: not taken, it goes on.
 bool ends_block(x86::Op op);
+// Ops that execute from their Insn need it kept; the integer handlers do not look at it.
+bool keeps_insn(const x86::Insn& insn);
 // Handlers of sentinels: go on at op->rip through op->link; or leave to the run loop with rip = op->rip.
 void fall_through(Cpu& cpu, const Op* op);
 void leave_block(Cpu& cpu, const Op* op);
@@ -86,7 +95,7 @@ void block_jump_slow(Cpu& cpu, const Op* op);
 
 class BlockCache {
  public:
-  static constexpr unsigned kMaxOps = 48;
+  static constexpr unsigned kMaxOps = 100;
   static constexpr size_t kMemoryLimit = 64 << 20;  // bytes; then everything is dropped
   static constexpr unsigned kJumpBits = 12;
 
@@ -125,7 +134,7 @@ class BlockCache {
   bool revalidate(Cpu& cpu, Block& block);
   void remove(Block& block);
   void insert(Block& block);
-  void flush();
+  void flush(Cpu& cpu);
   void* allocate(size_t bytes);
 
   std::vector<Block*> buckets_;

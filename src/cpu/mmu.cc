@@ -134,7 +134,8 @@ void Mmu::fill(TlbTable& table, TlbKind kind, uint64_t linear, const Translation
   entry.exec_id = 0;
 
   const bool memory = entry.target == Target::kMemory || entry.target == Target::kRom;
-  const bool fast = memory && kind != TlbKind::kUserAligned && !data_breakpoint_in_page(cpu_, page_of(untagged(linear)));
+  const bool fast =
+      memory && kind != TlbKind::kUserAligned && !data_breakpoint_in_page(cpu_, page_of(untagged(linear)));
   const auto tag = [&](bool allowed, uint8_t right) {
     return allowed && (translation.rights & right) != 0 ? page : TlbEntry::kNoTag;
   };

@@ -40,6 +40,7 @@ void Cpu::update_mode() {
       if (is_flat_data(seg(Seg::kSs))) key |= mode::kFlatSs;
     }
   }
+  if (code64 || cs.base == 0) key |= mode::kZeroCs;
   mode_key = key;
   update_rights();
 }
@@ -51,7 +52,8 @@ void Cpu::update_rights() {
     kind = ac && (arch.cr0 & x86::cr0::kAm) != 0 ? TlbKind::kUserAligned : TlbKind::kUser;
   else if ((arch.cr4 & x86::cr4::kSmap) != 0 && !ac)
     kind = TlbKind::kSupervisor;
-  tlb_ = &(*tlbs_)[static_cast<size_t>(kind)];
+  mode_key = (mode_key & ~mode::kKindMask) | static_cast<uint32_t>(kind) << mode::kKindShift;
+  tlb_ = &tlbs_[static_cast<size_t>(kind)];
 }
 
 void Cpu::set_flags(uint64_t value) {

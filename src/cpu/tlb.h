@@ -31,13 +31,16 @@ struct alignas(64) TlbEntry {
   uint8_t rights = 0;
   Target target = Target::kDevice;
   uint8_t shift = kPageShift;  // log2 of the size of the page in the guest's tables
-  bool global = false;
-  bool in_local_list = false;
-  bool in_global_list = false;
+  bool global : 1 = false;
+  bool in_local_list : 1 = false;
+  bool in_global_list : 1 = false;
+  // A translator's number for "this linear page leads to this physical page and may be executed"; 0: not looked at.
+  uint32_t exec_id = 0;
 
   void clear() {
     read_tag = write_tag = exec_tag = linear = kNoTag;
     rights = 0;
+    exec_id = 0;
   }
 };
 static_assert(sizeof(TlbEntry) == 64);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <bit>
 #include <cstring>
+#include <initializer_list>
 #include <span>
 
 #include "streams/opcodes.h"
@@ -49,12 +50,21 @@ class Generator {
   void encode_modrm(Instruction& out);
   void encode_immediate(Instruction& out);
   unsigned any_register();
-  uint64_t target(unsigned bytes, bool aligned);
+  [[nodiscard]] bool is(uint16_t bits) const { return (opcode_->vex & bits) != 0; }
+  [[nodiscard]] unsigned alignment() const;
+  uint64_t target(unsigned bytes, unsigned alignment);
+  [[nodiscard]] uint64_t anywhere(unsigned bytes) { return target(bytes, 1); }
   Address address(unsigned bytes);
   Address based_address(uint64_t target);
   Address narrow_address();
   void load_register(unsigned number, uint64_t value);
   void load_code_address(unsigned number);
+  void raw(std::initializer_list<unsigned> bytes, uint64_t address = 0, std::initializer_list<unsigned> rest = {});
+  void choose_vex();
+  void load_index();
+  void prepare_state();
+  void encode_vex(Instruction& out);
+  void overwrite_in_use(Instruction& out);
   void store_word(uint64_t address, uint32_t value);
 
   Random& random_;
@@ -66,6 +76,8 @@ class Generator {
   unsigned byte_ = 0;  // opcode byte
   unsigned reg_ = 0;   // ModRM.reg, four bits
   unsigned rm_register_ = 0;
+  unsigned vvvv_ = 0, index_register_ = 0;
+  bool vex_l_ = false;
   uint32_t reserved_ = 0;  // registers that address setup must leave alone
   uint64_t fixed_target_ = 0;
   Address address_;
@@ -161,6 +173,12 @@ void Generator::vectors() {
     const uint64_t word = random_.percent(50) ? floating() : value();
     std::memcpy(&fx[160 + 8 * i], &word, 8);
   }
+  if (avx_opcodes().empty()) return;
+  auto& high = stream_.registers.ymm_high;
+  for (size_t i = 0; i < high.size(); i += 8) {
+    const uint64_t word = random_.percent(50) ? floating() : value();
+    std::memcpy(&high[i], &word, 8);
+  }
 }
 
 void Generator::registers() {
@@ -231,14 +249,22 @@ void Generator::store_word(uint64_t address, uint32_t value) {
   stream_.instructions.push_back(out);
 }
 
+unsigned Generator::alignment() const {
+  if (has(rule::kAlign16)) return 16;
+  if (has(rule::kAligned)) return vex_l_ ? 32 : 16;
+  return has(rule::kSaves) ? 64 : 1;
+}
+
 // Where an operand of `bytes` shall be: in the data pages, often across their border, rarely partly outside.
-uint64_t Generator::target(unsigned bytes, bool aligned) {
-  const uint64_t align = aligned && !random_.percent(4) ? ~uint64_t{15} : ~uint64_t{0};
+uint64_t Generator::target(unsigned bytes, unsigned alignment) {
+  const uint64_t align = random_.percent(4) ? ~uint64_t{0} : ~uint64_t{alignment - 1};
   const uint64_t room = kDataBytes - bytes;
   uint64_t offset = random_.below(room + 1);
   if (random_.percent(15)) offset = kDataBytes / 2 - random_.below(bytes + 1);
   if (random_.percent(40)) offset &= ~uint64_t{7};
   if (random_.percent(1)) offset = kDataBytes - random_.below(bytes + 1);
+  if (opcode_ != nullptr && is(vex::kMasked) && random_.percent(25))
+    offset = random_.percent(50) ? kDataBytes - random_.below(bytes + 1) : uint64_t{0} - random_.below(bytes + 1);
   return kDataAddress + (offset & align);
 }
 
@@ -251,7 +277,8 @@ Address Generator::based_address(uint64_t target) {
     return number;
   };
   const unsigned base = pick(kNoRegister);
-  const unsigned index = random_.percent(40) ? pick(base) : kNoRegister;
+  const bool vector_index = is(vex::kIndex | vex::kIndexWide);
+  const unsigned index = !vector_index && random_.percent(40) ? pick(base) : kNoRegister;
   const auto kind = random_.below(3);
   out.disp_bytes = kind == 0 && (base & 7) != 5 ? 0 : kind == 2 ? 4 : 1;
   int64_t disp = 0;
@@ -262,6 +289,11 @@ Address Generator::based_address(uint64_t target) {
   uint64_t start = target - static_cast<uint64_t>(disp);
   out.sib = index != kNoRegister || (base & 7) == 4;
   out.base = base;
+  if (vector_index) {
+    out.sib = true;
+    out.index = index_register_;
+    out.scale = static_cast<unsigned>(random_.below(4));
+  }
   if (index != kNoRegister) {
     out.index = index;
     out.scale = static_cast<unsigned>(random_.below(4));
@@ -286,9 +318,10 @@ Address Generator::narrow_address() {
 
 Address Generator::address(unsigned bytes) {
   if (address_prefix_ && !wide()) return narrow_address();
-  uint64_t place = fixed_target_ != 0 ? fixed_target_ : target(bytes, has(rule::kAligned | rule::kAlign16));
+  uint64_t place = fixed_target_ != 0 ? fixed_target_ : target(bytes, alignment());
   if (segment_prefix_ == 0x65 && wide()) place -= kGsBase;
   Address out;
+  if (is(vex::kIndex | vex::kIndexWide)) return based_address(place);
   const auto kind = random_.below(100);
   if (kind < 25) {
     out.rm = 5;
@@ -304,7 +337,7 @@ Address Generator::address(unsigned bytes) {
     out.disp = static_cast<uint32_t>(place);
     return out;
   }
-  const bool free = fixed_target_ == 0 && (opcode_->rules & (rule::kAligned | rule::kAlign16)) == 0;
+  const bool free = fixed_target_ == 0 && alignment() == 1;
   if (free && kind < 37) {  // [rsp + disp8]
     out.mod = 1;
     out.rm = 4;
@@ -333,10 +366,13 @@ bool Generator::usable(const Opcode& opcode) {
 
 const Opcode& Generator::choose() {
   const auto kind = random_.below(100);
-  const std::span<const Opcode> rows = kind < 55   ? integer_opcodes()
-                                       : kind < 70 ? x87_opcodes()
-                                       : kind < 77 ? mmx_opcodes()
-                                                   : sse_opcodes();
+  std::span<const Opcode> rows = kind < 42   ? integer_opcodes()
+                                 : kind < 54 ? x87_opcodes()
+                                 : kind < 59 ? mmx_opcodes()
+                                 : kind < 74 ? sse_opcodes()
+                                 : kind < 98 ? avx_opcodes()
+                                             : state_opcodes();
+  if (rows.empty()) rows = sse_opcodes();
   for (;;) {
     const Opcode& opcode = rows[random_.below(rows.size())];
     if (usable(opcode)) return opcode;
@@ -378,20 +414,88 @@ void Generator::prepare_implicit() {
   }
   if (has(rule::kString)) {
     const uint64_t gs = segment_prefix_ == 0x65 ? kGsBase : 0;
-    if (random_.percent(95)) load_register(kSi, target(128, false) - gs);
-    if (random_.percent(95)) load_register(kDi, target(128, false));
+    if (random_.percent(95)) load_register(kSi, anywhere(128) - gs);
+    if (random_.percent(95)) load_register(kDi, anywhere(128));
     if (repeat_ != 0) load_register(kCx, random_.below(40));
+  }
+  if (is(vex::kIndex | vex::kIndexWide)) load_index();
+  if (has(rule::kSaves | rule::kRestores)) prepare_state();
+  if (has(rule::kDirect)) {
+    reserved_ = 1u << reg_;
+    load_register(reg_, target(64, 64));
   }
   if (has(rule::kReturn)) load_code_address(kNoRegister);
   if (has(rule::kIndirect)) load_code_address(rm_register_);
-  if (has(rule::kTable)) load_register(kBx, target(256, false));
-  if (has(rule::kPointer)) load_register(kDi, target(16, false));
+  if (has(rule::kTable)) load_register(kBx, anywhere(256));
+  if (has(rule::kPointer)) load_register(kDi, anywhere(16));
   if (has(rule::kControlWord)) {
-    fixed_target_ = target(4, false);
+    fixed_target_ = anywhere(4);
     const auto controls = static_cast<uint32_t>(random_.next() & 0xe07f);
     if (opcode_->digit == 2)
       store_word(fixed_target_, random_.percent(95) ? 0x1f80 | controls : static_cast<uint32_t>(value()));
   }
+}
+
+// An instruction with an absolute address in it, when that is not zero.
+void Generator::raw(std::initializer_list<unsigned> bytes, uint64_t address, std::initializer_list<unsigned> rest) {
+  Instruction out;
+  const auto put = [&out](std::initializer_list<unsigned> more) {
+    for (const unsigned byte : more) out.bytes[out.size++] = static_cast<uint8_t>(byte);
+  };
+  put(bytes);
+  const auto place = static_cast<uint32_t>(address);
+  if (address != 0) {
+    std::memcpy(&out.bytes[out.size], &place, 4);
+    out.size = static_cast<uint8_t>(out.size + 4);
+  }
+  put(rest);
+  stream_.instructions.push_back(out);
+}
+
+// VEX.L, the registers, and the width of the memory operand by them.
+void Generator::choose_vex() {
+  const unsigned numbers = wide() ? 16 : 8;
+  vex_l_ = is(vex::kL1) || (!is(vex::kL0) && random_.percent(60));
+  rex_w_ = is(vex::kW1) || (!is(vex::kW0) && random_.percent(50));
+  vvvv_ = static_cast<unsigned>(random_.below(numbers));
+  index_register_ = static_cast<unsigned>(random_.below(numbers));
+  if (!is(vex::kIndex | vex::kIndexWide) || random_.percent(3)) return;
+  while (vvvv_ == reg_) vvvv_ = static_cast<unsigned>(random_.below(numbers));
+  while (index_register_ == reg_ || index_register_ == vvvv_)
+    index_register_ = static_cast<unsigned>(random_.below(numbers));
+}
+
+// VPMOVSXBD or VPMOVSXBQ of bytes in memory into the index register, which makes small indices; often a mask of ones.
+void Generator::load_index() {
+  const unsigned opcode = is(vex::kIndexWide) ? 0x22 : 0x21, reg = index_register_;
+  raw({0xc4, reg >= 8 ? 0x62u : 0xe2u, 0x7d, opcode, (reg & 7) << 3 | 4, 0x25}, anywhere(8));
+  if (random_.percent(40))  // vpcmpeqd mask, mask, mask
+    raw({0xc4, vvvv_ >= 8 ? 0x41u : 0xe1u, (~vvvv_ & 15u) << 3 | 5, 0x76, 0xc0 | (vvvv_ & 7) << 3 | (vvvv_ & 7)});
+}
+
+// rDX:rAX for the XSAVE family, and for XRSTOR an area to load, sometimes a wrong one.
+void Generator::prepare_state() {
+  const auto components = [this] { return random_.percent(60) ? 7 : random_.below(8); };
+  load_register(kDx, 0);
+  load_register(kAx, components());
+  reserved_ = 1u << kAx | 1u << kDx;
+  if (!has(rule::kRestores)) {
+    fixed_target_ = target(832, 64);
+    return;
+  }
+  constexpr unsigned kArea = 832;
+  const uint64_t area = kDataAddress + (random_.percent(50) ? 0xe00 : random_.below((kDataBytes - kArea) / 64) * 64);
+  const uint64_t header = area + 512;
+  raw({0xc5, 0xf9, 0xef, 0xc0});                     // vpxor xmm0, xmm0, xmm0
+  raw({0xc5, 0xfe, 0x7f, 0x04, 0x25}, header);       // vmovdqu [header], ymm0
+  raw({0xc5, 0xfe, 0x7f, 0x04, 0x25}, header + 32);  // vmovdqu [header + 32], ymm0
+  const bool compacted = opcode_->feature == Feature::kXsavec;
+  raw({0x0f, compacted ? 0xc7u : 0xaeu, 0x24, 0x25}, area);  // xsave or xsavec
+  if (!compacted || random_.percent(30)) store_word(header, static_cast<uint32_t>(components()));
+  if (random_.percent(5)) store_word(header + 4 * random_.below(16), static_cast<uint32_t>(value()));
+  if (random_.percent(5)) store_word(area + 24, static_cast<uint32_t>(value()));
+  load_register(kAx, components());
+  fixed_target_ = random_.percent(97) ? area : area + random_.below(64);
 }
 
 void Generator::encode_modrm(Instruction& out) {
@@ -419,7 +523,7 @@ void Generator::encode_immediate(Instruction& out) {
     case Imm::kFull: bytes = operand16_ && !rex_w_ ? 2 : rex_w_ ? 8 : 4; break;
     case Imm::kAddress:
       bytes = wide() ? (address_prefix_ ? 4 : 8) : (address_prefix_ ? 2 : 4);
-      imm = target(8, false) - (segment_prefix_ == 0x65 ? kGsBase : 0);
+      imm = anywhere(8) - (segment_prefix_ == 0x65 ? kGsBase : 0);
       break;
   }
   if (opcode_->imm == Imm::kWide && rex_w_) bytes = 4;
@@ -432,6 +536,35 @@ void Generator::encode_immediate(Instruction& out) {
   out.size = static_cast<uint8_t>(out.size + bytes);
 }
 
+void Generator::encode_vex(Instruction& out) {
+  const auto put = [&out](uint64_t byte) { out.bytes[out.size++] = static_cast<uint8_t>(byte); };
+  const unsigned r = reg_ >> 3, x = memory_ && address_.sib ? address_.index >> 3 : 0;
+  const unsigned b = memory_ ? (address_.sib ? address_.base >> 3 : address_.rm >> 3) : rm_register_ >> 3;
+  const unsigned prefix = opcode_->prefix == 0 ? 0 : opcode_->prefix == 0x66 ? 1 : opcode_->prefix == 0xf3 ? 2 : 3;
+  const unsigned vvvv = is(vex::kV) ? ~vvvv_ & 15u : 15;
+  const unsigned payload = vvvv << 3 | (vex_l_ ? 4u : 0u) | prefix;
+  if (opcode_->map == 1 && !rex_w_ && x == 0 && b == 0 && random_.percent(70)) {
+    put(0xc5);
+    put((r ^ 1) << 7 | payload);
+  } else {
+    put(0xc4);
+    put((r ^ 1) << 7 | (x ^ 1) << 6 | (b ^ 1) << 5 | opcode_->map);
+    put((rex_w_ ? 0x80u : 0u) | payload);
+  }
+  put(byte_);
+}
+
+// MOV dword ptr [area + 512], 0: what a processor holds for in use is its own affair.
+void Generator::overwrite_in_use(Instruction& out) {
+  const auto place = static_cast<uint32_t>(fixed_target_ + 512);
+  const std::array<uint8_t, 3> move = {0xc7, 0x04, 0x25};
+  std::memcpy(&out.bytes[out.size], move.data(), 3);
+  std::memcpy(&out.bytes[out.size + 3], &place, 4);
+  std::memset(&out.bytes[out.size + 7], 0, 4);
+  out.size = static_cast<uint8_t>(out.size + 11);
+  out.tail = 11;
+}
+
 void Generator::encode() {
   Instruction out = head_;
   head_ = {};
@@ -441,6 +574,13 @@ void Generator::encode() {
   if (address_prefix_) put(0x67);
   if (operand16_ && opcode_->prefix != 0x66) put(0x66);
   if (repeat_ != 0) put(repeat_);
+  if (is(vex::kVex)) {
+    encode_vex(out);
+    if (opcode_->form != Form::kPlain) encode_modrm(out);
+    encode_immediate(out);
+    if (out.size <= out.bytes.size()) stream_.instructions.push_back(out);
+    return;
+  }
   if (opcode_->prefix != 0) put(opcode_->prefix);
   if (wide()) {
     unsigned rex = 0x40u | (rex_w_ ? 8u : 0u) | (reg_ >> 3) << 2;
@@ -456,6 +596,7 @@ void Generator::encode() {
   put(byte_);
   if (opcode_->form != Form::kPlain) encode_modrm(out);
   encode_immediate(out);
+  if (has(rule::kSaves) && memory_) overwrite_in_use(out);
   if (has(rule::kFlagsUndefined)) {  // cmp al, imm8
     out.tail = 2;
     put(0x3c);
@@ -473,13 +614,18 @@ void Generator::instruction(const Opcode& opcode) {
   const bool group = opcode.form != Form::kPlain && opcode.digit < 0 && opcode.map == 0 &&
                      ((byte_ >= 0x80 && byte_ <= 0x83) || (byte_ >= 0xc0 && byte_ <= 0xc1) || byte_ >= 0xd0);
   if (group) reg_ &= 7;
-  if (opcode.form == Form::kPlain) reg_ = wide() ? reg_ & 8 : 0, rm_register_ = any_register();
+  if (opcode.form == Form::kPlain && !is(vex::kVex)) reg_ = wide() ? reg_ & 8 : 0, rm_register_ = any_register();
+  vex_l_ = false;
+  if (is(vex::kVex)) choose_vex();
   memory_ = opcode.form == Form::kMemory || (opcode.form == Form::kAny && random_.percent(50));
   const bool compares = group && byte_ <= 0x83 && (reg_ & 7) == 7;
   lock_ = memory_ && has(rule::kLock) && !compares && random_.percent(15);
   prepare_implicit();
   unsigned bytes = opcode.bytes != 0 ? opcode.bytes : rex_w_ ? 8 : operand16_ ? 2 : 4;
+  if (is(vex::kScale) && vex_l_) bytes *= 2;
+  if (is(vex::kWy) && rex_w_ && wide()) bytes *= 2;
   if (has(rule::kAlign16)) bytes = 512;
+  if (has(rule::kSaves | rule::kRestores)) bytes = 832;
   if (has(rule::kBitOffset)) bytes = 72;
   if (memory_) address_ = address(bytes);
   encode();

@@ -4,7 +4,9 @@
 
 #include <cstring>
 #include <span>
+#include <stdexcept>
 
+#include "accel/jit/translator.h"
 #include "cpu/test_machine.h"
 #include "support/bytes.h"
 
@@ -37,7 +39,13 @@ const x86::CpuSpec& host_like_cpu() {
 
 class GuestRunner::Machine {
  public:
-  Machine() : machine_(TestMachine::Mode::k64, host_like_cpu()) {
+  explicit Machine(bool translated) : machine_(TestMachine::Mode::k64, host_like_cpu()) {
+    if (translated) {
+      auto made = jit::Translator::create(machine_.cpu(), {.code_bytes = size_t{4} << 20, .threshold = 1});
+      if (!made) throw std::runtime_error(made.error().message);
+      translator_ = std::move(*made);
+      machine_.cpu().translator = translator_.get();
+    }
     map_kernel();
     map_user(kCodeAddress, kCodePage, kPresent | kUser);
     for (uint64_t i = 0; i < 2; ++i)
@@ -61,6 +69,8 @@ class GuestRunner::Machine {
     }
     return collect(outcome, trouble);
   }
+
+  [[nodiscard]] uint64_t translated_blocks() const { return translator_ ? translator_->counters().blocks : 0; }
 
  private:
   void map_kernel() {
@@ -109,7 +119,10 @@ class GuestRunner::Machine {
     state.rip = world.registers.rip;
     state.rflags = world.registers.rflags;
     std::memcpy(state.fx.bytes.data(), world.registers.fx.data(), world.registers.fx.size());
+    std::memcpy(state.ymm_high.reg.data(), world.registers.ymm_high.data(), world.registers.ymm_high.size());
     state.cr0 |= x86::cr0::kAm;
+    state.cr4 |= x86::cr4::kOsxsave;
+    state.xcr0 = x86::xcr0::kX87 | x86::xcr0::kSse | x86::xcr0::kAvx;
     state.cr3 = kTables;
     state.gdtr.base = kKernelBase + TestMachine::kGdt;
     state.idtr.base = kKernelBase + TestMachine::kIdt;
@@ -147,6 +160,7 @@ class GuestRunner::Machine {
     out.rflags = machine_.peek<uint64_t>(frame + 16);
     out.gpr[x86::kRsp] = machine_.peek<uint64_t>(frame + 24);
     std::memcpy(out.fx.data(), state.fx.bytes.data(), out.fx.size());
+    std::memcpy(out.ymm_high.data(), state.ymm_high.reg.data(), out.ymm_high.size());
     const uint8_t* const ram = machine_.ram->host();
     std::memcpy(&outcome.memory.data[0], ram + kDataPages[0], kPageSize);
     std::memcpy(&outcome.memory.data[kPageSize], ram + kDataPages[1], kPageSize);
@@ -155,11 +169,13 @@ class GuestRunner::Machine {
   }
 
   TestMachine machine_;
+  std::unique_ptr<jit::Translator> translator_;
   Gpa next_table_ = kTables;
 };
 
-GuestRunner::GuestRunner() : machine_(std::make_unique<Machine>()) {}
+GuestRunner::GuestRunner(bool translated) : machine_(std::make_unique<Machine>(translated)) {}
 GuestRunner::~GuestRunner() = default;
+uint64_t GuestRunner::translated_blocks() const { return machine_->translated_blocks(); }
 bool GuestRunner::run(const World& world, Pace pace, Outcome& outcome, std::string& trouble) {
   return machine_->run(world, pace, outcome, trouble);
 }

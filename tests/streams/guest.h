@@ -17,10 +17,13 @@ enum class Pace : uint8_t {
 
 class GuestRunner {
  public:
-  GuestRunner();
+  // `translated`: everything that can be is translated to host code before it is first entered.
+  explicit GuestRunner(bool translated);
   ~GuestRunner();
   // False when the CPU did something else than take one exception; `trouble` then says what.
   bool run(const World& world, Pace pace, Outcome& outcome, std::string& trouble);
+  // Blocks translated so far.
+  [[nodiscard]] uint64_t translated_blocks() const;
 
  private:
   class Machine;

@@ -34,6 +34,10 @@ using Exchange = NativeRunner::Exchange;
 constexpr int kGreg[16] = {REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_RSP, REG_RBP, REG_RSI, REG_RDI,
                            REG_R8,  REG_R9,  REG_R10, REG_R11, REG_R12, REG_R13, REG_R14, REG_R15};
 constexpr size_t kMxcsrMaskOffset = 28, kXstateBvOffset = 512;
+// Where the kernel says what the frame's image has beyond the FXSAVE format, and the upper halves of YMM registers.
+constexpr size_t kFrameMagicOffset = 464, kFrameFeaturesOffset = 472, kYmmHighOffset = 576;
+constexpr uint32_t kFrameMagic = 0x46505853;
+constexpr uint64_t kX87AndSse = 3, kAvx = 4;
 
 // The child's globals: a signal handler has no other way to them.
 Exchange* child_exchange;
@@ -45,6 +49,14 @@ bool child_started;
   std::abort();
 }
 
+bool frame_has_avx(const void* image) {
+  uint32_t magic = 0;
+  uint64_t features = 0;
+  std::memcpy(&magic, static_cast<const uint8_t*>(image) + kFrameMagicOffset, sizeof magic);
+  std::memcpy(&features, static_cast<const uint8_t*>(image) + kFrameFeaturesOffset, sizeof features);
+  return magic == kFrameMagic && (features & kAvx) != 0;
+}
+
 void record(const ucontext_t& context) {
   const mcontext_t& machine = context.uc_mcontext;
   Registers& out = child_exchange->registers;
@@ -52,6 +64,9 @@ void record(const ucontext_t& context) {
   out.rip = static_cast<uint64_t>(machine.gregs[REG_RIP]);
   out.rflags = static_cast<uint64_t>(machine.gregs[REG_EFL]);
   std::memcpy(out.fx.data(), machine.fpregs, out.fx.size());
+  if (frame_has_avx(machine.fpregs))
+    std::memcpy(out.ymm_high.data(), reinterpret_cast<const uint8_t*>(machine.fpregs) + kYmmHighOffset,
+                out.ymm_high.size());
   child_exchange->vector = static_cast<uint64_t>(machine.gregs[REG_TRAPNO]);
   child_exchange->error_code = static_cast<uint64_t>(machine.gregs[REG_ERR]);
   child_exchange->fault_address = static_cast<uint64_t>(machine.gregs[REG_CR2]);
@@ -72,7 +87,11 @@ void prepare(ucontext_t& context) {
   std::memcpy(image + kMxcsrMaskOffset + 4, in.fx.data() + kMxcsrMaskOffset + 4, in.fx.size() - kMxcsrMaskOffset - 4);
   uint64_t components = 0;
   std::memcpy(&components, image + kXstateBvOffset, sizeof components);
-  components |= 3;  // x87 and SSE are loaded from the frame, not initialised
+  components |= kX87AndSse;  // they are loaded from the frame, not initialised
+  if (frame_has_avx(image)) {
+    components |= kAvx;
+    std::memcpy(image + kYmmHighOffset, in.ymm_high.data(), in.ymm_high.size());
+  }
   std::memcpy(image + kXstateBvOffset, &components, sizeof components);
 }
 

@@ -1,6 +1,9 @@
 #include "streams/opcodes.h"
 
-#include <vector>
+#include <span>
+
+#include "streams/opcodes_host.h"
+#include "x86/host_features.h"
 
 namespace kite::streams {
 namespace {
@@ -102,6 +105,9 @@ constexpr Opcode kInteger[] = {
     {2, 0xf0, 0xf1, 0, kMemory, -1, Width::kWord, Imm::kNone, 0, 0, F::kMovbe}, {2, 0xf0, 0xf0, 0xf2, kAny, -1, Width::kNo16, Imm::kNone, 1, 0, F::kSse42},
     {2, 0xf1, 0xf1, 0xf2, kAny, -1, Width::kWord, Imm::kNone, 0, 0, F::kSse42}, {2, 0xf6, 0xf6, 0x66, kAny, -1, Width::kNo16, Imm::kNone, 0, 0, F::kAdx},
     {2, 0xf6, 0xf6, 0xf3, kAny, -1, Width::kNo16, Imm::kNone, 0, 0, F::kAdx},
+    // direct stores, cache lines
+    {2, 0xf9, 0xf9, 0, kMemory, -1, Width::kNo16, Imm::kNone, 0, 0, F::kMovdiri}, {2, 0xf8, 0xf8, 0x66, kMemory, -1, Width::kFixed, Imm::kNone, 64, kDirect, F::kMovdir64b},
+    {1, 0xae, 0xae, 0, kMemory, 7, Width::kFixed, Imm::kNone, 1, kRare}, {1, 0xae, 0xae, 0x66, kMemory, 7, Width::kFixed, Imm::kNone, 1, kRare, F::kClflushopt}, {1, 0xae, 0xae, 0x66, kMemory, 6, Width::kFixed, Imm::kNone, 1, kRare, F::kClwb}, {1, 0x0d, 0x0d, 0, kMemory, 1, Width::kFixed, Imm::kNone, 1, kRare},
     // stack
     {0, 0x50, 0x5f, 0, kPlain, -1, Width::kStack}, {0, 0x50, 0x57, 0, kPlain, -1, Width::kStack}, {0, 0x68, 0x68, 0, kPlain, -1, Width::kStack, Imm::kWide},
     {0, 0x6a, 0x6a, 0, kPlain, -1, Width::kStack, Imm::kByte}, {0, 0x8f, 0x8f, 0, kAny, 0, Width::kStack}, {0, 0xff, 0xff, 0, kAny, 6, Width::kStack},
@@ -205,13 +211,24 @@ constexpr Opcode kSse[] = {
     row(3, 0x66, 0x20, 0x20, 1, 0, Imm::kByte, kAny, F::kSse41), row(3, 0x66, 0x21, 0x21, 4, 0, Imm::kByte, kAny, F::kSse41), row64(3, 0x66, 0x22, 0, Imm::kByte, F::kSse41), row(3, 0x66, 0x40, 0x42, 16, kAligned, Imm::kByte, kAny, F::kSse41),
     row(3, 0x66, 0x60, 0x63, 16, 0, Imm::kByte, kAny, F::kSse42), row(3, 0x66, 0x44, 0x44, 16, kAligned, Imm::kByte, kAny, F::kPclmul), row(2, 0x66, 0xdb, 0xdf, 16, kAligned, Imm::kNone, kAny, F::kAes), row(3, 0x66, 0xdf, 0xdf, 16, kAligned, Imm::kByte, kAny, F::kAes),
     row(2, 0, 0xc8, 0xcd, 16, kAligned, Imm::kNone, kAny, F::kSha), row(3, 0, 0xcc, 0xcc, 16, kAligned, Imm::kByte, kAny, F::kSha),
+    row(2, 0x66, 0xcf, 0xcf, 16, kAligned, Imm::kNone, kAny, F::kGfni), row(3, 0x66, 0xce, 0xcf, 16, kAligned, Imm::kByte, kAny, F::kGfni),
     // control and images
     {1, 0xae, 0xae, 0, kMemory, 2, Width::kFixed, Imm::kNone, 4, kControlWord}, {1, 0xae, 0xae, 0, kMemory, 3, Width::kFixed, Imm::kNone, 4},
     {1, 0xae, 0xae, 0, kMemory, 0, Width::kNo16, Imm::kNone, 0, kAlign16 | kRare}, {1, 0xae, 0xae, 0, kMemory, 1, Width::kNo16, Imm::kNone, 0, kAlign16 | kRare},
 };
 // clang-format on
 
+}  // namespace
+
+// The operating system has a say in what of AVX and XSAVE there is: CPUID alone does not tell.
 bool host_offers(Feature feature) {
+  __builtin_cpu_init();
+  static const x86::FeatureSet host = x86::host_features();
+  const auto has = [](x86::FeatureWord word, unsigned bit) {
+    return (host[static_cast<size_t>(word)] >> bit & 1) != 0;
+  };
+  const bool avx = __builtin_cpu_supports("avx");
+  using enum x86::FeatureWord;
   switch (feature) {
     case F::kAlways: return true;
     case F::kIntel: return __builtin_cpu_is("intel");
@@ -227,24 +244,25 @@ bool host_offers(Feature feature) {
     case F::kAes: return __builtin_cpu_supports("aes");
     case F::kPclmul: return __builtin_cpu_supports("pclmul");
     case F::kSha: return __builtin_cpu_supports("sha");
+    case F::kAvx: return avx;
+    case F::kAvx2: return __builtin_cpu_supports("avx2");
+    case F::kFma: return __builtin_cpu_supports("fma");
+    case F::kF16c: return avx && has(k1Ecx, 29);
+    case F::kBmi2: return __builtin_cpu_supports("bmi2");
+    case F::kVaes: return avx && has(k7Ecx, 9);
+    case F::kVpclmul: return avx && has(k7Ecx, 10);
+    case F::kGfni: return avx && has(k7Ecx, 8);
+    case F::kAvxVnni: return avx && has(k71Eax, 4);
+    case F::kClflushopt: return has(k7Ebx, 23);
+    case F::kClwb: return has(k7Ebx, 24);
+    case F::kMovdiri: return has(k7Ecx, 27);
+    case F::kMovdir64b: return has(k7Ecx, 28);
+    case F::kXsave: return avx;
+    case F::kXsaveopt: return avx && has(kD1Eax, 0);
+    case F::kXsavec: return avx && has(kD1Eax, 1);
   }
   return false;
 }
-
-// The rows that the host can execute.
-template <const auto& kRows>
-std::span<const Opcode> executable() {
-  static const std::vector<Opcode> kept = [] {
-    __builtin_cpu_init();
-    std::vector<Opcode> out;
-    for (const Opcode& opcode : kRows)
-      if (host_offers(opcode.feature)) out.push_back(opcode);
-    return out;
-  }();
-  return kept;
-}
-
-}  // namespace
 
 std::span<const Opcode> integer_opcodes() { return executable<kInteger>(); }
 std::span<const Opcode> x87_opcodes() { return executable<kX87>(); }

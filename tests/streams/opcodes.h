@@ -35,6 +35,9 @@ inline constexpr uint32_t kAlign16 = 8192;     // 512-byte image, 16-byte aligne
 inline constexpr uint32_t kShort = 16384;      // the first register operand is r8: AH..BH without REX
 inline constexpr uint32_t kReturn = 65536;     // an address is pushed for it
 inline constexpr uint32_t kIndirect = 131072;  // its register operand is loaded with an address
+inline constexpr uint32_t kSaves = 262144;  // rDX:rAX is prepared, and what the host says of its XINUSE is overwritten
+inline constexpr uint32_t kRestores = 524288;  // an area is prepared for it
+inline constexpr uint32_t kDirect = 1048576;   // its register operand is a 64-byte aligned address
 // Flags that are undefined and that the interpreter need not match: a CMP behind it defines them.
 inline constexpr uint32_t kFlagsUndefined = 32768;
 }  // namespace rule
@@ -54,8 +57,39 @@ enum class Feature : uint8_t {
   kAdx,
   kAes,
   kPclmul,
-  kSha
+  kSha,
+  kAvx,
+  kAvx2,
+  kFma,
+  kF16c,
+  kBmi2,
+  kVaes,
+  kVpclmul,
+  kGfni,
+  kAvxVnni,
+  kClflushopt,
+  kClwb,
+  kMovdiri,
+  kMovdir64b,
+  kXsave,
+  kXsaveopt,
+  kXsavec
 };
+
+// VEX: what of it an instruction looks at.
+namespace vex {
+inline constexpr uint16_t kVex = 1;
+inline constexpr uint16_t kV = 2;            // VEX.vvvv names an operand
+inline constexpr uint16_t kL0 = 4;           // VEX.L must be 0
+inline constexpr uint16_t kL1 = 8;           // VEX.L must be 1
+inline constexpr uint16_t kW0 = 16;          // VEX.W must be 0
+inline constexpr uint16_t kW1 = 32;          // VEX.W must be 1
+inline constexpr uint16_t kScale = 64;       // the memory operand doubles with VEX.L
+inline constexpr uint16_t kWy = 128;         // VEX.W doubles the memory operand in 64-bit code
+inline constexpr uint16_t kIndex = 256;      // VSIB, 4-byte indices
+inline constexpr uint16_t kIndexWide = 512;  // VSIB, 8-byte indices
+inline constexpr uint16_t kMasked = 1024;    // the memory operand is masked: it may well lie partly outside
+}  // namespace vex
 
 struct Opcode {
   uint8_t map = 0;    // 0 one-byte, 1 0F, 2 0F38, 3 0F3A
@@ -69,6 +103,7 @@ struct Opcode {
   uint8_t bytes = 0;  // of a memory operand; 0: the operand width
   uint32_t rules = 0;
   Feature feature = Feature::kAlways;
+  uint16_t vex = 0;
 };
 
 // Rows of one kind; the generator chooses a kind first, then a row.
@@ -76,5 +111,7 @@ std::span<const Opcode> integer_opcodes();
 std::span<const Opcode> x87_opcodes();
 std::span<const Opcode> mmx_opcodes();
 std::span<const Opcode> sse_opcodes();
+std::span<const Opcode> avx_opcodes();    // everything with VEX; may be empty
+std::span<const Opcode> state_opcodes();  // the XSAVE family; may be empty
 
 }  // namespace kite::streams

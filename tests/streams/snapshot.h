@@ -18,7 +18,8 @@ struct Registers {
   std::array<uint64_t, 16> gpr{};
   uint64_t rip = 0;
   uint64_t rflags = 0;
-  std::array<uint8_t, 416> fx{};  // the FXSAVE64 image without its reserved end
+  std::array<uint8_t, 416> fx{};        // the FXSAVE64 image without its reserved end
+  std::array<uint8_t, 256> ymm_high{};  // bits 255:128 of YMM0 to YMM15; zeroes on hosts without AVX
   bool operator==(const Registers&) const = default;
 };
 

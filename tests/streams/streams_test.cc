@@ -20,7 +20,7 @@
 namespace kite::streams {
 namespace {
 
-constexpr unsigned kStreamLength = 40;
+constexpr unsigned kStreamLength = 40, kTranslatedStreamLength = 100;
 constexpr uint64_t kInstructionsPerMode = 100'000, kLongInstructionsPerMode = 5'000'000;
 constexpr uint64_t kDebug = 1, kInvalidOpcode = 6, kStackFault = 12, kGeneralProtection = 13, kPageFault = 14,
                    kAlignmentCheck = 17;
@@ -119,6 +119,8 @@ std::string compare(Outcome host, Outcome guest, const World& world) {
   const auto& hfx = host.registers.fx;
   const auto& gfx = guest.registers.fx;
   if (hfx != gfx) text += bytes_difference("fx", hfx.data(), gfx.data(), hfx.size(), 0);
+  text += bytes_difference("ymm high", host.registers.ymm_high.data(), guest.registers.ymm_high.data(),
+                           host.registers.ymm_high.size(), 0);
   const Memory &hm = host.memory, &gm = guest.memory;
   if (hm.data != gm.data) text += bytes_difference("data", hm.data.data(), gm.data.data(), kDataBytes, kDataAddress);
   if (hm.stack != gm.stack)
@@ -185,7 +187,7 @@ class Streams : public testing::Test {
   }
 
   void check(uint64_t seed, bool wide, uint64_t& executed) {
-    const Stream stream = generate(seed, wide, kStreamLength);
+    const Stream stream = generate(seed, wide, translated_ ? kTranslatedStreamLength : kStreamLength);
     ++streams_;
     if (mismatch(stream, executed).empty()) return;
     const Stream shortest = shrink(stream);
@@ -214,16 +216,28 @@ class Streams : public testing::Test {
          executed < wanted && failures_ < kEnoughFailures; ++seed)
       check(seed, wide, executed);
     fmt::print("{} instructions in {} streams, {} of them to the end\n", executed, streams_, whole_);
+    EXPECT_EQ(guest_.translated_blocks() > streams_, translated_);
   }
 
+  explicit Streams(bool translated = false) : translated_(translated), guest_(translated) {}
+
+  bool translated_;
   NativeRunner host_;
   GuestRunner guest_;
   uint64_t streams_ = 0, whole_ = 0;
   unsigned failures_ = 0;
 };
 
+// The same through host code; what is not emitted is the interpreter's.
+class TranslatedStreams : public Streams {
+ protected:
+  TranslatedStreams() : Streams(true) {}
+};
+
 TEST_F(Streams, Code64AgreesWithTheHost) { run_mode(true); }
 TEST_F(Streams, Code32AgreesWithTheHost) { run_mode(false); }
+TEST_F(TranslatedStreams, Code64AgreesWithTheHost) { run_mode(true); }
+TEST_F(TranslatedStreams, Code32AgreesWithTheHost) { run_mode(false); }
 
 }  // namespace
 }  // namespace kite::streams

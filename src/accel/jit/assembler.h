@@ -1,0 +1,196 @@
+// Assembler: x86-64 instructions as bytes, written through one mapping of memory that is executed through another.
+//
+// Instructions are given by opcode, since most of what is emitted is the guest's own instruction with other registers.
+// An opcode is written as it is read: 0x01, 0x0faf, 0x0f38f6; a mandatory prefix is given apart.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+
+namespace kite::jit {
+
+enum Reg : uint8_t { kRax, kRcx, kRdx, kRbx, kRsp, kRbp, kRsi, kRdi, kR8, kR9, kR10, kR11, kR12, kR13, kR14, kR15 };
+inline constexpr uint8_t kNone = 0xff;
+
+// Conditions by the low four bits of Jcc's opcode.
+enum class Condition : uint8_t { kO, kNo, kB, kAe, kE, kNe, kBe, kA, kS, kNs, kP, kNp, kL, kGe, kLe, kG };
+
+// A memory operand: [base + index << scale + disp], or gs:[...], where the Cpu is.
+struct Mem {
+  uint8_t base = kNone;
+  uint8_t index = kNone;
+  uint8_t scale = 0;
+  int32_t disp = 0;
+  bool gs = false;
+};
+inline Mem at(Reg base, int32_t disp = 0) { return {.base = base, .disp = disp}; }
+inline Mem at(Reg base, Reg index, uint8_t scale = 0, int32_t disp = 0) {
+  return {.base = base, .index = index, .scale = scale, .disp = disp};
+}
+inline Mem in_cpu(int32_t disp) { return {.disp = disp, .gs = true}; }
+inline Mem in_cpu(Reg index, int32_t disp) { return {.base = index, .disp = disp, .gs = true}; }
+
+class Assembler {
+ public:
+  // Writes at `write`, for execution at `run`.
+  void start(uint8_t* write, const uint8_t* run) {
+    at_ = write;
+    delta_ = run - write;
+  }
+  [[nodiscard]] uint8_t* cursor() const { return at_; }
+  [[nodiscard]] const uint8_t* here() const { return at_ + delta_; }
+
+  void byte(uint8_t value) { *at_++ = value; }
+  void word(uint16_t value) { put(value); }
+  void dword(uint32_t value) { put(value); }
+  void qword(uint64_t value) { put(value); }
+
+  // --- instructions with ModRM. `size`: 1, 2, 4 or 8 bytes of operand. `reg` is a register or an opcode extension. ---
+  void rr(unsigned size, uint32_t opcode, unsigned reg, unsigned rm, uint8_t prefix = 0, bool reg_is_byte = false,
+          bool rm_is_byte = false) {
+    if (prefix != 0) byte(prefix);
+    if (size == 2) byte(0x66);
+    uint8_t rex = static_cast<uint8_t>((size == 8 ? 8 : 0) | (reg >> 3) << 2 | rm >> 3);
+    const bool low_bytes = (reg_is_byte && reg >= 4) || (rm_is_byte && rm >= 4);
+    if (rex != 0 || low_bytes) byte(rex | 0x40);
+    put_opcode(opcode);
+    byte(static_cast<uint8_t>(0xc0 | (reg & 7) << 3 | (rm & 7)));
+  }
+  void rm(unsigned size, uint32_t opcode, unsigned reg, const Mem& mem, uint8_t prefix = 0, bool reg_is_byte = false) {
+    if (mem.gs) byte(0x65);
+    if (prefix != 0) byte(prefix);
+    if (size == 2) byte(0x66);
+    const unsigned base = mem.base == kNone ? 0 : mem.base, index = mem.index == kNone ? 0 : mem.index;
+    const uint8_t rex = static_cast<uint8_t>((size == 8 ? 8 : 0) | (reg >> 3) << 2 | (index >> 3) << 1 | base >> 3);
+    if (rex != 0 || (reg_is_byte && reg >= 4)) byte(rex | 0x40);
+    put_opcode(opcode);
+    put_address(reg & 7, mem);
+  }
+
+  // --- moves ---
+  void mov(unsigned size, Reg to, Reg from) { rr(size, 0x89, from, to); }
+  void load(unsigned size, Reg to, const Mem& from) { rm(size, size == 1 ? 0x8a : 0x8b, to, from, 0, size == 1); }
+  void store(unsigned size, const Mem& to, Reg from) { rm(size, size == 1 ? 0x88 : 0x89, from, to, 0, size == 1); }
+  // The shortest form; flags are kept.
+  void mov_imm(Reg to, uint64_t value) {
+    if (value <= 0xffffffff) {
+      if (to >= 8) byte(0x41);
+      byte(static_cast<uint8_t>(0xb8 | (to & 7)));
+      dword(static_cast<uint32_t>(value));
+    } else if (fits_signed(value)) {
+      rr(8, 0xc7, 0, to);
+      dword(static_cast<uint32_t>(value));
+    } else {
+      byte(static_cast<uint8_t>(0x48 | to >> 3));
+      byte(static_cast<uint8_t>(0xb8 | (to & 7)));
+      qword(value);
+    }
+  }
+  // 8 bytes: the immediate is sign-extended.
+  void store_imm(unsigned size, const Mem& to, uint32_t value) {
+    rm(size, size == 1 ? 0xc6 : 0xc7, 0, to);
+    immediate(size, value);
+  }
+  void lea(unsigned size, Reg to, const Mem& address) { rm(size, 0x8d, to, address); }
+
+  // --- arithmetic with immediates: 0 add, 1 or, 4 and, 5 sub, 6 xor, 7 cmp ---
+  void alu_imm(unsigned size, unsigned operation, Reg to, uint32_t value) {
+    const bool small = fits_byte(value) && size != 1;
+    rr(size, size == 1 ? 0x80 : small ? 0x83 : 0x81, operation, to, 0, false, size == 1);
+    immediate(small ? 1 : size, value);
+  }
+  void alu_imm(unsigned size, unsigned operation, const Mem& to, uint32_t value, uint8_t prefix = 0) {
+    const bool small = fits_byte(value) && size != 1;
+    rm(size, size == 1 ? 0x80 : small ? 0x83 : 0x81, operation, to, prefix);
+    immediate(small ? 1 : size, value);
+  }
+  void shift_imm(unsigned size, unsigned operation, Reg to, uint8_t count) {  // 4 shl, 5 shr, 7 sar
+    rr(size, 0xc1, operation, to);
+    byte(count);
+  }
+  void immediate(unsigned size, uint32_t value) {
+    if (size == 1)
+      byte(static_cast<uint8_t>(value));
+    else if (size == 2)
+      word(static_cast<uint16_t>(value));
+    else
+      dword(value);
+  }
+
+  // --- control flow. The displacement is written by bind(); jumps answer where it is. ---
+  uint8_t* jcc(Condition condition) {
+    byte(0x0f);
+    byte(static_cast<uint8_t>(0x80 | static_cast<unsigned>(condition)));
+    dword(0);
+    return at_ - 4;
+  }
+  uint8_t* jmp() {
+    byte(0xe9);
+    dword(0);
+    return at_ - 4;
+  }
+  void jcc(Condition condition, const uint8_t* target) { bind(jcc(condition), target); }
+  void jmp(const uint8_t* target) { bind(jmp(), target); }
+  void call(const uint8_t* target) {
+    byte(0xe8);
+    dword(0);
+    bind(at_ - 4, target);
+  }
+  void jmp(const Mem& place) { rm(4, 0xff, 4, place); }
+  void ret() { byte(0xc3); }
+  // `site` as jmp() and jcc() answered it, `target` as here() answers it.
+  void bind(uint8_t* site, const uint8_t* target) const { patch(site, delta_, target); }
+  static void patch(uint8_t* site, ptrdiff_t delta, const uint8_t* target) {
+    const auto displacement = static_cast<int32_t>(target - (site + delta + 4));
+    std::memcpy(site, &displacement, 4);
+  }
+  void bind_here(uint8_t* site) const { bind(site, here()); }
+
+  static bool fits_signed(uint64_t value) {
+    return static_cast<uint64_t>(static_cast<int64_t>(static_cast<int32_t>(value))) == value;
+  }
+
+ private:
+  static bool fits_byte(uint32_t value) {
+    return static_cast<uint32_t>(static_cast<int32_t>(static_cast<int8_t>(value))) == value;
+  }
+  template <class T>
+  void put(T value) {
+    std::memcpy(at_, &value, sizeof value);
+    at_ += sizeof value;
+  }
+  void put_opcode(uint32_t opcode) {
+    if (opcode > 0xffff) byte(static_cast<uint8_t>(opcode >> 16));
+    if (opcode > 0xff) byte(static_cast<uint8_t>(opcode >> 8));
+    byte(static_cast<uint8_t>(opcode));
+  }
+  void put_address(unsigned reg, const Mem& mem) {
+    const auto modrm = [&](unsigned mod, unsigned rm) { byte(static_cast<uint8_t>(mod << 6 | reg << 3 | rm)); };
+    const auto sib = [&](unsigned index, unsigned base) {
+      byte(static_cast<uint8_t>(unsigned{mem.scale} << 6 | (index & 7) << 3 | (base & 7)));
+    };
+    const bool has_index = mem.index != kNone;
+    if (mem.base == kNone) {
+      modrm(0, 4);
+      sib(has_index ? unsigned{mem.index} : 4u, 5);
+      dword(static_cast<uint32_t>(mem.disp));
+      return;
+    }
+    const bool small = mem.disp == static_cast<int8_t>(mem.disp);
+    const unsigned mod = mem.disp == 0 && (mem.base & 7) != 5 ? 0 : small ? 1 : 2;
+    if (has_index || (mem.base & 7) == 4) {
+      modrm(mod, 4);
+      sib(has_index ? unsigned{mem.index} : 4u, mem.base);
+    } else {
+      modrm(mod, mem.base & 7);
+    }
+    if (mod == 1) byte(static_cast<uint8_t>(mem.disp));
+    if (mod == 2) dword(static_cast<uint32_t>(mem.disp));
+  }
+
+  uint8_t* at_ = nullptr;
+  ptrdiff_t delta_ = 0;
+};
+
+}  // namespace kite::jit

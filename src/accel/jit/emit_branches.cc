@@ -1,0 +1,202 @@
+// Near branches, and the ways from one block to the next.
+#include <cstddef>
+
+#include "accel/jit/emitter.h"
+
+namespace kite::jit {
+
+using Code = x86::Op;
+using x86::Operand;
+
+namespace {
+
+constexpr auto kStack = static_cast<Reg>(kHost[x86::kRsp]);
+constexpr auto kCounter = static_cast<Reg>(kHost[x86::kRcx]);
+
+bool plainly_canonical(uint64_t address) {
+  return static_cast<uint64_t>(static_cast<int64_t>(address << 16) >> 16) == address;
+}
+
+}  // namespace
+
+// Whether a direct branch needs no check of its target; the rest is the interpreter's.
+bool BlockEmitter::target_is_safe(uint64_t target) const { return !wide_ || plainly_canonical(target); }
+
+BlockEmitter::Outcome BlockEmitter::branches() {
+  switch (insn().op) {
+    case Code::kJcc: return jump_if();
+    case Code::kJmp: return jump();
+    case Code::kCall: return call();
+    case Code::kRet: return ret();
+    case Code::kLoop:
+    case Code::kJcxz: return count_and_jump();
+    default: return Outcome::kInterpret;
+  }
+}
+
+Exit& BlockEmitter::new_exit(uint64_t target) {
+  Exit& exit = t_.new_exit();
+  exit.target = target;
+  exit.page = translation_.page;
+  exit.mode_key = block_.mode_key;
+  exit.crosses = cpu::page_of(target) != cpu::page_of(block_.rip);
+  exit.flags_in_host = flags_ == Flags::kHost;
+  return exit;
+}
+
+// A jump that leads to `exit` until it is linked.
+void BlockEmitter::leave_by(uint8_t* jump, Exit& exit, bool link) {
+  if (link) exit.jump = jump;
+  detours_.push_back({.kind = Detour::Kind::kLeave, .jump = jump, .exit = &exit, .save = flags_ == Flags::kHost});
+}
+
+// Leaves for `exit` when something waits for the run loop. EFLAGS are lost.
+void BlockEmitter::check_alarm(Exit& exit) {
+  save_flags();
+  a_.alu_imm(4, 7, in_cpu(layout_.alarm), 0);
+  flags_lost();
+  leave_by(a_.jcc(Condition::kNe), exit, false);
+}
+
+void BlockEmitter::go_to(uint64_t target, uint64_t from) {
+  const bool backward = target <= from;
+  if (backward || cpu::page_of(target) != cpu::page_of(block_.rip)) save_flags();
+  if (backward) check_alarm(new_exit(target));
+  if (target == block_.rip && backward) return a_.jmp(translation_.entry_saved);
+  Exit& exit = new_exit(target);
+  leave_by(a_.jmp(), exit, true);
+}
+
+BlockEmitter::Outcome BlockEmitter::jump_if() {
+  const uint64_t target = op().imm;
+  if (op().operand_size == 2 || !target_is_safe(target)) {
+    ends_ = true;
+    return Outcome::kInterpret;
+  }
+  load_flags();
+  const auto condition = static_cast<Condition>(op().condition);
+  const bool backward = target <= op().rip;
+  if (backward || cpu::page_of(target) != cpu::page_of(block_.rip)) save_flags();
+  if (!backward) {
+    Exit& exit = new_exit(target);
+    leave_by(a_.jcc(condition), exit, true);
+    return Outcome::kDone;
+  }
+  uint8_t* const over = a_.jcc(static_cast<Condition>(op().condition ^ 1));
+  const Flags flags = flags_;
+  go_to(target, op().rip);
+  flags_ = flags;
+  a_.bind_here(over);
+  return Outcome::kDone;
+}
+
+// LOOP and JRCXZ, which keep the flags.
+BlockEmitter::Outcome BlockEmitter::count_and_jump() {
+  const uint64_t target = op().imm;
+  ends_ = true;
+  if (op().address_size != pointer_bytes_ || !target_is_safe(target) || op().operand_size == 2)
+    return Outcome::kInterpret;
+  save_flags();
+  if (insn().op == Code::kLoop) a_.lea(pointer_bytes_, kCounter, at(kCounter, -1));
+  a_.rr(pointer_bytes_, 0x85, kCounter, kCounter);  // test
+  flags_lost();
+  uint8_t* const over = a_.jcc(insn().op == Code::kLoop ? Condition::kE : Condition::kNe);
+  go_to(target, op().rip);
+  flags_lost();
+  a_.bind_here(over);
+  go_to(op().next_rip(), op().rip);
+  return Outcome::kEnd;
+}
+
+BlockEmitter::Outcome BlockEmitter::jump() {
+  const Operand& to = insn().operand[0];
+  ends_ = true;
+  if (to.kind == x86::OperandKind::kRel) {
+    if (op().operand_size == 2 || !target_is_safe(op().imm)) return Outcome::kInterpret;
+    go_to(op().imm, op().rip);
+    return Outcome::kEnd;
+  }
+  if (!read_target()) return Outcome::kInterpret;
+  find_code();
+  a_.rr(4, 0xff, 4, kRax);  // jmp
+  return Outcome::kEnd;
+}
+
+// The target of an indirect branch to R10.
+bool BlockEmitter::read_target() {
+  const Operand& to = insn().operand[0];
+  if (op().operand_size != pointer_bytes_) return false;
+  if (is_memory(to)) {
+    if (!memory_allowed()) return false;
+    const Place place = look_up(pointer_bytes_, false);
+    a_.load(pointer_bytes_, kR10, place.mem);
+    return true;
+  }
+  save_flags();
+  a_.mov(pointer_bytes_, kR10, use(to.reg, kR10));
+  return true;
+}
+
+// Only addresses that code has been entered at are found: no other check is needed.
+void BlockEmitter::find_code() {
+  save_flags();
+  a_.alu_imm(4, 7, in_cpu(layout_.alarm), 0);
+  miss(a_.jcc(Condition::kNe));
+  constexpr unsigned kBits = cpu::TranslationArea::kJumpBits, kEntryShift = 4;
+  static_assert(sizeof(cpu::TranslationArea::Jump) == 1u << kEntryShift);
+  a_.mov(8, kR11, kR10);
+  a_.shift_imm(8, 5, kR11, kBits);
+  a_.rr(4, 0x31, kR10, kR11);  // xor
+  a_.alu_imm(4, 4, kR11, (1u << kBits) - 1);
+  a_.shift_imm(4, 4, kR11, kEntryShift);
+  a_.mov_imm(kRax, t_.jump_salt(block_.mode_key));
+  a_.rr(8, 0x31, kR10, kRax);
+  a_.rm(8, 0x3b, kRax, in_cpu(kR11, layout_.jumps + static_cast<int32_t>(offsetof(cpu::TranslationArea::Jump, tag))));
+  miss(a_.jcc(Condition::kNe));
+  a_.load(8, kRax, in_cpu(kR11, layout_.jumps + static_cast<int32_t>(offsetof(cpu::TranslationArea::Jump, code))));
+}
+
+void BlockEmitter::push_return(uint64_t leave_rip) {
+  const uint64_t next = wide_ ? op().next_rip() : static_cast<uint32_t>(op().next_rip());
+  Place place = look_up_stack(-static_cast<int32_t>(pointer_bytes_), true);
+  if (!wide_ || Assembler::fits_signed(next)) {
+    a_.store_imm(pointer_bytes_, place.mem, static_cast<uint32_t>(next));
+  } else {
+    a_.mov_imm(kRax, next);
+    a_.store(8, place.mem, kRax);
+  }
+  pushed(place);
+  stored(place, leave_rip);
+}
+
+BlockEmitter::Outcome BlockEmitter::call() {
+  const Operand& to = insn().operand[0];
+  ends_ = true;
+  if (op().operand_size != pointer_bytes_) return Outcome::kInterpret;
+  if (to.kind == x86::OperandKind::kRel) {
+    if (!target_is_safe(op().imm)) return Outcome::kInterpret;
+    push_return(op().imm);
+    go_to(op().imm, op().rip);
+    return Outcome::kEnd;
+  }
+  if (!read_target()) return Outcome::kInterpret;
+  find_code();
+  a_.store(8, in_cpu(layout_.spare), kRax);
+  a_.store(8, in_cpu(layout_.spare + 8), kR10);
+  push_return(Site::kDynamic);
+  a_.jmp(in_cpu(layout_.spare));
+  return Outcome::kEnd;
+}
+
+BlockEmitter::Outcome BlockEmitter::ret() {
+  ends_ = true;
+  if (op().operand_size != pointer_bytes_) return Outcome::kInterpret;
+  const Place place = look_up_stack(0, false);
+  a_.load(pointer_bytes_, kR10, place.mem);
+  find_code();
+  a_.lea(pointer_bytes_, kStack, at(kStack, static_cast<int32_t>(pointer_bytes_ + static_cast<uint32_t>(op().imm))));
+  a_.rr(4, 0xff, 4, kRax);  // jmp
+  return Outcome::kEnd;
+}
+
+}  // namespace kite::jit

@@ -1,0 +1,335 @@
+// Moves, exchanges and the stack.
+#include "accel/jit/emitter.h"
+
+namespace kite::jit {
+
+using Code = x86::Op;
+using x86::Operand;
+
+namespace {
+
+constexpr uint8_t kLock = 0xf0;
+
+bool plain(const Operand& o) { return o.kind == x86::OperandKind::kGpr && !o.high_byte; }
+
+}  // namespace
+
+BlockEmitter::Outcome BlockEmitter::moves() {
+  switch (insn().op) {
+    case Code::kMov:
+    case Code::kMovnti: return move();
+    case Code::kMovzx: return extend(false);
+    case Code::kMovsx:
+    case Code::kMovsxd: return extend(true);
+    case Code::kLea: return load_address();
+    case Code::kCmov: return conditional_move();
+    case Code::kSet: return set_byte();
+    case Code::kXchg: return exchange();
+    case Code::kXadd: return exchange_add();
+    case Code::kCmpxchg: return compare_exchange();
+    case Code::kBswap: return swap_bytes();
+    case Code::kCbw:
+    case Code::kCwd: return widen();
+    case Code::kPush: return push();
+    case Code::kPop: return pop();
+    case Code::kLeave: return leave_frame();
+    case Code::kNop:
+    case Code::kEndbr:
+    case Code::kLfence:
+    case Code::kSfence:
+    case Code::kPrefetch: return Outcome::kDone;
+    default: return Outcome::kInterpret;
+  }
+}
+
+BlockEmitter::Outcome BlockEmitter::move() {
+  const Operand &to = insn().operand[0], &from = insn().operand[1];
+  const unsigned size = to.size;
+  if (is_register(to) && is_register(from)) {
+    if (!plain(to) || !plain(from)) return Outcome::kInterpret;
+    if (!in_host(to.reg) && size < 4) {
+      a_.store(size, layout_.slot(to.reg), use(from.reg, kR11));
+      return Outcome::kDone;
+    }
+    const Reg target = BlockEmitter::target(to.reg, kR10);
+    if (!in_host(from.reg))
+      a_.load(size, target, layout_.slot(from.reg));
+    else
+      a_.rr(size, size == 1 ? 0x88 : 0x89, kHost[from.reg], target, 0, true, true);
+    put(to.reg, target);
+    return Outcome::kDone;
+  }
+  if (is_register(to) && is_immediate(from)) {
+    if (!plain(to)) return Outcome::kInterpret;
+    const uint64_t value = size == 8 ? insn().imm : insn().imm & ((uint64_t{1} << size * 8) - 1);
+    if (size < 4) {
+      if (!in_host(to.reg)) {
+        a_.store_imm(size, layout_.slot(to.reg), static_cast<uint32_t>(value));
+      } else {
+        a_.rr(size, size == 1 ? 0xc6 : 0xc7, 0, kHost[to.reg], 0, false, true);
+        a_.immediate(size, static_cast<uint32_t>(value));
+      }
+      return Outcome::kDone;
+    }
+    const Reg target = BlockEmitter::target(to.reg, kR10);
+    a_.mov_imm(target, value);
+    put(to.reg, target);
+    return Outcome::kDone;
+  }
+  if (is_register(to) && is_memory(from)) {
+    if (!plain(to) || !memory_allowed()) return Outcome::kInterpret;
+    const Place place = look_up(size, false);
+    if (in_host(to.reg)) {
+      a_.rm(size, size == 1 ? 0x8a : 0x8b, kHost[to.reg], place.mem, 0, size == 1);
+    } else {
+      a_.rm(size, size == 1 ? 0x8a : 0x8b, kRax, place.mem);
+      a_.store(size < 4 ? size : 8, layout_.slot(to.reg), kRax);
+    }
+    return Outcome::kDone;
+  }
+  if (!is_memory(to) || !memory_allowed()) return Outcome::kInterpret;
+  if (is_immediate(from)) {
+    const Place place = look_up(size, true);
+    a_.store_imm(size, place.mem, static_cast<uint32_t>(insn().imm));
+    stored(place);
+    return Outcome::kDone;
+  }
+  if (!plain(from)) return Outcome::kInterpret;
+  const Place place = look_up(size, true);
+  a_.store(size, place.mem, use(from.reg, kRax));
+  stored(place);
+  return Outcome::kDone;
+}
+
+BlockEmitter::Outcome BlockEmitter::extend(bool is_signed) {
+  const Operand &to = insn().operand[0], &from = insn().operand[1];
+  if (!plain(to) || (is_register(from) && from.high_byte)) return Outcome::kInterpret;
+  if (from.size == to.size) return Outcome::kInterpret;  // MOVSXD without REX.W
+  const uint32_t opcode = from.size == 4 ? 0x63 : (is_signed ? 0x0fbe : 0x0fb6) + (from.size == 2 ? 1 : 0);
+  const unsigned size = to.size;
+  if (is_memory(from)) {
+    if (!memory_allowed()) return Outcome::kInterpret;
+    const Place place = look_up(from.size, false);
+    const Reg target = size == 2 ? use(to.reg, kRax) : BlockEmitter::target(to.reg, kRax);
+    a_.rm(size, opcode, target, place.mem);
+    put(to.reg, target);
+    return Outcome::kDone;
+  }
+  const Reg target = size == 2 ? use(to.reg, kR10) : BlockEmitter::target(to.reg, kR10);
+  a_.rr(size, opcode, target, use(from.reg, kR11), 0, false, from.size == 1);
+  put(to.reg, target);
+  return Outcome::kDone;
+}
+
+BlockEmitter::Outcome BlockEmitter::load_address() {
+  const Operand& to = insn().operand[0];
+  if (op().address_size == 2) return Outcome::kInterpret;
+  if (to.size == 2) {
+    effective_address(4, kR10);
+    const Reg target = use(to.reg, kR11);
+    a_.mov(2, target, kR10);
+    put(to.reg, target);
+    return Outcome::kDone;
+  }
+  // The narrower of the two sizes cuts the address; both zero-extend.
+  const Reg target = BlockEmitter::target(to.reg, kR10);
+  effective_address(std::min<unsigned>(to.size, op().address_size), target);
+  put(to.reg, target);
+  return Outcome::kDone;
+}
+
+BlockEmitter::Outcome BlockEmitter::conditional_move() {
+  const Operand &to = insn().operand[0], &from = insn().operand[1];
+  const uint32_t opcode = 0x0f40u | op().condition;
+  if (is_memory(from)) {
+    if (!memory_allowed()) return Outcome::kInterpret;
+    const Place place = look_up(to.size, false);
+    load_flags();
+    const Reg target = use(to.reg, kRax);
+    a_.rm(to.size, opcode, target, place.mem);
+    put(to.reg, target);
+    return Outcome::kDone;
+  }
+  load_flags();
+  const Reg target = use(to.reg, kR10);
+  a_.rr(to.size, opcode, target, use(from.reg, kR11));
+  put(to.reg, target);
+  return Outcome::kDone;
+}
+
+BlockEmitter::Outcome BlockEmitter::set_byte() {
+  const Operand& to = insn().operand[0];
+  const uint32_t opcode = 0x0f90u | op().condition;
+  if (is_memory(to)) {
+    if (!memory_allowed()) return Outcome::kInterpret;
+    const Place place = look_up(1, true);
+    load_flags();
+    a_.rm(1, opcode, 0, place.mem);
+    stored(place);
+    return Outcome::kDone;
+  }
+  if (!plain(to)) return Outcome::kInterpret;
+  load_flags();
+  if (in_host(to.reg))
+    a_.rr(1, opcode, 0, kHost[to.reg], 0, false, true);
+  else
+    a_.rm(1, opcode, 0, layout_.slot(to.reg));
+  return Outcome::kDone;
+}
+
+BlockEmitter::Outcome BlockEmitter::exchange() {
+  const Operand &a = insn().operand[0], &b = insn().operand[1];
+  const uint32_t opcode = a.size == 1 ? 0x86 : 0x87;
+  if (is_memory(a) || is_memory(b)) {
+    const Operand& other = is_memory(a) ? b : a;
+    if (!plain(other) || !memory_allowed()) return Outcome::kInterpret;
+    const Place place = look_up(a.size, true, true);
+    const Reg value = use(other.reg, kRax);
+    a_.rm(a.size, opcode, value, place.mem, 0, a.size == 1);
+    put(other.reg, value);
+    stored(place);
+    return Outcome::kDone;
+  }
+  if (!plain(a) || !plain(b) || a.reg == b.reg) return Outcome::kInterpret;
+  const Reg first = use(a.reg, kR10), second = use(b.reg, kR11);
+  a_.rr(a.size, opcode, first, second, 0, a.size == 1, a.size == 1);
+  put(a.reg, first);
+  put(b.reg, second);
+  return Outcome::kDone;
+}
+
+BlockEmitter::Outcome BlockEmitter::exchange_add() {
+  const Operand &to = insn().operand[0], &from = insn().operand[1];
+  if (!is_memory(to) || !plain(from) || !memory_allowed()) return Outcome::kInterpret;
+  const Place place = look_up(to.size, true, true);
+  const Reg value = use(from.reg, kRax);
+  a_.rm(to.size, to.size == 1 ? 0x0fc0 : 0x0fc1, value, place.mem, op().lock ? kLock : 0, to.size == 1);
+  put(from.reg, value);
+  flags_made();
+  stored(place);
+  return Outcome::kDone;
+}
+
+BlockEmitter::Outcome BlockEmitter::compare_exchange() {
+  const Operand &to = insn().operand[0], &from = insn().operand[1];
+  if (!is_memory(to) || !plain(from) || !in_host(from.reg) || !memory_allowed()) return Outcome::kInterpret;
+  const Place place = look_up(to.size, true, true);
+  const auto accumulator = static_cast<Reg>(kHost[x86::kRax]);
+  a_.mov(8, kRax, accumulator);
+  a_.rm(to.size, to.size == 1 ? 0x0fb0 : 0x0fb1, kHost[from.reg], place.mem, op().lock ? kLock : 0, to.size == 1);
+  a_.mov(8, accumulator, kRax);
+  flags_made();
+  stored(place);
+  return Outcome::kDone;
+}
+
+BlockEmitter::Outcome BlockEmitter::swap_bytes() {
+  const Operand& to = insn().operand[0];
+  if (to.size == 2) return Outcome::kInterpret;
+  const Reg target = use(to.reg, kR10);
+  const uint8_t rex = static_cast<uint8_t>((to.size == 8 ? 8 : 0) | target >> 3);
+  if (rex != 0) a_.byte(rex | 0x40);
+  a_.byte(0x0f);
+  a_.byte(static_cast<uint8_t>(0xc8 | (target & 7)));
+  put(to.reg, target);
+  return Outcome::kDone;
+}
+
+// CBW, CWDE, CDQE; CWD, CDQ, CQO.
+BlockEmitter::Outcome BlockEmitter::widen() {
+  constexpr auto kAccumulator = static_cast<Reg>(kHost[x86::kRax]);
+  static_assert(kHost[x86::kRdx] == kRdx);
+  const unsigned size = op().operand_size;
+  if (insn().op == Code::kCwd) {
+    a_.mov(8, kRax, kAccumulator);
+    if (size == 2) a_.byte(0x66);
+    if (size == 8) a_.byte(0x48);
+    a_.byte(0x99);
+    return Outcome::kDone;
+  }
+  switch (size) {
+    case 2: a_.rr(2, 0x0fbe, kAccumulator, kAccumulator, 0, false, true); break;
+    case 4: a_.rr(4, 0x0fbf, kAccumulator, kAccumulator); break;
+    default: a_.rr(8, 0x63, kAccumulator, kAccumulator); break;
+  }
+  return Outcome::kDone;
+}
+
+// --- the stack
+
+namespace {
+
+constexpr auto kStack = static_cast<Reg>(kHost[x86::kRsp]);
+constexpr auto kFrame = static_cast<Reg>(kHost[x86::kRbp]);
+
+}  // namespace
+
+// The TLB look-up of the place below the top of the stack, or of the top itself.
+BlockEmitter::Place BlockEmitter::look_up_stack(int32_t offset, bool write) {
+  if (wide_) return look_up_at(at(kStack, offset), 8, write);
+  save_flags();
+  a_.lea(4, kR10, at(kStack, offset));
+  return look_up_r10(4, write);
+}
+
+// Moves the stack pointer behind a push to `place`.
+void BlockEmitter::pushed(Place& place) {
+  a_.lea(pointer_bytes_, kStack, at(kStack, -static_cast<int32_t>(pointer_bytes_)));
+  if (place.linear == Place::Linear::kAddress) place.address = at(kStack);
+}
+
+BlockEmitter::Outcome BlockEmitter::push() {
+  const Operand& from = insn().operand[0];
+  if (op().operand_size != pointer_bytes_) return Outcome::kInterpret;
+  const int32_t below = -static_cast<int32_t>(pointer_bytes_);
+  if (is_memory(from)) {
+    if (!memory_allowed()) return Outcome::kInterpret;
+    const Place source = look_up(pointer_bytes_, false);
+    a_.load(pointer_bytes_, kRax, source.mem);
+    a_.store(8, in_cpu(layout_.spare), kRax);
+    Place place = look_up_stack(below, true);
+    a_.load(8, kRax, in_cpu(layout_.spare));
+    a_.store(pointer_bytes_, place.mem, kRax);
+    pushed(place);
+    stored(place);
+    return Outcome::kDone;
+  }
+  if (!is_immediate(from) && !is_register(from)) return Outcome::kInterpret;
+  Place place = look_up_stack(below, true);
+  if (is_immediate(from))
+    a_.store_imm(pointer_bytes_, place.mem, static_cast<uint32_t>(insn().imm));
+  else
+    a_.store(pointer_bytes_, place.mem, use(from.reg, kRax));
+  pushed(place);
+  stored(place);
+  return Outcome::kDone;
+}
+
+BlockEmitter::Outcome BlockEmitter::pop() {
+  const Operand& to = insn().operand[0];
+  if (op().operand_size != pointer_bytes_ || !is_register(to)) return Outcome::kInterpret;
+  const Place place = look_up_stack(0, false);
+  const Reg target = BlockEmitter::target(to.reg, kRax);
+  a_.load(pointer_bytes_, target, place.mem);
+  put(to.reg, target);
+  if (to.reg != x86::kRsp) a_.lea(pointer_bytes_, kStack, at(kStack, static_cast<int32_t>(pointer_bytes_)));
+  return Outcome::kDone;
+}
+
+BlockEmitter::Outcome BlockEmitter::leave_frame() {
+  if (op().operand_size != pointer_bytes_) return Outcome::kInterpret;
+  Place place;
+  if (wide_) {
+    place = look_up_at(at(kFrame), 8, false);
+  } else {
+    save_flags();
+    a_.mov(4, kR10, kFrame);
+    place = look_up_r10(4, false);
+  }
+  a_.load(pointer_bytes_, kRax, place.mem);
+  a_.lea(pointer_bytes_, kStack, at(kFrame, static_cast<int32_t>(pointer_bytes_)));
+  a_.mov(pointer_bytes_, kFrame, kRax);
+  return Outcome::kDone;
+}
+
+}  // namespace kite::jit

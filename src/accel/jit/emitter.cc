@@ -1,0 +1,246 @@
+#include "accel/jit/emitter.h"
+
+#include <algorithm>
+#include <cstddef>
+#include <span>
+
+#include "cpu/handlers.h"
+
+namespace kite::jit {
+
+using cpu::Block;
+using Code = x86::Op;
+namespace mode = cpu::mode;
+
+bool can_translate(const Block& block) {
+  constexpr uint32_t kFlat32 = mode::kFlatCs | mode::kFlatDs | mode::kFlatEs | mode::kFlatSs | mode::kZeroCs;
+  if (block.generation2_at != nullptr || block.transient) return false;  // of two pages; run once
+  switch (block.mode_key & (mode::kWidthMask | mode::kStackMask)) {
+    case mode::kWidth64 | mode::kStack64: return true;
+    case mode::kWidth32 | mode::kStack32: return (block.mode_key & kFlat32) == kFlat32;
+    default: return false;
+  }
+}
+
+BlockEmitter::BlockEmitter(Translator& translator, cpu::Cpu& cpu, Block& block, Translation& translation,
+                           Assembler& hot, Assembler& cold)
+    : t_(translator),
+      cpu_(cpu),
+      block_(block),
+      translation_(translation),
+      a_(hot),
+      cold_(cold),
+      layout_(translator.layout()),
+      tlb_(layout_.tlb[(block.mode_key & mode::kKindMask) >> mode::kKindShift]),
+      wide_((block.mode_key & mode::kWidthMask) == mode::kWidth64),
+      pointer_bytes_(wide_ ? 8 : 4) {}
+
+void BlockEmitter::emit() {
+  const uint8_t* const hot_start = a_.cursor();
+  const uint8_t* const cold_start = cold_.cursor();
+  decode();
+  begin();
+  Outcome outcome = Outcome::kDone;
+  for (index_ = 0; index_ < count_ && outcome != Outcome::kEnd; ++index_) {
+    site_ = nullptr;
+    ends_ = false;
+    unresumed_.clear();
+    outcome = instruction();
+    if (outcome == Outcome::kInterpret) {
+      if (ends_ || cpu::ends_block(insn().op)) {
+        hand_over();
+        outcome = Outcome::kEnd;
+      } else {
+        interpret();
+      }
+    }
+    for (const size_t detour : unresumed_) detours_[detour].resume = a_.here();
+  }
+  if (outcome != Outcome::kEnd) {
+    index_ = count_ - 1;
+    go_to(end_rip_, count_ == 0 ? end_rip_ - 1 : op().rip);
+  }
+  detours();
+  translation_.host_bytes = static_cast<uint32_t>((a_.cursor() - hot_start) + (cold_.cursor() - cold_start));
+}
+
+// The block's bytes once more: the interpreter's Ops are fused, and not all have kept their Insn.
+void BlockEmitter::decode() {
+  const x86::DecodeMode decode_mode{wide_ ? x86::CodeWidth::k64 : x86::CodeWidth::k32};
+  const std::span<const uint8_t> code(block_.code, block_.bytes);
+  size_t at = 0;
+  for (; count_ < block_.op_count; ++count_) {
+    x86::Insn& insn = insns_[count_];
+    insn = x86::Insn{};
+    if (x86::decode(code.subspan(at), decode_mode, insn) != x86::DecodeStatus::kOk) break;
+    cpu::bind(cpu_, block_.rip + at, insn, ops_[count_]);
+    at += insn.length;
+  }
+  end_rip_ = block_.rip + at;
+  if (!wide_) end_rip_ = static_cast<uint32_t>(end_rip_);
+}
+
+// What the first instructions do with the flags that the block is entered with: whether they are made anew before
+// anything can ask for them.
+bool BlockEmitter::flags_are_dead() const {
+  for (unsigned i = 0; i < count_; ++i) {
+    const x86::Insn& insn = insns_[i];
+    if (insn.has_mem && insn.op != Code::kLea && insn.op != Code::kNop) return false;
+    switch (insn.op) {
+      case Code::kMov:
+      case Code::kMovzx:
+      case Code::kMovsx:
+      case Code::kMovsxd:
+      case Code::kLea:
+      case Code::kNop:
+      case Code::kEndbr: break;
+      case Code::kAdd:
+      case Code::kOr:
+      case Code::kAnd:
+      case Code::kSub:
+      case Code::kXor:
+      case Code::kCmp:
+      case Code::kTest: return true;
+      default: return false;
+    }
+    for (const x86::Operand& operand : insn.operand)
+      if ((is_register(operand) && operand.high_byte) || operand.kind == x86::OperandKind::kSegReg) return false;
+  }
+  return false;
+}
+
+void BlockEmitter::begin() {
+  Exit& self = translation_.self;
+  self = {.target = block_.rip, .page = translation_.page, .mode_key = block_.mode_key};
+  translation_.way_out = cold_.here();
+  cold_.mov_imm(kR10, reinterpret_cast<uintptr_t>(&self));
+  cold_.jmp(t_.runtime().leave);
+
+  translation_.entry_checked = a_.here();
+  const auto number = static_cast<int32_t>((block_.rip >> kPageShift) & (cpu::kTlbSize - 1));
+  const auto entry = tlb_ + number * static_cast<int32_t>(sizeof(cpu::TlbEntry));
+  a_.rm(4, 0x81, 7, in_cpu(entry + static_cast<int32_t>(offsetof(cpu::TlbEntry, exec_id))));  // cmp
+  a_.dword(translation_.exec_id);
+  a_.jcc(Condition::kNe, translation_.way_out);
+  if (flags_are_dead()) {
+    translation_.entry_flags = translation_.entry_saved = a_.here();
+    translation_.start = a_.cursor();
+  } else {
+    a_.byte(0xeb);  // over the next three
+    a_.byte(0);
+    uint8_t* const after = a_.cursor();
+    translation_.entry_flags = a_.here();
+    flags_ = Flags::kHost;
+    save_flags();
+    after[-1] = static_cast<uint8_t>(a_.cursor() - after);
+    translation_.entry_saved = a_.here();
+    translation_.start = a_.cursor();
+  }
+  flags_ = Flags::kSaved;
+}
+
+BlockEmitter::Outcome BlockEmitter::instruction() {
+  for (Outcome (BlockEmitter::*family)() : {&BlockEmitter::moves, &BlockEmitter::integer, &BlockEmitter::branches})
+    if (const Outcome outcome = (this->*family)(); outcome != Outcome::kInterpret) return outcome;
+  return Outcome::kInterpret;
+}
+
+Site& BlockEmitter::site() {
+  if (site_ != nullptr) return *site_;
+  Site& site = t_.new_site();
+  site_ = &site;
+  site.op = op();
+  if (cpu::keeps_insn(insn())) site.op.insn = &t_.keep(insn());
+  const bool leaves = ends_ || cpu::ends_block(insn().op);
+  site.end.handler = leaves ? cpu::fall_through : resume;
+  site.end.rip = op().next_rip();
+  if (!wide_) site.end.rip = static_cast<uint32_t>(site.end.rip);
+  site.end.link = &cpu::no_block;
+  // STI looks whether its block goes on.
+  site.end.length = leaves || is_last() ? 0 : 1;
+  site.block = &block_;
+  site.leave_rip = site.end.rip;
+  return site;
+}
+
+void BlockEmitter::interpret() {
+  save_flags();
+  a_.mov_imm(kR10, reinterpret_cast<uintptr_t>(&site()));
+  a_.call(t_.runtime().interpret);
+  flags_ = Flags::kBoth;
+}
+
+void BlockEmitter::hand_over() {
+  save_flags();
+  a_.mov_imm(kR10, reinterpret_cast<uintptr_t>(&site()));
+  a_.jmp(t_.runtime().hand_over);
+}
+
+void BlockEmitter::detour_interpret(uint8_t* jump) {
+  unresumed_.push_back(detours_.size());
+  detours_.push_back({.kind = Detour::Kind::kInterpret, .jump = jump, .site = &site()});
+}
+
+void BlockEmitter::detour_hand_over(uint8_t* jump) {
+  detours_.push_back({.kind = Detour::Kind::kHandOver, .jump = jump, .site = &site()});
+}
+
+void BlockEmitter::detours() {
+  for (const Detour& detour : detours_) {
+    a_.bind(detour.jump, cold_.here());
+    switch (detour.kind) {
+      case Detour::Kind::kInterpret:
+        cold_.mov_imm(kR10, reinterpret_cast<uintptr_t>(detour.site));
+        cold_.call(t_.runtime().interpret);
+        cold_.jmp(detour.resume);
+        break;
+      case Detour::Kind::kHandOver:
+        cold_.mov_imm(kR10, reinterpret_cast<uintptr_t>(detour.site));
+        cold_.jmp(t_.runtime().hand_over);
+        break;
+      case Detour::Kind::kNotice: notice(detour); break;
+      case Detour::Kind::kLeave:
+        if (detour.save) emit_save(cold_);
+        cold_.mov_imm(kR10, reinterpret_cast<uintptr_t>(detour.exit));
+        cold_.jmp(t_.runtime().leave);
+        break;
+    }
+  }
+}
+
+// --- flags
+
+void BlockEmitter::emit_save(Assembler& a) {
+  a.byte(0x9f);              // lahf
+  a.rr(1, 0x0f90, 0, kRax);  // seto al
+  a.store(4, in_cpu(layout_.saved_flags), kRax);
+}
+
+void BlockEmitter::save_flags() {
+  if (flags_ != Flags::kHost) return;
+  emit_save(a_);
+  flags_ = Flags::kBoth;
+}
+
+void BlockEmitter::load_flags() {
+  if (flags_ != Flags::kSaved) return;
+  a_.load(4, kRax, in_cpu(layout_.saved_flags));
+  a_.byte(0x04);  // add al, 0x7f: OF from bit 0
+  a_.byte(0x7f);
+  a_.byte(0x9e);  // sahf
+  flags_ = Flags::kBoth;
+}
+
+// --- registers
+
+Reg BlockEmitter::use(unsigned guest, Reg scratch) {
+  if (in_host(guest)) return static_cast<Reg>(kHost[guest]);
+  a_.load(8, scratch, layout_.slot(guest));
+  return scratch;
+}
+
+void BlockEmitter::put(unsigned guest, Reg value) {
+  if (!in_host(guest)) a_.store(8, layout_.slot(guest), value);
+}
+
+}  // namespace kite::jit

@@ -1,0 +1,172 @@
+// BlockEmitter: one block of guest instructions as host code. Files: emitter.cc (the block, flags, ways out),
+// emit_memory.cc (addresses and the TLB), emit_integer.cc, emit_moves.cc, emit_branches.cc.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <vector>
+
+#include "accel/jit/translator.h"
+
+namespace kite::jit {
+
+// Whether the mode that the block was decoded under is one that code is emitted for.
+bool can_translate(const cpu::Block& block);
+
+class BlockEmitter {
+ public:
+  BlockEmitter(Translator& translator, cpu::Cpu& cpu, cpu::Block& block, Translation& translation, Assembler& hot,
+               Assembler& cold);
+  void emit();
+
+ private:
+  // Where the guest's arithmetic flags are.
+  enum class Flags : uint8_t { kHost /* EFLAGS alone */, kSaved, kBoth };
+  // What becomes of an instruction.
+  enum class Outcome : uint8_t {
+    kInterpret,  // not emitted: the interpreter's handler is called
+    kDone,       // emitted
+    kEnd,        // emitted, and the block ends with it
+  };
+  // A memory operand whose page the TLB has: `mem` is where it is in the host's memory. R11 is the TLB entry's offset.
+  struct Place {
+    Mem mem;
+    unsigned bytes = 0;
+    // How to find the linear address again.
+    enum class Linear : uint8_t { kAddress, kHostAddress, kConstant } linear = Linear::kAddress;
+    Mem address;         // kAddress
+    uint64_t value = 0;  // kConstant
+    int32_t entry = -1;  // kConstant: the TLB entry, from the Cpu
+  };
+  // Code out of line, emitted behind the block.
+  struct Detour {
+    enum class Kind : uint8_t { kInterpret, kHandOver, kNotice, kLeave } kind = Kind::kInterpret;
+    uint8_t* jump = nullptr;          // leads to it
+    const uint8_t* resume = nullptr;  // kInterpret, kNotice: where it goes on
+    Site* site = nullptr;
+    Exit* exit = nullptr;  // kLeave
+    bool save = false;     // kLeave: EFLAGS have to be saved first
+    Place place{};         // kNotice
+  };
+
+  // --- the block (emitter.cc) ---
+  void decode();
+  void begin();
+  Outcome instruction();
+  void interpret();
+  void hand_over();
+  void end();
+  void detours();
+  Site& site();
+  [[nodiscard]] bool flags_are_dead() const;
+  void emit_save(Assembler& a);
+  void notice(const Detour& detour);
+  void detour_interpret(uint8_t* jump);  // resumed behind the instruction
+  void detour_hand_over(uint8_t* jump);
+  [[nodiscard]] const x86::Insn& insn() const { return insns_[index_]; }
+  [[nodiscard]] const cpu::Op& op() const { return ops_[index_]; }
+  [[nodiscard]] bool is_last() const { return index_ + 1 == count_; }
+
+  // --- flags (emitter.cc) ---
+  void save_flags();  // so that EFLAGS may be lost; RAX is lost
+  void load_flags();  // so that EFLAGS are the guest's; RAX is lost
+  void flags_made() { flags_ = Flags::kHost; }
+  void flags_lost() { flags_ = Flags::kSaved; }
+
+  // --- registers ---
+  static bool in_host(unsigned guest) { return kHost[guest] != kNone; }
+  // The host register that holds the guest's; one that lives in the Cpu is loaded into `scratch`.
+  Reg use(unsigned guest, Reg scratch);
+  // The register to make the new value of the guest's in, and its way to the Cpu when it lives there.
+  static Reg target(unsigned guest, Reg scratch) { return in_host(guest) ? static_cast<Reg>(kHost[guest]) : scratch; }
+  void put(unsigned guest, Reg value);
+
+  // --- memory (emit_memory.cc) ---
+  [[nodiscard]] bool address_is_constant() const;
+  [[nodiscard]] uint64_t constant_address() const;
+  void effective_address(unsigned size, Reg to);
+  void linear_to_r10();
+  // Looks `bytes` at the instruction's operand, or at `address`, up in the TLB. Flags are saved afterwards and EFLAGS
+  // lost; RAX, R10, R11 too, but for what the Place is made of. With `simple` the Place does not depend on guest
+  // registers.
+  Place look_up(unsigned bytes, bool write, bool simple = false);
+  Place look_up_at(const Mem& address, unsigned bytes, bool write);
+  Place look_up_constant(uint64_t linear, unsigned bytes, bool write);
+  Place look_up_r10(unsigned bytes, bool write);
+  Place look_up_stack(int32_t offset, bool write);
+  void pushed(Place& place);
+  void check_tag(Reg tag, bool write);
+  void miss(uint8_t* jump);  // the instruction is left to the interpreter; EFLAGS are lost
+  // After a store to `place`; the instruction has no more to do. RAX is lost, EFLAGS too.
+  void stored(const Place& place, uint64_t leave_rip);
+  void stored(const Place& place) { stored(place, op().next_rip()); }
+  [[nodiscard]] bool memory_allowed() const;
+  [[nodiscard]] static bool is_memory(const x86::Operand& o) { return o.kind == x86::OperandKind::kMem; }
+  [[nodiscard]] static bool is_register(const x86::Operand& o) { return o.kind == x86::OperandKind::kGpr; }
+  [[nodiscard]] static bool is_immediate(const x86::Operand& o) { return o.kind == x86::OperandKind::kImm; }
+
+  // --- instructions ---
+  Outcome integer();  // emit_integer.cc
+  Outcome binary(unsigned operation);
+  Outcome binary_to_memory(unsigned operation);
+  Outcome test();
+  Outcome unary(uint32_t opcode, unsigned extension, bool needs_flags, bool makes_flags);
+  Outcome shift(unsigned extension);
+  Outcome shift_double(uint32_t opcode);
+  Outcome multiply_two();
+  Outcome multiply_wide(unsigned extension);
+  Outcome divide(bool is_signed);
+  Outcome bit_test(unsigned extension);
+  Outcome scan(uint32_t opcode, uint8_t prefix);
+  Outcome set_carry(uint8_t opcode);
+  Outcome moves();  // emit_moves.cc
+  Outcome move();
+  Outcome extend(bool is_signed);
+  Outcome load_address();
+  Outcome conditional_move();
+  Outcome set_byte();
+  Outcome exchange();
+  Outcome exchange_add();
+  Outcome compare_exchange();
+  Outcome swap_bytes();
+  Outcome widen();
+  Outcome push();
+  Outcome pop();
+  Outcome leave_frame();
+  Outcome branches();  // emit_branches.cc
+  Outcome jump_if();
+  Outcome jump();
+  Outcome call();
+  Outcome ret();
+  Outcome count_and_jump();
+  bool read_target();
+  void push_return(uint64_t leave_rip);
+  Exit& new_exit(uint64_t target);
+  void leave_by(uint8_t* jump, Exit& exit, bool link);
+  void check_alarm(Exit& exit);
+  // Leaves for `target`; nothing is emitted behind it that is reached from here.
+  void go_to(uint64_t target, uint64_t from);
+  void find_code();  // of the address in R10: RAX is where it is, or the interpreter takes over
+  [[nodiscard]] bool target_is_safe(uint64_t target) const;
+
+  Translator& t_;
+  cpu::Cpu& cpu_;
+  cpu::Block& block_;
+  Translation& translation_;
+  Assembler &a_, &cold_;
+  const Layout& layout_;
+  int32_t tlb_;  // the table of the block's rights
+  bool wide_;    // 64-bit code
+  unsigned pointer_bytes_;
+  unsigned count_ = 0, index_ = 0;
+  uint64_t end_rip_ = 0;  // behind the block
+  bool ends_ = false;     // the current instruction cannot be resumed behind: its slow ways hand over
+  Flags flags_ = Flags::kSaved;
+  Site* site_ = nullptr;  // of the current instruction, once it has one
+  std::array<x86::Insn, cpu::BlockCache::kMaxOps> insns_;
+  std::array<cpu::Op, cpu::BlockCache::kMaxOps> ops_;
+  std::vector<Detour> detours_;
+  std::vector<size_t> unresumed_;  // detours that go on behind the current instruction
+};
+
+}  // namespace kite::jit

@@ -1,0 +1,67 @@
+// The plan of translated code: which host register is what, where the Cpu's fields are, and the records that code
+// leaves behind for the runtime. docs/jit.md explains it.
+#pragma once
+
+#include <array>
+#include <cstdint>
+
+#include "accel/jit/assembler.h"
+#include "cpu/block.h"
+#include "cpu/cpu.h"
+
+namespace kite::jit {
+
+// Guest registers live in host registers but for R8-R11, which stay in the Cpu. RAX, R10 and R11 are scratch between
+// instructions; RSP is the host's stack; GS points to the Cpu.
+inline constexpr std::array<uint8_t, 16> kHost = {kR8,   kRcx,  kRdx,  kRbx,  kR9,  kRbp, kRsi, kRdi,
+                                                  kNone, kNone, kNone, kNone, kR12, kR13, kR14, kR15};
+
+// Distances from the Cpu to what code touches; the same for every Cpu of this build.
+struct Layout {
+  explicit Layout(cpu::Cpu& cpu);
+  int32_t gpr, rip, cc, rflags, segment_base[x86::kSegCount], block, mode_key;
+  int32_t alarm, completed, saved_flags, spare, exit, jumps;
+  int32_t tlb[static_cast<size_t>(cpu::TlbKind::kCount)];
+
+  [[nodiscard]] Mem slot(unsigned guest) const { return in_cpu(gpr + static_cast<int32_t>(guest) * 8); }
+};
+
+// An instruction that the interpreter's handler executes for translated code.
+struct Site {
+  cpu::Op op;
+  cpu::Op end;  // behind it: says that it has run to its end
+  cpu::Block* block = nullptr;
+  // Where to go on when a store has ended the block: behind the instruction, or at what it branches to. kDynamic: at
+  // TranslationArea::spare[1].
+  uint64_t leave_rip = 0;
+  static constexpr uint64_t kDynamic = ~uint64_t{0};
+};
+
+// A way out of a block. Until it is linked it returns to the run loop.
+struct Exit {
+  uint64_t target = 0;
+  uint8_t* jump = nullptr;  // displacement of the jump to change when the target is known; null: never linked
+  Gpa page = 0;             // the physical page of the block
+  uint32_t mode_key = 0;
+  bool flags_in_host = false;  // EFLAGS are the guest's; else they are saved
+  bool crosses = false;        // the target is on another page: its mapping is checked on the way
+};
+
+// The host code of a Block.
+struct Translation {
+  cpu::Block* block = nullptr;
+  Gpa page = 0;
+  uint32_t exec_id = 0;  // what TlbEntry::exec_id is while the block's page leads where it did
+  bool stale = false;    // code has been written to its page: the first jump leads out
+  // Entered with flags saved, with flags in EFLAGS, and with flags saved from a place that has not looked at the TLB.
+  const uint8_t* entry_saved = nullptr;
+  const uint8_t* entry_flags = nullptr;
+  const uint8_t* entry_checked = nullptr;
+  uint8_t* start = nullptr;              // entry_saved, to write at
+  const uint8_t* way_out = nullptr;      // leaves with rip at the block
+  std::array<uint8_t, 5> first_bytes{};  // what a stale block's jump overwrites
+  uint32_t host_bytes = 0;
+  Exit self;
+};
+
+}  // namespace kite::jit

@@ -1,0 +1,200 @@
+#include "accel/jit/runtime.h"
+
+#include <cstddef>
+
+namespace kite::jit {
+namespace {
+
+constexpr Reg kCalleeSaved[] = {kRbx, kRbp, kR12, kR13, kR14, kR15};
+
+// Emits the routines; each begins with the guest in registers, or ends so.
+class Writer {
+ public:
+  Writer(Assembler& a, cpu::Cpu& cpu, const Layout& layout) : a_(a), cpu_(cpu), layout_(layout) {}
+
+  void push(Reg reg) {
+    if (reg >= 8) a_.byte(0x41);
+    a_.byte(static_cast<uint8_t>(0x50 | (reg & 7)));
+  }
+  void pop(Reg reg) {
+    if (reg >= 8) a_.byte(0x41);
+    a_.byte(static_cast<uint8_t>(0x58 | (reg & 7)));
+  }
+  void prologue() {
+    for (const Reg reg : kCalleeSaved) push(reg);
+    a_.alu_imm(8, 5, kRsp, 8);  // 16-byte alignment
+  }
+  void epilogue() {
+    a_.alu_imm(8, 0, kRsp, 8);
+    for (size_t i = std::size(kCalleeSaved); i-- > 0;) pop(kCalleeSaved[i]);
+  }
+  void spill() {
+    for (unsigned n = 0; n < 16; ++n)
+      if (kHost[n] != kNone) a_.store(8, layout_.slot(n), static_cast<Reg>(kHost[n]));
+  }
+  void fill() {
+    for (unsigned n = 0; n < 16; ++n)
+      if (kHost[n] != kNone) a_.load(8, static_cast<Reg>(kHost[n]), layout_.slot(n));
+  }
+  // From AX after LAHF; SETO AL to CpuState::cc, and back. EAX and ECX are lost.
+  void saved_to_cc() {
+    a_.rm(4, 0x0fb7, kRax, in_cpu(layout_.saved_flags));  // movzx
+    a_.mov(4, kRcx, kRax);
+    a_.shift_imm(4, 5, kRcx, 8);
+    a_.alu_imm(4, 4, kRcx, 0xd5);
+    a_.alu_imm(4, 4, kRax, 1);
+    a_.shift_imm(4, 4, kRax, 11);
+    a_.rr(4, 0x09, kRcx, kRax);
+    a_.store(8, in_cpu(layout_.cc), kRax);
+  }
+  void cc_to_saved() {
+    a_.load(4, kRax, in_cpu(layout_.cc));
+    a_.rr(4, 0x0fb6, kRcx, kRax);  // movzx ecx, al
+    a_.shift_imm(4, 4, kRcx, 8);
+    a_.shift_imm(4, 5, kRax, 11);
+    a_.alu_imm(4, 4, kRax, 1);
+    a_.rr(4, 0x09, kRcx, kRax);
+    a_.store(4, in_cpu(layout_.saved_flags), kRax);
+  }
+  void saved_to_eflags() {  // of what is in AX
+    a_.byte(0x04);          // add al, 0x7f
+    a_.byte(0x7f);
+    a_.byte(0x9e);  // sahf
+  }
+  void cpu_to(Reg reg) { a_.mov_imm(reg, reinterpret_cast<uintptr_t>(&cpu_)); }
+  // cpu.block = site->block, the site being in `site`.
+  void set_block(Reg site) {
+    a_.load(8, kRax, at(site, offsetof(Site, block)));
+    a_.store(8, in_cpu(layout_.block), kRax);
+  }
+
+  void interpret(const uint8_t* out);
+  void notice(const uint8_t* out);
+
+  Assembler& a_;
+  cpu::Cpu& cpu_;
+  const Layout& layout_;
+};
+
+// A store went to a page whose state is not 0. Answers whether that has ended the block.
+bool note_store(cpu::Cpu& cpu, uint64_t address, unsigned bytes, const Site* site) {
+  cpu.block = site->block;
+  cpu.store_noticed(address, bytes);
+  if (!site->block->removed) return false;
+  cpu.state.rip = site->leave_rip == Site::kDynamic ? cpu.translation.spare[1] : site->leave_rip;
+  return true;
+}
+
+void Writer::interpret(const uint8_t* out) {
+  spill();
+  saved_to_cc();
+  set_block(kR10);
+  a_.store_imm(4, in_cpu(layout_.completed), 0);
+  cpu_to(kRdi);
+  a_.lea(8, kRsi, at(kR10, offsetof(Site, op)));
+  push(kR10);
+  a_.rm(4, 0xff, 2, at(kR10, offsetof(Site, op) + offsetof(cpu::Op, handler)));
+  pop(kR10);
+  a_.alu_imm(4, 7, in_cpu(layout_.completed), 0);
+  uint8_t* const not_completed = a_.jcc(Condition::kE);
+  // The instruction may have ended the block, or changed what it was decoded under.
+  a_.load(8, kRax, at(kR10, offsetof(Site, block)));
+  a_.alu_imm(1, 7, at(kRax, offsetof(cpu::Block, removed)), 0);
+  uint8_t* const removed = a_.jcc(Condition::kNe);
+  a_.load(4, kRcx, at(kRax, offsetof(cpu::Block, mode_key)));
+  a_.rm(4, 0x3b, kRcx, in_cpu(layout_.mode_key));
+  uint8_t* const other_mode = a_.jcc(Condition::kNe);
+  cc_to_saved();
+  saved_to_eflags();
+  fill();
+  a_.ret();
+  for (uint8_t* const site : {not_completed, removed, other_mode}) a_.bind_here(site);
+  a_.alu_imm(8, 0, kRsp, 8);
+  a_.jmp(out);
+}
+
+void Writer::notice(const uint8_t* out) {
+  spill();
+  a_.mov(8, kRsi, kR10);
+  a_.mov(4, kRdx, kRax);
+  saved_to_cc();
+  a_.mov(8, kRcx, kR11);
+  cpu_to(kRdi);
+  push(kR11);
+  a_.mov_imm(kRax, reinterpret_cast<uintptr_t>(&note_store));
+  a_.rr(4, 0xff, 2, kRax);
+  pop(kR11);
+  a_.rr(1, 0x84, kRax, kRax);
+  uint8_t* const ended = a_.jcc(Condition::kNe);
+  fill();
+  a_.ret();
+  a_.bind_here(ended);
+  a_.alu_imm(8, 0, kRsp, 8);
+  a_.jmp(out);
+}
+
+}  // namespace
+
+void resume(cpu::Cpu& cpu, const cpu::Op* op) {
+  cpu.translation.completed = 1;
+  cpu.state.rip = op->rip;
+}
+
+Layout::Layout(cpu::Cpu& cpu) {
+  const auto distance = [&](const void* place) {
+    return static_cast<int32_t>(static_cast<const char*>(place) - reinterpret_cast<const char*>(&cpu));
+  };
+  gpr = distance(cpu.state.gpr);
+  rip = distance(&cpu.state.rip);
+  cc = distance(&cpu.state.cc);
+  rflags = distance(&cpu.state.rflags);
+  for (size_t i = 0; i < x86::kSegCount; ++i) segment_base[i] = distance(&cpu.state.seg[i].base);
+  block = distance(&cpu.block);
+  mode_key = distance(&cpu.mode_key);
+  alarm = distance(&cpu.translation.alarm);
+  completed = distance(&cpu.translation.completed);
+  saved_flags = distance(&cpu.translation.saved_flags);
+  spare = distance(&cpu.translation.spare);
+  exit = distance(&cpu.translation.exit);
+  jumps = distance(&cpu.translation.jumps);
+  for (size_t i = 0; i < std::size(tlb); ++i) tlb[i] = distance(&cpu.tlb(static_cast<cpu::TlbKind>(i)));
+}
+
+void Runtime::emit(Assembler& a, cpu::Cpu& cpu, const Layout& layout) {
+  Writer w(a, cpu, layout);
+  enter = reinterpret_cast<Enter>(reinterpret_cast<uintptr_t>(a.here()));
+  w.prologue();
+  a.mov(8, kR11, kRdi);
+  w.cc_to_saved();
+  w.fill();
+  a.rr(4, 0xff, 4, kR11);  // jmp r11
+
+  const uint8_t* const out = a.here();
+  w.epilogue();
+  a.ret();
+
+  leave = a.here();
+  w.spill();
+  w.saved_to_cc();
+  a.load(8, kRax, at(kR10, offsetof(Exit, target)));
+  a.store(8, in_cpu(layout.rip), kRax);
+  a.store(8, in_cpu(layout.exit), kR10);
+  a.jmp(out);
+
+  hand_over = a.here();
+  w.spill();
+  w.saved_to_cc();
+  w.set_block(kR10);
+  w.cpu_to(kRdi);
+  a.lea(8, kRsi, at(kR10, offsetof(Site, op)));
+  a.load(8, kRax, at(kR10, offsetof(Site, op) + offsetof(cpu::Op, handler)));
+  w.epilogue();
+  a.rr(4, 0xff, 4, kRax);  // jmp rax
+
+  interpret = a.here();
+  w.interpret(out);
+  notice = a.here();
+  w.notice(out);
+}
+
+}  // namespace kite::jit

@@ -1,0 +1,30 @@
+// The routines that translated code enters and leaves through. They are emitted once at the start of the code memory.
+#pragma once
+
+#include "accel/jit/assembler.h"
+#include "accel/jit/plan.h"
+
+namespace kite::jit {
+
+struct Runtime {
+  using Enter = void (*)(const void* code);
+
+  // void(code): loads the guest's registers and jumps there; comes back when the code has left.
+  Enter enter = nullptr;
+  // Jumped to with R10 = Exit: back to the run loop with rip = its target.
+  const uint8_t* leave = nullptr;
+  // Called with R10 = Site and flags saved: the interpreter executes the instruction. Returns with flags both saved
+  // and in EFLAGS, or leaves.
+  const uint8_t* interpret = nullptr;
+  // Jumped to with R10 = Site and flags saved: the interpreter executes the instruction and goes on from it.
+  const uint8_t* hand_over = nullptr;
+  // Called with R10 = linear address, R11 = Site, EAX = bytes, flags saved: a store met a watched page.
+  const uint8_t* notice = nullptr;
+
+  void emit(Assembler& a, cpu::Cpu& cpu, const Layout& layout);
+};
+
+// The handler of Site::end.
+void resume(cpu::Cpu& cpu, const cpu::Op* op);
+
+}  // namespace kite::jit

@@ -1,0 +1,190 @@
+#include "accel/jit/translator.h"
+
+#include <asm/prctl.h>
+#include <sys/auxv.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "accel/jit/emitter.h"
+#include "support/log.h"
+
+namespace kite::jit {
+namespace {
+
+// More than the longest block takes of either half.
+constexpr size_t kLargestBlock = size_t{64} << 10;
+
+// Above canonical addresses; the modes that fit there.
+constexpr unsigned kSaltShift = 57;
+constexpr size_t kMostModes = 120;
+
+constexpr uint64_t page_offset_mask = kPageSize - 1;
+
+// Whose thread-local GS base is set.
+thread_local const cpu::Cpu* gs_cpu = nullptr;
+
+__attribute__((target("fsgsbase"))) void write_gs_base(uint64_t base) { __builtin_ia32_wrgsbase64(base); }
+
+void point_gs_to(const cpu::Cpu& cpu) {
+  if (gs_cpu == &cpu) return;
+  constexpr unsigned long kFsgsbase = 1ul << 1;  // HWCAP2: user programs may execute WRGSBASE
+  if ((::getauxval(AT_HWCAP2) & kFsgsbase) != 0)
+    write_gs_base(reinterpret_cast<uintptr_t>(&cpu));
+  else
+    ::syscall(SYS_arch_prctl, ARCH_SET_GS, &cpu);
+  gs_cpu = &cpu;
+}
+
+TranslatorOptions checked(TranslatorOptions options) {
+  options.code_bytes = std::clamp(options.code_bytes & ~page_offset_mask, size_t{1} << 20, size_t{1} << 30);
+  options.threshold = std::max(options.threshold, 1u);
+  return options;
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Translator>> Translator::create(cpu::Cpu& cpu, const TranslatorOptions& options) {
+  auto translator = std::make_unique<Translator>(cpu, options);
+  KITE_TRY(translator->memory_.map(translator->options_.code_bytes));
+  translator->start_code();
+  return translator;
+}
+
+Translator::Translator(cpu::Cpu& cpu, const TranslatorOptions& options)
+    : cpu_(cpu), options_(checked(options)), layout_(cpu) {
+  RamBlock::watch_code(cpu.translation.alarm, cpu::TranslationArea::kCodeWritten);
+}
+
+Translator::~Translator() { RamBlock::unwatch_code(cpu_.translation.alarm); }
+
+// A third for what runs, the rest for the ways out of it.
+void Translator::start_code() {
+  hot_.start(memory_.write(), memory_.run());
+  cold_start_ = memory_.write() + (memory_.size() / 3 & ~page_offset_mask);
+  cold_.start(cold_start_, cold_start_ + memory_.delta());
+  runtime_.emit(hot_, cpu_, layout_);
+}
+
+bool Translator::has_room() const {
+  return hot_.cursor() + kLargestBlock < cold_start_ &&
+         cold_.cursor() + kLargestBlock < memory_.write() + memory_.size();
+}
+
+uint32_t Translator::exec_id(uint64_t linear_page, Gpa page) {
+  uint32_t& id = exec_ids_[{linear_page, page}];
+  if (id == 0) id = ++last_exec_id_;
+  return id;
+}
+
+uint64_t Translator::jump_salt(uint32_t mode_key) {
+  const auto found = std::ranges::find(modes_, mode_key);
+  const auto number = static_cast<uint64_t>(found - modes_.begin()) + 1;
+  if (found == modes_.end()) modes_.push_back(mode_key);
+  return number << kSaltShift;
+}
+
+bool Translator::translate(cpu::Cpu& cpu, cpu::Block& block) {
+  if (!can_translate(block) || modes_.size() > kMostModes) return false;
+  if (!has_room()) {
+    cpu.blocks().flush_later();
+    return false;
+  }
+  const uint64_t linear = cpu.code_linear();
+  Translation& translation = translations_.emplace_back();
+  translation.block = &block;
+  translation.page = cpu::page_of(block.physical);
+  if (const auto known = pages_.find(translation.page); known != pages_.end()) make_stale(known->second);
+  translation.exec_id = exec_id(cpu::page_of(linear), translation.page);
+  BlockEmitter(*this, cpu, block, translation, hot_, cold_).emit();
+  block.translation = &translation;
+  Page& page = pages_[translation.page];
+  page.translations.push_back(&translation);
+  page.generation_at = block.generation_at;
+  page.generation = block.generation;
+  page.live = true;
+  ++counters_.blocks;
+  counters_.guest_bytes += block.bytes;
+  counters_.host_bytes += translation.host_bytes;
+  return true;
+}
+
+void Translator::run(cpu::Cpu& cpu, cpu::Block& block) {
+  auto& translation = *static_cast<Translation*>(block.translation);
+  cpu::TranslationArea& area = cpu.translation;
+  if (area.alarm.load(std::memory_order_relaxed) != 0) [[unlikely]]
+    return;  // with rip at the block
+  if (translation.stale) [[unlikely]]
+    revive(translation);
+  if (area.exit != nullptr) link(translation, block);
+  cpu::TlbEntry& entry = cpu.tlb().at(block.rip);
+  if (entry.exec_tag == cpu::page_of(block.rip)) entry.exec_id = translation.exec_id;
+  const uint64_t rip = block.rip;
+  auto& jump = area.jumps[(rip ^ (rip >> cpu::TranslationArea::kJumpBits)) & (area.jumps.size() - 1)];
+  jump = {.tag = rip ^ jump_salt(block.mode_key), .code = translation.entry_checked};
+  ++counters_.runs;
+  point_gs_to(cpu);
+  runtime_.enter(translation.entry_saved);
+}
+
+void Translator::link(Translation& translation, const cpu::Block& block) {
+  const Exit& exit = *static_cast<const Exit*>(std::exchange(cpu_.translation.exit, nullptr));
+  if (exit.jump == nullptr || exit.target != block.rip || exit.mode_key != block.mode_key) return;
+  const uint8_t* target = translation.entry_checked;
+  if (!exit.crosses) {
+    if (exit.page != translation.page) return;
+    target = exit.flags_in_host ? translation.entry_flags : translation.entry_saved;
+  }
+  Assembler::patch(exit.jump, memory_.delta(), target);
+  ++counters_.links;
+}
+
+void Translator::code_written(cpu::Cpu&, Gpa physical) {
+  const auto found = pages_.find(cpu::page_of(physical));
+  if (found != pages_.end()) make_stale(found->second);
+}
+
+void Translator::code_written_elsewhere(cpu::Cpu&) {
+  for (auto& [address, page] : pages_) make_stale(page);
+}
+
+void Translator::make_stale(Page& page) {
+  if (!page.live || page.generation_at->load(std::memory_order_relaxed) == page.generation) return;
+  page.live = false;
+  for (Translation* translation : page.translations) {
+    if (translation->stale) continue;
+    translation->stale = true;
+    std::memcpy(translation->first_bytes.data(), translation->start, translation->first_bytes.size());
+    *translation->start = 0xe9;  // jmp
+    Assembler::patch(translation->start + 1, memory_.delta(), translation->way_out);
+    ++counters_.stale;
+  }
+}
+
+// Its bytes have been found unchanged.
+void Translator::revive(Translation& translation) {
+  std::memcpy(translation.start, translation.first_bytes.data(), translation.first_bytes.size());
+  translation.stale = false;
+  Page& page = pages_[translation.page];
+  make_stale(page);
+  page.generation = translation.block->generation;
+  page.live = true;
+  ++counters_.revived;
+}
+
+void Translator::flush(cpu::Cpu& cpu) {
+  cpu.translation.exit = nullptr;
+  cpu.translation.jumps.fill({});
+  pages_.clear();
+  translations_.clear();
+  exits_.clear();
+  sites_.clear();
+  insns_.clear();
+  exec_ids_.clear();
+  start_code();
+  ++counters_.flushes;
+}
+
+}  // namespace kite::jit

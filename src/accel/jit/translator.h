@@ -1,0 +1,90 @@
+// Translator: host code for the warm blocks of one Cpu. Used by the thread that runs the Cpu.
+#pragma once
+
+#include <deque>
+#include <memory>
+#include <unordered_map>
+#include <vector>
+
+#include "accel/jit/code_memory.h"
+#include "accel/jit/plan.h"
+#include "accel/jit/runtime.h"
+
+namespace kite::jit {
+
+struct TranslatorOptions {
+  size_t code_bytes = size_t{128} << 20;  // address space for code; it is committed as it is used
+  uint32_t threshold = 24;                // entries after which a block is translated
+};
+
+class Translator final : public cpu::BlockTranslator {
+ public:
+  // A translator for `cpu`, which must outlive it.
+  static Result<std::unique_ptr<Translator>> create(cpu::Cpu& cpu, const TranslatorOptions& options);
+  Translator(cpu::Cpu& cpu, const TranslatorOptions& options);
+  ~Translator() override;
+  Translator(const Translator&) = delete;
+  Translator& operator=(const Translator&) = delete;
+
+  [[nodiscard]] uint32_t threshold() const override { return options_.threshold; }
+  bool translate(cpu::Cpu& cpu, cpu::Block& block) override;
+  void run(cpu::Cpu& cpu, cpu::Block& block) override;
+  void code_written(cpu::Cpu& cpu, Gpa physical) override;
+  void code_written_elsewhere(cpu::Cpu& cpu) override;
+  void flush(cpu::Cpu& cpu) override;
+
+  // What happened since the Cpu was made.
+  struct Counters {
+    uint64_t blocks = 0, guest_bytes = 0, host_bytes = 0, links = 0, runs = 0, stale = 0, revived = 0, flushes = 0;
+  };
+  [[nodiscard]] const Counters& counters() const { return counters_; }
+
+  // --- for the emitter ---
+  [[nodiscard]] const Layout& layout() const { return layout_; }
+  [[nodiscard]] const Runtime& runtime() const { return runtime_; }
+  Site& new_site() { return sites_.emplace_back(); }
+  Exit& new_exit() { return exits_.emplace_back(); }
+  x86::Insn& keep(const x86::Insn& insn) { return insns_.emplace_back(insn); }
+  // Put before the addresses of a mode's code where indirect branches look for them.
+  [[nodiscard]] uint64_t jump_salt(uint32_t mode_key);
+
+ private:
+  // The translations of one physical page.
+  struct Page {
+    std::vector<Translation*> translations;
+    const std::atomic<uint32_t>* generation_at = nullptr;
+    uint32_t generation = 0;  // of those that are not stale
+    bool live = false;        // some are not
+  };
+
+  void start_code();
+  [[nodiscard]] bool has_room() const;
+  uint32_t exec_id(uint64_t linear_page, Gpa page);
+  void link(Translation& translation, const cpu::Block& block);
+  void make_stale(Page& page);
+  void revive(Translation& translation);
+
+  cpu::Cpu& cpu_;
+  TranslatorOptions options_;
+  Layout layout_;
+  CodeMemory memory_;
+  Assembler hot_, cold_;
+  uint8_t* cold_start_ = nullptr;
+  Runtime runtime_;
+  std::deque<Site> sites_;
+  std::deque<Exit> exits_;
+  std::deque<x86::Insn> insns_;
+  std::deque<Translation> translations_;
+  std::unordered_map<Gpa, Page> pages_;
+  struct PlaceHash {
+    size_t operator()(const std::pair<uint64_t, Gpa>& place) const {
+      return (place.first ^ (place.second << 20 | place.second >> 44)) * 0x9e3779b97f4a7c15 >> 12;
+    }
+  };
+  std::unordered_map<std::pair<uint64_t, Gpa>, uint32_t, PlaceHash> exec_ids_;
+  uint32_t last_exec_id_ = 0;
+  std::vector<uint32_t> modes_;
+  Counters counters_;
+};
+
+}  // namespace kite::jit

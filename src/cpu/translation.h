@@ -1,0 +1,56 @@
+// The seam between the interpreter and a translator to host code (accel/jit). A Cpu without a translator interprets.
+//
+// Entries into a block are counted until it is warm; then the translator may take its first handler's place. What
+// translated code touches besides the registers lies in the Cpu itself, at distances that are known when it is made.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+
+#include "memory/guest_types.h"
+
+namespace kite::cpu {
+
+class Cpu;
+struct Block;
+
+// The part of a Cpu that only translated code and its runtime use.
+struct TranslationArea {
+  // Where indirect branches find code: by the address, with the number of the mode in the high bits.
+  struct Jump {
+    uint64_t tag = 0;
+    const void* code = nullptr;
+  };
+  static constexpr unsigned kJumpBits = 12;
+
+  // Not zero: translated code returns to the run loop at its next backward or indirect branch. The run loop clears it
+  // before it looks at what may have raised it. Any thread sets it.
+  std::atomic<uint32_t> alarm{0};
+  static constexpr uint32_t kRequest = 1, kCodeWritten = 2;  // a request was posted; another wrote to a page of code
+  uint32_t completed = 0;                                    // an instruction that was called for has run to its end
+  uint64_t saved_flags = 0;                                  // AX after LAHF; SETO AL
+  uint64_t spare[4] = {};                                    // registers that wait while a sequence uses their place
+  const void* exit = nullptr;                                // what translated code returned through
+  std::array<Jump, size_t{1} << kJumpBits> jumps{};
+};
+
+class BlockTranslator {
+ public:
+  virtual ~BlockTranslator() = default;
+  // Entries after which a block is warm; at least 1.
+  [[nodiscard]] virtual uint32_t threshold() const = 0;
+  // `block` is warm and about to be entered. True: run() executes it from now on.
+  virtual bool translate(Cpu& cpu, Block& block) = 0;
+  // Executes from the start of `block`, which may be entered as it stands, until something needs the run loop. The
+  // state is whole again afterwards.
+  virtual void run(Cpu& cpu, Block& block) = 0;
+  // This CPU has written to a page of code; another thread has written to some.
+  virtual void code_written(Cpu& cpu, Gpa physical) = 0;
+  virtual void code_written_elsewhere(Cpu& cpu) = 0;
+  // No Block lives on. Translated code is not running.
+  virtual void flush(Cpu& cpu) = 0;
+};
+
+}  // namespace kite::cpu
