@@ -17,7 +17,15 @@ namespace kite::boot {
 namespace {
 
 constexpr uint32_t kLocalApicBase = 0xfee00000, kIoApicBase = 0xfec00000;
-constexpr uint16_t kGpeBase = 0xafe0;
+// General purpose event blocks: [PIIX4] apart from the others, [ICH9] 13.8.3.9 behind them.
+struct GpeBlock {
+  uint16_t base;
+  uint8_t bytes;  // status and enable together
+};
+GpeBlock gpe_block(const AcpiConfig& config) {
+  if (config.chipset == AcpiChipset::kIch9) return {static_cast<uint16_t>(config.pm_base + 0x20), 16};
+  return {0xafe0, 4};
+}
 constexpr uint16_t kApmCommandPort = 0xb2;
 constexpr uint16_t kResetPort = 0xcf9;  // [PIIX3] 2.5.4.1
 constexpr uint8_t kResetValue = 0x06;
@@ -32,6 +40,7 @@ AcpiTable build_fadt(const AcpiConfig& config, uint32_t facs, uint32_t dsdt) {
   // sleep button, the timer has 24 bits.
   constexpr uint32_t kWbinvd = 1u << 0, kProcC1 = 1u << 2, kSleepButtonNotFixed = 1u << 5, kResetSupported = 1u << 10;
   const uint16_t pm = config.pm_base;
+  const GpeBlock gpe = gpe_block(config);
   const auto boot_flags = static_cast<uint16_t>(kLegacyDevices | k8042 | (config.vga ? 0 : kNoVga));
 
   AcpiTable fadt("FACP", 3);
@@ -43,8 +52,8 @@ AcpiTable build_fadt(const AcpiConfig& config, uint32_t facs, uint32_t dsdt) {
   fadt.value<uint32_t>(pm).value<uint32_t>(0);                                           // PM1a, PM1b events
   fadt.value<uint32_t>(pm + 4u).value<uint32_t>(0);                                      // PM1a, PM1b control
   fadt.value<uint32_t>(0).value<uint32_t>(pm + 8u);                                      // PM2 control, PM timer
-  fadt.value<uint32_t>(kGpeBase).value<uint32_t>(0);                                     // GPE0, GPE1
-  for (const uint8_t length : std::array<uint8_t, 6>{4, 2, 0, 4, 4, 0})
+  fadt.value<uint32_t>(gpe.base).value<uint32_t>(0);                                     // GPE0, GPE1
+  for (const uint8_t length : std::array<uint8_t, 6>{4, 2, 0, 4, gpe.bytes, 0})
     fadt.value<uint8_t>(length);             // of the same, in this order
   fadt.value<uint8_t>(0).value<uint8_t>(0);  // GPE1 base, C-state control
   fadt.value<uint16_t>(kNoSuchState).value<uint16_t>(kNoSuchState);
@@ -56,7 +65,7 @@ AcpiTable build_fadt(const AcpiConfig& config, uint32_t facs, uint32_t dsdt) {
   // 64-bit addresses. The FACS has only one of its two set, as 5.2.9 asks.
   fadt.value<uint64_t>(0).pointer<uint64_t>(dsdt);
   fadt.port(pm, 32, 2).no_address().port(pm + 4u, 16, 2).no_address();
-  fadt.no_address().port(pm + 8u, 32, 3).port(kGpeBase, 32, 1).no_address();
+  fadt.no_address().port(pm + 8u, 32, 3).port(gpe.base, static_cast<uint8_t>(8 * gpe.bytes), 1).no_address();
   return fadt;
 }
 
@@ -114,6 +123,14 @@ AcpiTable build_hpet() {
   return hpet;
 }
 
+// [PCI firmware 3.0] 4.1.2.
+AcpiTable build_mcfg(const AcpiConfig& config) {
+  AcpiTable mcfg("MCFG", 1);
+  mcfg.zeros(8).value<uint64_t>(config.ecam_base).value<uint16_t>(0).value<uint8_t>(0);
+  mcfg.value<uint8_t>(static_cast<uint8_t>((config.ecam_bytes >> 20) - 1)).zeros(4);
+  return mcfg;
+}
+
 }  // namespace
 
 AcpiTables build_acpi(const AcpiConfig& config) {
@@ -125,6 +142,7 @@ AcpiTables build_acpi(const AcpiConfig& config) {
   const uint32_t dsdt_at = set.add(std::move(dsdt));
   std::vector<uint32_t> tables = {set.add(build_fadt(config, facs, dsdt_at)), set.add(build_madt(config))};
   if (config.hpet) tables.push_back(set.add(build_hpet()));
+  if (config.ecam_bytes != 0) tables.push_back(set.add(build_mcfg(config)));
   for (const std::vector<uint8_t>& table : config.user_tables) tables.push_back(set.add_whole(table));
   return set.finish(tables);
 }

@@ -1,5 +1,5 @@
-// ACPI tables [ACPI 6.4] for the i440FX board: RSDP, RSDT and XSDT, FADT, FACS, DSDT (our own AML, built here), MADT,
-// HPET.
+// ACPI tables [ACPI 6.4] for the PC boards: RSDP, RSDT and XSDT, FADT, FACS, DSDT (our own AML, built here), MADT,
+// HPET, MCFG.
 #pragma once
 
 #include <cstdint>
@@ -12,12 +12,18 @@ namespace kite::boot {
 inline constexpr uint32_t kHpetBase = 0xfed00000;
 inline constexpr uint32_t kMostCpus = 4096;
 
+enum class AcpiChipset : uint8_t {
+  kPiix,  // PIIX3 and PIIX4: general purpose events at 0xafe0, four interrupt links
+  kIch9,  // events in the power management block, eight links and APIC routing, PCI Express
+};
+
 struct AcpiConfig {
+  AcpiChipset chipset = AcpiChipset::kPiix;
   uint32_t cpu_count = 1;  // 1..kMostCpus; APIC ids are 0..cpu_count-1
   bool hpet = false;
   bool vga = false;          // false: systems need not probe for one
   uint8_t serial_ports = 0;  // bit 0: COM1 exists .. bit 3: COM4
-  uint16_t pm_base = 0x600;  // PIIX4 PM I/O base
+  uint16_t pm_base = 0x600;  // power management I/O base
   uint16_t sci_irq = 9;
   uint8_t acpi_enable = 0, acpi_disable = 0;  // commands to port 0xb2; both 0: the machine is always in ACPI mode
   bool suspend_to_ram = false;                // offers \_S3
@@ -26,6 +32,8 @@ struct AcpiConfig {
   uint64_t pci_hole_end = 0;                  // exclusive
   uint64_t pci_hole64_start = 0;              // window for BARs above 4 GiB; none while it is empty
   uint64_t pci_hole64_end = 0;                // exclusive
+  uint64_t ecam_base = 0;                     // memory-mapped configuration space; inside the 32-bit window
+  uint64_t ecam_bytes = 0;                    // 1 MiB a bus; 0: there is none
   std::vector<std::vector<uint8_t>> user_tables = {};  // -acpitable: whole, with their checksums
 };
 

@@ -1,6 +1,7 @@
 #include "boot/aml.h"
 
 #include <algorithm>
+#include <array>
 #include <cassert>
 
 namespace kite::boot::aml {
@@ -28,6 +29,7 @@ enum Op : uint8_t {
   kAnd = 0x7b,
   kOr = 0x7d,
   kCreateDwordField = 0x8a,
+  kEqual = 0x93,
   kLess = 0x95,
   kIf = 0xa0,
   kReturn = 0xa4,
@@ -137,6 +139,17 @@ Term eisa_id(std::string_view id) {
   return Term{kDword}.append_value(__builtin_bswap32(packed), 4);
 }
 
+// [ACPI 6.4] 19.6.142: the first three groups are little-endian.
+Term uuid(std::string_view text) {
+  constexpr std::array<size_t, 16> kPlaces = {6, 4, 2, 0, 11, 9, 16, 14, 19, 21, 24, 26, 28, 30, 32, 34};
+  assert(text.size() == 36);
+  const auto digit = [text](size_t at) { return text[at] <= '9' ? text[at] - '0' : (text[at] | 0x20) - 'a' + 10; };
+  std::array<uint8_t, 16> bytes{};
+  for (size_t i = 0; i < bytes.size(); ++i)
+    bytes[i] = static_cast<uint8_t>(digit(kPlaces[i]) << 4 | digit(kPlaces[i] + 1));
+  return buffer(bytes);
+}
+
 Term buffer(std::span<const uint8_t> bytes) {
   return sequence(Term{kBuffer}, with_length(sequence(bytes.size(), Term{}.append(bytes))));
 }
@@ -184,6 +197,7 @@ Term bit_or(const Term& left, const Term& right, const Term& target) {
   return sequence(Term{kOr}, left, right, target);
 }
 Term less(const Term& left, const Term& right) { return sequence(Term{kLess}, left, right); }
+Term equal(const Term& left, const Term& right) { return sequence(Term{kEqual}, left, right); }
 Term call(std::string_view object, const Term& only_argument) { return sequence(path(object), only_argument); }
 Term if_of(const Term& condition, const Term& body) {
   return sequence(Term{kIf}, with_length(sequence(condition, body)));

@@ -47,6 +47,7 @@ Term sequence(const Terms&... terms) {
 Term path(std::string_view name);  // "\\_SB.PCI0", "^PRQA", "_HID": segments of up to four characters
 Term text(std::string_view value);
 Term eisa_id(std::string_view id);  // "PNP0A03"
+Term uuid(std::string_view text);   // "33db4d5b-1ff7-401c-9657-7441c03dd766", as a buffer
 Term buffer(std::span<const uint8_t> bytes);
 Term package(std::span<const Term> elements);  // at most 255
 inline Term package(std::initializer_list<Term> elements) {
@@ -87,6 +88,7 @@ Term store(const Term& value, const Term& target);
 Term bit_and(const Term& left, const Term& right);
 Term bit_or(const Term& left, const Term& right, const Term& target);
 Term less(const Term& left, const Term& right);
+Term equal(const Term& left, const Term& right);
 Term call(std::string_view object, const Term& only_argument);
 Term if_of(const Term& condition, const Term& body);
 Term return_value(const Term& value);
