@@ -5,10 +5,8 @@
 
 #include <utility>
 
-#include "accel/jit/jit_accelerator.h"
-#include "accel/qtest/qtest_accelerator.h"
+#include "machine/accelerator_choice.h"
 #include "support/log.h"
-#include "support/suggest.h"
 
 namespace kite::machine {
 
@@ -42,21 +40,6 @@ bool cause_by_guest(Cause cause) {
   return cause == Cause::kGuestShutdown || cause == Cause::kGuestReset || cause == Cause::kGuestPanic;
 }
 
-namespace {
-
-Result<std::unique_ptr<Accelerator>> make_accelerator(std::string_view name) {
-  if (name == "jit" || name == "tcg" || name == "auto") return std::make_unique<JitAccelerator>();
-  if (name == "qtest") return std::make_unique<QtestAccelerator>();
-  if (name == "kvm")
-    return fail("-accel kvm: this version of Kite does not drive /dev/kvm yet; use -accel jit, the software CPU");
-  if (name == "xen")
-    return fail("-accel xen: Kite runs guests by itself (jit) and is no Xen device model; use -accel jit");
-  static constexpr std::string_view kNames[] = {"jit", "tcg", "qtest", "kvm", "xen"};
-  return fail("-accel {}: no such accelerator{}", name, suggestion(name, kNames));
-}
-
-}  // namespace
-
 Machine::Machine(MachineConfig config, Services services)
     : config_(std::move(config)), services_(std::move(services)), io_(memory_, ports_, gate_) {}
 
@@ -73,18 +56,8 @@ Result<std::unique_ptr<Machine>> Machine::create(const MachineConfig& config, Se
 }
 
 Result<> Machine::create_accelerator() {
-  std::string reasons;
-  for (const std::string& name : config_.accelerators) {
-    auto made = make_accelerator(name);
-    if (made) {
-      if (!reasons.empty()) log::info("using accelerator {}", name);
-      accelerator_ = std::move(*made);
-      return {};
-    }
-    if (!reasons.empty()) reasons += "\n";
-    reasons += made.error().message;
-  }
-  return fail("{}", reasons.empty() ? "no accelerator was named" : reasons);
+  KITE_ASSIGN(accelerator_, choose_accelerator(config_));
+  return {};
 }
 
 ManualClock* Machine::manual_clock() { return dynamic_cast<ManualClock*>(clock_.get()); }

@@ -203,7 +203,7 @@ TEST_F(MachineTest, UnknownAcceleratorsAreRefusedWithTheReason) {
 }
 
 TEST_F(MachineTest, AcceleratorsAreTriedInOrder) {
-  config_.accelerators = {"kvm", "qtest"};
+  config_.accelerators = {"xen", "qtest"};
   create();
   EXPECT_EQ(machine_->accelerator().name(), "qtest");
 }
