@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "accel/jit/jit_options.h"
 #include "boot/smbios.h"
 #include "object/object_type.h"
 
@@ -70,6 +71,7 @@ struct DeviceConfig {
 struct MachineConfig {
   std::string board = "pc";                          // pc, none
   std::string name;                                  // -name, for the process and the monitor
+  JitOptions jit;
   std::vector<std::string> accelerators = {"auto"};  // tried in order
   KvmConfig kvm;
   std::string cpu_model;  // "" for the board's default

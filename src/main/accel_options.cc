@@ -11,7 +11,8 @@ namespace kite::main {
 namespace {
 
 constexpr std::string_view kAccelerators[] = {"auto", "kvm", "jit", "tcg", "qtest", "xen"};
-constexpr std::string_view kSettings[] = {"accel", "kernel-irqchip", "dirty-ring-size", "thread"};
+constexpr std::string_view kSettings[] = {"accel",  "kernel-irqchip", "dirty-ring-size",
+                                          "thread", "translate",      "tb-size"};
 
 // What QEMU's accelerators can be told and Kite's cannot.
 struct MissingSetting {
@@ -24,7 +25,6 @@ constexpr MissingSetting kMissing[] = {
     {"notify-window", "it does not turn on KVM's notify exits"},
     {"one-insn-per-tb", "use -d exec to see every instruction"},
     {"split-wx", "no page of Kite is writable and executable at once"},
-    {"tb-size", "the cache of decoded code sizes itself"},
     {"igd-passthru", "it belongs to Xen"},
 };
 
@@ -32,7 +32,7 @@ std::string accelerator_help() {
   return "Accelerators:\n"
          "  auto   kvm where it is real hardware virtualization, else jit (the default)\n"
          "  kvm    /dev/kvm; settings: kernel-irqchip=on|off|split, dirty-ring-size=N\n"
-         "  jit    the software CPU (also named tcg)\n"
+         "  jit    the software CPU (also named tcg); settings: translate=on|off, tb-size=MIB\n"
          "  qtest  a test client drives the devices\n"
          "Several, as kvm:jit or by repeating -accel, are tried in order.\n";
 }
@@ -63,6 +63,27 @@ Result<> set_dirty_ring(OptionContext& context, std::string_view value) {
     return fail("-accel dirty-ring-size={}: give a power of two from 1024 to 65536, or 0 for none", value);
   context.plan.machine.kvm.dirty_ring_entries = static_cast<uint32_t>(*entries);
   return {};
+}
+
+// translate=, tb-size=
+Result<> set_translation(OptionContext& context, std::string_view key, std::string_view value) {
+  JitOptions& jit = context.plan.machine.jit;
+  if (key == "translate") {
+    if (value != "on" && value != "off")
+      return fail("-accel translate={}: it is on (warm code becomes host code) or off (all is interpreted)", value);
+    jit.translate = value == "on";
+    return {};
+  }
+  const auto mib = parse_unsigned(value);
+  if (!mib || *mib < 1 || *mib > 1024)
+    return fail("-accel tb-size={}: give the MiB of translated code that a vCPU may keep, 1 to 1024", value);
+  jit.code_mib = *mib;
+  return {};
+}
+
+bool is_jit(const std::vector<std::string>& accelerators) {
+  return std::any_of(accelerators.begin(), accelerators.end(),
+                     [](const std::string& name) { return name == "jit" || name == "tcg" || name == "auto"; });
 }
 
 Result<> check_thread(std::string_view value) {
@@ -120,6 +141,9 @@ Result<> apply_accel(OptionContext& context, std::string_view text) {
     } else if (key == "kernel-irqchip" || key == "dirty-ring-size") {
       if (!takes_kvm_settings(names)) return fail("-accel {}: '{}' is a setting of kvm", text, key);
       KITE_TRY(key == "kernel-irqchip" ? set_kernel_irqchip(context, "accel", value) : set_dirty_ring(context, value));
+    } else if (key == "translate" || key == "tb-size") {
+      if (!is_jit(names)) return fail("-accel {}: '{}' is a setting of jit", text, key);
+      KITE_TRY(set_translation(context, key, value));
     } else if (key == "thread") {
       KITE_TRY(check_thread(value));
     } else {

@@ -88,7 +88,7 @@ constexpr OptionSpec kOptions[] = {
     {"machine", "[type=]NAME[,accel=A][,hpet=on|off][,kernel-irqchip=on|off|split]", kStandard,
      "the board: pc, none ('help' lists them)", apply_machine},
     {"M", "NAME", "", "", apply_machine},
-    {"accel", "NAME[,kernel-irqchip=on|off|split][,dirty-ring-size=N]", kStandard,
+    {"accel", "NAME[,kernel-irqchip=on|off|split][,dirty-ring-size=N][,translate=on|off][,tb-size=MIB]", kStandard,
      "what runs guest code: auto, kvm, jit (also tcg), qtest; kvm:jit or repeated: the first that works", apply_accel},
     {"enable-kvm", "", kStandard, "as -accel kvm", [](Context& context, Text) { return apply_accel(context, "kvm"); }},
     {"cpu", "MODEL[,+FLAG][,-FLAG][,enforce]", kStandard, "the CPU that the guest sees ('help' lists models and flags)",

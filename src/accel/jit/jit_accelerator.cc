@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "accel/jit/translator.h"
 #include "cpu/cpu.h"
 #include "x86/host_features.h"
 
@@ -12,6 +13,13 @@ class JitVcpu final : public Vcpu {
   JitVcpu(JitAccelerator& owner, const VcpuConfig& config, AddressSpace& memory)
       : owner_(owner), cpu_(config, memory) {}
   ~JitVcpu() override { owner_.forget(*this); }
+
+  Result<> translate(const JitOptions& options) {
+    KITE_ASSIGN(translator_,
+                jit::Translator::create(cpu_, {.code_bytes = options.code_mib << 20, .threshold = options.threshold}));
+    cpu_.translator = translator_.get();
+    return {};
+  }
 
   HaltReason run(CpuIo& io) override {
     switch (cpu_.run(io, requests_, sipi_vector_)) {
@@ -30,9 +38,16 @@ class JitVcpu final : public Vcpu {
 
   void map_changed(bool drop_code) { cpu_.map_changed(drop_code); }
 
+ protected:
+  void interrupt_running() override {
+    if (translator_ == nullptr) return;
+    cpu_.translation.alarm.fetch_or(cpu::TranslationArea::kRequest, std::memory_order_seq_cst);
+  }
+
  private:
   JitAccelerator& owner_;
   cpu::Cpu cpu_;
+  std::unique_ptr<jit::Translator> translator_;
 };
 
 namespace {
@@ -109,6 +124,7 @@ Result<std::unique_ptr<Vcpu>> JitAccelerator::create_vcpu(const VcpuConfig& conf
   if (memory_ == nullptr) return fail("the jit accelerator needs an address space before its vCPUs");
   if (config.cpu == nullptr || config.clock == nullptr) return fail("a vCPU needs a CPU model and a clock");
   auto vcpu = std::make_unique<JitVcpu>(*this, config, *memory_);
+  if (options_.translate) KITE_TRY(vcpu->translate(options_));
   const std::lock_guard lock(vcpus_mutex_);
   vcpus_.push_back(vcpu.get());
   return vcpu;

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "accel/accelerator.h"
+#include "accel/jit/jit_options.h"
 
 namespace kite {
 
@@ -14,7 +15,7 @@ class JitVcpu;
 
 class JitAccelerator final : public Accelerator, private MapObserver {
  public:
-  JitAccelerator() = default;
+  explicit JitAccelerator(const JitOptions& options = {}) : options_(options) {}
   ~JitAccelerator() override;  // after its vCPUs, before the address space
 
   [[nodiscard]] std::string_view name() const override { return "jit"; }
@@ -30,6 +31,7 @@ class JitAccelerator final : public Accelerator, private MapObserver {
   void commit_done() override;
   void forget(JitVcpu& vcpu);
 
+  JitOptions options_;
   AddressSpace* memory_ = nullptr;
   bool memory_removed_ = false;  // by the commit under way: decoded code may point into it
   std::mutex vcpus_mutex_;

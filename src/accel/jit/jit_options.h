@@ -1,0 +1,14 @@
+// What -accel jit may be told.
+#pragma once
+
+#include <cstdint>
+
+namespace kite {
+
+struct JitOptions {
+  bool translate = false;   // warm code is translated to host code; else everything is interpreted
+  uint64_t code_mib = 128;  // of translated code a vCPU, at most: 1 to 1024
+  uint32_t threshold = 24;  // entries after which a block is warm
+};
+
+}  // namespace kite
