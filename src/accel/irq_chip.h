@@ -56,9 +56,10 @@ class IrqChip {
   // --- machine stopped (or being built) ---
   // Power-on state of the controllers and the timer; the local APICs are reset with their vCPUs.
   virtual void reset() = 0;
-  // Local APIC of CPU `index` as firmware leaves it: software-enabled, LINT0 = ExtINT on the bootstrap processor, LINT1
-  // = NMI ([MP 1.4] 3.6.2.2).
-  virtual void enter_virtual_wire_mode(uint32_t index) = 0;
+  // As firmware leaves it all, for boards without: local APICs in virtual wire mode ([MP 1.4] 3.6.2.2:
+  // software-enabled, LINT0 = ExtINT on the bootstrap processor, LINT1 = NMI); the 8259 pair at vectors 0x08 and 0x70
+  // with everything but the cascade masked and these inputs level-triggered; the 8254's counter 0 at 18.2 Hz.
+  virtual void program_as_firmware(uint16_t level_triggered) = 0;
   // has_timer: the HPET's legacy replacement silences the 8254 on line 0. Any thread.
   virtual void set_timer_silenced(bool silenced) = 0;
   // Everything that reset() resets, in the accelerator's form. set_state() takes only what get_state() of the same

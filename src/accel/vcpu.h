@@ -10,6 +10,7 @@
 #include "accel/cpu_io.h"
 #include "accel/local_apic.h"
 #include "async/clock.h"
+#include "memory/address_space.h"
 #include "support/result.h"
 #include "x86/arch_state.h"
 #include "x86/cpuid.h"
@@ -50,6 +51,7 @@ struct VcpuConfig {
   Clock* clock = nullptr;             // guest time, drives the TSC
   uint64_t tsc_hz = 1'000'000'000;
   LocalApic* apic = nullptr;  // may be null where the accelerator has its own
+  AddressSpace* smm_memory = nullptr;  // what the CPU sees in system-management mode; null: SMIs are dropped
   ExtInt* ext_int = nullptr;  // the board's 8259, where the local APICs are the accelerator's and the 8259 is not
 };
 
@@ -57,8 +59,8 @@ struct VcpuConfig {
 struct GuestDebug {
   struct Watch {
     enum class Kind : uint8_t { kExecute = 0, kWrite = 1, kAccess = 3 } kind = Kind::kExecute;  // as DR7 has them
-    uint64_t address = 0;                                                                        // linear
-    uint8_t bytes = 1;                                                                           // 1, 2, 4 or 8
+    uint64_t address = 0;                                                                       // linear
+    uint8_t bytes = 1;                                                                          // 1, 2, 4 or 8
   };
   bool single_step = false;
   bool breakpoints = false;    // INT3 stops, instead of reaching the guest
@@ -66,8 +68,8 @@ struct GuestDebug {
 };
 // Where it stopped.
 struct DebugStop {
-  uint64_t rip = 0;        // linear address of the instruction: at a breakpoint its own, otherwise the next
-  uint64_t dr6 = 0;        // B0-B3 and BS, for steps and watches
+  uint64_t rip = 0;         // linear address of the instruction: at a breakpoint its own, otherwise the next
+  uint64_t dr6 = 0;         // B0-B3 and BS, for steps and watches
   bool breakpoint = false;  // INT3
 };
 

@@ -8,12 +8,14 @@
 #include <string_view>
 #include <vector>
 
+#include "accel/irq_chip.h"
 #include "accel/local_apic.h"
 #include "accel/vcpu.h"
 #include "async/clock.h"
 #include "bus/device.h"
 #include "machine/machine_config.h"
 #include "memory/address_space.h"
+#include "object/object_type.h"
 #include "support/result.h"
 #include "x86/cpuid.h"
 
@@ -24,16 +26,20 @@ struct BoardRequests {
   std::function<void()> reset;           // reset register, keyboard controller, port 92, triple fault
   std::function<void()> shutdown;        // S5
   std::function<void(int status)> exit;  // isa-debug-exit
+  std::function<void()> watchdog;        // a watchdog expired: what -watchdog-action says
 };
 
 struct BoardContext {
   const MachineConfig& config;
   const x86::CpuSpec& cpu;
+  const TypeRegistry& types;  // for the properties of the board's own devices
   AddressSpace& memory;
   AddressSpace& ports;
   Clock& clock;           // guest time
   Clock& realtime_clock;  // the host's, for the RTC
   BoardRequests requests;
+  IrqChip* irq_chip = nullptr;  // the accelerator's interrupt hardware; null: the board has all of it
+  uint64_t tsc_hz = 1'000'000'000;
 };
 
 class Board {
@@ -43,8 +49,10 @@ class Board {
   // Every device, in the order in which they are reset and saved.
   [[nodiscard]] virtual std::vector<bus::Device*> devices() = 0;
 
-  // The local APIC of CPU `index`, made before its vCPU; then the vCPU it drives.
+  // The local APIC of CPU `index`, made before its vCPU, null where the accelerator has it; then the vCPU it drives.
   [[nodiscard]] virtual LocalApic* local_apic(uint32_t index) = 0;
+  // The 8259 of a board whose local APICs are the accelerator's; null where it has that, too, or has neither.
+  [[nodiscard]] virtual ExtInt* ext_int() { return nullptr; }
   virtual void connect_cpu(uint32_t index, Vcpu& vcpu) = 0;
   // After a reset of devices and vCPUs: what firmware would have done, and the kernel.
   virtual Result<> load_software(std::vector<std::unique_ptr<Vcpu>>& vcpus) = 0;

@@ -4,12 +4,21 @@
 
 namespace kite::machine {
 
-CoalescedRing::CoalescedRing(Clock& clock, std::function<void()> drained)
-    : timer_(clock, [this, drained = std::move(drained)] {
+CoalescedRing::CoalescedRing(Clock& clock, std::function<void()> drained, QueuedWrites* queued)
+    : queued_(queued), timer_(clock, [this, drained] {
         drain();
         drained();
       }) {
   waiting_.reserve(kCapacity);
+  if (queued_ == nullptr) return;
+  look_timer_ = std::make_unique<Timer>(clock, [this, drained = std::move(drained)] {
+    if (!queued_->empty()) {
+      drain();
+      drained();
+    }
+    look_timer_->arm_at(look_timer_->clock().now() + (queued_->in_use() ? kLookNs : kIdleLookNs));
+  });
+  look_timer_->arm_at(clock.now() + kLookNs);
 }
 
 bool CoalescedRing::post(AddressSpace& space, uint64_t address, unsigned size, uint64_t value) {
@@ -34,9 +43,15 @@ bool CoalescedRing::post(AddressSpace& space, uint64_t address, unsigned size, u
 }
 
 void CoalescedRing::drain() {
-  if (empty_.load(std::memory_order_acquire)) [[likely]]
+  const bool empty = empty_.load(std::memory_order_acquire);
+  if (empty && (queued_ == nullptr || queued_->empty())) [[likely]]
     return;
   const std::lock_guard drain_lock(drain_mutex_);
+  if (!empty) drain_own();
+  if (queued_ != nullptr) queued_->drain();
+}
+
+void CoalescedRing::drain_own() {
   std::vector<Write> writes;
   {
     const std::lock_guard lock(mutex_);

@@ -70,25 +70,30 @@ Result<> Machine::build() {
   else
     clock_ = std::make_unique<ManualClock>();
   services_.executor.attach(*clock_);
-  io_.set_clock(*clock_);
+  io_.set_clock(*clock_, accelerator_->queued_writes());
   services_.executor.attach(realtime_);
 
   BoardRequests requests{
       .reset = [this] { request_reset(Cause::kGuestReset); },
       .shutdown = [this] { request_shutdown(Cause::kGuestShutdown); },
       .exit = [this](int status) { request_exit(status); },
+      .watchdog = [this] { request_watchdog(); },
   };
   KITE_ASSIGN(board_, create_board(BoardContext{.config = config_,
                                                 .cpu = cpu_spec_,
+                                                .types = services_.types,
                                                 .memory = memory_,
                                                 .ports = ports_,
                                                 .clock = *clock_,
                                                 .realtime_clock = realtime_,
-                                                .requests = std::move(requests)}));
+                                                .requests = std::move(requests),
+                                                .irq_chip = accelerator_->irq_chip(),
+                                                .tsc_hz = accelerator_->tsc_hz()}));
   io_.set_fpu_error_handler([this] { board_->fpu_error(); });
   memory_.commit();
   ports_.commit();
   KITE_TRY(accelerator_->attach_memory(memory_));
+  KITE_TRY(accelerator_->attach_ports(ports_));
   return create_vcpus();
 }
 
@@ -120,7 +125,9 @@ Result<> Machine::create_vcpus() {
                     .cpu_count = config_.cpu_count,
                     .cpu = &cpu_spec_,
                     .clock = clock_.get(),
-                    .apic = board_->local_apic(index)};
+                    .tsc_hz = accelerator_->tsc_hz(),
+                    .apic = board_->local_apic(index),
+                    .ext_int = board_->ext_int()};
     KITE_ASSIGN(auto made, accelerator_->create_vcpu(vcpu));
     board_->connect_cpu(index, *made);
     gate_.add(*made);
@@ -155,10 +162,13 @@ Result<> Machine::reset_hardware() {
 void Machine::set_clock_running(bool running) {
   auto* clock = dynamic_cast<VirtualClock*>(clock_.get());
   if (clock == nullptr) return;
-  if (running)
+  if (running) {
+    accelerator_->time_resumed();
     clock->resume();
-  else
+  } else {
     clock->pause();
+    accelerator_->time_stopped();
+  }
 }
 
 void Machine::halt_now() {
@@ -228,6 +238,8 @@ void Machine::run_vcpu(size_t index) {
   while (gate_.enter()) {
     const HaltReason reason = vcpu.run(io_);
     if (reason == HaltReason::kShutdown || reason == HaltReason::kReset) request_reset(Cause::kGuestReset);
+    if (reason == HaltReason::kPowerOff) request_shutdown(Cause::kGuestShutdown);
+    if (reason == HaltReason::kPanicked) request_shutdown(Cause::kGuestPanic);
     if (reason == HaltReason::kInternalError) {
       {
         std::lock_guard lock(requests_mutex_);
@@ -285,6 +297,14 @@ void Machine::request_powerdown() {
   services_.executor.post([this] { handle_requests(); });
 }
 
+void Machine::request_watchdog() {
+  {
+    std::lock_guard lock(requests_mutex_);
+    requests_.watchdog = true;
+  }
+  services_.executor.post([this] { handle_requests(); });
+}
+
 void Machine::request_nmi() {
   for (auto& vcpu : vcpus_) vcpu->post_nmi();
 }
@@ -318,6 +338,7 @@ void Machine::handle_requests() {
     services_.exit(0);
     return;
   }
+  if (taken.watchdog) watchdog_expired();
   if (taken.reset) reset(taken.reset_cause);
   if (taken.powerdown) {
     emit({.kind = MachineEvent::Kind::kPowerdown});

@@ -14,8 +14,8 @@ void MachineIo::apply_map_changes() {
   });
 }
 
-void MachineIo::set_clock(Clock& clock) {
-  coalesced_ = std::make_unique<CoalescedRing>(clock, [this] { apply_map_changes(); });
+void MachineIo::set_clock(Clock& clock, QueuedWrites* queued) {
+  coalesced_ = std::make_unique<CoalescedRing>(clock, [this] { apply_map_changes(); }, queued);
 }
 
 void MachineIo::drain_coalesced() {

@@ -6,6 +6,7 @@
 #include <functional>
 #include <memory>
 
+#include "accel/accelerator.h"
 #include "accel/cpu_io.h"
 #include "machine/coalesced_ring.h"
 #include "machine/vcpu_gate.h"
@@ -17,7 +18,8 @@ class MachineIo final : public CpuIo {
  public:
   MachineIo(AddressSpace& memory, AddressSpace& ports, VcpuGate& gate) : memory_(memory), ports_(ports), gate_(gate) {}
   // Before anything runs: coalesced writes wait for at most CoalescedRing::kDelayNs of this clock.
-  void set_clock(Clock& clock);
+  // `queued` are those that the accelerator queues by itself, or null; it outlives the machine's threads.
+  void set_clock(Clock& clock, QueuedWrites* queued = nullptr);
   // Coalesced writes that wait reach their devices; any thread that holds no device lock.
   void drain_coalesced() override;
   // The board's IRQ 13 logic.

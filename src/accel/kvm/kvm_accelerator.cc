@@ -178,9 +178,8 @@ Result<> KvmAccelerator::create_interrupt_chips() {
   if (!chip)
     return fail("kernel-irqchip={}: {}", irqchip() == KernelIrqchip::kSplit ? "split" : "on", chip.error().message);
   vm_->chip = std::move(*chip);
-  vm_->chip->set_wire_mode_handler([this](uint32_t index) {
-    for (KvmVcpu* vcpu : vcpus())
-      if (vcpu->config().index == index) vcpu->enter_virtual_wire_mode();
+  vm_->chip->set_wire_mode_handler([this] {
+    for (KvmVcpu* vcpu : vcpus()) vcpu->enter_virtual_wire_mode();
   });
   return {};
 }
@@ -265,6 +264,7 @@ void KvmAccelerator::time_stopped() {
   if (vm_->fd.ioctl(KVM_GET_CLOCK, &clock) < 0) return;
   clock.flags = 0;  // so that KVM_SET_CLOCK takes the value as it is, and adds nothing for the time since
   stopped_clock_ = clock;
+  if (vm_->chip) vm_->chip->time_stopped();
   for (KvmVcpu* vcpu : vcpus()) vcpu->time_stopped();
 }
 
@@ -275,6 +275,7 @@ void KvmAccelerator::time_resumed() {
     log::warn("KVM does not set the guest's clock back: {}; it has run on while the machine stood still",
               errno_text(-answer));
   for (KvmVcpu* vcpu : vcpus()) vcpu->time_resumed();
+  if (vm_->chip) vm_->chip->time_resumed();
 }
 
 }  // namespace kite

@@ -226,8 +226,48 @@ void KvmIrqChip::reset() {
   if (const auto done = write(state); !done) log::error("reset: {}", done.error().message);
 }
 
-void KvmIrqChip::enter_virtual_wire_mode(uint32_t index) {
-  if (wire_mode_) wire_mode_(index);
+void KvmIrqChip::program_as_firmware(uint16_t level_triggered) {
+  if (wire_mode_) wire_mode_();
+  if (!has_io_controllers()) return;
+  State state;
+  if (const auto done = read(state); !done) return log::error("{}", done.error().message);
+  struct Setting {
+    uint8_t vector, mask, levels;
+  };
+  const Setting settings[] = {{0x08, 0xfb, static_cast<uint8_t>(level_triggered)},
+                              {0x70, 0xff, static_cast<uint8_t>(level_triggered >> 8)}};
+  for (size_t chip = 0; chip < 2; ++chip) {
+    kvm_pic_state& pic = state.chips[chip].chip.pic;
+    pic.irq_base = settings[chip].vector;
+    pic.imr = settings[chip].mask;
+    pic.elcr = settings[chip].levels & pic.elcr_mask;
+    pic.init4 = 1;
+  }
+  if (has_timer()) {
+    kvm_pit_channel_state& counter = state.timer.channels[0];
+    counter.count = 0x10000;
+    counter.mode = 2;
+    counter.rw_mode = 3;
+    counter.gate = 1;
+  }
+  if (const auto done = write(state); !done) log::error("{}", done.error().message);
+}
+
+void KvmIrqChip::time_stopped() {
+  if (!has_timer()) return;
+  kvm_pit_state2 state{};
+  if (vm_.ioctl(KVM_GET_PIT2, &state) < 0) return;
+  stopped_timer_ = state;
+  for (kvm_pit_channel_state& counter : state.channels) counter.mode = 0;  // one-shot: counts out and is silent
+  state.flags |= KVM_PIT_FLAGS_HPET_LEGACY;
+  vm_.ioctl(KVM_SET_PIT2, &state);
+}
+
+void KvmIrqChip::time_resumed() {
+  if (!stopped_timer_) return;
+  kvm_pit_state2 state = *std::exchange(stopped_timer_, std::nullopt);
+  if (const int answer = vm_.ioctl(KVM_SET_PIT2, &state); answer < 0)
+    log::error("KVM does not restart its 8254: {}", errno_text(-answer));
 }
 
 void KvmIrqChip::set_timer_silenced(bool silenced) {

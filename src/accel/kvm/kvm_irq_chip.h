@@ -37,7 +37,7 @@ class KvmIrqChip final : public IrqChip {
   void set_pin(uint32_t pin, const std::optional<MsiWrite>& message) override;
   void set_eoi_listener(std::function<void(uint8_t vector)> listener) override { eoi_ = std::move(listener); }
   void reset() override;
-  void enter_virtual_wire_mode(uint32_t index) override;
+  void program_as_firmware(uint16_t level_triggered) override;
   void set_timer_silenced(bool silenced) override;
   [[nodiscard]] Result<std::vector<uint8_t>> get_state() override;
   Result<> set_state(const std::vector<uint8_t>& state) override;
@@ -46,7 +46,10 @@ class KvmIrqChip final : public IrqChip {
   void end_of_interrupt(uint8_t vector) {
     if (eoi_) eoi_(vector);
   }
-  void set_wire_mode_handler(std::function<void(uint32_t index)> handler) { wire_mode_ = std::move(handler); }
+  void set_wire_mode_handler(std::function<void()> handler) { wire_mode_ = std::move(handler); }
+  // Guest time stands still in between: the 8254 makes no ticks.
+  void time_stopped();
+  void time_resumed();
 
  private:
   // What get_state() holds, byte for byte.
@@ -69,7 +72,8 @@ class KvmIrqChip final : public IrqChip {
   const bool events_, resamples_;
   State initial_;
   std::function<void(uint8_t)> eoi_;
-  std::function<void(uint32_t)> wire_mode_;
+  std::function<void()> wire_mode_;
+  std::optional<kvm_pit_state2> stopped_timer_;
 
   std::mutex mutex_;  // a leaf
   std::array<std::optional<MsiWrite>, kPins> pins_{};

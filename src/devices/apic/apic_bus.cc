@@ -4,6 +4,13 @@
 
 namespace kite::devices {
 
+// [SDM 3A 11.11]
+MsiMessage msi_of(const ApicMessage& message) {
+  return {
+      .address = ApicBus::kMessageBase | (message.destination & 0xff) << 12 | (message.logical ? 1u << 2 : 0u),
+      .data = message.vector | static_cast<uint32_t>(message.mode) << 8 | (message.level ? 1u << 15 | 1u << 14 : 0u)};
+}
+
 ApicBus::ApicBus() {
   region_ = Region::io("apic-messages", kMessageSize, *this, {.min_size = 1, .max_size = 8, .unaligned = true});
 }
@@ -13,10 +20,18 @@ void ApicBus::attach(CpuApic& apic) { apics_.push_back(&apic); }
 void ApicBus::attach(EoiListener& listener) { listeners_.push_back(&listener); }
 
 void ApicBus::set_irq(uint32_t line, bool level) {
+  if (remote_ != nullptr) {
+    if (line == kIntr) remote_->set_intr(level);
+    if (line == kNmi && level) remote_->nmi();
+  }
   for (CpuApic* apic : apics_) apic->set_lint(line, level);
 }
 
 bool ApicBus::send(const ApicMessage& message) {
+  if (remote_ != nullptr) {
+    const MsiMessage msi = msi_of(message);
+    return remote_->send_msi(msi.address, msi.data);
+  }
   if (message.mode == DeliveryMode::kLowestPriority) return send_lowest_priority(message);
   bool taken = false;
   for (CpuApic* apic : apics_)
@@ -55,6 +70,7 @@ bool ApicBus::send_msi(uint64_t address, uint32_t data) {
   // [SDM 3A 11.11.1] address: 31:20 = 0xfee, 19:12 destination, 3 redirection hint, 2 destination mode.
   // [SDM 3A 11.11.2] data: 15 trigger mode, 14 level, 10:8 delivery mode, 7:0 vector.
   if (address < kMessageBase || address - kMessageBase >= kMessageSize) return false;
+  if (remote_ != nullptr) return remote_->send_msi(address, data);
   const bool level = (data & 1u << 15) != 0;
   if (level && (data & 1u << 14) == 0) return false;  // a level that goes away is no message to a processor
   const bool hint = (address & 1u << 3) != 0;

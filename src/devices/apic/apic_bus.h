@@ -21,6 +21,16 @@ namespace kite::devices {
 
 class CpuApic;
 
+// Processors whose local APICs are an accelerator's, and no devices here: the bus ends at this. Any thread, with an
+// interrupt controller's lock held.
+class RemoteApics {
+ public:
+  virtual ~RemoteApics() = default;
+  virtual bool send_msi(uint64_t address, uint32_t data) = 0;  // whether somebody took it
+  virtual void set_intr(bool level) = 0;                       // the 8259's INT
+  virtual void nmi() = 0;                                      // the NMI wire rose
+};
+
 // An IOAPIC, as the processors know it. Both functions are called on a processor's thread and take the IOAPIC's lock.
 class EoiListener {
  public:
@@ -40,6 +50,7 @@ class ApicBus final : public bus::IrqSink, public bus::MsiSink, private IoHandle
   void attach(CpuApic& apic);
   void attach(EoiListener& listener);
   void set_ext_int(ExtInt& ext_int) { ext_int_ = &ext_int; }
+  void set_remote(RemoteApics& remote) { remote_ = &remote; }  // instead of attach(CpuApic&)
 
   // The 8259's INT, wired to LINT0 of every processor, and the NMI wire on LINT1.
   [[nodiscard]] bus::IrqLine intr_line() { return {*this, kIntr}; }
@@ -72,6 +83,7 @@ class ApicBus final : public bus::IrqSink, public bus::MsiSink, private IoHandle
   std::vector<CpuApic*> apics_;
   std::vector<EoiListener*> listeners_;
   ExtInt* ext_int_ = nullptr;
+  RemoteApics* remote_ = nullptr;
   std::shared_ptr<Region> region_;
 };
 

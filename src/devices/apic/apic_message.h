@@ -27,4 +27,11 @@ struct ApicMessage {
   bool level = false;  // trigger mode
 };
 
+// The same as a device writes it.
+struct MsiMessage {
+  uint64_t address = 0;
+  uint32_t data = 0;
+};
+MsiMessage msi_of(const ApicMessage& message);
+
 }  // namespace kite::devices

@@ -268,9 +268,7 @@ bool CpuApic::accept(const ApicMessage& message) {
       ext_int_message_ = true;
       cpu_.interrupt();
       return true;
-    case DeliveryMode::kSmi:
-      log::print(log::Category::kUnimplemented, "{}: system management interrupts are not offered", path());
-      return true;
+    case DeliveryMode::kSmi: cpu_.smi(); return true;
     case DeliveryMode::kReserved: return false;
   }
   return false;
@@ -289,8 +287,8 @@ void CpuApic::deliver_local(unsigned entry) {
       return set_request(vector, is_level(lvt));
     case DeliveryMode::kNmi: return cpu_.nmi();
     case DeliveryMode::kInit: return cpu_.init();
+    case DeliveryMode::kSmi: return cpu_.smi();
     case DeliveryMode::kExtInt: return cpu_.interrupt();
-    case DeliveryMode::kSmi:
     case DeliveryMode::kLowestPriority:
     case DeliveryMode::kStartup:
     case DeliveryMode::kReserved: return;

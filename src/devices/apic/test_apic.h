@@ -20,11 +20,12 @@ class FakeCpu final : public devices::ApicCpu {
  public:
   void interrupt() override { ++interrupts; }
   void nmi() override { ++nmis; }
+  void smi() override { ++smis; }
   void init() override { ++inits; }
   void sipi(uint8_t vector) override { sipis.push_back(vector); }
   [[nodiscard]] int64_t tsc_offset() const override { return offset; }
 
-  std::atomic<int> interrupts{0}, nmis{0}, inits{0};
+  std::atomic<int> interrupts{0}, nmis{0}, smis{0}, inits{0};
   std::vector<uint8_t> sipis;
   int64_t offset = 0;
 };

@@ -85,14 +85,25 @@ void IoApic::evaluate(unsigned input) {
 }
 
 bool IoApic::deliver(unsigned input) {
+  const std::optional<ApicMessage> message = message_of(input);
+  return message && bus_.send(*message);
+}
+
+std::optional<ApicMessage> IoApic::message_of(unsigned input) const {
   const uint64_t entry = state_.entries[input];
   const DeliveryMode mode = mode_of(entry);
-  if (mode == DeliveryMode::kReserved || mode == DeliveryMode::kStartup) return false;
-  return bus_.send({.destination = static_cast<uint32_t>(entry >> kDestinationShift),
-                    .logical = (entry & kLogical) != 0,
-                    .mode = mode,
-                    .vector = static_cast<uint8_t>(entry),
-                    .level = is_level(entry)});
+  if (mode == DeliveryMode::kReserved || mode == DeliveryMode::kStartup) return std::nullopt;
+  return ApicMessage{.destination = static_cast<uint32_t>(entry >> kDestinationShift),
+                     .logical = (entry & kLogical) != 0,
+                     .mode = mode,
+                     .vector = static_cast<uint8_t>(entry),
+                     .level = is_level(entry)};
+}
+
+void IoApic::tell_pin(unsigned input) {
+  if (pin_listener_ == nullptr) return;
+  const bool masked = (state_.entries[input] & kMasked) != 0;
+  pin_listener_->pin_changed(input, masked ? std::nullopt : message_of(input));
 }
 
 void IoApic::end_of_interrupt(uint8_t vector) {
@@ -144,6 +155,7 @@ void IoApic::write_entry(unsigned input, bool high, uint32_t value) {
   entry = (entry & ~(half & kWritable)) | (written & half & kWritable);
   // An input that was made edge-triggered has no level under way; drivers of version 0x11 end one this way.
   if (!is_level(entry)) entry &= ~kRemoteIrr;
+  tell_pin(input);
   evaluate(input);
 }
 
@@ -176,6 +188,7 @@ void IoApic::reset() {
   state_ = {};
   state_.entries.fill(kMasked);
   state_.levels = levels;
+  for (unsigned input = 0; input < kInputs; ++input) tell_pin(input);
 }
 
 void IoApic::save(StateWriter& writer) {
@@ -200,6 +213,7 @@ void IoApic::restore(StateReader& reader) {
   if (!reader.ok()) return;
   const std::lock_guard guard(lock_);
   state_ = {wire.entries, wire.levels, wire.id, wire.select};
+  for (unsigned input = 0; input < kInputs; ++input) tell_pin(input);
 }
 
 }  // namespace kite::devices

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 
 #include "bus/device.h"
@@ -18,12 +19,23 @@ struct IoApicConfig {
   uint8_t version = 0x20;  // 0x11 or 0x20
 };
 
+// Hears what each input sends, for an accelerator that reports the ends of level-triggered interrupts by it. Called
+// with the IOAPIC's lock held.
+class PinListener {
+ public:
+  virtual ~PinListener() = default;
+  virtual void pin_changed(unsigned input, const std::optional<ApicMessage>& message) = 0;  // nothing: masked
+};
+
 class IoApic final : public bus::Device, public bus::IrqSink, public EoiListener, private IoHandler {
  public:
   static constexpr unsigned kInputs = 24;
 
   // Attaches itself to `bus`, which outlives it.
   IoApic(std::string path, const IoApicConfig& config, ApicBus& bus);
+
+  // While the machine is built.
+  void set_pin_listener(PinListener& listener) { pin_listener_ = &listener; }
 
   [[nodiscard]] const std::shared_ptr<Region>& region() const { return region_; }
 
@@ -52,6 +64,8 @@ class IoApic final : public bus::Device, public bus::IrqSink, public EoiListener
   void write_entry(unsigned input, bool high, uint32_t value);
   void evaluate(unsigned input);  // a level-triggered input: sends if it has to
   bool deliver(unsigned input);
+  [[nodiscard]] std::optional<ApicMessage> message_of(unsigned input) const;  // whether masked or not
+  void tell_pin(unsigned input);
   void end_level(uint8_t vector);
 
   // Static configuration.
@@ -59,6 +73,7 @@ class IoApic final : public bus::Device, public bus::IrqSink, public EoiListener
 
   // Wiring.
   ApicBus& bus_;
+  PinListener* pin_listener_ = nullptr;
   std::shared_ptr<Region> region_;
 
   // State, guarded by lock_.

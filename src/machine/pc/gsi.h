@@ -6,6 +6,7 @@
 #include <functional>
 #include <mutex>
 
+#include "accel/irq_chip.h"
 #include "bus/irq_line.h"
 #include "devices/hpet/hpet.h"
 
@@ -14,10 +15,12 @@ namespace kite::machine {
 class GsiLines final : public bus::IrqSink {
  public:
   static constexpr uint32_t kLines = 24;
-  GsiLines(bus::IrqSink& pic, bus::IrqSink& ioapic) : pic_(pic), ioapic_(ioapic) {}
+  GsiLines(bus::IrqSink& pic, bus::IrqSink& ioapic) : pic_(&pic), ioapic_(&ioapic) {}
+  // Both are the accelerator's.
+  explicit GsiLines(IrqChip& chip) : chip_(&chip) {}
 
   void set_irq(uint32_t line, bool level) override {
-    if (line < 16) pic_.set_irq(line, level);
+    if (pic_ != nullptr && line < 16) pic_->set_irq(line, level);
     set_ioapic_input(line, level);
   }
   void set_ioapic_input(uint32_t line, bool level) {
@@ -25,7 +28,8 @@ class GsiLines final : public bus::IrqSink {
       std::lock_guard lock(tap_mutex_);
       if (tap_) tap_(line, level);
     }
-    if (line != 2) ioapic_.set_irq(line == 0 ? 2 : line, level);
+    if (chip_ != nullptr) return chip_->set_line(line, level);
+    if (line != 2) ioapic_->set_irq(line == 0 ? 2 : line, level);
   }
   // Hears of every change at the IOAPIC's inputs, by line number.
   void set_tap(std::function<void(uint32_t line, bool level)> tap) {
@@ -34,8 +38,9 @@ class GsiLines final : public bus::IrqSink {
   }
 
  private:
-  bus::IrqSink& pic_;
-  bus::IrqSink& ioapic_;
+  bus::IrqSink* pic_ = nullptr;
+  bus::IrqSink* ioapic_ = nullptr;
+  IrqChip* chip_ = nullptr;
   std::mutex tap_mutex_;
   std::function<void(uint32_t, bool)> tap_;
 };
@@ -45,7 +50,8 @@ class GsiLines final : public bus::IrqSink {
 class LegacyTimerLines final : public bus::IrqSink, public devices::LegacySwitch {
  public:
   enum Source : uint32_t { kPit, kRtc, kHpet0, kHpet1 };
-  LegacyTimerLines(bus::IrqLine irq0, bus::IrqLine irq8) : irq0_(irq0), irq8_(irq8) {}
+  // `timer` is the accelerator's chip where it has the 8254, else null.
+  LegacyTimerLines(bus::IrqLine irq0, bus::IrqLine irq8, IrqChip* timer) : irq0_(irq0), irq8_(irq8), timer_(timer) {}
 
   [[nodiscard]] bus::IrqLine line(Source source) { return {*this, source}; }
   void set_irq(uint32_t source, bool level) override {
@@ -56,6 +62,7 @@ class LegacyTimerLines final : public bus::IrqSink, public devices::LegacySwitch
   void set_legacy_replacement(bool on) override {
     std::lock_guard lock(mutex_);
     replaced_ = on;
+    if (timer_ != nullptr) timer_->set_timer_silenced(on);
     drive();
   }
 
@@ -66,6 +73,7 @@ class LegacyTimerLines final : public bus::IrqSink, public devices::LegacySwitch
   }
 
   const bus::IrqLine irq0_, irq8_;
+  IrqChip* const timer_;
   std::mutex mutex_;
   std::array<bool, 4> levels_{};  // as the sources drive them; each source restores its own
   bool replaced_ = false;         // the HPET restores it

@@ -92,7 +92,17 @@ std::vector<boot::E820Entry> PcChassis::e820() const {
 // --- interrupts
 
 void PcChassis::add_interrupt_controllers() {
+  IrqChip* const chip = context_.irq_chip;
   apic_bus_ = std::make_unique<devices::ApicBus>();
+  context_.memory.root().add(devices::ApicBus::kMessageBase, apic_bus_->message_region());
+  if (chip != nullptr) {
+    kernel_irq_ = std::make_unique<KernelIrq>(*chip, vcpus_);
+    apic_bus_->set_remote(*kernel_irq_);
+  }
+  if (chip != nullptr && chip->has_io_controllers()) {
+    gsi_ = std::make_unique<GsiLines>(*chip);
+    return;
+  }
   pic_ = std::make_unique<devices::Pic>("pic", apic_bus_->intr_line());
   apic_bus_->set_ext_int(*pic_);
   ioapic_ = std::make_unique<devices::IoApic>("ioapic", devices::IoApicConfig{}, *apic_bus_);
@@ -101,16 +111,20 @@ void PcChassis::add_interrupt_controllers() {
   map_port(0xa0, pic_->slave_ports());
   map_port(0x4d0, pic_->elcr_ports());
   context_.memory.root().add(kIoApicBase, ioapic_->region());
-  context_.memory.root().add(devices::ApicBus::kMessageBase, apic_bus_->message_region());
+  if (chip == nullptr) return;
+  ioapic_->set_pin_listener(*kernel_irq_);
+  chip->set_eoi_listener([this](uint8_t vector) { apic_bus_->end_of_interrupt(vector); });
 }
 
 void PcChassis::add_local_apics() {
   for (uint32_t index = 0; index < context_.config.cpu_count; ++index) {
     cpu_ports_.push_back(std::make_unique<CpuPort>());
+    if (kernel_irq_ != nullptr) continue;
     const devices::CpuApicConfig config{.id = index,
                                         .bootstrap = index == 0,
                                         .x2apic = context_.cpu.has(x86::FeatureWord::k1Ecx, 21),
-                                        .tsc_deadline = context_.cpu.has(x86::FeatureWord::k1Ecx, 24)};
+                                        .tsc_deadline = context_.cpu.has(x86::FeatureWord::k1Ecx, 24),
+                                        .tsc_hz = context_.tsc_hz};
     apics_.push_back(std::make_unique<devices::CpuApic>(fmt::format("apic{}", index), config, *apic_bus_,
                                                         *cpu_ports_.back(), context_.clock));
   }
@@ -150,14 +164,17 @@ int64_t PcChassis::rtc_offset() const {
 
 void PcChassis::add_timers() {
   using Lines = LegacyTimerLines;
-  legacy_timers_ = std::make_unique<Lines>(isa_source(0), isa_source(8));
+  IrqChip* const timer = context_.irq_chip != nullptr && context_.irq_chip->has_timer() ? context_.irq_chip : nullptr;
+  legacy_timers_ = std::make_unique<Lines>(isa_source(0), isa_source(8), timer);
   const bool host_time = context_.config.rtc.clock == RtcConfig::ClockSource::kHost;
-  pit_ = std::make_unique<devices::Pit>("pit", legacy_timers_->line(Lines::kPit), context_.clock);
+  if (timer == nullptr) {
+    pit_ = std::make_unique<devices::Pit>("pit", legacy_timers_->line(Lines::kPit), context_.clock);
+    map_port(0x40, pit_->counter_ports());
+    map_port(0x61, pit_->speaker_port());
+  }
   rtc_ = std::make_unique<devices::Rtc>("rtc", devices::RtcConfig{.offset_ns = rtc_offset()},
                                         legacy_timers_->line(Lines::kRtc),
                                         host_time ? context_.realtime_clock : context_.clock);
-  map_port(0x40, pit_->counter_ports());
-  map_port(0x61, pit_->speaker_port());
   map_port(0x70, rtc_->ports());
   map_port(0x72, rtc_->extended_ports());
   if (!context_.config.hpet) return;
@@ -199,11 +216,14 @@ void PcChassis::add_serial_ports() {
 }
 
 std::vector<bus::Device*> PcChassis::devices() {
-  std::vector<bus::Device*> all = {pic_.get(), ioapic_.get()};
+  std::vector<bus::Device*> all;
+  for (bus::Device* chip : std::initializer_list<bus::Device*>{kernel_irq_.get(), pic_.get(), ioapic_.get()})
+    if (chip != nullptr) all.push_back(chip);
   for (auto& apic : apics_) all.push_back(apic.get());
   for (bus::Device* device : chipset()) all.push_back(device);
-  const std::initializer_list<bus::Device*> rest = {pit_.get(),    rtc_.get(),       keyboard_.get(),
-                                                    port92_.get(), fpu_error_.get(), fw_cfg_.get()};
+  if (pit_) all.push_back(pit_.get());
+  const std::initializer_list<bus::Device*> rest = {rtc_.get(), keyboard_.get(), port92_.get(), fpu_error_.get(),
+                                                    fw_cfg_.get()};
   all.insert(all.end(), rest);
   if (hpet_) all.push_back(hpet_.get());
   for (auto& port : serial_) all.push_back(port.get());

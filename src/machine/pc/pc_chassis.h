@@ -28,6 +28,7 @@
 #include "machine/firmware/boot_order.h"
 #include "machine/firmware/system_rom.h"
 #include "machine/pc/gsi.h"
+#include "machine/pc/kernel_irq.h"
 
 namespace kite::machine {
 
@@ -42,7 +43,10 @@ class PcChassis : public Board {
   ~PcChassis() override;
 
   [[nodiscard]] std::vector<bus::Device*> devices() override;
-  [[nodiscard]] LocalApic* local_apic(uint32_t index) override { return apics_[index].get(); }
+  [[nodiscard]] LocalApic* local_apic(uint32_t index) override {
+    return index < apics_.size() ? apics_[index].get() : nullptr;
+  }
+  [[nodiscard]] ExtInt* ext_int() override { return kernel_irq_ != nullptr ? pic_.get() : nullptr; }
   void connect_cpu(uint32_t index, Vcpu& vcpu) override;
   Result<> load_software(std::vector<std::unique_ptr<Vcpu>>& vcpus) override;
   void fpu_error() override { fpu_error_->ferr(); }
@@ -72,6 +76,8 @@ class PcChassis : public Board {
   virtual void open_shadow_ram(bool writable) = 0;
   // Interrupt routing and power management as firmware leaves them; answers the level-triggered ISA interrupts.
   virtual uint16_t program_chipset() = 0;
+  // The ISA interrupt to which program_chipset() routes pin 1..4 of a slot on the root bus.
+  [[nodiscard]] virtual uint8_t isa_irq_of(uint8_t slot, uint8_t pin) const = 0;
   // What the chip set adds to the tables: `config` holds what the chassis knows.
   virtual void describe(boot::AcpiConfig& config) const = 0;
   // 32-bit window for BARs; its end is kIoApicBase.
@@ -107,7 +113,6 @@ class PcChassis : public Board {
   Result<> start_kernel(std::vector<std::unique_ptr<Vcpu>>& vcpus);
   void commit_maps();
   void program_devices();
-  void assign_bars();
   Result<uint64_t> place_acpi();
 
  protected:
@@ -124,13 +129,15 @@ class PcChassis : public Board {
   bool booted_ = false;   // a reset from now on is not the first
   std::vector<std::unique_ptr<CpuPort>> cpu_ports_;
   std::unique_ptr<devices::ApicBus> apic_bus_;
+  // What of this the accelerator has is not made: pic_ and ioapic_ are null then, apics_ empty.
+  std::unique_ptr<KernelIrq> kernel_irq_;
   std::unique_ptr<devices::Pic> pic_;
   std::unique_ptr<devices::IoApic> ioapic_;
   std::unique_ptr<GsiLines> gsi_;
   std::vector<std::unique_ptr<devices::CpuApic>> apics_;
   std::unique_ptr<bus::PciBus> pci_;
   std::unique_ptr<LegacyTimerLines> legacy_timers_;
-  std::unique_ptr<devices::Pit> pit_;
+  std::unique_ptr<devices::Pit> pit_;  // null where the accelerator has it
   std::unique_ptr<devices::Rtc> rtc_;
   std::unique_ptr<devices::Hpet> hpet_;  // null with -machine hpet=off
   std::unique_ptr<devices::I8042> keyboard_;

@@ -7,6 +7,7 @@
 #include "boot/acpi.h"
 #include "machine/firmware/firmware_tables.h"
 #include "machine/pc/pc_chassis.h"
+#include "machine/pc/pci_setup.h"
 #include "support/bits.h"
 #include "support/log.h"
 
@@ -14,7 +15,6 @@ namespace kite::machine {
 
 namespace {
 
-constexpr uint8_t kCommand = 0x04, kBar0 = 0x10;
 constexpr uint64_t kRsdpAddress = 0xe0000;
 
 x86::Mtrrs firmware_mtrrs(uint64_t pci_hole) {
@@ -37,45 +37,15 @@ void PcChassis::commit_maps() {
   if (context_.ports.stale()) context_.ports.commit();
 }
 
-void PcChassis::assign_bars() {
-  struct Want {
-    bus::PciDevice* device;
-    unsigned index;
-    bus::PciDevice::BarInfo info;
-  };
-  std::vector<Want> wants;
-  for (bus::PciDevice* device : pci_->devices())
-    for (unsigned index = 0; index < 6; ++index)
-      if (const auto info = device->bar(index); info.size != 0) wants.push_back({device, index, info});
-  std::sort(wants.begin(), wants.end(), [](const Want& a, const Want& b) {  // the largest first, then by place
-    return std::tuple(b.info.size, a.device->devfn(), a.index) < std::tuple(a.info.size, b.device->devfn(), b.index);
-  });
-
-  uint64_t memory = pci_hole_start();
-  uint64_t port = 0xc000;
-  for (const Want& want : wants) {
-    uint64_t& next = want.info.io ? port : memory;
-    const uint64_t limit = want.info.io ? 0xffff : kIoApicBase;
-    const uint64_t address = align_up(next, want.info.size);
-    if (address + want.info.size > limit) {
-      log::warn("{}: no room for BAR {} of {} bytes; the guest finds it unassigned", want.device->path(), want.index,
-                want.info.size);
-      continue;
-    }
-    next = address + want.info.size;
-    const auto offset = static_cast<uint8_t>(kBar0 + 4 * want.index);
-    want.device->config_write(offset, 4, static_cast<uint32_t>(address));
-    if (want.info.is_64) want.device->config_write(static_cast<uint8_t>(offset + 4), 4, 0);
-    const uint32_t command = want.device->config_read(kCommand, 2);
-    want.device->config_write(kCommand, 2, command | (want.info.io ? 1u : 2u));
-  }
-}
-
 void PcChassis::program_devices() {
   const uint16_t level_triggered = program_chipset();
-  assign_bars();
+  set_up_pci(*pci_, {.memory_start = pci_hole_start(),
+                     .memory_end = kIoApicBase,
+                     .port_start = 0xc000,
+                     .irq_of = [this](uint8_t slot, uint8_t pin) { return isa_irq_of(slot, pin); }});
   commit_maps();
 
+  if (context_.irq_chip != nullptr) context_.irq_chip->program_as_firmware(level_triggered);
   const auto out = [this](uint16_t port, uint8_t value) { context_.ports.write(port, 1, value); };
   out(0x4d0, static_cast<uint8_t>(level_triggered));
   out(0x4d1, static_cast<uint8_t>(level_triggered >> 8));
