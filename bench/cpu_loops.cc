@@ -5,8 +5,10 @@
 #include <chrono>
 #include <cstring>
 #include <string_view>
+#include <memory>
 #include <vector>
 
+#include "accel/jit/translator.h"
 #include "cpu/test_machine.h"
 
 namespace {
@@ -59,15 +61,27 @@ const std::vector<Loop> kLoops = {
     {"empty", 2, 50'000'000, {0xff, 0xc9, 0x75, 0xfc}},
 };
 
-void run(const Loop& loop) {
+double million_instructions_per_second(const Loop& loop, bool translated) {
   TestMachine m;
+  std::unique_ptr<kite::jit::Translator> translator;
+  if (translated) {
+    auto made = kite::jit::Translator::create(m.cpu(), {});
+    if (!made) return 0;
+    translator = std::move(*made);
+    m.cpu().translator = translator.get();
+  }
   m.gpr(kite::x86::kRcx) = loop.rounds;
   m.gpr(kite::x86::kRdi) = TestMachine::kData;
   const auto start = std::chrono::steady_clock::now();
   m.run(loop.code);
   const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
   const double instructions = static_cast<double>(loop.instructions) * loop.rounds;
-  fmt::print("{:12} {:8.1f} million instructions/s\n", loop.name, instructions / seconds.count() / 1e6);
+  return instructions / seconds.count() / 1e6;
+}
+
+void run(const Loop& loop) {
+  fmt::print("{:12} {:8.1f} interpreted {:8.1f} translated, million instructions/s\n", loop.name,
+             million_instructions_per_second(loop, false), million_instructions_per_second(loop, true));
 }
 
 }  // namespace
