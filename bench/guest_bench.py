@@ -2,21 +2,19 @@
 """Fixed-work cases inside a Linux guest: Kite's software CPU beside the installed qemu-system-x86_64 -accel tcg, in one
 run, and the same static program on the host.
 
-usage: bench/guest_bench.py [--kite BINARY] [--guests DIR] [--kernel 6.1-cloud] [--rounds N] [--case NAME]...
-                            [--accel jit,...] [--cpu MODEL] [--smp N] [--no-qemu]
-Prints for every case the times in milliseconds, how much faster Kite is than QEMU, and how much slower than the host;
-then the geometric means by class. A case whose checksum differs from the host's is an error.
+usage: bench/guest_bench.py [--case NAME|CLASS]... [--kite BINARY] [--rounds N] [--accel jit,...] [--no-qemu] ...
+Prints for every case the times in milliseconds, how many times slower than the host Kite is, and how many times faster
+than QEMU; then the geometric means by class. A case whose checksum differs from the host's is an error.
 """
 import argparse
 import glob
-import gzip
-import math
 import os
 import pathlib
-import statistics
+import shutil
 import subprocess
-import sys
 import tempfile
+
+import side_by_side
 
 HERE = pathlib.Path(__file__).resolve().parent
 INIT = """#!/bin/busybox sh
@@ -25,10 +23,9 @@ INIT = """#!/bin/busybox sh
 /bin/busybox mount -t tmpfs tmp /tmp
 echo
 /kbench {cases}
-echo "kbench: done"
+echo "bench: done"
 /bin/busybox poweroff -f
 """
-CLASSES = ("alu", "integer", "vector", "system")
 
 
 def build(folder):
@@ -42,101 +39,21 @@ def make_initrd(folder, program, cases):
     tree = pathlib.Path(folder) / "tree"
     (tree / "bin").mkdir(parents=True)
     (tree / "dev").mkdir()
-    busybox = subprocess.run(["sh", "-c", "command -v busybox"], check=True, stdout=subprocess.PIPE, text=True)
-    for source, target in ((busybox.stdout.strip(), "bin/busybox"), (program, "kbench")):
-        data = pathlib.Path(source).read_bytes()
-        (tree / target).write_bytes(data)
-        (tree / target).chmod(0o755)
+    shutil.copy(shutil.which("busybox"), tree / "bin" / "busybox")
+    shutil.copy(program, tree / "kbench")
     (tree / "init").write_text(INIT.format(cases=" ".join(cases)))
     (tree / "init").chmod(0o755)
-    names = subprocess.run(["find", ".", "-print0"], cwd=tree, check=True, stdout=subprocess.PIPE).stdout
-    archive = subprocess.run(["cpio", "--quiet", "--null", "--create", "--format=newc", "--owner=0:0"], cwd=tree,
-                             input=names, check=True, stdout=subprocess.PIPE).stdout
-    path = os.path.join(folder, "initrd.gz")
-    pathlib.Path(path).write_bytes(gzip.compress(archive, 1))
-    return path
-
-
-def results(command, limit, inside_guest):
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                          timeout=limit, check=False)
-    text = done.stdout.decode(errors="replace")
-    if inside_guest and "kbench: done" not in text:
-        sys.exit(f"{command[0]} did not finish:\n{text[-3000:]}")
-    found = {}
-    for line in text.splitlines():
-        words = line.strip().split()
-        if len(words) == 5 and words[0] == "case" and words[3] != "skipped":
-            found[words[1]] = (words[2], float(words[3]) / 1000, words[4])
-    return found
-
-
-def medians(runs):
-    names = runs[0].keys()
-    return {name: (runs[0][name][0], statistics.median(run[name][1] for run in runs), runs[0][name][2])
-            for name in names}
-
-
-def mean(values):
-    return math.exp(sum(map(math.log, values)) / len(values)) if values else math.nan
+    return side_by_side.pack(tree, os.path.join(folder, "initrd.gz"))
 
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("--kite", default="build/release/kite")
-    parser.add_argument("--guests", default="build/guests")
-    parser.add_argument("--kernel", default="6.1-cloud")
-    parser.add_argument("--rounds", type=int, default=1)
+    side_by_side.add_arguments(parser, "512")
     parser.add_argument("--case", action="append", default=[])
-    parser.add_argument("--accel", default="jit")
-    parser.add_argument("--cpu", default="max")
-    parser.add_argument("--smp", default="1")
-    parser.add_argument("--limit", type=int, default=900)
-    parser.add_argument("--no-qemu", action="store_true")
     options = parser.parse_args()
-
     with tempfile.TemporaryDirectory() as folder:
         program = build(folder)
-        initrd = make_initrd(folder, program, options.case)
-        machine = ["-m", "512", "-smp", options.smp, "-cpu", options.cpu, "-nographic", "-no-reboot", "-kernel",
-                   os.path.join(options.guests, options.kernel, "vmlinuz"), "-initrd", initrd, "-append",
-                   "console=ttyS0 quiet"]
-        kite = [options.kite, "-accel", options.accel, *machine]
-        qemu = ["qemu-system-x86_64", "-accel", "tcg", "-nodefaults", "-serial", "mon:stdio", *machine]
-        runs = {"host": [], "kite": [], "qemu": []}
-        for _ in range(options.rounds):
-            runs["host"].append(results([program, *options.case], options.limit, False))
-            runs["kite"].append(results(kite, options.limit, True))
-            if not options.no_qemu:
-                runs["qemu"].append(results(qemu, options.limit, True))
-    report({name: medians(run) for name, run in runs.items() if run})
-
-
-def report(found):
-    host, kite, qemu = found["host"], found["kite"], found.get("qemu", {})
-    wrong = [name for side in (kite, qemu) for name in side if name in host and side[name][2] != host[name][2]]
-    faster = {kind: [] for kind in CLASSES}
-    slower = {kind: [] for kind in CLASSES}
-    print(f"{'case':<16} {'class':<8} {'host ms':>9} {'kite ms':>9} {'qemu ms':>9} {'kite/host':>9} {'qemu/kite':>9}")
-    for name, (kind, time, _) in kite.items():
-        host_time = host[name][1] if name in host else math.nan
-        qemu_time = qemu[name][1] if name in qemu else math.nan
-        if not math.isnan(qemu_time):
-            faster[kind].append(qemu_time / time)
-        slower[kind].append(time / host_time)
-        print(f"{name:<16} {kind:<8} {host_time:>9.1f} {time:>9.1f} {qemu_time:>9.1f} {time / host_time:>9.2f} "
-              f"{qemu_time / time:>9.2f}")
-    for kind in CLASSES:
-        if slower[kind]:
-            print(f"mean {kind:<30} {'':>19} {mean(slower[kind]):>9.2f} {mean(faster[kind]):>9.2f}")
-    everything = [value for kind in CLASSES for value in slower[kind]]
-    ratios = [value for kind in CLASSES for value in faster[kind]]
-    print(f"mean {'all':<30} {'':>19} {mean(everything):>9.2f} {mean(ratios):>9.2f}")
-    for name in host:
-        if name not in kite or (qemu and name not in qemu):
-            print(f"not on every side: {name} (kite: {name in kite}, qemu: {name in qemu})")
-    if wrong:
-        sys.exit(f"wrong checksums: {' '.join(sorted(set(wrong)))}")
+        side_by_side.compare(options, make_initrd(folder, program, options.case), [program, *options.case])
 
 
 if __name__ == "__main__":
