@@ -197,9 +197,14 @@ void Drive::hold() { holds_.fetch_add(1, std::memory_order_acq_rel); }
 
 void Drive::release() {
   if (holds_.fetch_sub(1, std::memory_order_acq_rel) != 1) return;
-  executor_.post([this] {
+  on_home([this] {
     if (holds_.load(std::memory_order_acquire) == 0) wake(held_, false);
   });
+}
+
+void Drive::on_home(std::function<void()> work) {
+  if (executor_.on_this_thread()) return work();
+  executor_.post(std::move(work));
 }
 
 Task<void> Drive::drain() {
@@ -214,14 +219,14 @@ Task<void> Drive::drain() {
 }
 
 void Drive::cancel() {
-  executor_.post([this] {
+  on_home([this] {
     wake(held_, true);
     wake(stopped_, true);
   });
 }
 
 void Drive::resume() {
-  executor_.post([this] { wake(stopped_, false); });
+  on_home([this] { wake(stopped_, false); });
 }
 
 size_t Drive::stopped_requests() const { return stopped_count_.load(std::memory_order_acquire); }

@@ -56,7 +56,7 @@ class Drive {
 
   // `node` may be null: a removable drive without a medium. Claims the node (write and exclusive unless read-only).
   static Result<std::unique_ptr<Drive>> create(Executor& executor, DriveConfig config, NodePtr node);
-  // All requests must have ended (await drain()).
+  // All requests must have ended (await close()), and what other threads asked for (release, cancel, resume) has run.
   ~Drive();
   Drive(const Drive&) = delete;
   Drive& operator=(const Drive&) = delete;
@@ -128,6 +128,7 @@ class Drive {
   OnError decide(const Operation& operation, int code);
   void count(const Operation& operation, int64_t started_ns, bool failed);
   void finish_one();
+  void on_home(std::function<void()> work);  // now, when this is the executor's thread
   Result<> attach(NodePtr node, bool read_only);
   static void wake(std::vector<Waiter*>& list, bool cancelled);
 

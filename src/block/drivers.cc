@@ -4,6 +4,7 @@
 #include "block/file_node.h"
 #include "block/graph.h"
 #include "block/plain_nodes.h"
+#include "block/qcow2/qcow2_node.h"
 #include "block/raw_node.h"
 
 namespace kite::block {
@@ -15,6 +16,7 @@ std::span<const Driver> drivers() {
       {"memory", true, &MemoryNode::open, nullptr},
       {"null-aio", true, &NullNode::open_aio, nullptr},
       {"null-co", true, &NullNode::open_co, nullptr},
+      {"qcow2", false, &qcow2::Qcow2Node::open, &qcow2::Qcow2Node::probe},
       {"raw", false, &RawNode::open, nullptr},
   });
   return kDrivers;

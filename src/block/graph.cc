@@ -165,6 +165,7 @@ Task<Result<NodePtr>> BlockGraph::open_file(FileRequest request) {
   config.force_share = request.force_share;
   config.discard_unmap = request.discard_unmap;
   config.backing_depth = request.depth;
+  config.for_check = request.for_check;
   if (!request.filename.empty()) options.set("file.filename", request.filename);
   if (!request.format.empty() && !options.has("driver")) options.set("driver", request.format);
   // "driver" may already be that of a protocol: then its tree is the file's, and the format is asked for below.

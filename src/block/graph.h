@@ -55,6 +55,7 @@ class BlockGraph {
     bool no_backing = false;       // do not open backing files
     bool no_io = false;            // only the header is wanted
     bool force_share = false;
+    bool for_check = false;  // a damaged image may be opened
     CacheMode cache;
     bool discard_unmap = true;
     unsigned depth = 0;  // in a chain of backing files

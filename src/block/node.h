@@ -78,6 +78,7 @@ struct NodeConfig {
   bool inherit_discard = false;
   enum class DetectZeroes : uint8_t { kOff, kOn, kUnmap } detect_zeroes = DetectZeroes::kOff;
   unsigned backing_depth = 0;  // how many images of a backing chain are above this one
+  bool for_check = false;      // a damaged image may be opened: it will be checked
   bool force_share = false;    // open an image although another process writes it; reading only
 };
 

@@ -1,0 +1,274 @@
+// Options, opening, the header, closing.
+#include <algorithm>
+#include <cerrno>
+
+#include "block/qcow2/access.h"
+#include "block/qcow2/qcow2_node.h"
+#include "support/bits.h"
+#include "support/log.h"
+
+namespace kite::block::qcow2 {
+namespace {
+
+constexpr uint32_t kFileShared = Permissions::kConsistentRead | Permissions::kWriteUnchanged;
+constexpr uint32_t kBackingShared = kFileShared | Permissions::kResize;
+constexpr size_t kMostKnownTables = size_t{1} << 20;
+
+}  // namespace
+
+int Qcow2Node::probe(std::span<const uint8_t> head) {
+  return head.size() >= 8 && load_be32(head.data()) == kMagic && load_be32(head.data() + 4) >= 2 ? 100 : 0;
+}
+
+Qcow2Node::Qcow2Node(Executor& executor, NodeConfig config)
+    : FormatNode(executor, "qcow2", std::move(config)), epoch_(std::make_shared<int>(0)) {}
+
+Qcow2Node::~Qcow2Node() = default;
+
+Task<Result<NodePtr>> Qcow2Node::open(BlockGraph& graph, NodeConfig config, BlockOptions options) {
+  std::shared_ptr<Qcow2Node> node(new Qcow2Node(graph.executor(), std::move(config)));
+  const bool writable = !node->read_only();
+  KITE_CO_ASSIGN(NodePtr below, co_await graph.open_child(options.take_child("file"), node->config_, "file"));
+  const bool backing_given = options.has_child("backing");
+  BlockOptions backing_options = options.take_child("backing");
+  KITE_CO_TRY(node->take_options(options));
+  Permissions permissions{.need = Permissions::kConsistentRead, .shared = kFileShared};
+  if (writable) permissions.need |= Permissions::kWrite | Permissions::kResize;
+  KITE_CO_ASSIGN(node->file_, NodeUse::claim(std::move(below), fmt::format("node '{}'", node->name()), permissions));
+  KITE_CO_TRY(co_await node->load());
+  KITE_CO_TRY(co_await node->open_backing(graph, std::move(backing_options), backing_given));
+  node->loaded_ = true;
+  if (writable && !node->config_.for_check && (node->header_.incompatible & kDirty) != 0) {
+    KITE_CO_TRY(co_await node->recover_dirty());
+  }
+  co_return NodePtr(std::move(node));
+}
+
+Result<> Qcow2Node::take_options(BlockOptions& options) {
+  const bool lazy_given = options.has("lazy-refcounts");
+  KITE_ASSIGN(const bool lazy, options.take_bool("lazy-refcounts", false));
+  if (lazy_given) lazy_option_ = lazy;
+  KITE_ASSIGN(pass_discard_request_, options.take_bool("pass-discard-request", config_.discard_unmap));
+  KITE_ASSIGN(pass_discard_snapshot_, options.take_bool("pass-discard-snapshot", true));
+  KITE_ASSIGN(pass_discard_other_, options.take_bool("pass-discard-other", false));
+  KITE_ASSIGN(const uint64_t total, options.take_size("cache-size", 0));
+  KITE_ASSIGN(cache_bytes_, options.take_size("l2-cache-size", total != 0 ? total / 2 : cache_bytes_));
+  KITE_ASSIGN(refcount_cache_bytes_,
+              options.take_size("refcount-cache-size", total != 0 ? total / 2 : refcount_cache_bytes_));
+  // Understood for the sake of command lines written for QEMU. Whole tables are cached, and unused ones are dropped
+  // as others come.
+  KITE_TRY(options.take_size("l2-cache-entry-size", 0));
+  KITE_TRY(options.take_unsigned("cache-clean-interval", 600, 0, ~uint32_t{0}));
+  static constexpr std::string_view kOverlap[] = {"none", "constant", "cached", "all"};
+  KITE_TRY(options.take_choice("overlap-check", kOverlap, 2));
+  KITE_TRY(options.take_choice("overlap-check.template", kOverlap, 2));
+  for (const char* part : {"main-header", "active-l1", "active-l2", "refcount-table", "refcount-block",
+                           "snapshot-table", "inactive-l1", "inactive-l2", "bitmap-directory"}) {
+    KITE_TRY(options.take_bool(std::string("overlap-check.") + part, true));
+  }
+  if (options.has_child("data-file")) return fail("data-file: Kite does not support external data files yet");
+  if (options.has_child("encrypt")) return fail("encrypt: Kite does not support encrypted images yet");
+  return options.all_taken("qcow2");
+}
+
+Task<Result<>> Qcow2Node::load() {
+  std::vector<uint8_t> head(kHeaderBytesV3);
+  const uint64_t available = file_->length();
+  head.resize(std::min<uint64_t>(head.size(), available));
+  const auto failed = [](int code) { return fail("Could not read qcow2 header: {}", errno_text(code)); };
+  if (const auto done = co_await file_->read(0, IoSlice(head.data(), head.size())); !done)
+    co_return failed(done.error().code);
+  if (head.size() >= 24 && load_be32(head.data()) == kMagic) {
+    const uint32_t bits = load_be32(head.data() + 20);
+    if (bits >= kMinClusterBits && bits <= kMaxClusterBits) {
+      head.resize(std::min(available, uint64_t{1} << bits));
+      if (const auto done = co_await file_->read(0, IoSlice(head.data(), head.size())); !done)
+        co_return failed(done.error().code);
+    }
+  }
+  KITE_CO_ASSIGN(header_, parse_header(head));
+  KITE_CO_TRY(check_header(header_, config_.for_check));
+  if ((header_.incompatible & kCorrupt) != 0 && !read_only() && !config_.for_check) {
+    co_return fail("qcow2: Image is corrupt; cannot be opened read/write");
+  }
+  lazy_refcounts_ = lazy_option_.value_or((header_.compatible & kLazyRefcounts) != 0);
+  if (lazy_refcounts_ && header_.version < 3) {
+    co_return fail("Lazy refcounts require a qcow2 image with at least qcow2 version 3");
+  }
+  l2_cache_ = std::make_unique<TableCache>(header_.cluster_bytes(), cache_bytes_);
+  refcount_cache_ = std::make_unique<TableCache>(header_.cluster_bytes(), refcount_cache_bytes_);
+  KITE_CO_TRY(co_await load_tables());
+  KITE_CO_TRY(co_await load_snapshots());
+  // [qcow2] autoclear: who does not keep up what such a bit stands for (bitmaps) clears it when it writes.
+  if (!read_only() && header_.autoclear != 0) {
+    header_.autoclear = 0;
+    KITE_CO_TRY(co_await write_header());
+  }
+  co_return Result<>{};
+}
+
+Task<Result<>> Qcow2Node::load_tables() {
+  const auto read_table = [](BlockNode& file, uint64_t offset,
+                             uint64_t entries) -> Task<IoResult<std::vector<uint64_t>>> {
+    std::vector<uint64_t> table(entries);
+    KITE_CO_TRY(co_await file.read(offset, IoSlice(table.data(), entries * 8)));
+    for (uint64_t& entry : table) entry = __builtin_bswap64(entry);
+    co_return table;
+  };
+  auto l1 = co_await read_table(*file_, header_.l1_offset, header_.l1_entries);
+  if (!l1) co_return fail("Could not read L1 table: {}", errno_text(l1.error().code));
+  l1_ = std::move(*l1);
+  const uint64_t entries = uint64_t{header_.reftable_clusters} << header_.cluster_bits >> 3;
+  auto reftable = co_await read_table(*file_, header_.reftable_offset, entries);
+  if (!reftable) co_return fail("Could not read refcount table: {}", errno_text(reftable.error().code));
+  reftable_ = std::move(*reftable);
+  tables_.clear();
+  for (const auto* table : {&l1_, &reftable_}) {
+    for (const uint64_t entry : *table) {
+      if (const uint64_t offset = entry & kOffsetMask; offset != 0 && tables_.size() < kMostKnownTables)
+        tables_.insert(offset);
+    }
+  }
+  co_return Result<>{};
+}
+
+Task<Result<>> Qcow2Node::open_backing(BlockGraph& graph, BlockOptions options, bool given) {
+  const std::string* reference = options.find("");
+  if (given && reference != nullptr && reference->empty() && options.all().size() == 1) co_return Result<>{};
+  if (!given && header_.backing_name.empty()) co_return Result<>{};
+  Result<NodePtr> node = fail("none");
+  if (given && (reference != nullptr || options.has("driver"))) {
+    NodeConfig config = config_;
+    config.read_only = true;
+    node = co_await graph.open_child(std::move(options), config, "backing");
+  } else {
+    std::string format = options.take_string("driver", header_.backing_format);
+    node = co_await graph.open_backing(options.take_string("filename", header_.backing_name), std::move(format),
+                                       file_->filename(), config_, config_.backing_depth + 1);
+  }
+  if (!node) co_return fail("Could not open backing file: {}", node.error().message);
+  co_return set_backing(std::move(*node));
+}
+
+Result<> Qcow2Node::set_backing(NodePtr backing) {
+  backing_.reset();
+  if (backing == nullptr) return {};
+  KITE_ASSIGN(backing_, NodeUse::claim(std::move(backing), fmt::format("node '{}'", name()),
+                                       {.need = Permissions::kConsistentRead, .shared = kBackingShared}));
+  return {};
+}
+
+Result<> Qcow2Node::set_permissions(uint32_t, uint32_t) { return {}; }
+
+Task<Result<>> Qcow2Node::recover_dirty() {
+  // [qcow2] dirty bit: the refcounts may be behind; the tables are right.
+  KITE_CO_ASSIGN(const CheckResult result, co_await check(Repair::kAll, [](const std::string&) {}));
+  if (result.check_errors != 0 || result.corruptions > result.corruptions_fixed) {
+    co_return fail("Could not repair dirty image");
+  }
+  co_return Result<>{};
+}
+
+Task<Result<>> Qcow2Node::write_header() {
+  KITE_CO_ASSIGN(const std::vector<uint8_t> raw, render_header(header_));
+  if (const auto done = co_await file_->write(0, IoSlice::of_const(raw.data(), raw.size())); !done) {
+    co_return fail("Could not write the qcow2 header: {}", errno_text(done.error().code));
+  }
+  if (const auto done = co_await file_->flush(); !done) {
+    co_return fail("Could not write the qcow2 header: {}", errno_text(done.error().code));
+  }
+  co_return Result<>{};
+}
+
+Task<IoResult<>> Qcow2Node::set_incompatible(uint64_t set, uint64_t clear) {
+  const uint64_t bits = (header_.incompatible | set) & ~clear;
+  uint8_t raw[8];
+  store_be64(raw, bits);
+  KITE_CO_TRY(co_await file_->write(72, IoSlice(raw, sizeof raw)));
+  KITE_CO_TRY(co_await file_->flush());
+  header_.incompatible = bits;
+  co_return IoResult<>{};
+}
+
+// The image is damaged. No more is written to it; the bit that says so is set when it is closed.
+void Qcow2Node::mark_corrupt(const std::string& why) {
+  if (!std::exchange(corrupt_, true)) {
+    log::warn("qcow2: Marking image as corrupt: {}; further corruption events will be suppressed", why);
+  }
+}
+
+Task<Result<>> Qcow2Node::do_close() {
+  Result<> result;
+  if (loaded_ && !read_only()) {
+    IoResult<> done;
+    if (corrupt_) {
+      if (header_.version >= 3) done = co_await set_incompatible(kCorrupt, 0);
+    } else {
+      done = co_await write_back(true, true);
+      // What the last flush let go is counted out as well.
+      epoch_ = std::make_shared<int>(0);
+      if (done) {
+        {
+          const CoMutex::Lock lock = co_await meta_.lock();
+          done = co_await apply_freed();
+        }
+        if (done && !refcount_cache_->dirty_tables().empty()) done = co_await write_back(true, true);
+      }
+      if (done && (header_.incompatible & kDirty) != 0) done = co_await set_incompatible(0, kDirty);
+    }
+    if (!done) result = fail("'{}' could not be closed cleanly: {}", filename(), errno_text(done.error().code));
+  }
+  if (Result<> closed = co_await close_use(backing_); !closed && result) result = std::move(closed);
+  if (Result<> closed = co_await close_use(file_); !closed && result) result = std::move(closed);
+  co_return result;
+}
+
+void Qcow2Node::invalidate() {
+  l2_cache_->clear_clean();
+  refcount_cache_->clear_clean();
+  file_->invalidate();
+}
+
+BlockLimits Qcow2Node::limits() const {
+  BlockLimits limits = file_->limits();
+  limits.opt_transfer = header_.cluster_bytes();
+  limits.discard_alignment = static_cast<uint32_t>(header_.cluster_bytes());
+  limits.write_zeroes_alignment = static_cast<uint32_t>(unit_bytes());
+  return limits;
+}
+
+std::vector<NodeEdge> Qcow2Node::children() const {
+  std::vector<NodeEdge> edges{{"file", file_.node().get()}};
+  if (backing_) edges.push_back({"backing", backing_.node().get()});
+  return edges;
+}
+
+ImageInfo Qcow2Node::image_info() const {
+  ImageInfo info;
+  info.cluster_bytes = header_.cluster_bytes();
+  info.dirty = (header_.incompatible & kDirty) != 0;
+  info.backing_filename = header_.backing_name;
+  info.backing_format = header_.backing_format;
+  info.has_format_specific = true;
+  const std::string type = header_.compression == Compression::kZlib ? "zlib" : "zstd";
+  InfoItems& items = info.format_specific;
+  items.emplace_back("compat", std::string(header_.version == 2 ? "0.10" : "1.1"));
+  items.emplace_back("compression-type", type);
+  if (header_.version >= 3) items.emplace_back("lazy-refcounts", (header_.compatible & kLazyRefcounts) != 0);
+  items.emplace_back("refcount-bits", uint64_t{1} << header_.refcount_order);
+  if (header_.version >= 3) {
+    items.emplace_back("corrupt", (header_.incompatible & kCorrupt) != 0);
+    items.emplace_back("extended-l2", header_.extended_l2());
+  }
+  for (const Snapshot& snapshot : snapshots_) info.snapshots.push_back(snapshot.info);
+  return info;
+}
+
+Task<Result<>> Qcow2Node::change_backing_name(std::string filename, std::string format) {
+  if (filename.size() > kMaxBackingName) co_return fail("Backing file name too long");
+  header_.backing_name = std::move(filename);
+  header_.backing_format = std::move(format);
+  co_return co_await write_header();
+}
+
+}  // namespace kite::block::qcow2

@@ -1,0 +1,261 @@
+// Which host clusters are taken: [qcow2] "Host cluster management". Everything here changes memory only; write_back.cc
+// writes it.
+#include <algorithm>
+#include <cerrno>
+
+#include "block/qcow2/qcow2_node.h"
+#include "support/bits.h"
+
+namespace kite::block::qcow2 {
+namespace {
+
+constexpr uint64_t kMaxHostOffset = kOffsetMask;
+
+}  // namespace
+
+uint64_t Qcow2Node::max_refcount() const { return low_mask(1u << header_.refcount_order); }
+
+uint64_t Qcow2Node::block_refcount(const Table& block, uint64_t index) const {
+  const uint64_t at = index % refcounts_a_block();
+  const uint8_t* bytes = block.bytes.data();
+  // [qcow2] "Refcount block entry": below a byte, the least significant bits come first.
+  switch (header_.refcount_order) {
+    case 0: return bytes[at / 8] >> at % 8 & 1;
+    case 1: return bytes[at / 4] >> 2 * (at % 4) & 3;
+    case 2: return bytes[at / 2] >> 4 * (at % 2) & 15;
+    case 3: return bytes[at];
+    case 4: return load_be16(bytes + at * 2);
+    case 5: return load_be32(bytes + at * 4);
+    default: return load_be64(bytes + at * 8);
+  }
+}
+
+void Qcow2Node::set_block_refcount(Table& block, uint64_t index, uint64_t value) const {
+  const uint64_t at = index % refcounts_a_block();
+  uint8_t* bytes = block.bytes.data();
+  const unsigned order = header_.refcount_order;
+  if (order < 3) {
+    const unsigned width = 1u << order;
+    const uint64_t a_byte = 8 / width;
+    const auto shift = static_cast<unsigned>(at % a_byte) * width;
+    uint8_t& byte = bytes[at / a_byte];
+    byte = static_cast<uint8_t>((byte & ~(low_mask(width) << shift)) | value << shift);
+    block.mark(at / a_byte, at / a_byte + 1);
+    return;
+  }
+  switch (order) {
+    case 3: bytes[at] = static_cast<uint8_t>(value); break;
+    case 4: store_be16(bytes + at * 2, static_cast<uint16_t>(value)); break;
+    case 5: store_be32(bytes + at * 4, static_cast<uint32_t>(value)); break;
+    default: store_be64(bytes + at * 8, value); break;
+  }
+  const uint64_t width = uint64_t{1} << (order - 3);
+  block.mark(at * width, at * width + width);
+}
+
+Task<IoResult<TablePtr>> Qcow2Node::refcount_block(uint64_t index) {
+  const uint64_t slot = index / refcounts_a_block();
+  if (slot >= reftable_.size()) co_return TablePtr();
+  const uint64_t offset = reftable_[slot] & kReftableMask;
+  if (offset == 0) co_return TablePtr();
+  if (TablePtr block = refcount_cache_->peek(offset)) co_return block;
+  if (!is_aligned(offset, header_.cluster_bytes()) || offset > kMaxHostOffset) {
+    mark_corrupt(fmt::format("Refblock offset {:#x} unaligned (reftable index: {:#x})", offset, slot));
+    co_return io_fail(EIO);
+  }
+  if (!debug_event("refblock_load")) co_return io_fail(EIO);
+  co_return co_await refcount_cache_->get(*file_, offset);
+}
+
+Task<IoResult<uint64_t>> Qcow2Node::refcount(uint64_t index) {
+  KITE_CO_ASSIGN(const TablePtr block, co_await refcount_block(index));
+  co_return block == nullptr ? 0 : block_refcount(*block, index);
+}
+
+Task<IoResult<>> Qcow2Node::add_refcount(uint64_t index, int64_t delta) {
+  KITE_CO_ASSIGN(const TablePtr block, co_await refcount_block(index));
+  const uint64_t old = block == nullptr ? 0 : block_refcount(*block, index);
+  const uint64_t amount = delta < 0 ? static_cast<uint64_t>(-delta) : static_cast<uint64_t>(delta);
+  if (block == nullptr || (delta < 0 && old < amount)) {
+    mark_corrupt(fmt::format("the refcount of cluster {:#x} is {}, too small for its users", index, old));
+    co_return io_fail(EIO);
+  }
+  if (delta > 0 && max_refcount() - old < amount) co_return io_fail(ERANGE);
+  set_block_refcount(*block, index, delta < 0 ? old - amount : old + amount);
+  co_return IoResult<>{};
+}
+
+Task<IoResult<Qcow2Node::Allocation>> Qcow2Node::allocate(uint64_t count) {
+  const uint64_t last = kMaxHostOffset >> header_.cluster_bits;
+  uint64_t start = free_from_;
+  uint64_t run = 0;
+  while (run < count) {
+    const uint64_t index = start + run;
+    if (index >= last) co_return io_fail(EFBIG);
+    KITE_CO_ASSIGN(const TablePtr block, co_await refcount_block(index));
+    if (block == nullptr) {
+      // The new block takes (at least) the cluster that was looked at.
+      KITE_CO_TRY(co_await grow_refcounts(index));
+      continue;
+    }
+    const uint64_t block_end = (index / refcounts_a_block() + 1) * refcounts_a_block();
+    for (uint64_t at = index; at < block_end && run < count; ++at) {
+      if (block_refcount(*block, at) == 0) {
+        ++run;
+      } else {
+        start = at + 1;
+        run = 0;
+      }
+    }
+  }
+  const uint64_t host = start << header_.cluster_bits;
+  KITE_CO_TRY(check_overlap(host, count << header_.cluster_bits));
+  if (!debug_event("cluster_alloc")) co_return io_fail(EIO);
+  KITE_CO_TRY(co_await claim_run(start, count));
+  free_from_ = start + count;
+  co_return Allocation{.host = host, .clusters = count, .fresh = file_->growable() && host >= file_->length()};
+}
+
+Task<IoResult<>> Qcow2Node::claim_run(uint64_t index, uint64_t count) {
+  for (uint64_t at = index; at < index + count; ++at) {
+    KITE_CO_ASSIGN(const TablePtr block, co_await refcount_block(at));
+    if (block == nullptr) co_return io_fail(EIO);
+    const uint64_t end = std::min(index + count, (at / refcounts_a_block() + 1) * refcounts_a_block());
+    for (; at < end; ++at) set_block_refcount(*block, at, 1);
+    --at;
+  }
+  co_return IoResult<>{};
+}
+
+// No refcount block covers cluster `index`: all that one would cover is free. A new block goes to `index` itself. When
+// the table is too short, a longer one goes behind it, with all blocks that the new area itself needs.
+Task<IoResult<>> Qcow2Node::grow_refcounts(uint64_t index) {
+  const unsigned bits = header_.cluster_bits;
+  const uint64_t slot = index / refcounts_a_block();
+  uint64_t blocks = 1;
+  uint64_t table_clusters = 0;
+  uint64_t entries = reftable_.size();
+  if (slot >= reftable_.size()) {
+    const uint64_t a_cluster = header_.cluster_bytes() / 8;
+    entries = align_up(std::max(slot + 2, reftable_.size() + reftable_.size() / 2), a_cluster);
+    for (uint64_t before = 0; before != blocks;) {
+      before = blocks;
+      table_clusters = entries / a_cluster;
+      blocks = (index + blocks + table_clusters - 1) / refcounts_a_block() - slot + 1;
+      entries = align_up(std::max(entries, slot + blocks), a_cluster);
+    }
+    table_clusters = entries / a_cluster;
+    if (entries * 8 > kMaxReftableBytes) co_return io_fail(EFBIG);
+  }
+  KITE_CO_TRY(check_overlap(index << bits, (blocks + table_clusters) << bits));
+  if (!debug_event(table_clusters != 0 ? "reftable_grow" : "refblock_alloc")) co_return io_fail(EIO);
+  reftable_.resize(entries);
+  for (uint64_t i = 0; i < blocks; ++i) {
+    const uint64_t offset = (index + i) << bits;
+    refcount_cache_->create(offset);
+    tables_.insert(offset);
+    reftable_[slot + i] = offset;
+  }
+  const bool none = reftable_dirty_from_ == reftable_dirty_to_;
+  reftable_dirty_from_ = none ? slot : std::min<size_t>(reftable_dirty_from_, slot);
+  reftable_dirty_to_ = std::max<size_t>(reftable_dirty_to_, slot + blocks);
+  if (table_clusters != 0) {
+    // A longer table that was not written yet is superseded.
+    if (reftable_moved_) {
+      for (uint64_t i = 0; i < new_reftable_clusters_; ++i) free_cluster((new_reftable_offset_ >> bits) + i, false);
+    }
+    reftable_moved_ = true;
+    new_reftable_offset_ = (index + blocks) << bits;
+    new_reftable_clusters_ = table_clusters;
+  }
+  co_return co_await claim_run(index, blocks + table_clusters);
+}
+
+Task<IoResult<uint64_t>> Qcow2Node::allocate_bytes(uint64_t bytes) {
+  const uint64_t cluster = header_.cluster_bytes();
+  const uint64_t room = compressed_next_ == 0 ? 0 : cluster - compressed_next_ % cluster;
+  if (room != 0) {
+    KITE_CO_ASSIGN(const uint64_t users, co_await refcount(compressed_next_ / cluster));
+    if (users == 0 || users >= max_refcount()) compressed_next_ = 0;
+  }
+  uint64_t at = compressed_next_;
+  if (at == 0 || room < bytes) {
+    KITE_CO_ASSIGN(const Allocation next, co_await allocate(1));
+    if (at != 0 && next.host == align_up(at, cluster)) {
+      KITE_CO_TRY(co_await add_refcount(at / cluster, 1));
+    } else {
+      at = next.host;
+    }
+  } else {
+    KITE_CO_TRY(co_await add_refcount(at / cluster, 1));
+  }
+  compressed_next_ = is_aligned(at + bytes, cluster) ? 0 : at + bytes;
+  co_return at;
+}
+
+void Qcow2Node::free_cluster(uint64_t index, bool pass_discard) { freed_.push_back({index, pass_discard}); }
+
+void Qcow2Node::free_entry(uint64_t entry) {
+  if ((entry & kCompressed) != 0) {
+    uint64_t host = 0;
+    uint64_t bytes = 0;
+    parse_compressed(entry, host, bytes);
+    const uint64_t first = host >> header_.cluster_bits;
+    const uint64_t last = (host + bytes - 1) >> header_.cluster_bits;
+    for (uint64_t index = first; index <= last; ++index) free_cluster(index, pass_discard_other_);
+  } else if ((entry & kOffsetMask) != 0) {
+    free_cluster((entry & kOffsetMask) >> header_.cluster_bits, pass_discard_request_);
+  }
+}
+
+// Clusters whose loss is durable and whose last readers are gone may be taken again. With meta_ held.
+Task<IoResult<>> Qcow2Node::apply_freed() {
+  while (!freed_batches_.empty() && freed_batches_.front().readers.expired()) {
+    const FreedBatch batch = std::move(freed_batches_.front());
+    freed_batches_.erase(freed_batches_.begin());
+    for (const FreedCluster& freed : batch.clusters) {
+      const IoResult<> done = co_await add_refcount(freed.index, -1);
+      if (!done) continue;  // said by mark_corrupt(); the cluster stays out of use
+      KITE_CO_ASSIGN(const uint64_t left, co_await refcount(freed.index));
+      if (left != 0) continue;
+      const uint64_t offset = freed.index << header_.cluster_bits;
+      l2_cache_->drop(offset);
+      refcount_cache_->drop(offset);
+      tables_.erase(offset);
+      if (compressed_next_ >> header_.cluster_bits == freed.index) compressed_next_ = 0;
+      if (freed.pass_discard) {
+        const uint64_t end = std::min(offset + header_.cluster_bytes(), file_->length());
+        if (offset < end) co_await file_->discard(offset, end - offset);
+      }
+      free_from_ = std::min(free_from_, freed.index);
+    }
+  }
+  co_return IoResult<>{};
+}
+
+// Data and new tables never go where metadata is: only a damaged image could ask for that.
+IoResult<> Qcow2Node::check_overlap(uint64_t offset, uint64_t bytes) {
+  const auto hits = [&](uint64_t start, uint64_t length) {
+    return length != 0 && offset < start + length && start < offset + bytes;
+  };
+  const char* what = nullptr;
+  if (hits(0, header_.cluster_bytes())) what = "qcow2_header";
+  if (hits(header_.l1_offset, l1_.size() * 8)) what = "active L1 table";
+  if (hits(header_.reftable_offset, uint64_t{header_.reftable_clusters} << header_.cluster_bits))
+    what = "refcount table";
+  if (reftable_moved_ && hits(new_reftable_offset_, new_reftable_clusters_ << header_.cluster_bits))
+    what = "refcount table";
+  if (hits(header_.snapshots_offset, snapshot_table_bytes_)) what = "snapshot table";
+  for (const Snapshot& snapshot : snapshots_) {
+    if (hits(snapshot.l1_offset, uint64_t{snapshot.l1_entries} * 8)) what = "inactive L1 table";
+  }
+  const uint64_t cluster = header_.cluster_bytes();
+  for (uint64_t at = align_down(offset, cluster); what == nullptr && at < offset + bytes; at += cluster) {
+    if (tables_.contains(at)) what = "active L2 table or refcount block";
+  }
+  if (what == nullptr) return {};
+  mark_corrupt(fmt::format("Preventing invalid write on metadata (overlaps with {})", what));
+  return io_fail(EIO);
+}
+
+}  // namespace kite::block::qcow2
