@@ -402,6 +402,7 @@ Block* BlockCache::single(Cpu& cpu) {
   single_ = Block{};
   single_.generation_at = nullptr;
   single_.rip = cpu.state.rip;
+  single_.code = single_code_.data();
   single_.ops = single_ops_.data();
   single_.op_count = 1;
   single_.transient = true;

@@ -276,7 +276,7 @@ void CpuFallback::decode() {
   if (block == nullptr || block->ops[0].insn == nullptr) return;
   insn_ = *block->ops[0].insn;
   decoded_ = true;
-  code_.assign(block->code, block->code + block->bytes);
+  code_.assign(block->code, block->code + insn_.length);
 }
 
 // Why this instruction must not be executed here: what the guest may have by its CPUID, and this CPU has not.

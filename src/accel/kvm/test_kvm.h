@@ -1,12 +1,13 @@
-// For tests: a KVM that exists only in this process. It answers the questions that are asked before a guest runs, and
-// runs guests in name only: KVM_RUN lets a clock of its own go on by as long as the probe's loop would take. Its
-// members say what kind of KVM it is.
+// For tests: a KVM that exists only in this process. It answers the questions that are asked before a guest runs, keeps
+// the state of one vCPU as it was set, and runs guests in name only: KVM_RUN lets a clock of its own go on by as long
+// as the probe's loop would take. Its members say what kind of KVM it is.
 #pragma once
 
 #include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cstdint>
+#include <cstring>
 #include <map>
 #include <memory>
 #include <set>
@@ -35,6 +36,22 @@ class TestKvm final : public KvmCalls {
   int64_t now_ns = 0;
   std::vector<std::string> opened;  // paths
   uint32_t runs = 0;
+  std::map<unsigned long, uint32_t> calls;  // how often each request was made
+  std::vector<kvm_msi> messages;            // KVM_SIGNAL_MSI
+  std::map<uint32_t, uint64_t> msrs;        // of the vCPU
+  // A part of the vCPU's state by the request that sets it, as it was set last (zeros before).
+  template <class T>
+  [[nodiscard]] T part(unsigned long set_request) const {
+    T value{};
+    if (const auto found = parts_.find(set_request); found != parts_.end())
+      std::memcpy(&value, found->second.data(), std::min(sizeof value, found->second.size()));
+    return value;
+  }
+  template <class T>
+  void set_part(unsigned long set_request, const T& value) {
+    const auto* const bytes = reinterpret_cast<const uint8_t*>(&value);
+    parts_[set_request].assign(bytes, bytes + sizeof value);
+  }
   [[nodiscard]] size_t open_descriptors() const { return files_.size(); }
   [[nodiscard]] size_t mappings() const { return maps_.size(); }
 
@@ -47,6 +64,7 @@ class TestKvm final : public KvmCalls {
   int ioctl(int fd, unsigned long request, uintptr_t argument) override {
     const auto file = files_.find(fd);
     if (file == files_.end()) return -EBADF;
+    ++calls[request];
     if (const auto found = refused.find(request); found != refused.end()) return -found->second;
     switch (file->second) {
       case Kind::kDevice: return device(request, argument);
@@ -127,26 +145,63 @@ class TestKvm final : public KvmCalls {
       case KVM_CHECK_EXTENSION: return extension(static_cast<uint32_t>(argument));
       case KVM_CREATE_VCPU: return add(Kind::kVcpu);
       case KVM_GET_STATS_FD: return add(Kind::kStatistics);
+      case KVM_SIGNAL_MSI: messages.push_back(at<kvm_msi>(argument)); return 1;
       default: return 0;
     }
   }
+  // Requests that read a part of a vCPU's state, with those that write it and its size.
+  struct Part {
+    unsigned long get, set;
+    size_t bytes;
+  };
+  static constexpr Part kParts[] = {
+      {KVM_GET_REGS, KVM_SET_REGS, sizeof(kvm_regs)},
+      {KVM_GET_SREGS, KVM_SET_SREGS, sizeof(kvm_sregs)},
+      {KVM_GET_SREGS2, KVM_SET_SREGS2, sizeof(kvm_sregs2)},
+      {KVM_GET_FPU, KVM_SET_FPU, sizeof(kvm_fpu)},
+      {KVM_GET_XSAVE, KVM_SET_XSAVE, sizeof(kvm_xsave)},
+      {KVM_GET_XCRS, KVM_SET_XCRS, sizeof(kvm_xcrs)},
+      {KVM_GET_DEBUGREGS, KVM_SET_DEBUGREGS, sizeof(kvm_debugregs)},
+      {KVM_GET_VCPU_EVENTS, KVM_SET_VCPU_EVENTS, sizeof(kvm_vcpu_events)},
+      {KVM_GET_MP_STATE, KVM_SET_MP_STATE, sizeof(kvm_mp_state)},
+      {KVM_GET_LAPIC, KVM_SET_LAPIC, sizeof(kvm_lapic_state)},
+  };
   int vcpu(unsigned long request, uintptr_t argument) {
+    auto* const bytes = reinterpret_cast<uint8_t*>(argument);
+    for (const Part& known : kParts) {
+      if (request == known.set) parts_[known.set].assign(bytes, bytes + known.bytes);
+      if (request != known.get) continue;
+      std::fill_n(bytes, known.bytes, uint8_t{0});
+      if (const auto found = parts_.find(known.set); found != parts_.end())
+        std::copy_n(found->second.data(), std::min(known.bytes, found->second.size()), bytes);
+    }
     switch (request) {
-      case KVM_GET_REGS: at<kvm_regs>(argument) = regs_; return 0;
-      case KVM_SET_REGS: regs_ = at<kvm_regs>(argument); return 0;
-      case KVM_GET_SREGS: at<kvm_sregs>(argument) = sregs_; return 0;
-      case KVM_SET_SREGS: sregs_ = at<kvm_sregs>(argument); return 0;
+      case KVM_GET_MSRS:
+      case KVM_SET_MSRS: return move_msrs(request == KVM_SET_MSRS, argument);
       case KVM_GET_STATS_FD: return add(Kind::kStatistics);
       case KVM_RUN: return run();
       default: return 0;
     }
   }
+  int move_msrs(bool set, uintptr_t argument) {
+    const uint32_t count = at<uint32_t>(argument);
+    auto* const entries = reinterpret_cast<kvm_msr_entry*>(argument + sizeof(kvm_msrs));
+    for (uint32_t i = 0; i < count; ++i) {
+      if (set)
+        msrs[entries[i].index] = entries[i].data;
+      else
+        entries[i].data = msrs[entries[i].index];
+    }
+    return static_cast<int>(count);
+  }
   int run() {
     constexpr double kLoopInstructions = 6;
     ++runs;
     if (run_error != 0) return -run_error;
-    now_ns += static_cast<int64_t>(static_cast<double>(regs_.rcx) * kLoopInstructions * ns_per_instruction);
-    regs_.rcx = 0;
+    auto regs = part<kvm_regs>(KVM_SET_REGS);
+    now_ns += static_cast<int64_t>(static_cast<double>(regs.rcx) * kLoopInstructions * ns_per_instruction);
+    regs.rcx = 0;
+    set_part(KVM_SET_REGS, regs);
     run_->exit_reason = exit_reason;
     return 0;
   }
@@ -154,9 +209,8 @@ class TestKvm final : public KvmCalls {
   std::map<int, Kind> files_;
   std::map<void*, std::unique_ptr<Page[]>> maps_;
   int next_fd_ = kFirstFd;
-  kvm_run* run_ = nullptr;  // of the last vCPU that was mapped
-  kvm_regs regs_{};
-  kvm_sregs sregs_{};
+  kvm_run* run_ = nullptr;                               // of the last vCPU that was mapped
+  std::map<unsigned long, std::vector<uint8_t>> parts_;  // of the last vCPU, by the request that sets them
 };
 
 }  // namespace kite
