@@ -183,7 +183,8 @@ KvmVcpu::Stop KvmVcpu::serve_requests() {
   if (activity_ != Activity::kWaitForSipi) {
     if ((seen & request::kNmi) != 0) fd_.ioctl(KVM_NMI);
     if ((seen & request::kSecondNmi) != 0) fd_.ioctl(KVM_NMI);
-    if ((seen & request::kNmi) != 0) activity_ = Activity::kActive;
+    if ((seen & request::kSmi) != 0) fd_.ioctl(KVM_SMI);  // refused, and dropped, where KVM has no such mode
+    if ((seen & (request::kNmi | request::kSecondNmi)) != 0) activity_ = Activity::kActive;
   }
   if ((seen & request::kKick) != 0) return HaltReason::kKicked;
   return std::nullopt;

@@ -15,6 +15,7 @@ class PcChassis::CpuPort final : public ApicCpu {
     if (vcpu_ != nullptr) vcpu_->post_nmi();
   }
   void init() override { post(request::kInit); }
+  void smi() override { post(request::kSmi); }
   void sipi(uint8_t vector) override {
     if (vcpu_ != nullptr) vcpu_->post_sipi(vector);
   }
