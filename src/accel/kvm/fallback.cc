@@ -276,7 +276,10 @@ void CpuFallback::decode() {
   if (block == nullptr || block->ops[0].insn == nullptr) return;
   insn_ = *block->ops[0].insn;
   decoded_ = true;
-  code_.assign(block->code, block->code + insn_.length);
+  // Of one that is unknown, what lies there is shown: how long it is cannot be told.
+  constexpr uint64_t kLongest = 15;
+  const uint64_t known = std::min(kLongest, kPageSize - (cpu_->code_linear() & (kPageSize - 1)));
+  code_.assign(block->code, block->code + (insn_.op == Op::kInvalid ? known : insn_.length));
 }
 
 // Why this instruction must not be executed here: what the guest may have by its CPUID, and this CPU has not.
@@ -287,7 +290,7 @@ std::optional<std::string> CpuFallback::refusal() const {
     while (at < code_.size() && is_legacy_prefix(code_[at])) ++at;
     constexpr uint8_t kVex3 = 0xc4, kVex2 = 0xc5, kEvex = 0x62;
     if (at < code_.size() && (code_[at] == kVex3 || code_[at] == kVex2 || code_[at] == kEvex))
-      return fmt::format("neither KVM nor Kite's own CPU knows the instruction {:02x}", fmt::join(code_, " "));
+      return fmt::format("neither KVM nor Kite's own CPU knows the instruction at {:02x}", fmt::join(code_, " "));
   }
   constexpr uint64_t kKnownComponents = 0x207;  // x87, SSE, AVX, PKRU
   if (is_state_image(insn_.op) && (arch_.xcr0 & ~kKnownComponents) != 0)
