@@ -44,6 +44,7 @@ Result<> BootMap::claim(uint64_t base, uint64_t size, std::string_view what) {
     return fail("{} needs {} bytes at {:#x}, where there is no free RAM", what, size, base);
   }
   take(base, size);
+  claims_.push_back({.address = base, .bytes = size});
   return {};
 }
 
@@ -77,6 +78,7 @@ Result<uint64_t> BootMap::claim_found(const Want& want, bool high, std::string_v
         "{} MiB below 4 GiB: give more with -m",
         what, mib(want.size), want.limit, ram_below_4g_ >> 20);
   take(*found, want.size);
+  claims_.push_back({.address = *found, .bytes = want.size});
   return *found;
 }
 

@@ -32,6 +32,8 @@ class BootMap {
   Result<uint64_t> claim_high(const Want& want, std::string_view what);
   Result<uint64_t> claim_low(const Want& want, std::string_view what);
   [[nodiscard]] bool is_free(uint64_t base, uint64_t size) const;
+  // What has been claimed, in the order in which it was.
+  [[nodiscard]] const std::vector<LoadedRange>& claims() const { return claims_; }
 
  private:
   struct Range {
@@ -44,6 +46,7 @@ class BootMap {
 
   uint64_t ram_below_4g_;
   std::vector<Range> free_;  // sorted, disjoint
+  std::vector<LoadedRange> claims_;
 };
 
 }  // namespace kite::boot

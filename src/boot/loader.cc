@@ -26,6 +26,7 @@ Result<LoadedKernel> load_kernel(const KernelRequest& request, GuestMemory& memo
   LoadContext context{.request = request, .memory = memory, .map = map};
   auto loaded = load_by_protocol(ImageBytes(file), context);
   if (!loaded) return fail("cannot boot the kernel '{}': {}", request.kernel_path, loaded.error().message);
+  loaded->ranges = map.claims();
   return loaded;
 }
 

@@ -31,10 +31,15 @@ struct KernelRequest {
 
 enum class KernelKind : uint8_t { kLinux, kPvh, kMultiboot };
 
+struct LoadedRange {
+  uint64_t address = 0, bytes = 0;
+};
+
 // What was placed where, and how the bootstrap processor starts.
 struct LoadedKernel {
   KernelKind kind = KernelKind::kLinux;
   x86::ArchState entry;
+  std::vector<LoadedRange> ranges = {};
 };
 
 Result<LoadedKernel> load_kernel(const KernelRequest& request, GuestMemory& memory);

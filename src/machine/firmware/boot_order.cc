@@ -9,7 +9,7 @@ Result<> BootOrder::add(uint64_t index, std::string path, std::string owner) {
 }
 
 std::vector<uint8_t> BootOrder::file(bool strict) const {
-  std::string text;
+  std::string text = first_;
   for (const auto& [index, entry] : devices_) text += (text.empty() ? "" : "\n") + entry.path;
   if (strict) text += text.empty() ? "HALT" : "\nHALT";
   text.push_back('\0');

@@ -16,7 +16,9 @@ class BootOrder {
   // `index` is bootindex=; `path` as "/pci@i0cf8/ethernet@3/ethernet-phy@0". `owner` is for the message when the index
   // is taken.
   Result<> add(uint64_t index, std::string path, std::string owner);
-  [[nodiscard]] bool empty() const { return devices_.empty(); }
+  // What comes before every device: a kernel given by -kernel.
+  void prefer(std::string path) { first_ = std::move(path); }
+  [[nodiscard]] bool empty() const { return devices_.empty() && first_.empty(); }
   // The file: one path a line, with `strict` a last line that stops the firmware there; ends with a zero.
   [[nodiscard]] std::vector<uint8_t> file(bool strict) const;
 
@@ -27,6 +29,7 @@ class BootOrder {
   struct Entry {
     std::string path, owner;
   };
+  std::string first_;
   std::map<uint64_t, Entry> devices_;
 };
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "boot/acpi_loader.h"
+#include "boot/option_rom/option_rom.h"
 #include "devices/fw_cfg/fw_cfg_regs.h"
 #include "support/bytes.h"
 
@@ -11,6 +12,10 @@ namespace kite::machine {
 namespace {
 
 namespace keys = devices::fw_cfg_regs;
+
+// Firmware loads every ROM under genroms/ and names its boot entry so.
+constexpr const char* kKernelRomFile = "genroms/kite-kernel.bin";
+constexpr const char* kKernelRomPath = "/rom@genroms/kite-kernel.bin";
 
 constexpr uint64_t kMib = 1 << 20, kFourGib = uint64_t{1} << 32;
 
@@ -98,6 +103,39 @@ Result<> fill_fw_cfg(devices::FwCfg& fw_cfg, const FirmwareFacts& facts, const B
     if (auto added = fw_cfg.add_file(name, bytes); !added) return fail("-fw_cfg {}", added.error().message);
   }
   return {};
+}
+
+Result<> offer_kernel(devices::FwCfg& fw_cfg, const FirmwareFacts& facts, BootOrder& order) {
+  // Where a kernel may be loaded: not where a BIOS keeps its tables at the end of RAM, nor where the ROM works.
+  constexpr uint64_t kFirmwareBytes = kMib, kRomWork = 0x80000, kConventionalEnd = 0x90000;
+  using Type = boot::E820Type;
+  const MachineConfig& config = facts.config;
+  boot::KernelRequest request{.kernel_path = config.kernel_path,
+                              .initrd_path = config.initrd_path,
+                              .command_line = config.command_line,
+                              .ram_below_4g = facts.ram_low,
+                              .ram_above_4g = facts.ram_high,
+                              .e820 = {{0, kRomWork, Type::kRam},
+                                       {kRomWork, kConventionalEnd - kRomWork, Type::kReserved},
+                                       {kMib, facts.ram_low - kMib - kFirmwareBytes, Type::kRam}}};
+  if (facts.ram_high != 0) request.e820.push_back({kFourGib, facts.ram_high, Type::kRam});
+  KITE_ASSIGN(boot::FirmwareKernel kernel, boot::kernel_for_firmware(request));
+  const auto size = [](const std::vector<uint8_t>& bytes) { return static_cast<uint32_t>(bytes.size()); };
+  // OVMF looks at the kernel's size first, and can start only what is Linux.
+  if (kernel.entry == 0) fw_cfg.add_u32(keys::kKernelSize, size(kernel.kernel));
+  fw_cfg.add_u32(keys::kKernelEntry, kernel.entry);
+  fw_cfg.add_u32(keys::kKernelAddress, kernel.kernel_address);
+  fw_cfg.add_u32(keys::kSetupAddress, kernel.setup_address);
+  fw_cfg.add_u32(keys::kSetupSize, size(kernel.setup));
+  fw_cfg.add_u32(keys::kCommandLineAddress, kernel.command_line_address);
+  fw_cfg.add_u32(keys::kCommandLineSize, size(kernel.command_line));
+  fw_cfg.add_u32(keys::kInitrdSize, size(kernel.initrd));
+  fw_cfg.add_bytes(keys::kKernelData, std::move(kernel.kernel));
+  fw_cfg.add_bytes(keys::kSetupData, std::move(kernel.setup));
+  fw_cfg.add_bytes(keys::kCommandLineData, std::move(kernel.command_line));
+  fw_cfg.add_bytes(keys::kInitrdData, std::move(kernel.initrd));
+  order.prefer(kKernelRomPath);
+  return fw_cfg.add_file(kKernelRomFile, boot::kernel_option_rom());
 }
 
 // --- CMOS

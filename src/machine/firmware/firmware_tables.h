@@ -32,6 +32,9 @@ struct FirmwareFacts {
 // Identity, memory map, CPUs, boot menu and order, ACPI tables with their loader script, SMBIOS, -fw_cfg files.
 Result<> fill_fw_cfg(devices::FwCfg& fw_cfg, const FirmwareFacts& facts, const BootOrder& order);
 
+// A kernel given by -kernel, for firmware to start: the kernel keys, and the option ROM at the head of the boot order.
+Result<> offer_kernel(devices::FwCfg& fw_cfg, const FirmwareFacts& facts, BootOrder& order);
+
 // Memory sizes, CPU count and equipment as a PC's firmware finds them in CMOS, and the boot order.
 void fill_cmos(devices::Rtc& rtc, const FirmwareFacts& facts);
 // The boot order alone; after the first reset -boot once= gives way to order=.

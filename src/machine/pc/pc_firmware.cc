@@ -94,6 +94,8 @@ Result<> PcChassis::tell_firmware() {
                             .acpi = [this] { return acpi_config(); },
                             .reserved = reserved_ranges()};
   fill_cmos(*rtc_, facts);
+  if (system_rom_->starts() && !context_.config.kernel_path.empty())
+    KITE_TRY(offer_kernel(*fw_cfg_, facts, boot_order_));
   return fill_fw_cfg(*fw_cfg_, facts, boot_order_);
 }
 
