@@ -77,6 +77,8 @@ Result<> KvmAccelerator::build() {
       exit_all_vcpus();  // processors log into buffers of their own while they run
       vm_->rings->collect();
     });
+  if (system_->check(KVM_CAP_BINARY_STATS_FD) != 0)
+    statistics_ = std::make_unique<KvmStatistics>(vm_->fd, metrics::Subject{});
   if (vm_->settings.coalesced_page != 0) coalesced_ = std::make_unique<CoalescedWrites>(vm_->coalesced);
   return {};
 }

@@ -15,6 +15,7 @@ namespace kite {
 
 struct KvmVm;
 class KvmVcpu;
+class KvmStatistics;
 
 enum class KernelIrqchip : uint8_t { kOn, kSplit, kOff };
 
@@ -72,6 +73,7 @@ class KvmAccelerator final : public Accelerator {
   AddressSpace* memory_ = nullptr;
   AddressSpace* ports_ = nullptr;
   std::unique_ptr<KvmVm> vm_;
+  std::unique_ptr<KvmStatistics> statistics_;  // of the VM; null where KVM has none
   std::unique_ptr<CoalescedWrites> coalesced_;
   // Between time_stopped() and time_resumed().
   std::optional<kvm_clock_data> stopped_clock_;

@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "accel/kvm/kvm_abi.h"
+#include "accel/kvm/kvm_vcpu.h"
 #include "support/bytes.h"
 #include "support/log.h"
 
@@ -105,6 +106,35 @@ std::vector<metrics::Sample> KvmStatistics::read() const {
     std::vector<uint64_t> values(place.count);
     std::memcpy(values.data(), data.data() + place.offset, place.count * sizeof(uint64_t));
     samples.push_back({.description = place.description, .values = std::move(values)});
+  }
+  return samples;
+}
+
+// --- exits
+
+KvmExitMetrics::KvmExitMetrics(const KvmVcpu& vcpu, metrics::Registry& registry) : vcpu_(vcpu), registry_(registry) {
+  registry_.add(*this);
+}
+
+KvmExitMetrics::~KvmExitMetrics() { registry_.remove(*this); }
+
+metrics::Subject KvmExitMetrics::subject() const { return metrics::Subject::of_vcpu(vcpu_.config().index); }
+
+std::vector<metrics::Sample> KvmExitMetrics::read() const {
+  std::vector<metrics::Sample> samples;
+  const auto add = [&samples](std::string name, std::string_view help, uint64_t value) {
+    samples.push_back({.description = {.name = std::move(name), .help = std::string(help)}, .values = {value}});
+  };
+  const KvmExitCounts& counts = vcpu_.exit_counts();
+  add("kvm.runs", "KVM_RUN calls", counts.runs.load(std::memory_order_relaxed));
+  add("kvm.interrupted", "KVM_RUN calls that a signal ended", counts.interrupted.load(std::memory_order_relaxed));
+  add("kvm.fallback", "instructions that KVM could not emulate", vcpu_.fallback().executed());
+  for (uint32_t reason = 0; reason < KvmExitCounts::kReasons; ++reason) {
+    if (kvm_exit_is_foreign(reason)) continue;
+    const std::string_view name = kvm_exit_name(reason);
+    if (name == "unknown" && reason + 1 != KvmExitCounts::kReasons) continue;
+    add(fmt::format("kvm.exit.{}", name), "exits to user space for this reason",
+        counts.by_reason[reason].load(std::memory_order_relaxed));
   }
   return samples;
 }

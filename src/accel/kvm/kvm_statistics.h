@@ -1,5 +1,5 @@
-// KVM's binary statistics of a VM or a vCPU as a source of metrics (provider "kvm") [Linux
-// Documentation/virt/kvm/api.rst, 4.133].
+// Metrics of KVM: its own binary statistics of a VM or a vCPU (provider "kvm") [Linux Documentation/virt/kvm/api.rst,
+// 4.133], and what user space counts of a vCPU's exits (provider "kite").
 #pragma once
 
 #include <mutex>
@@ -10,6 +10,8 @@
 #include "support/result.h"
 
 namespace kite {
+
+class KvmVcpu;
 
 class KvmStatistics final : public metrics::Source {
  public:
@@ -43,6 +45,22 @@ class KvmStatistics final : public metrics::Source {
   mutable KvmFd file_;
   mutable std::vector<Place> places_;
   mutable size_t data_offset_ = 0, data_bytes_ = 0;
+};
+
+// "kvm.runs", "kvm.exit.IO", ...: the exits of a vCPU by reason, and the instructions that its fall-back executed.
+class KvmExitMetrics final : public metrics::Source {
+ public:
+  explicit KvmExitMetrics(const KvmVcpu& vcpu, metrics::Registry& registry = metrics::Registry::process());
+  ~KvmExitMetrics() override;
+  KvmExitMetrics(const KvmExitMetrics&) = delete;
+  KvmExitMetrics& operator=(const KvmExitMetrics&) = delete;
+
+  [[nodiscard]] metrics::Subject subject() const override;
+  [[nodiscard]] std::vector<metrics::Sample> read() const override;
+
+ private:
+  const KvmVcpu& vcpu_;
+  metrics::Registry& registry_;
 };
 
 }  // namespace kite

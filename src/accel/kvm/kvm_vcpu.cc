@@ -62,6 +62,9 @@ Result<> KvmVcpu::open() {
   if (vm_.rings) KITE_TRY(vm_.rings->add(config_.index, fd_));
   KITE_TRY(set_up_cpu());
   fallback_ = make_emulation_fallback(config_, *owner_.memory_);
+  if (owner_.system().check(KVM_CAP_BINARY_STATS_FD) != 0)
+    statistics_ = std::make_unique<KvmStatistics>(fd_, metrics::Subject::of_vcpu(config_.index));
+  exit_metrics_ = std::make_unique<KvmExitMetrics>(*this);
   reset();
   return {};
 }

@@ -15,6 +15,7 @@
 #include "accel/kvm/kvm_accelerator.h"
 #include "accel/kvm/kvm_report.h"
 #include "accel/kvm/kvm_state.h"
+#include "accel/kvm/kvm_statistics.h"
 #include "accel/vcpu.h"
 
 namespace kite {
@@ -138,6 +139,8 @@ class KvmVcpu final : public Vcpu {
   std::atomic<bool> in_kernel_{false};
   std::atomic<int> thread_id_{0};
   KvmExitCounts counts_;
+  std::unique_ptr<KvmStatistics> statistics_;  // null where KVM has none
+  std::unique_ptr<KvmExitMetrics> exit_metrics_;
 };
 
 }  // namespace kite
