@@ -35,6 +35,11 @@ class Accelerator {
   // The ports, for what an accelerator does with them by itself (doorbells, coalesced writes); observed likewise.
   virtual Result<> attach_ports(AddressSpace& ports) { return (void)ports, Result<>{}; }
 
+  // Whether vCPUs have system-management mode. Then, before create_vcpu: the space that they see in it, which shows what
+  // attach_memory()'s does where SMRAM does not lie over it; observed likewise.
+  [[nodiscard]] virtual bool has_smm() const { return false; }
+  virtual Result<> attach_smm_memory(AddressSpace& memory) { return (void)memory, Result<>{}; }
+
   // Ticks of a vCPU's time-stamp counter per second.
   [[nodiscard]] virtual uint64_t tsc_hz() const { return 1'000'000'000; }
   // The interrupt hardware that the accelerator has of its own, or null: the board has all of it.

@@ -50,7 +50,7 @@ struct VcpuConfig {
   const x86::CpuSpec* cpu = nullptr;  // outlives the vCPU
   Clock* clock = nullptr;             // guest time, drives the TSC
   uint64_t tsc_hz = 1'000'000'000;
-  LocalApic* apic = nullptr;  // may be null where the accelerator has its own
+  LocalApic* apic = nullptr;           // may be null where the accelerator has its own
   AddressSpace* smm_memory = nullptr;  // what the CPU sees in system-management mode; null: SMIs are dropped
   ExtInt* ext_int = nullptr;  // the board's 8259, where the local APICs are the accelerator's and the 8259 is not
 };

@@ -36,6 +36,8 @@ inline constexpr uint32_t kZeroCs = 1 << 10;  // the base of CS is 0: rip is the
 // The TlbKind of the program's accesses.
 inline constexpr unsigned kKindShift = 11;
 inline constexpr uint32_t kKindMask = 3 << kKindShift;
+// System-management mode: the same physical address may be other memory.
+inline constexpr uint32_t kSmm = 1 << 13;
 }  // namespace mode
 
 struct Block {

@@ -35,13 +35,6 @@ constexpr Cr4Bit kCr4Bits[] = {
     {cr4::kPks, FeatureWord::k7Ecx, 31},     {cr4::kLamSup, FeatureWord::k71Eax, 26},
 };
 
-uint64_t offered_cr4(const Cpu& cpu) {
-  uint64_t bits = cr4::kPce;  // RDPMC is there on every long-mode CPU, counters or not
-  for (const Cr4Bit& row : kCr4Bits)
-    if (cpu.has_feature(row.word, row.feature)) bits |= row.bit;
-  return bits;
-}
-
 constexpr unsigned kLamFeature = 26;  // CPUID.7.1:EAX
 
 bool pae_paging(uint64_t cr0_value, uint64_t cr4_value, uint64_t efer_value) {
@@ -148,15 +141,26 @@ bool Cpu::write_control(unsigned number, uint64_t value) {
   }
 }
 
-// IA32_EFER. False: #GP was raised.
-bool write_efer(Cpu& cpu, uint64_t value) {
-  uint64_t allowed = efer::kLma;
+uint64_t offered_cr4(const Cpu& cpu) {
+  uint64_t bits = cr4::kPce;  // RDPMC is there on every long-mode CPU, counters or not
+  for (const Cr4Bit& row : kCr4Bits)
+    if (cpu.has_feature(row.word, row.feature)) bits |= row.bit;
+  return bits;
+}
+
+uint64_t offered_efer(const Cpu& cpu) {
+  uint64_t allowed = 0;
   if (cpu.has_feature(FeatureWord::k80000001Edx, 11)) allowed |= efer::kSce;
   if (cpu.has_feature(FeatureWord::k80000001Edx, 29)) allowed |= efer::kLme;
   if (cpu.has_feature(FeatureWord::k80000001Edx, 20)) allowed |= efer::kNxe;
   if (cpu.has_feature(FeatureWord::k80000001Edx, 25)) allowed |= efer::kFfxsr;
+  return allowed;
+}
+
+// IA32_EFER. False: #GP was raised.
+bool write_efer(Cpu& cpu, uint64_t value) {
   const uint64_t old = cpu.arch.efer;
-  if ((value & ~allowed) != 0) return cpu.raise(Vector::kGp, 0);
+  if ((value & ~(offered_efer(cpu) | efer::kLma)) != 0) return cpu.raise(Vector::kGp, 0);
   if (((old ^ value) & efer::kLme) != 0 && (cpu.arch.cr0 & cr0::kPg) != 0) return cpu.raise(Vector::kGp, 0);
   cpu.arch.efer = (value & ~efer::kLma) | (old & efer::kLma);
   if (((old ^ value) & efer::kNxe) != 0) cpu.flush_tlb(false);

@@ -5,6 +5,7 @@
 #include "cpu/events.h"
 #include "cpu/fpu.h"
 #include "cpu/monitor.h"
+#include "cpu/smm.h"
 #include "support/log.h"
 
 namespace kite::cpu {
@@ -137,8 +138,9 @@ Exit RunLoop::shut_down(Cpu& cpu) {
 std::optional<Exit> RunLoop::serve() {
   if (take(request::kKick)) return Exit::kKicked;
   if (take(request::kFlush)) cpu_.map_changed();
-  if (take(request::kInit)) init();
+  if (!cpu_.arch.smm && take(request::kInit)) init();  // [SDM 3C 32.3.1] INIT waits for the end of the mode
   if (take(request::kSipi)) start();
+  if (take(request::kSmi)) cpu_.arch.smi_pending = cpu_.config.smm_memory != nullptr;
   if (take(request::kNmi)) nmi_arrived();
   if (take(request::kSecondNmi)) nmi_arrived();
   take(request::kStored);
@@ -190,6 +192,11 @@ void RunLoop::start() {
 // False: the CPU shuts down.
 bool RunLoop::deliver_pending() {
   if (cpu_.interrupt_shadow || cpu_.arch.activity == Activity::kWaitForSipi) return true;
+  if (cpu_.arch.smi_pending && !cpu_.arch.smm && cpu_.arch.activity != Activity::kShutdown) {
+    cpu_.arch.smi_pending = false;
+    enter_smm(cpu_);
+    return true;
+  }
   if (nmi_due()) {
     --cpu_.arch.nmi_pending;
     cpu_.arch.activity = Activity::kActive;
@@ -229,7 +236,8 @@ Exit Cpu::step(CpuIo& machine, const std::atomic<uint32_t>& request_word) {
 }
 
 bool Cpu::has_work(uint32_t pending) const {
-  if ((pending & (request::kKick | request::kInit | request::kFlush)) != 0) return true;
+  if ((pending & (request::kKick | request::kFlush)) != 0) return true;
+  if ((pending & request::kInit) != 0 && !arch.smm) return true;
   switch (arch.activity) {
     case Activity::kActive: return true;
     case Activity::kWaitForSipi: return (pending & request::kSipi) != 0;
@@ -237,6 +245,7 @@ bool Cpu::has_work(uint32_t pending) const {
       if ((pending & request::kInterrupt) != 0 && (mwait.interrupts_break || (state.rflags & x86::flag::kIf) != 0))
         return true;
       if (mwait.waiting && !monitor_->armed()) return true;
+      if (((pending & request::kSmi) != 0 || arch.smi_pending) && !arch.smm) return true;
       [[fallthrough]];
     case Activity::kShutdown: return !arch.nmi_blocked && ((pending & request::kNmi) != 0 || arch.nmi_pending != 0);
   }

@@ -113,14 +113,24 @@ TEST(Interrupt, ThatWentAwayIsForgotten) {
   EXPECT_EQ(m.requests.load(), 0u);
 }
 
+TEST(Interrupt, ThatAnOutBringsComesBehindIt) {
+  TestMachine m;
+  m.cpu().state.rflags |= flag::kIf;
+  m.apic.pending = {0x33};
+  m.on_port_write = [&](uint16_t) { m.requests.fetch_or(request::kInterrupt); };
+  m.run({0xee, 0xff, 0xc3});  // out dx, al; inc ebx
+  EXPECT_EQ(m.vector(), 0x33);
+  EXPECT_EQ(m.gpr(kRbx), 0u);
+}
+
 TEST(Interrupt, MovSsHoldsItForOneInstruction) {
   TestMachine m;
   m.cpu().state.rflags |= flag::kIf;
   m.gpr(kRax) = TestMachine::kData32;
   m.apic.pending = {0x33};
-  m.gpr(x86::kRdx) = 0x80;
-  m.on_port_write = [&](uint16_t) { m.requests.fetch_or(request::kInterrupt); };
-  m.run({0xee, 0x90, 0x90, 0x8e, 0xd0, 0xff, 0xc3, 0xff, 0xc1});  // out dx, al; nop; nop; mov ss, eax; inc ebx; inc ecx
+  m.step({0x8e, 0xd0, 0xff, 0xc3, 0xff, 0xc1});  // mov ss, eax; inc ebx; inc ecx
+  m.requests = request::kInterrupt;
+  m.resume();
   EXPECT_EQ(m.vector(), 0x33);
   EXPECT_EQ(m.gpr(kRbx), 1u);
   EXPECT_EQ(m.gpr(kRcx), 0u);

@@ -380,6 +380,11 @@ void port_out(Cpu& cpu, const Op* op) {
   const uint16_t port = port_of<kImmediate>(cpu, op);
   if (!cpu.check_io(port, sizeof(T))) KITE_FAULT(cpu, op);
   cpu.io->pio_write(port, sizeof(T), cpu.reg<T>(kAx));
+  // An SMI that the write has asked for comes before the next instruction (SDM 3C 32.12).
+  if (cpu.attention()) [[unlikely]] {
+    cpu.state.rip = op->next_rip();
+    return;
+  }
   KITE_NEXT(cpu, op);
 }
 

@@ -9,6 +9,7 @@
 #include "cpu/handlers.h"
 #include "cpu/mmu.h"
 #include "cpu/monitor.h"
+#include "cpu/smm.h"
 #include "cpu/virtual_8086.h"
 #include "support/bits.h"
 
@@ -330,6 +331,12 @@ void change_ac(Cpu& cpu, const Op* op) {  // CLAC, STAC
   KITE_JUMP(cpu, op);
 }
 
+// [SDM 2B, RSM]
+void rsm(Cpu& cpu, const Op* op) {
+  if (!cpu.arch.smm) return invalid_opcode(cpu, op);
+  if (!leave_smm(cpu)) cpu.arch.activity = x86::Activity::kShutdown;
+}
+
 // --- bases, XCR0
 
 void swapgs(Cpu& cpu, const Op* op) {
@@ -383,7 +390,7 @@ constexpr Row kRows[] = {
     {x86::Op::kUd0, invalid_opcode},
     {x86::Op::kUd1, invalid_opcode},
     {x86::Op::kUd2, invalid_opcode},
-    {x86::Op::kRsm, invalid_opcode},  // [SDM 2B, RSM] outside of system-management mode
+    {x86::Op::kRsm, rsm},
     {x86::Op::kVmcall, invalid_opcode},
     {x86::Op::kVmmcall, invalid_opcode},
     {x86::Op::kMovFromCr, read_register<OperandKind::kControl, &Cpu::read_control>},
@@ -418,12 +425,6 @@ constexpr Row kRows[] = {
     {x86::Op::kRdgsbase, read_base<Seg::kGs>},
     {x86::Op::kWrfsbase, write_base<Seg::kFs>},
     {x86::Op::kWrgsbase, write_base<Seg::kGs>},
-    {x86::Op::kXsave, invalid_opcode},  // the accelerator does not offer XSAVE
-    {x86::Op::kXsaveopt, invalid_opcode},
-    {x86::Op::kXsavec, invalid_opcode},
-    {x86::Op::kXsaves, invalid_opcode},
-    {x86::Op::kXrstor, invalid_opcode},
-    {x86::Op::kXrstors, invalid_opcode},
 };
 
 }  // namespace

@@ -154,7 +154,7 @@ Target Mmu::classify(Gpa page, uintptr_t& host, std::atomic<uint8_t>*& page_stat
     return range->writable ? Target::kMemory : Target::kRom;
   }
   const EpochGuard guard;
-  const FlatView& view = cpu_.memory_.view(guard);
+  const FlatView& view = cpu_.memory().view(guard);
   for (uint64_t at = page; at - page < kPageSize;) {
     const FlatRange* range = view.find(at);
     if (range != nullptr && range->is_memory()) return Target::kMixed;
@@ -174,7 +174,7 @@ const PhysicalRange* Mmu::range_at(Gpa address, unsigned bytes) {
     return ranges.data();
   }
   const EpochGuard guard;
-  const FlatRange* found = cpu_.memory_.view(guard).find(address);
+  const FlatRange* found = cpu_.memory().view(guard).find(address);
   if (found == nullptr || !found->is_memory()) return nullptr;
   std::shift_right(ranges.begin(), ranges.end(), 1);
   ranges[0] = {.start = found->start,

@@ -26,6 +26,7 @@ void Cpu::update_mode() {
 
   uint32_t key = width_code(code_width) | width_code(stack_width) << 2;
   if (cpl == 3) key |= mode::kUser;
+  if (arch.smm) key |= mode::kSmm;
   if (code64) {
     key |= mode::kFlatCs;
   } else {

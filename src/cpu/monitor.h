@@ -1,5 +1,5 @@
-// What MONITOR watches: one page of guest RAM (the line is as large as the page; waking up too often is allowed). A store
-// by any CPU or device ends the watch and, through the request word, an MWAIT. Internal to cpu/.
+// What MONITOR watches: one page of guest RAM (the line is as large as the page; waking up too often is allowed). A
+// store by any CPU or device ends the watch and, through the request word, an MWAIT. Internal to cpu/.
 #pragma once
 
 #include <atomic>

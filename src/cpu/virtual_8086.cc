@@ -35,9 +35,7 @@ bool set_virtual_interrupt(Cpu& cpu) {
   return true;
 }
 
-bool has_virtual_flags(const Cpu& cpu, unsigned bytes) {
-  return bytes == 2 && cpu.iopl() < 3 && extended_v86(cpu);
-}
+bool has_virtual_flags(const Cpu& cpu, unsigned bytes) { return bytes == 2 && cpu.iopl() < 3 && extended_v86(cpu); }
 
 uint16_t virtual_flags(const Cpu& cpu) {
   const uint64_t interrupts = (cpu.state.rflags & flag::kVif) != 0 ? flag::kIf : 0;

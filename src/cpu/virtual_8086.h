@@ -1,5 +1,5 @@
-// Virtual interrupts: what CR4.VME gives to virtual-8086 mode and CR4.PVI to protected mode at privilege 3. Below IOPL 3
-// a program then works on VIF in place of IF (SDM 3B 21.3, 21.4). Internal to cpu/.
+// Virtual interrupts: what CR4.VME gives to virtual-8086 mode and CR4.PVI to protected mode at privilege 3. Below IOPL
+// 3 a program then works on VIF in place of IF (SDM 3B 21.3, 21.4). Internal to cpu/.
 #pragma once
 
 #include <cstdint>

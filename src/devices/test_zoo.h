@@ -130,6 +130,7 @@ class Zoo {
     void interrupt() override {}
     void nmi() override {}
     void init() override {}
+    void smi() override {}
     void sipi(uint8_t) override {}
   };
 

@@ -12,6 +12,7 @@
 #include "accel/local_apic.h"
 #include "accel/vcpu.h"
 #include "async/clock.h"
+#include "async/executor.h"
 #include "bus/device.h"
 #include "machine/machine_config.h"
 #include "memory/address_space.h"
@@ -40,6 +41,8 @@ struct BoardContext {
   BoardRequests requests;
   IrqChip* irq_chip = nullptr;  // the accelerator's interrupt hardware; null: the board has all of it
   uint64_t tsc_hz = 1'000'000'000;
+  Executor* executor = nullptr;  // the devices' home; null in tests that have none
+  bool smm = false;              // vCPUs have system-management mode, and may use it
 };
 
 class Board {
@@ -57,6 +60,8 @@ class Board {
   // After a reset of devices and vCPUs: what firmware would have done, and the kernel.
   virtual Result<> load_software(std::vector<std::unique_ptr<Vcpu>>& vcpus) = 0;
   virtual void power_button() = 0;
+  // With BoardContext::smm: what a CPU in system-management mode sees over the rest of memory; null: no such thing.
+  [[nodiscard]] virtual std::shared_ptr<Region> smram() { return nullptr; }
   virtual void fpu_error() = 0;
   // For qtest's irq_intercept_in/out and set_irq_in: the controller that a QOM path names ("ioapic"), or null.
   struct IrqTap {

@@ -88,13 +88,28 @@ Result<> Machine::build() {
                                                 .realtime_clock = realtime_,
                                                 .requests = std::move(requests),
                                                 .irq_chip = accelerator_->irq_chip(),
-                                                .tsc_hz = accelerator_->tsc_hz()}));
+                                                .tsc_hz = accelerator_->tsc_hz(),
+                                                .executor = &services_.executor,
+                                                .smm = config_.smm && accelerator_->has_smm()}));
   io_.set_fpu_error_handler([this] { board_->fpu_error(); });
   memory_.commit();
   ports_.commit();
   KITE_TRY(accelerator_->attach_memory(memory_));
   KITE_TRY(accelerator_->attach_ports(ports_));
+  KITE_TRY(add_smm_memory());
   return create_vcpus();
+}
+
+Result<> Machine::add_smm_memory() {
+  const auto smram = board_->smram();
+  if (smram == nullptr) return {};
+  constexpr int kOverTheRest = 1;
+  const auto everything = memory_.root().shared_from_this();
+  smm_memory_.root().add(0, Region::alias("memory", everything, 0, everything->size()));
+  smm_memory_.root().add(0, smram, kOverTheRest);
+  smm_memory_.commit();
+  io_.set_smm_memory(smm_memory_);
+  return accelerator_->attach_smm_memory(smm_memory_);
 }
 
 Result<> Machine::choose_cpu() {
@@ -127,6 +142,7 @@ Result<> Machine::create_vcpus() {
                     .clock = clock_.get(),
                     .tsc_hz = accelerator_->tsc_hz(),
                     .apic = board_->local_apic(index),
+                    .smm_memory = board_->smram() != nullptr ? &smm_memory_ : nullptr,
                     .ext_int = board_->ext_int()};
     KITE_ASSIGN(auto made, accelerator_->create_vcpu(vcpu));
     board_->connect_cpu(index, *made);

@@ -47,8 +47,9 @@ bool cause_by_guest(Cause cause);
 
 // What the monitor announces.
 struct MachineEvent {
-  enum class Kind : uint8_t { kReset, kShutdown, kPowerdown, kStop, kResume } kind;
+  enum class Kind : uint8_t { kReset, kShutdown, kPowerdown, kStop, kResume, kWatchdog } kind;
   Cause cause = Cause::kHostQmpQuit;  // kReset, kShutdown
+  std::string action = {};            // kWatchdog: what happens, as -watchdog-action names it
 };
 
 class Machine {
@@ -81,6 +82,7 @@ class Machine {
   void request_powerdown();            // the power button
   void request_exit(int status);       // isa-debug-exit: stops at once, ends the process with `status`
   void request_nmi();                  // to every CPU, as the NMI button
+  void request_watchdog();             // a watchdog expired
 
   // Observers of events, called on the main thread.
   void add_event_listener(std::function<void(const MachineEvent&)> listener);
@@ -106,12 +108,14 @@ class Machine {
   Result<> create_accelerator();
   Result<> choose_cpu();
   Result<> create_vcpus();
+  Result<> add_smm_memory();
   Result<> reset_hardware();
   void run_vcpu(size_t index);
   void stop_threads();
   void set_clock_running(bool running);
   void emit(const MachineEvent& event);
   void handle_requests();
+  void watchdog_expired();
   void halt_now();
 
   struct VcpuThread {
@@ -123,6 +127,7 @@ class Machine {
   Services services_;
   AddressSpace memory_{"memory", uint64_t{1} << 52};
   AddressSpace ports_{"io", 65536};
+  AddressSpace smm_memory_{"smm-memory", uint64_t{1} << 52};  // memory_, and SMRAM over it
   std::unique_ptr<Clock> clock_;
   HostClock realtime_{HostClock::Kind::kRealtime};
   VcpuGate gate_;
@@ -137,7 +142,7 @@ class Machine {
 
   // Requests of other threads, taken by handle_requests() on the main thread.
   struct Requests {
-    bool reset = false, shutdown = false, powerdown = false, internal_error = false;
+    bool reset = false, shutdown = false, powerdown = false, internal_error = false, watchdog = false;
     std::optional<int> exit_status;
     Cause reset_cause = Cause::kGuestReset, shutdown_cause = Cause::kGuestShutdown;
     std::string error_text;

@@ -53,6 +53,9 @@ struct FirmwareConfig {
   boot::SmbiosConfig smbios;                                        // -smbios
 };
 
+// What happens when a watchdog expires: -watchdog-action.
+enum class WatchdogAction : uint8_t { kReset, kShutdown, kPoweroff, kPause, kInjectNmi, kNone };
+
 // What -accel kvm may be told.
 struct KvmConfig {
   enum class Irqchip : uint8_t { kDefault, kOn, kSplit, kOff };  // kernel-irqchip=
@@ -69,8 +72,8 @@ struct DeviceConfig {
 };
 
 struct MachineConfig {
-  std::string board = "pc";                          // pc, none
-  std::string name;                                  // -name, for the process and the monitor
+  std::string board = "pc";  // pc, none
+  std::string name;          // -name, for the process and the monitor
   JitOptions jit;
   std::vector<std::string> accelerators = {"auto"};  // tried in order
   KvmConfig kvm;
@@ -82,6 +85,7 @@ struct MachineConfig {
   std::vector<Chardev*> serial_ports;  // -serial, in order; null: the port is not there ("none")
   std::vector<DeviceConfig> devices;
   bool hpet = true;  // -machine hpet=on|off
+  bool smm = true;   // -machine smm=on|off: system-management mode, where the accelerator has it
   RtcConfig rtc;
   BootConfig boot;
   FirmwareConfig firmware;
@@ -90,6 +94,7 @@ struct MachineConfig {
   bool start_paused = false;  // -S
   bool no_reboot = false;
   bool no_shutdown = false;
+  WatchdogAction watchdog_action = WatchdogAction::kReset;
 };
 
 }  // namespace kite::machine

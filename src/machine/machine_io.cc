@@ -6,9 +6,11 @@
 namespace kite::machine {
 
 void MachineIo::apply_map_changes() {
-  if (!memory_.stale() && !ports_.stale()) [[likely]]
+  const bool smm_stale = smm_memory_ != nullptr && smm_memory_->stale();
+  if (!memory_.stale() && !ports_.stale() && !smm_stale) [[likely]]
     return;
   gate_.exclusive([this] {
+    if (smm_memory_ != nullptr && smm_memory_->stale()) smm_memory_->commit();
     if (memory_.stale()) memory_.commit();
     if (ports_.stale()) ports_.commit();
   });

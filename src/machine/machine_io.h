@@ -22,6 +22,8 @@ class MachineIo final : public CpuIo {
   void set_clock(Clock& clock, QueuedWrites* queued = nullptr);
   // Coalesced writes that wait reach their devices; any thread that holds no device lock.
   void drain_coalesced() override;
+  // A further view of memory, committed together with it.
+  void set_smm_memory(AddressSpace& memory) { smm_memory_ = &memory; }
   // The board's IRQ 13 logic.
   void set_fpu_error_handler(std::function<void()> handler) { fpu_error_ = std::move(handler); }
 
@@ -38,6 +40,7 @@ class MachineIo final : public CpuIo {
  private:
   AddressSpace& memory_;
   AddressSpace& ports_;
+  AddressSpace* smm_memory_ = nullptr;
   VcpuGate& gate_;
   std::function<void()> fpu_error_;
   std::unique_ptr<CoalescedRing> coalesced_;

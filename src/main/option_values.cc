@@ -44,7 +44,9 @@ std::string cpu_help() {
 std::string machine_help() {
   std::string text = "Boards:\n";
   for (const auto& board : machine::boards())
-    text += fmt::format("  {:<16} {}{}\n", board.name, board.description, board.is_default ? " (default)" : "");
+    text += fmt::format("  {:<16} {}{}{}\n", board.name, board.description,
+                        board.alias.empty() ? "" : fmt::format(" (also named {})", board.alias),
+                        board.is_default ? " (default)" : "");
   return text;
 }
 
@@ -79,9 +81,14 @@ Result<> apply_machine(OptionContext& context, std::string_view text) {
           value == "64" ? boot::SmbiosEntryPoint::k64 : boot::SmbiosEntryPoint::k32;
     } else if (key == "hpet") {
       KITE_ASSIGN(context.plan.machine.hpet, named("machine", key, parse_bool(value)));
+    } else if (key == "smm") {
+      // "auto" is "on": it is used where the accelerator has it.
+      if (value != "auto") {
+        KITE_ASSIGN(context.plan.machine.smm, named("machine", key, parse_bool(value)));
+      }
     } else {
       return unknown_key("machine", key,
-                         {"type", "accel", "graphics", "smbios-entry-point-type", "hpet", "kernel-irqchip"});
+                         {"type", "accel", "graphics", "smbios-entry-point-type", "hpet", "smm", "kernel-irqchip"});
     }
   }
   return {};
@@ -185,6 +192,22 @@ Result<std::array<uint8_t, 16>> parse_uuid(std::string_view option, std::string_
   std::array<uint8_t, 16> uuid{};
   for (size_t at = 0; at < 16; ++at) uuid[at] = static_cast<uint8_t>(std::stoul(digits.substr(at * 2, 2), nullptr, 16));
   return uuid;
+}
+
+Result<> apply_watchdog_action(OptionContext& context, std::string_view text) {
+  using Action = machine::WatchdogAction;
+  static constexpr std::pair<std::string_view, Action> kActions[] = {
+      {"reset", Action::kReset}, {"shutdown", Action::kShutdown},    {"poweroff", Action::kPoweroff},
+      {"pause", Action::kPause}, {"inject-nmi", Action::kInjectNmi}, {"none", Action::kNone}};
+  for (const auto& [name, action] : kActions) {
+    if (name != text) continue;
+    context.plan.machine.watchdog_action = action;
+    return {};
+  }
+  std::vector<std::string_view> names;
+  for (const auto& [name, action] : kActions) names.push_back(name);
+  return fail("-watchdog-action {}: it is reset, shutdown, poweroff, pause, inject-nmi or none{}", text,
+              suggestion(text, names));
 }
 
 Result<> apply_uuid(OptionContext& context, std::string_view text) {

@@ -85,7 +85,7 @@ constexpr Text kStandard = "Machine", kBoot = "Booting a kernel", kFirmware = "F
                kDevices = "Devices";
 
 constexpr OptionSpec kOptions[] = {
-    {"machine", "[type=]NAME[,accel=A][,hpet=on|off][,kernel-irqchip=on|off|split]", kStandard,
+    {"machine", "[type=]NAME[,accel=A][,hpet=on|off][,smm=on|off][,kernel-irqchip=on|off|split]", kStandard,
      "the board: pc, none ('help' lists them)", apply_machine},
     {"M", "NAME", "", "", apply_machine},
     {"accel", "NAME[,kernel-irqchip=on|off|split][,dirty-ring-size=N][,translate=on|off][,tb-size=MIB]", kStandard,
@@ -179,6 +179,9 @@ constexpr OptionSpec kOptions[] = {
      [](Context& context, Text) { return on(context.plan.machine.no_shutdown); }},
     {"readconfig", "FILE", kProcess, "options from a file of [group] and key = \"value\" lines, in its place",
      [](Context&, Text) { return Result<>{}; }},  // taken apart before options are applied
+    {"watchdog-action", "ACTION", kProcess,
+     "when a watchdog expires: reset (the default), shutdown, poweroff, pause, inject-nmi, none",
+     apply_watchdog_action},
     {"pidfile", "FILE", kProcess, "write the process id there",
      [](Context& context, Text text) { return set(context.plan.pid_file, text); }},
     {"daemonize", "", kProcess, "go to the background once the machine is ready",

@@ -64,6 +64,11 @@ struct ArchState {
   // Between instructions:
   bool interrupt_shadow = false;  // after STI or a load of SS
   bool nmi_blocked = false;
+  // System-management mode (SDM 3C 32): SMBASE, and whether NMIs were blocked before the SMI.
+  bool smm = false;
+  bool smm_inside_nmi = false;
+  bool smi_pending = false;
+  uint32_t smbase = 0x30000;
   uint8_t nmi_pending = 0;  // 0 to 2: one may wait behind another that has not begun yet
 
   // Power-on or INIT state (SDM table 9-1); INIT keeps the x87/SSE state, the TSC and the MTRRs.

@@ -20,7 +20,8 @@ constexpr Row kXcrGroup[8] = {op(kXgetbv, Need::kXsave), op(kXsetbv, Need::kXsav
 constexpr Row kSvmGroup[8] = {kBad, op(kVmmcall)};
 constexpr Row kSwapgsGroup[8] = {
     op(kSwapgs, Need::kLongMode, long_only), op(kRdtscp, Need::kRdtscp), kBad, kBad, kBad, op(kRdpru, Need::kRdpru)};
-constexpr Row kPkruGroup[8] = {op(kSerialize, Need::kSerialize), kBad, kBad, kBad, kBad, kBad, op(kRdpkru, Need::kPku), op(kWrpkru, Need::kPku)};
+constexpr Row kPkruGroup[8] = {op(kSerialize, Need::kSerialize), kBad, kBad, kBad, kBad, kBad, op(kRdpkru, Need::kPku),
+                               op(kWrpkru, Need::kPku)};
 constexpr Row kTableGroup[16] = {op(kSgdt, w | force64, Ms),
                                  op(kSidt, w | force64, Ms),
                                  op(kLgdt, r | force64, Ms),

@@ -101,6 +101,7 @@ constexpr Offer kOffers[] = {
 
 JitAccelerator::~JitAccelerator() {
   if (memory_ != nullptr) memory_->remove_observer(*this);
+  if (smm_memory_ != nullptr) smm_memory_->remove_observer(*this);
 }
 
 x86::FeatureSet JitAccelerator::offered_features() const {
@@ -116,6 +117,13 @@ x86::FeatureSet JitAccelerator::offered_features() const {
 Result<> JitAccelerator::attach_memory(AddressSpace& memory) {
   if (memory_ != nullptr) return fail("the jit accelerator has an address space already");
   memory_ = &memory;
+  memory.add_observer(*this);
+  return {};
+}
+
+Result<> JitAccelerator::attach_smm_memory(AddressSpace& memory) {
+  if (smm_memory_ != nullptr) return fail("the jit accelerator has a view of system-management mode already");
+  smm_memory_ = &memory;
   memory.add_observer(*this);
   return {};
 }

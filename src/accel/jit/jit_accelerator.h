@@ -22,6 +22,8 @@ class JitAccelerator final : public Accelerator, private MapObserver {
   [[nodiscard]] x86::FeatureSet offered_features() const override;
   Result<> attach_memory(AddressSpace& memory) override;
   Result<std::unique_ptr<Vcpu>> create_vcpu(const VcpuConfig& config) override;
+  [[nodiscard]] bool has_smm() const override { return true; }
+  Result<> attach_smm_memory(AddressSpace& memory) override;
 
  private:
   friend class JitVcpu;
@@ -33,6 +35,7 @@ class JitAccelerator final : public Accelerator, private MapObserver {
 
   JitOptions options_;
   AddressSpace* memory_ = nullptr;
+  AddressSpace* smm_memory_ = nullptr;
   bool memory_removed_ = false;  // by the commit under way: decoded code may point into it
   std::mutex vcpus_mutex_;
   std::vector<JitVcpu*> vcpus_;

@@ -48,7 +48,10 @@ I440fx::I440fx(std::string path, Config config, Wiring wiring)
       wiring_(std::move(wiring)),
       config_ports_(wiring_.bus, wiring_.reset_control),
       shadow_ram_(wiring_.system_memory, wiring_.ram, wiring_.pci),
-      vga_window_(Region::alias("vga-window", wiring_.pci, kVgaStart, kVgaSize)) {
+      vga_window_(Region::alias("vga-window", wiring_.pci, kVgaStart, kVgaSize)),
+      open_smram_(Region::alias("smram-open", wiring_.ram, kVgaStart, kVgaSize)),
+      smram_(Region::container("smram", uint64_t{1} << 32)),
+      closed_smram_(Region::alias("smram-low", wiring_.ram, kVgaStart, kVgaSize)) {
   for (const Register& reg : kRegisters) config_.writable[reg.offset] = reg.writable;
   // [440FX] 3.2.2: memory and bus mastering are always on, parity and SERR# can be chosen.
   config_.writable[kCommand] = 0x40;
@@ -57,11 +60,15 @@ I440fx::I440fx(std::string path, Config config, Wiring wiring)
   config_.own[kSmram] = kSmramWritable;  // what can be written depends on the lock
   constexpr int kPriority = 1;
   wiring_.system_memory.add(kVgaStart, vga_window_, kPriority);
+  wiring_.system_memory.add(kVgaStart, open_smram_, kPriority + 1);
+  smram_->add(kVgaStart, closed_smram_);
   const std::lock_guard lock(config_lock_);
   set_reset_values();
 }
 
-I440fx::~I440fx() { wiring_.system_memory.remove(vga_window_); }
+I440fx::~I440fx() {
+  for (const auto& region : {vga_window_, open_smram_}) wiring_.system_memory.remove(region);
+}
 
 void I440fx::set_reset_values() {
   for (const Register& reg : kRegisters) config_.bytes[reg.offset] = reg.reset;
@@ -72,6 +79,7 @@ void I440fx::set_reset_values() {
   config_.bytes[kErrsts] = 0;
   config_.bytes[kSmram] = kSmramBase;
   lock_smram(false);
+  apply_smram();
   apply_pam();
 }
 
@@ -85,13 +93,23 @@ void I440fx::reset() {
 void I440fx::config_written(uint16_t offset, unsigned size, uint32_t) {
   const auto touches = [=](uint8_t first, unsigned count) { return offset < first + count && offset + size > first; };
   if (touches(kPam0, 7)) apply_pam();
-  if (touches(kSmram, 1) && (config_.bytes[kSmram] & kSmramLock) != 0) lock_smram(true);
+  if (!touches(kSmram, 1)) return;
+  if ((config_.bytes[kSmram] & kSmramLock) != 0) lock_smram(true);
+  apply_smram();
 }
 
 // [440FX] 3.2.23: D_LCK clears D_OPEN, and both can only be read until the next reset.
 void I440fx::lock_smram(bool locked) {
   config_.writable[kSmram] = locked ? kSmramLockedWritable : kSmramWritable;
   if (locked) config_.bytes[kSmram] = static_cast<uint8_t>(config_.bytes[kSmram] & ~kSmramOpen);
+}
+
+// [440FX] 3.2.23, table 3: G_SMRAME makes SMRAM of the RAM there; D_OPEN shows it outside of the mode. D_CLS, which
+// sends data accesses in the mode to PCI, is kept without effect: the CPUs have one view for code and data.
+void I440fx::apply_smram() {
+  const bool enabled = static_config_.smm && (config_.bytes[kSmram] & kSmramEnable) != 0;
+  open_smram_->set_enabled(enabled && (config_.bytes[kSmram] & kSmramOpen) != 0);
+  closed_smram_->set_enabled(enabled);
 }
 
 void I440fx::apply_pam() {
@@ -112,6 +130,7 @@ void I440fx::restore(StateReader& reader) {
     return;
   const std::lock_guard lock(config_lock_);
   lock_smram((config_.bytes[kSmram] & kSmramLock) != 0);
+  apply_smram();
   apply_pam();
   config_ports_.set_address(wire.confadd);
 }

@@ -62,7 +62,7 @@ Piix4Pm::~Piix4Pm() { wiring_.ports.remove(pm_region_); }
 void Piix4Pm::set_reset_values() {
   for (unsigned i = kDevresBase; i < kDevresEnd; ++i) config_.bytes[i] = 0;
   // Without system management mode firmware shall find it set up already and leave it alone.
-  config_.set32(kDevactb, kApmcEn);
+  config_.set32(kDevactb, wiring_.smi ? 0 : kApmcEn);
   config_.set32(kPmba, 1);
   config_.bytes[kPmregmisc] = 0;
   config_.set16(kCommand, 0);
@@ -116,11 +116,20 @@ uint64_t Piix4Pm::read_apm(uint64_t offset, unsigned) {
 }
 
 // A command would raise an SMI; the firmware's handler of the two that ACPI names would do what is done here.
+// [PIIX4] 7.3.1: commands raise an SMI when APMC_EN is set. Otherwise nobody would answer them, and those that switch
+// ACPI on and off take effect here.
 void Piix4Pm::write_apm(uint64_t offset, unsigned, uint64_t value) {
-  const std::lock_guard lock(lock_);
-  (offset == 0 ? state_.apm_command : state_.apm_status) = static_cast<uint8_t>(value);
-  if (offset != 0) return;
-  if (value == kApmAcpiEnable || value == kApmAcpiDisable) pm_.set_sci_enabled(value == kApmAcpiEnable);
+  const bool smi = wiring_.smi && [this] {
+    const std::lock_guard lock(config_lock_);
+    return (config_.get32(kDevactb) & kApmcEn) != 0;
+  }();
+  {
+    const std::lock_guard lock(lock_);
+    (offset == 0 ? state_.apm_command : state_.apm_status) = static_cast<uint8_t>(value);
+    if (offset != 0) return;
+    if (value == kApmAcpiEnable || value == kApmAcpiDisable) pm_.set_sci_enabled(value == kApmAcpiEnable);
+  }
+  if (smi) wiring_.smi();
 }
 
 void Piix4Pm::save(StateWriter& writer) {

@@ -24,6 +24,7 @@ class Piix4Pm final : public bus::PciDevice {
     bus::IrqLine sci;                 // active while an enabled event is pending and SCI_EN is set
     Region& ports;                    // where the I/O space appears at PMBA
     std::function<void()> power_off;  // S5; called with no lock held, on the writing vCPU's thread
+    std::function<void()> smi = {};   // SMI#, likewise; none where processors have no system management mode
   };
   Piix4Pm(std::string path, Wiring wiring);
   ~Piix4Pm() override;

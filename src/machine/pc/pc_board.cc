@@ -6,7 +6,6 @@ namespace kite::machine {
 
 namespace {
 
-constexpr uint8_t kInterruptLine = 0x3c;
 constexpr uint8_t kPirqIrqs[4] = {10, 10, 11, 11};  // PIRQA..D
 constexpr uint8_t kSciIrq = 9;
 constexpr uint8_t kPmBaseRegister = 0x40;
@@ -36,19 +35,21 @@ Result<> PcBoard::add_chipset() {
                                         else
                                           soft_reset();
                                       }});
-  pci_ = std::make_unique<bus::PciBus>(*pci_memory_, context_.ports.root(), *piix3_);
-  host_bridge_ =
-      std::make_unique<devices::I440fx>("i440fx", devices::I440fx::Config{.cpu_count = context_.config.cpu_count},
-                                        devices::I440fx::Wiring{.system_memory = context_.memory.root(),
-                                                                .ram = ram_,
-                                                                .pci = pci_memory_,
-                                                                .bus = *pci_,
-                                                                .reset_control = piix3_->reset_control()});
-  pm_ =
-      std::make_unique<devices::Piix4Pm>("piix4-pm", devices::Piix4Pm::Wiring{.clock = context_.clock,
-                                                                              .sci = piix3_->isa_source(9),
-                                                                              .ports = context_.ports.root(),
-                                                                              .power_off = context_.requests.shutdown});
+  pci_ = std::make_unique<bus::PciBus>(*pci_memory_, context_.ports.root(), *piix3_,
+                                       bus::PciBus::Config{.name = "pci.0", .msi = apic_bus_.get()});
+  host_bridge_ = std::make_unique<devices::I440fx>(
+      "i440fx", devices::I440fx::Config{.cpu_count = context_.config.cpu_count, .smm = context_.smm},
+      devices::I440fx::Wiring{.system_memory = context_.memory.root(),
+                              .ram = ram_,
+                              .pci = pci_memory_,
+                              .bus = *pci_,
+                              .reset_control = piix3_->reset_control()});
+  devices::Piix4Pm::Wiring power{.clock = context_.clock,
+                                 .sci = piix3_->isa_source(9),
+                                 .ports = context_.ports.root(),
+                                 .power_off = context_.requests.shutdown};
+  if (context_.smm) power.smi = [this] { smi(); };
+  pm_ = std::make_unique<devices::Piix4Pm>("piix4-pm", std::move(power));
   KITE_TRY(pci_->attach(*host_bridge_, 0, 0));
   KITE_TRY(pci_->attach(*piix3_, 1, 0));
   KITE_TRY(pci_->attach(*pm_, 1, 3));
@@ -63,19 +64,17 @@ void PcBoard::open_shadow_ram(bool writable) {
     host_bridge_->config_write(static_cast<uint8_t>(kPam0 + pam), 1, writable ? kPamReadWrite : kPamReadOnly);
 }
 
+// The power management function's INTA is wired to the SCI.
+uint8_t PcBoard::isa_irq_of(uint8_t slot, uint8_t pin) const {
+  return slot == 1 && pin == 1 ? kSciIrq : kPirqIrqs[bus::PciBus::pirq_of(slot, pin)];
+}
+
 uint16_t PcBoard::program_chipset() {
   uint16_t level = 1u << kSciIrq;
   for (uint8_t pirq = 0; pirq < 4; ++pirq) {
     piix3_->config_write(static_cast<uint8_t>(0x60 + pirq), 1, kPirqIrqs[pirq]);
     level = static_cast<uint16_t>(level | 1u << kPirqIrqs[pirq]);
   }
-  for (bus::PciDevice* device : pci_->devices()) {
-    const uint8_t pin = device->interrupt_pin();
-    if (pin == 0) continue;
-    const unsigned slot = device->devfn() >> 3;
-    device->config_write(kInterruptLine, 1, kPirqIrqs[bus::PciBus::pirq_of(static_cast<uint8_t>(slot), pin)]);
-  }
-  pm_->config_write(kInterruptLine, 1, kSciIrq);
   // Power management at kPmBase; ACPI is always on, as there is no SMM to switch it.
   pm_->config_write(kPmBaseRegister, 4, kPmBase | 1);
   pm_->config_write(0x80, 1, 1);

@@ -15,6 +15,7 @@ class PcBoard final : public PcChassis {
   static Result<std::unique_ptr<Board>> create(BoardContext context);
 
   [[nodiscard]] std::string_view name() const override { return "pc"; }
+  [[nodiscard]] std::shared_ptr<Region> smram() override { return context_.smm ? host_bridge_->smram() : nullptr; }
   void power_button() override { pm_->press_power_button(); }
 
  protected:
@@ -23,6 +24,7 @@ class PcBoard final : public PcChassis {
   [[nodiscard]] bus::IrqLine isa_source(uint32_t irq) override { return piix3_->isa_source(irq); }
   void open_shadow_ram(bool writable) override;
   uint16_t program_chipset() override;
+  [[nodiscard]] uint8_t isa_irq_of(uint8_t slot, uint8_t pin) const override;
   void describe(boot::AcpiConfig& config) const override;
   [[nodiscard]] std::string product() const override { return "Standard PC (i440FX + PIIX, 1996)"; }
   [[nodiscard]] uint64_t pci_hole_start() const override { return ram_low_ > 0xc0000000 ? 0xe0000000 : 0xc0000000; }

@@ -9,13 +9,16 @@ using devices::ApicCpu;
 
 class PcChassis::CpuPort final : public ApicCpu {
  public:
+  explicit CpuPort(bool smm) : smm_(smm) {}
   void connect(Vcpu& vcpu) { vcpu_ = &vcpu; }
   void interrupt() override { post(request::kInterrupt); }
   void nmi() override {
     if (vcpu_ != nullptr) vcpu_->post_nmi();
   }
+  void smi() override {
+    if (smm_) post(request::kSmi);
+  }
   void init() override { post(request::kInit); }
-  void smi() override { post(request::kSmi); }
   void sipi(uint8_t vector) override {
     if (vcpu_ != nullptr) vcpu_->post_sipi(vector);
   }
@@ -25,6 +28,7 @@ class PcChassis::CpuPort final : public ApicCpu {
   void post(uint32_t bits) {
     if (vcpu_ != nullptr) vcpu_->post(bits);
   }
+  const bool smm_;  // the CPU takes SMIs
   Vcpu* vcpu_ = nullptr;
 };
 
@@ -41,6 +45,8 @@ Result<> PcChassis::build() {
                                               .use = SystemRom::use_of(context_.config)}));
   add_interrupt_controllers();
   add_local_apics();
+  if (context_.executor != nullptr)
+    interrupt_events_ = make_interrupt_events(*context_.executor, *apic_bus_, *gsi_, context_.irq_chip);
   KITE_TRY(add_chipset());
   add_timers();
   add_isa_devices();
@@ -119,7 +125,7 @@ void PcChassis::add_interrupt_controllers() {
 
 void PcChassis::add_local_apics() {
   for (uint32_t index = 0; index < context_.config.cpu_count; ++index) {
-    cpu_ports_.push_back(std::make_unique<CpuPort>());
+    cpu_ports_.push_back(std::make_unique<CpuPort>(context_.smm));
     if (kernel_irq_ != nullptr) continue;
     const devices::CpuApicConfig config{.id = index,
                                         .bootstrap = index == 0,
@@ -138,6 +144,10 @@ void PcChassis::connect_cpu(uint32_t index, Vcpu& vcpu) {
 
 void PcChassis::soft_reset() {
   for (Vcpu* vcpu : vcpus_) vcpu->post(request::kInit);
+}
+
+void PcChassis::smi() {
+  if (!vcpus_.empty()) vcpus_.front()->post(request::kSmi);
 }
 
 Board::IrqTap* PcChassis::irq_tap(std::string_view path) {

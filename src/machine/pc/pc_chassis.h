@@ -27,6 +27,7 @@
 #include "machine/board.h"
 #include "machine/firmware/boot_order.h"
 #include "machine/firmware/system_rom.h"
+#include "machine/interrupt_events.h"
 #include "machine/pc/gsi.h"
 #include "machine/pc/kernel_irq.h"
 
@@ -88,8 +89,11 @@ class PcChassis : public Board {
   [[nodiscard]] virtual std::vector<boot::E820Entry> reserved_ranges() const { return {}; }
 
   void map_port(uint16_t port, const std::shared_ptr<Region>& region) { context_.ports.root().add(port, region); }
+  // Where devices get eventfds that interrupt; null in a machine without an executor.
+  [[nodiscard]] bus::InterruptEvents* interrupt_events() { return interrupt_events_.get(); }
   void hard_reset() { context_.requests.reset(); }
   void soft_reset();  // INIT to every processor
+  void smi();         // SMI# of the bootstrap processor, which is what firmware expects
   [[nodiscard]] std::vector<boot::E820Entry> e820() const;
 
  private:
@@ -135,6 +139,7 @@ class PcChassis : public Board {
   std::unique_ptr<devices::IoApic> ioapic_;
   std::unique_ptr<GsiLines> gsi_;
   std::vector<std::unique_ptr<devices::CpuApic>> apics_;
+  std::unique_ptr<bus::InterruptEvents> interrupt_events_;
   std::unique_ptr<bus::PciBus> pci_;
   std::unique_ptr<LegacyTimerLines> legacy_timers_;
   std::unique_ptr<devices::Pit> pit_;  // null where the accelerator has it
