@@ -67,6 +67,25 @@ ObjectType isa_debugcon() {
           }};
 }
 
+ObjectType mch() {
+  return {.name = "mch",
+          .parent = "pci-device",
+          .description = "Q35 memory controller hub",
+          .bus = "PCI",
+          .user_creatable = false,
+          .properties = {property::unsigned_integer(
+              "extended-tseg-mbytes", "size of the TSEG that firmware may ask for, in MiB; 0: none", 16, 0, 0xfff)}};
+}
+
+ObjectType ich9_lpc() {
+  return {.name = "ICH9-LPC",
+          .parent = "pci-device",
+          .description = "ICH9 LPC bridge with power management and the TCO watchdog",
+          .bus = "PCI",
+          .user_creatable = false,
+          .properties = {property::boolean("noreboot", "the TCO watchdog never acts when it expires", true)}};
+}
+
 // Name, parent, bus, description of the types without properties.
 struct PlainType {
   const char* name;
@@ -99,6 +118,8 @@ void register_device_types(TypeRegistry& registry) {
   registry.add(isa_serial());
   registry.add(isa_debug_exit());
   registry.add(isa_debugcon());
+  registry.add(mch());
+  registry.add(ich9_lpc());
   for (const PlainType& type : kPlainTypes)
     registry.add({.name = type.name,
                   .parent = type.parent,

@@ -2,10 +2,20 @@
 
 #include "machine/board.h"
 #include "machine/pc/pc_board.h"
+#include "machine/q35/q35_board.h"
 
 namespace kite::machine {
 
 namespace {
+
+constexpr BoardInfo q35(std::string_view name, std::string_view alias = "") {
+  return {.name = name,
+          .alias = alias,
+          .description = "PC of 2009: Q35 and ICH9, PCI Express",
+          .default_cpu = "qemu64",
+          .max_cpus = 255,
+          .is_default = false};
+}
 
 constexpr BoardInfo kBoards[] = {
     {.name = "pc",
@@ -14,6 +24,17 @@ constexpr BoardInfo kBoards[] = {
      .default_cpu = "qemu64",
      .max_cpus = 255,
      .is_default = true},
+    q35("pc-q35-7.2", "q35"),
+    q35("pc-q35-7.1"),
+    q35("pc-q35-7.0"),
+    q35("pc-q35-6.2"),
+    q35("pc-q35-6.1"),
+    q35("pc-q35-6.0"),
+    q35("pc-q35-5.2"),
+    q35("pc-q35-5.1"),
+    q35("pc-q35-5.0"),
+    q35("pc-q35-4.2"),
+    q35("pc-q35-4.1"),
     {.name = "none",
      .alias = "",
      .description = "empty machine: no CPUs, no devices",
@@ -48,6 +69,7 @@ const BoardInfo* find_board(std::string_view name) {
 
 Result<std::unique_ptr<Board>> create_board(BoardContext context) {
   if (context.config.board == "pc") return PcBoard::create(std::move(context));
+  if (context.config.board.starts_with("pc-q35-")) return Q35Board::create(std::move(context));
   if (!context.config.kernel_path.empty()) return fail("-kernel: board none has no CPU to run it; use -machine pc");
   if (!context.config.devices.empty())
     return fail("-device {}: board none has no bus to put it on; use -machine pc", context.config.devices[0].type);

@@ -110,6 +110,7 @@ std::string_view event_name(machine::MachineEvent::Kind kind) {
     case Kind::kPowerdown: return "POWERDOWN";
     case Kind::kStop: return "STOP";
     case Kind::kResume: return "RESUME";
+    case Kind::kWatchdog: return "WATCHDOG";
   }
   return "";
 }
@@ -125,6 +126,7 @@ void QmpSession::announce(const machine::MachineEvent& event) {
   using Kind = machine::MachineEvent::Kind;
   if (event.kind == Kind::kReset || event.kind == Kind::kShutdown)
     message["data"] = {{"guest", machine::cause_by_guest(event.cause)}, {"reason", machine::cause_name(event.cause)}};
+  if (event.kind == Kind::kWatchdog) message["data"] = {{"action", event.action}};
   send(message);
 }
 

@@ -143,10 +143,15 @@ void Ich9Lpc::set_irq(uint32_t line, bool level) {
 
 // [ICH9] 5.10.1: devices 25 to 31 are on the root complex of the ICH, with programmable pins; the rest of bus 0 is
 // wired to the upper four in turn.
-unsigned Ich9Lpc::pirq_of(uint32_t line) const {
+unsigned Ich9Lpc::pirq_of_line(uint32_t line) const {
   const uint32_t slot = line / 4, pin = line % 4;
   if (slot < kFirstRoutedSlot) return 4 + (slot + pin) % 4;
   return state_.routes[kLastSlot - slot] >> (4 * pin) & 7;
+}
+
+unsigned Ich9Lpc::pirq_of(uint8_t slot, uint8_t pin) {
+  const std::lock_guard lock(lock_);
+  return pirq_of_line(bus::PciBus::line_of_slot(slot, pin));
 }
 
 uint32_t Ich9Lpc::levels() const {
@@ -156,7 +161,7 @@ uint32_t Ich9Lpc::levels() const {
   if (state_.levels[kSciSource]) gsis |= 1u << sci_gsi_;
   uint32_t pirqs = 0;
   for (uint32_t line = 0; line < kPinLines; ++line)
-    if (state_.levels[line]) pirqs |= 1u << pirq_of(line);
+    if (state_.levels[line]) pirqs |= 1u << pirq_of_line(line);
   for (unsigned pirq = 0; pirq < kPirqs; ++pirq) {
     if ((pirqs >> pirq & 1) == 0) continue;
     gsis |= 1u << (16 + pirq);

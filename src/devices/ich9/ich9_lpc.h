@@ -57,6 +57,8 @@ class Ich9Lpc final : public bus::PciDevice, public bus::IrqSink {
   [[nodiscard]] IoHandler& reset_control() { return reset_control_; }
   // For port 0xb2, 2 bytes.
   [[nodiscard]] const std::shared_ptr<Region>& apm_region() const { return apm_region_; }
+  // The PIRQ, 0 (A) to 7 (H), that pin 1..4 of a slot of the root bus drives now.
+  [[nodiscard]] unsigned pirq_of(uint8_t slot, uint8_t pin);
   // PM1 events, GPEs, waking.
   [[nodiscard]] AcpiPm& pm() { return pm_; }
 
@@ -80,7 +82,7 @@ class Ich9Lpc final : public bus::PciDevice, public bus::IrqSink {
   void map_spaces();   // config_lock_ held
   void load_routes();  // config_lock_ held
   // lock_ held.
-  [[nodiscard]] unsigned pirq_of(uint32_t line) const;
+  [[nodiscard]] unsigned pirq_of_line(uint32_t line) const;
   [[nodiscard]] uint32_t levels() const;
   void drive_changed();
   [[nodiscard]] uint16_t* route_register(uint64_t offset);

@@ -97,22 +97,22 @@ void Ich9Lpc::save(StateWriter& writer) {
   }();
   const auto& [levels, routes, oic, hptc, gcs, smi_enable, smi_status, apm_command, apm_status] = state;
   const auto [pm1_status, pm1_enable, pm1_control, overflow, gpe_status, gpe_enable] = pm_.snapshot();
-  Ich9LpcV1 wire{.levels = {},
-                 .routes = routes,
-                 .oic = oic,
-                 .hptc = hptc,
-                 .gcs = gcs,
-                 .smi_enable = smi_enable,
-                 .smi_status = smi_status,
-                 .apm_command = apm_command,
-                 .apm_status = apm_status,
-                 .reset_control = reset_control_.value(),
-                 .pm1_status = pm1_status,
-                 .pm1_enable = pm1_enable,
-                 .pm1_control = pm1_control,
-                 .overflow_tick = overflow,
-                 .gpe_status = gpe_status,
-                 .gpe_enable = gpe_enable};
+  Ich9LpcV1 wire{};
+  wire.routes = routes;
+  wire.oic = oic;
+  wire.hptc = hptc;
+  wire.gcs = gcs;
+  wire.smi_enable = smi_enable;
+  wire.smi_status = smi_status;
+  wire.apm_command = apm_command;
+  wire.apm_status = apm_status;
+  wire.reset_control = reset_control_.value();
+  wire.pm1_status = pm1_status;
+  wire.pm1_enable = pm1_enable;
+  wire.pm1_control = pm1_control;
+  wire.overflow_tick = overflow;
+  wire.gpe_status = gpe_status;
+  wire.gpe_enable = gpe_enable;
   for (uint32_t line = 0; line < kSources; ++line)
     if (levels[line]) wire.levels[line / 64] |= uint64_t{1} << (line % 64);
   put_tco(wire, tco_.snapshot());
