@@ -69,7 +69,7 @@ namespace fpu {
 namespace {
 
 // Op::condition of bound instructions.
-constexpr uint8_t kNumeric = 1;
+constexpr uint8_t kNumeric = 1, kAnyAlignment = 2 /* no #AC */;
 
 void* place(Cpu& cpu, uint64_t offset) { return reinterpret_cast<uint64_t*>(&cpu) + (offset & 0xffff); }
 void* reg_place(Cpu& cpu, const Op* op) { return place(cpu, op->imm); }
@@ -171,35 +171,58 @@ void zero_registers(Cpu& cpu, const Op* op) {
 
 // --- everything else: through a thunk
 
-template <Memory kMemory>
+int64_t call_thunk(Cpu& cpu, const Op* op, void* rm) {
+  const auto thunk = reinterpret_cast<AvxThunk>(op->host_code);
+  return thunk(reg_place(cpu, op), rm, image(cpu), cpu.state.gpr, vvvv_place(cpu, op), is4_place(cpu, op));
+}
+
+template <bool kLoads>
 void vector_op(Cpu& cpu, const Op* op) {
   if (!avx_allowed(cpu)) KITE_FAULT(cpu, op);
   alignas(32) std::array<uint8_t, 32> bounce;
-  const unsigned bytes = op->operand_size;
-  uint64_t address = 0;
   void* rm = nullptr;
-  if constexpr (kMemory == Memory::kNone) {
-    rm = rm_place(cpu, op);
+  if constexpr (kLoads) {
+    const unsigned bytes = op->operand_size;
+    uint64_t address = 0;
+    if (!address_of(cpu, op, bytes, Access::kRead, address)) KITE_FAULT(cpu, op);
+    rm = const_cast<uint8_t*>(cpu.read_hit(address, bytes));  // the thunk only reads it
+    if (rm == nullptr) [[unlikely]] {
+      rm = bounce.data();
+      const bool checked = (op->condition & kAnyAlignment) != 0 || cpu.check_alignment(address, alignment_of(bytes));
+      if (!checked || !cpu.read_bytes(address, rm, bytes, segment_of(op))) KITE_FAULT(cpu, op);
+    }
   } else {
-    constexpr Access kAccess = kMemory == Memory::kLoad ? Access::kRead : Access::kWrite;
-    if (!address_of(cpu, op, bytes, kAccess, address)) KITE_FAULT(cpu, op);
-    rm = bounce.data();
-  }
-  if constexpr (kMemory == Memory::kLoad) {
-    rm = const_cast<void*>(load_operand(cpu, op, address, bytes, bounce.data()));  // the thunk only reads it
-    if (rm == nullptr) KITE_FAULT(cpu, op);
-  }
-  if constexpr (kMemory == Memory::kStore) {
-    if (!probe_operand(cpu, op, address, bytes, Access::kWrite, alignment_of(bytes))) KITE_FAULT(cpu, op);
+    rm = rm_place(cpu, op);
   }
   if ((op->condition & kNumeric) != 0) expect_faults(cpu);
-  const auto thunk = reinterpret_cast<AvxThunk>(op->host_code);
-  const int64_t result =
-      thunk(reg_place(cpu, op), rm, image(cpu), cpu.state.gpr, vvvv_place(cpu, op), is4_place(cpu, op));
-  if (!accept_result(cpu, result)) KITE_FAULT(cpu, op);
-  if constexpr (kMemory == Memory::kStore) {
-    if (!store_operand(cpu, op, address, bounce.data(), bytes)) KITE_FAULT(cpu, op);
-  }
+  if (!accept_result(cpu, call_thunk(cpu, op, rm))) KITE_FAULT(cpu, op);
+  KITE_NEXT(cpu, op);
+}
+
+void vector_store(Cpu& cpu, const Op* op) {
+  if (!avx_allowed(cpu)) KITE_FAULT(cpu, op);
+  const unsigned bytes = op->operand_size;
+  uint64_t address = 0;
+  if (!address_of(cpu, op, bytes, Access::kWrite, address) ||
+      !probe_operand(cpu, op, address, bytes, Access::kWrite, alignment_of(bytes)))
+    KITE_FAULT(cpu, op);
+  std::array<uint8_t, 32> value;
+  call_thunk(cpu, op, value.data());
+  if (!store_operand(cpu, op, address, value.data(), bytes)) KITE_FAULT(cpu, op);
+  KITE_NEXT(cpu, op);
+}
+
+// VCVTPS2PH computes and sets flags before hosts look at the memory, and does not check its alignment (SDM 2A, 2.4.11).
+void convert_and_store(Cpu& cpu, const Op* op) {
+  if (!avx_allowed(cpu)) KITE_FAULT(cpu, op);
+  const unsigned bytes = op->operand_size;
+  uint64_t address = 0;
+  std::array<uint8_t, 32> value;
+  expect_faults(cpu);
+  if (!accept_result(cpu, call_thunk(cpu, op, value.data())) || !address_of(cpu, op, bytes, Access::kWrite, address) ||
+      !cpu.probe(address, bytes, Access::kWrite, segment_of(op)) ||
+      !store_operand(cpu, op, address, value.data(), bytes))
+    KITE_FAULT(cpu, op);
   KITE_NEXT(cpu, op);
 }
 
@@ -317,9 +340,9 @@ Handler bind_thunk(Cpu& cpu, Op& op) {
   op.operand_size = memory_bytes(insn);
   op.condition = avx_shape(insn).numeric ? kNumeric : uint8_t{0};
   if (op.host_code == nullptr) return invalid_opcode;
-  return insn.mem_write ? vector_op<Memory::kStore>
-         : insn.has_mem ? vector_op<Memory::kLoad>
-                        : vector_op<Memory::kNone>;
+  if (insn.need == x86::Need::kF16c) op.condition |= kAnyAlignment;
+  if (insn.mem_write) return op.condition != 0 ? convert_and_store : vector_store;
+  return insn.has_mem ? vector_op<true> : vector_op<false>;
 }
 
 }  // namespace

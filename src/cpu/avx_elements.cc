@@ -43,9 +43,9 @@ unsigned masked_element(const x86::Insn& insn) {
   return insn.opcode == 0x2d || insn.opcode == 0x2f || insn.rex_w ? 8 : 4;
 }
 
+// The linear address of an element of the operand at `ea`; only what begins the operand wraps in the address size.
 bool element_address(Cpu& cpu, const Op* op, uint64_t ea, unsigned size, Access access, uint64_t& address) {
-  if (op->address_size != 8) ea = op->address_size == 4 ? static_cast<uint32_t>(ea) : static_cast<uint16_t>(ea);
-  return cpu.linear(op, ea, size, access, address);
+  return cpu.linear(op, cpu.code64 ? ea : static_cast<uint32_t>(ea), size, access, address);
 }
 
 // [SDM 2C VMASKMOV] No #AC for any mask.
@@ -70,7 +70,8 @@ void masked_load(Cpu& cpu, const Op* op) {
   KITE_NEXT(cpu, op);
 }
 
-// All of it is known to be writable before any is written.
+// All of it is known to be writable before any is written. In CR2 hosts show the first byte that is selected, or the
+// last one when the second page is missing.
 void masked_store(Cpu& cpu, const Op* op) {
   if (!avx_allowed(cpu)) KITE_FAULT(cpu, op);
   const x86::Insn& insn = *op->insn;
@@ -79,13 +80,18 @@ void masked_store(Cpu& cpu, const Op* op) {
   const Vector32 value = read_register(cpu, insn.operand[2].reg);
   const uint64_t ea = cpu.effective_address(op);
   std::array<uint64_t, 8> addresses{};
+  uint64_t first = 0, last = 0;
+  unsigned count = 0;
   for (unsigned at = 0; at < bytes; at += size) {
-    uint64_t& address = addresses[at / size];
     if (!selected(mask, at / size, size)) continue;
-    if (!element_address(cpu, op, ea + at, size, Access::kWrite, address) ||
-        !cpu.probe(address, size, Access::kWrite, segment_of(op)))
-      KITE_FAULT(cpu, op);
+    uint64_t& address = addresses[at / size];
+    if (!element_address(cpu, op, ea + at, size, Access::kWrite, address)) KITE_FAULT(cpu, op);
+    if (count++ == 0) first = address;
+    last = offset_linear(cpu, address, size - 1);
   }
+  if (count != 0 &&
+      (!cpu.probe(first, 1, Access::kWrite, segment_of(op)) || !cpu.probe(last, 1, Access::kWrite, segment_of(op))))
+    KITE_FAULT(cpu, op);
   for (unsigned at = 0; at < bytes; at += size) {
     if (!selected(mask, at / size, size)) continue;
     if (!cpu.write_bytes(addresses[at / size], &value[at], size, segment_of(op))) KITE_FAULT(cpu, op);
@@ -116,7 +122,8 @@ uint64_t index_at(const Vector32& indices, unsigned i, unsigned size) {
 }
 
 // [SDM 2C VPGATHERDD] Elements are loaded from the lowest to the highest; the mask of each is cleared when it is done,
-// so that an instruction begun anew after a fault goes on where it was. No #AC.
+// so that an instruction begun anew after a fault goes on where it was. What hosts leave behind after a fault is done
+// here as well: masks not yet used become all ones or all zeroes. No #AC.
 void gather(Cpu& cpu, const Op* op) {
   if (!avx_allowed(cpu)) KITE_FAULT(cpu, op);
   const x86::Insn& insn = *op->insn;
@@ -124,21 +131,28 @@ void gather(Cpu& cpu, const Op* op) {
   const unsigned to = insn.operand[0].reg, mask_register = insn.operand[2].reg;
   const Vector32 indices = read_register(cpu, insn.mem.index);
   Vector32 value = read_register(cpu, to), mask = read_register(cpu, mask_register);
+  for (unsigned at = 0; at < insn.vector_bytes; at += shape.size)
+    std::memset(&mask[at], selected(mask, at / shape.size, shape.size) ? 0xff : 0, shape.size);
   const uint64_t base = cpu.state.gpr[op->base] + static_cast<uint64_t>(op->disp);
-  bool faulted = false;
-  for (unsigned i = 0; i < shape.count && !faulted; ++i) {
+  bool loaded = false;
+  for (unsigned i = 0; i < shape.count; ++i) {
     const unsigned at = i * shape.size;
     if (selected(mask, i, shape.size)) {
-      const uint64_t ea = base + (index_at(indices, i, shape.index_size) << insn.mem.scale);
+      uint64_t ea = base + (index_at(indices, i, shape.index_size) << insn.mem.scale);
+      if (op->address_size == 4) ea = static_cast<uint32_t>(ea);
       uint64_t address = 0;
-      faulted = !element_address(cpu, op, ea, shape.size, Access::kRead, address) ||
-                !cpu.read_bytes(address, &value[at], shape.size, segment_of(op));
+      if (!element_address(cpu, op, ea, shape.size, Access::kRead, address) ||
+          !cpu.read_bytes(address, &value[at], shape.size, segment_of(op))) {
+        if (loaded) write_register(cpu, to, value, insn.vector_bytes);
+        write_register(cpu, mask_register, mask, insn.vector_bytes);
+        KITE_FAULT(cpu, op);
+      }
+      loaded = true;
     }
-    if (!faulted) std::memset(&mask[at], 0, shape.size);
+    std::memset(&mask[at], 0, shape.size);
   }
   write_register(cpu, to, value, shape.vector_bytes);
-  write_register(cpu, mask_register, mask, faulted ? shape.vector_bytes : 0);
-  if (faulted) KITE_FAULT(cpu, op);
+  write_register(cpu, mask_register, mask, 0);
   KITE_NEXT(cpu, op);
 }
 

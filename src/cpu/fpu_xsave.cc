@@ -32,6 +32,14 @@ unsigned offset_in(uint64_t component, uint64_t xcomp_bv) {
   return offset;
 }
 
+// Bytes to the end of the last of `components`.
+unsigned extent(uint64_t components, uint64_t xcomp_bv) {
+  unsigned end = kExtended;
+  for (const uint64_t component : kComponents)
+    if (components & component) end = std::max(end, offset_in(component, xcomp_bv) + size_of(component));
+  return end;
+}
+
 uint64_t supported(const Cpu& cpu) {
   constexpr uint64_t kHere = xcr0::kX87 | xcr0::kSse | xcr0::kAvx | xcr0::kPkru;
   return x86::supported_xcr0(*cpu.config.cpu) & kHere;
@@ -71,6 +79,12 @@ bool area_address(Cpu& cpu, const Op* op, Access access, uint64_t& address) {
   if (address % kAlignment == 0) return true;
   const bool stack = segment_of(op) == Seg::kSs && !Mmu(cpu).canonical(address);
   return cpu.check_alignment(address, 4) && cpu.raise(stack ? Vector::kSs : Vector::kGp, 0);
+}
+
+// Hosts look at the last byte of an area first: CR2 shows it.
+bool probe_end(Cpu& cpu, const Op* op, unsigned bytes, Access access) {
+  uint64_t last = 0;
+  return address_of_last(cpu, op, bytes, access, last) && cpu.probe(last, 1, access, segment_of(op));
 }
 
 uint64_t pair(const Cpu& cpu) { return (cpu.state.gpr[x86::kRax] & 0xffffffff) | cpu.state.gpr[x86::kRdx] << 32; }
@@ -171,7 +185,8 @@ void xsave(Cpu& cpu, const Op* op) {
   if (!area_address(cpu, op, Access::kWrite, address)) KITE_FAULT(cpu, op);
   const uint64_t wanted = pair(cpu) & cpu.arch.xcr0, used = in_use(cpu);
   const uint64_t header_at = offset_linear(cpu, address, kXstateBv);
-  if (!cpu.probe(header_at, 8, Access::kWrite, segment_of(op)) ||
+  if (!probe_end(cpu, op, extent(wanted, 0), Access::kWrite) ||
+      !cpu.probe(header_at, 8, Access::kWrite, segment_of(op)) ||
       !cpu.read_bytes(header_at, &header, 8, segment_of(op)))
     KITE_FAULT(cpu, op);
   const LegacyImage legacy = legacy_image(cpu, wide_pointers(cpu, op));
@@ -203,7 +218,8 @@ void xsavec(Cpu& cpu, const Op* op) {
   add_components(cpu, legacy, saved, header[1], pieces);
   if (saved & xcr0::kSse) pieces.add(kMxcsr, kMxcsrAndMask, legacy.data() + kMxcsr);
   pieces.add(kXstateBv, sizeof header, header.data());
-  if (!pieces.write(cpu, op, address)) KITE_FAULT(cpu, op);
+  if (!probe_end(cpu, op, extent(wanted, header[1]), Access::kWrite) || !pieces.write(cpu, op, address))
+    KITE_FAULT(cpu, op);
   KITE_NEXT(cpu, op);
 }
 
@@ -212,6 +228,7 @@ void xsavec(Cpu& cpu, const Op* op) {
 struct Area {
   std::array<uint8_t, kAreaEnd> bytes{};
   uint64_t xstate_bv = 0, xcomp_bv = 0;
+  bool has_mxcsr = false;  // it is loaded from here
 };
 
 // [SDM 1, 13.8 and 13.12] What makes #GP.
@@ -229,11 +246,17 @@ bool read_part(Cpu& cpu, const Op* op, uint64_t address, Area& area, unsigned of
   return cpu.read_bytes(offset_linear(cpu, address, offset), &area.bytes[offset], bytes, segment_of(op));
 }
 
+bool valid_mxcsr(const Area& area) { return (load<uint32_t>(&area.bytes[kMxcsr]) & ~FpuThunks::mxcsr_mask()) == 0; }
+
 // Everything that will be loaded comes in before anything changes.
 bool read_area(Cpu& cpu, const Op* op, uint64_t address, uint64_t wanted, bool supervisor, Area& area) {
-  if (!read_part(cpu, op, address, area, kHeader, kHeaderBytes)) return false;
+  // Hosts begin with XCOMP_BV: CR2 shows it.
+  if (!read_part(cpu, op, address, area, kXcompBv, 8) || !read_part(cpu, op, address, area, kHeader, kHeaderBytes))
+    return false;
   area.xstate_bv = load<uint64_t>(&area.bytes[kXstateBv]);
   area.xcomp_bv = load<uint64_t>(&area.bytes[kXcompBv]);
+  const bool compacted = (area.xcomp_bv & kCompacted) != 0;
+  if (!probe_end(cpu, op, extent(compacted ? area.xcomp_bv : wanted, area.xcomp_bv), Access::kRead)) return false;
   if (!valid_header(cpu, area, supervisor)) return cpu.raise(Vector::kGp, 0);
   const uint64_t loaded = wanted & area.xstate_bv;
   const bool standard_mxcsr = (area.xcomp_bv & kCompacted) == 0 && (wanted & (xcr0::kSse | xcr0::kAvx)) != 0;
@@ -242,51 +265,41 @@ bool read_area(Cpu& cpu, const Op* op, uint64_t address, uint64_t wanted, bool s
   for (const uint64_t component : kComponents)
     if (loaded & component)
       if (!read_part(cpu, op, address, area, offset_in(component, area.xcomp_bv), size_of(component))) return false;
-  const bool has_mxcsr = standard_mxcsr || (loaded & xcr0::kSse) != 0;
-  const auto mxcsr = load<uint32_t>(&area.bytes[kMxcsr]);
-  return !has_mxcsr || (mxcsr & ~FpuThunks::mxcsr_mask()) == 0 || cpu.raise(Vector::kGp, 0);
+  area.has_mxcsr = standard_mxcsr || (loaded & xcr0::kSse) != 0;
+  return compacted || !area.has_mxcsr || valid_mxcsr(area) || cpu.raise(Vector::kGp, 0);
 }
 
-void restore_x87(Cpu& cpu, const Op* op, const uint8_t* from) {
-  if (from != nullptr) return load_x87(cpu, from, wide_pointers(cpu, op));
+void initialise_x87(Cpu& cpu) {
   std::memset(image(cpu), 0, kMxcsr);
   std::memset(image(cpu) + kSt0, 0, kXmm0 - kSt0);
   set<uint16_t>(cpu, kFcw, 0x37f);
   set<uint32_t>(cpu, kFcs, 0);
 }
 
-void restore_bytes(void* to, const uint8_t* from, unsigned bytes) {
-  if (from != nullptr)
-    std::memcpy(to, from, bytes);
-  else
-    std::memset(to, 0, bytes);
+void initialise(Cpu& cpu, uint64_t components) {
+  if (components & xcr0::kX87) initialise_x87(cpu);
+  if (components & xcr0::kSse) std::memset(image(cpu) + kXmm0, 0, register_bytes(cpu));
+  if (components & xcr0::kAvx) std::memset(cpu.arch.ymm_high.reg.data(), 0, register_bytes(cpu));
+  if (components & xcr0::kPkru) cpu.set_pkru(0);
 }
 
-void restore_mxcsr(Cpu& cpu, const Area& area, uint64_t wanted) {
-  const auto mxcsr = load<uint32_t>(&area.bytes[kMxcsr]);
-  if ((area.xcomp_bv & kCompacted) == 0) {
-    if ((wanted & (xcr0::kSse | xcr0::kAvx)) != 0) set(cpu, kMxcsr, mxcsr);
-  } else if (wanted & xcr0::kSse) {
-    set(cpu, kMxcsr, (area.xstate_bv & xcr0::kSse) != 0 ? mxcsr : kInitialMxcsr);
+// False: #GP was raised for the MXCSR of a compacted area. The order is that of hosts, so that the same is done by
+// then.
+bool restore(Cpu& cpu, const Op* op, const Area& area, uint64_t wanted) {
+  const uint64_t loaded = wanted & area.xstate_bv;
+  const auto part = [&](uint64_t component) { return &area.bytes[offset_in(component, area.xcomp_bv)]; };
+  initialise(cpu, wanted & ~loaded);
+  if (loaded & xcr0::kX87) load_x87(cpu, area.bytes.data(), wide_pointers(cpu, op));
+  if (area.has_mxcsr) {
+    if (!valid_mxcsr(area)) return cpu.raise(Vector::kGp, 0);
+    set(cpu, kMxcsr, load<uint32_t>(&area.bytes[kMxcsr]));
+  } else if (wanted & xcr0::kSse) {  // a compacted area without SSE
+    set(cpu, kMxcsr, kInitialMxcsr);
   }
-}
-
-void restore(Cpu& cpu, const Op* op, const Area& area, uint64_t wanted) {
-  // Null: the component gets its initial state.
-  const auto part = [&](uint64_t component, unsigned offset) {
-    return (area.xstate_bv & component) != 0 ? &area.bytes[offset] : nullptr;
-  };
-  restore_mxcsr(cpu, area, wanted);
-  if (wanted & xcr0::kX87) restore_x87(cpu, op, part(xcr0::kX87, 0));
-  if (wanted & xcr0::kSse) restore_bytes(image(cpu) + kXmm0, part(xcr0::kSse, kXmm0), register_bytes(cpu));
-  if (wanted & xcr0::kAvx)
-    restore_bytes(cpu.arch.ymm_high.reg.front().data(), part(xcr0::kAvx, offset_in(xcr0::kAvx, area.xcomp_bv)),
-                  register_bytes(cpu));
-  if (wanted & xcr0::kPkru) {
-    uint32_t pkru = 0;
-    restore_bytes(&pkru, part(xcr0::kPkru, offset_in(xcr0::kPkru, area.xcomp_bv)), sizeof pkru);
-    cpu.set_pkru(pkru);
-  }
+  if (loaded & xcr0::kSse) std::memcpy(image(cpu) + kXmm0, &area.bytes[kXmm0], register_bytes(cpu));
+  if (loaded & xcr0::kAvx) std::memcpy(cpu.arch.ymm_high.reg.data(), part(xcr0::kAvx), register_bytes(cpu));
+  if (loaded & xcr0::kPkru) cpu.set_pkru(load<uint32_t>(part(xcr0::kPkru)));
+  return true;
 }
 
 // XRSTOR, and with kSupervisor XRSTORS.
@@ -300,9 +313,9 @@ void xrstor(Cpu& cpu, const Op* op) {
   }
   const uint64_t wanted = pair(cpu) & (cpu.arch.xcr0 | (kSupervisor ? cpu.arch.xss : 0));
   Area area;
-  if (!area_address(cpu, op, Access::kRead, address) || !read_area(cpu, op, address, wanted, kSupervisor, area))
+  if (!area_address(cpu, op, Access::kRead, address) || !read_area(cpu, op, address, wanted, kSupervisor, area) ||
+      !restore(cpu, op, area, wanted))
     KITE_FAULT(cpu, op);
-  restore(cpu, op, area, wanted);
   KITE_NEXT(cpu, op);
 }
 

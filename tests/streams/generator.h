@@ -29,7 +29,7 @@ class Random {
 
 // One instruction, or several that make sense only together.
 struct Instruction {
-  std::array<uint8_t, 28> bytes{};
+  std::array<uint8_t, 40> bytes{};
   uint8_t size = 0;
   uint8_t tail = 0;  // bytes of an instruction behind the one that rip_at or branch_at is in
   // A RIP-relative operand: where its displacement is, and what it shall lead to.

@@ -227,7 +227,7 @@ bool host_offers(Feature feature) {
   const auto has = [](x86::FeatureWord word, unsigned bit) {
     return (host[static_cast<size_t>(word)] >> bit & 1) != 0;
   };
-  const bool avx = __builtin_cpu_supports("avx");
+  const bool avx = __builtin_cpu_supports("avx"), avx2 = __builtin_cpu_supports("avx2");
   using enum x86::FeatureWord;
   switch (feature) {
     case F::kAlways: return true;
@@ -245,7 +245,7 @@ bool host_offers(Feature feature) {
     case F::kPclmul: return __builtin_cpu_supports("pclmul");
     case F::kSha: return __builtin_cpu_supports("sha");
     case F::kAvx: return avx;
-    case F::kAvx2: return __builtin_cpu_supports("avx2");
+    case F::kAvx2: return avx2;
     case F::kFma: return __builtin_cpu_supports("fma");
     case F::kF16c: return avx && has(k1Ecx, 29);
     case F::kBmi2: return __builtin_cpu_supports("bmi2");
@@ -257,9 +257,9 @@ bool host_offers(Feature feature) {
     case F::kClwb: return has(k7Ebx, 24);
     case F::kMovdiri: return has(k7Ecx, 27);
     case F::kMovdir64b: return has(k7Ecx, 28);
-    case F::kXsave: return avx;
-    case F::kXsaveopt: return avx && has(kD1Eax, 0);
-    case F::kXsavec: return avx && has(kD1Eax, 1);
+    case F::kXsave: return avx2;
+    case F::kXsaveopt: return avx2 && has(kD1Eax, 0);
+    case F::kXsavec: return avx2 && has(kD1Eax, 1);
   }
   return false;
 }
