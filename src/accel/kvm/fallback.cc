@@ -21,6 +21,7 @@
 #include "cpu/cpu.h"
 #include "cpu/events.h"
 #include "cpu/mmu.h"
+#include "support/bytes.h"
 
 namespace kite {
 
@@ -163,13 +164,14 @@ KernelApic::Wiring apic_wiring(KvmAccelerator& owner, const VcpuConfig& config) 
 
 class CpuFallback final : public EmulationFallback {
  public:
-  CpuFallback(const VcpuConfig& config, AddressSpace& memory) : config_(config), memory_(memory) {}
+  CpuFallback(const VcpuConfig& config, AddressSpace& memory) : config_(config), memory_(memory), spec_(*config.cpu) {}
 
   Outcome emulate(KvmVcpu& vcpu, const kvm_run& run, CpuIo& io, std::string& report) override;
   [[nodiscard]] uint64_t executed() const override { return executed_.load(std::memory_order_relaxed); }
 
  private:
   void make_cpu(KvmVcpu& vcpu);
+  void read_features(const KvmFd& fd);
   Result<> read_registers(const KvmFd& fd);
   Result<> read_everything(KvmVcpu& vcpu);
   void enter_state(const KvmVcpu& vcpu);
@@ -185,6 +187,7 @@ class CpuFallback final : public EmulationFallback {
 
   const VcpuConfig config_;
   AddressSpace& memory_;
+  x86::CpuSpec spec_;
   std::atomic<uint64_t> executed_{0};
 
   // Made when the first instruction fails: most vCPUs never need them.
@@ -208,8 +211,28 @@ void CpuFallback::make_cpu(KvmVcpu& vcpu) {
     apic_ = std::make_unique<KernelApic>(vcpu.fd(), apic_wiring(vcpu.accelerator(), config));
     config.apic = apic_.get();
   }
+  read_features(vcpu.fd());
+  config.cpu = &spec_;
   has_sregs2_ = vcpu.accelerator().system().check(KVM_CAP_SREGS2) != 0;
   cpu_ = std::make_unique<cpu::Cpu>(config, memory_);
+}
+
+// The features that the vCPU's guest is shown. KVM may have added to those that it was told: where it has no hardware
+// underneath, programs see much of the host's CPUID and use what they see.
+void CpuFallback::read_features(const KvmFd& fd) {
+  using x86::FeatureWord;
+  constexpr uint32_t kMostEntries = 512;
+  std::vector<uint64_t> buffer((sizeof(kvm_cpuid2) + kMostEntries * sizeof(kvm_cpuid_entry2)) / sizeof(uint64_t));
+  auto* const table = reinterpret_cast<kvm_cpuid2*>(buffer.data());
+  table->nent = kMostEntries;
+  if (fd.ioctl(KVM_GET_CPUID2, table) < 0) return;
+  const auto* const bytes = reinterpret_cast<const uint8_t*>(buffer.data()) + sizeof(kvm_cpuid2);
+  for (uint32_t i = 0; i < std::min(table->nent, kMostEntries); ++i) {
+    const auto entry = load<kvm_cpuid_entry2>(bytes + i * sizeof(kvm_cpuid_entry2));
+    for (const KvmFeaturePlace& place : kvm_feature_places())
+      if (entry.function == place.function && entry.index == place.index)
+        spec_.features[static_cast<size_t>(place.word)] = entry.*place.part;
+  }
 }
 
 Result<> CpuFallback::read_registers(const KvmFd& fd) {

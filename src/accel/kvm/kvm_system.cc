@@ -187,19 +187,15 @@ const kvm_cpuid_entry2* KvmSystem::find_cpuid(uint32_t function, uint32_t index)
   return found == cpuid_.end() ? nullptr : &*found;
 }
 
-x86::FeatureSet KvmSystem::features(bool kernel_local_apic) const {
-  struct Place {
-    FeatureWord word;
-    uint32_t function, index;
-    uint32_t kvm_cpuid_entry2::* part;
-  };
+std::span<const KvmFeaturePlace> kvm_feature_places() {
   using Entry = kvm_cpuid_entry2;
-  static constexpr Place kPlaces[] = {
+  static constexpr KvmFeaturePlace kPlaces[] = {
       {FeatureWord::k1Edx, 1, 0, &Entry::edx},
       {FeatureWord::k1Ecx, 1, 0, &Entry::ecx},
       {FeatureWord::k7Ebx, 7, 0, &Entry::ebx},
       {FeatureWord::k7Ecx, 7, 0, &Entry::ecx},
       {FeatureWord::k7Edx, 7, 0, &Entry::edx},
+      {FeatureWord::k71Eax, 7, 1, &Entry::eax},
       {FeatureWord::k80000001Edx, 0x80000001, 0, &Entry::edx},
       {FeatureWord::k80000001Ecx, 0x80000001, 0, &Entry::ecx},
       {FeatureWord::k80000007Edx, 0x80000007, 0, &Entry::edx},
@@ -207,8 +203,12 @@ x86::FeatureSet KvmSystem::features(bool kernel_local_apic) const {
       {FeatureWord::kD1Eax, 0xd, 1, &Entry::eax},
       {FeatureWord::k6Eax, 6, 0, &Entry::eax},
   };
+  return kPlaces;
+}
+
+x86::FeatureSet KvmSystem::features(bool kernel_local_apic) const {
   x86::FeatureSet set{};
-  for (const Place& place : kPlaces)
+  for (const KvmFeaturePlace& place : kvm_feature_places())
     if (const kvm_cpuid_entry2* entry = find_cpuid(place.function, place.index); entry != nullptr)
       set[static_cast<size_t>(place.word)] = entry->*place.part;
 

@@ -22,6 +22,14 @@ struct KvmCapability {
   std::string_view why;   // what Kite does with it, as the end of "needed to ..." or "used to ..."
 };
 
+// Where CPUID has each feature word.
+struct KvmFeaturePlace {
+  x86::FeatureWord word;
+  uint32_t function, index;
+  uint32_t kvm_cpuid_entry2::* part;
+};
+std::span<const KvmFeaturePlace> kvm_feature_places();
+
 class KvmSystem {
  public:
   // Opens `path` and checks everything. The message of a failure says which of these it was, and what to do: no such
