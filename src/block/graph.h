@@ -47,19 +47,19 @@ class BlockGraph {
   // only be opened for reading unless `allow_raw_probe`: a guest that writes a header of its choosing into a raw disk
   // could otherwise name files of the host. `options` may hold further options of the format and of "file.".
   struct FileRequest {
-    std::string filename;  // a path, "json:{...}", "nbd:...", "null-co://", "blkdebug:config:image"
-    std::string format;    // "" to probe
-    BlockOptions options;
+    std::string filename{};  // a path, "json:{...}", "nbd:...", "null-co://", "blkdebug:config:image"
+    std::string format{};    // "" to probe
+    BlockOptions options{};
     bool read_only = false;
     bool allow_raw_probe = false;  // tools that say what they guessed
     bool no_backing = false;       // do not open backing files
     bool no_io = false;            // only the header is wanted
     bool force_share = false;
     bool for_check = false;  // a damaged image may be opened
-    CacheMode cache;
+    CacheMode cache{};
     bool discard_unmap = true;
     unsigned depth = 0;  // in a chain of backing files
-    std::string aio;     // "", "threads", "native", "io_uring"
+    std::string aio{};     // "", "threads", "native", "io_uring"
   };
   Task<Result<NodePtr>> open_file(FileRequest request);
   // A child: by reference ("file": "node0"), or opened from its options.

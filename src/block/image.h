@@ -19,13 +19,13 @@ using InfoValue = std::variant<bool, uint64_t, std::string>;
 using InfoItems = std::vector<std::pair<std::string, InfoValue>>;
 
 struct SnapshotInfo {
-  std::string id;
-  std::string name;
+  std::string id{};
+  std::string name{};
   uint64_t vm_state_bytes = 0;
   uint32_t date_seconds = 0;
   uint32_t date_nanoseconds = 0;
   uint64_t vm_clock_ns = 0;
-  std::optional<uint64_t> icount;
+  std::optional<uint64_t> icount{};
   uint64_t disk_bytes = 0;
 };
 

@@ -215,6 +215,8 @@ class Qcow2Node final : public FormatNode {
   void free_range(uint64_t offset, uint64_t bytes);
   [[nodiscard]] std::optional<size_t> find_snapshot(std::string_view id_or_name) const;
 
+  Task<Result<>> to_version_2();  // amend.cc
+
   // resize.cc
   Task<IoResult<>> grow(uint64_t bytes);
   Task<IoResult<>> shrink(uint64_t bytes);

@@ -1,0 +1,60 @@
+// The commands of the image tool, each in its own file. `argv` is that of the command: argv[0] is the program.
+#pragma once
+
+#include "img/tool.h"
+
+namespace kite::img {
+
+int command_amend(Session& session, Argv argv);
+int command_bench(Session& session, Argv argv);
+int command_check(Session& session, Argv argv);
+int command_commit(Session& session, Argv argv);
+int command_compare(Session& session, Argv argv);
+int command_convert(Session& session, Argv argv);
+int command_create(Session& session, Argv argv);
+int command_dd(Session& session, Argv argv);
+int command_info(Session& session, Argv argv);
+int command_map(Session& session, Argv argv);
+int command_measure(Session& session, Argv argv);
+int command_rebase(Session& session, Argv argv);
+int command_resize(Session& session, Argv argv);
+int command_snapshot(Session& session, Argv argv);
+
+// One loop over getopt_long: `take` gets each option's letter (or long number) and argument; false ends it.
+bool parse_arguments(Session& session, Argv& argv, const char* letters, const struct option* longs,
+                     const std::function<bool(int, const char*)>& take);
+// What is left behind the options.
+std::vector<std::string> operands(Argv& argv);
+// "-h", and a wrong use of a command.
+int show_help(const Session& session);
+int wrong_use(const Session& session, std::string_view text);
+
+// The options of "-o", several of them joined by commas. Complains.
+bool add_options(Session& session, block::BlockOptions& options, std::string_view text);
+int print_create_options(Session& session, const std::string& format, const std::string& filename);
+
+// Makes a new image. `description` gets what "Formatting ..." says.
+struct CreateCall {
+  std::string filename;
+  std::string format = "raw";
+  block::BlockOptions options;
+  std::optional<uint64_t> bytes;
+  std::string backing, backing_format;
+  bool backing_unchecked = false;
+};
+Result<std::string> create_image(Session& session, CreateCall call);
+
+// What is stored at an offset of a chain of images.
+struct ChainStatus {
+  uint64_t bytes = 0;
+  unsigned depth = 0;    // 0: the image itself
+  bool present = false;  // some image of the chain has it
+  block::BlockStatus status;
+};
+Task<block::IoResult<ChainStatus>> chain_status(block::BlockNode& node, uint64_t offset, uint64_t bytes,
+                                                const block::BlockNode* until = nullptr);
+// The node that decides the content: filters passed over.
+block::BlockNode* skip_filters(block::BlockNode* node);
+block::BlockNode* backing_of(block::BlockNode* node);
+
+}  // namespace kite::img
