@@ -35,12 +35,13 @@ inline constexpr uint32_t kInterrupt = 1u << 9;  // the LocalApic has something;
                                                  // the place of RFLAGS.IF, which masks it
 inline constexpr uint32_t kNmi = 1u << 1;
 inline constexpr uint32_t kInit = 1u << 2;
-inline constexpr uint32_t kSipi = 1u << 3;       // vector in sipi_vector
-inline constexpr uint32_t kKick = 1u << 4;       // leave run()
-inline constexpr uint32_t kFlush = 1u << 5;      // drop cached translations
-inline constexpr uint32_t kSmi = 1u << 6;        // system-management interrupt
-inline constexpr uint32_t kSecondNmi = 1u << 7;  // another NMI before kNmi was taken; made by post_nmi()
-inline constexpr uint32_t kStored = 1u << 8;     // a store to what MONITOR watches; made by the CPU itself
+inline constexpr uint32_t kSipi = 1u << 3;           // vector in sipi_vector
+inline constexpr uint32_t kKick = 1u << 4;           // leave run()
+inline constexpr uint32_t kFlush = 1u << 5;          // drop cached translations
+inline constexpr uint32_t kSmi = 1u << 6;            // system-management interrupt
+inline constexpr uint32_t kSecondNmi = 1u << 7;      // another NMI before kNmi was taken; made by post_nmi()
+inline constexpr uint32_t kMachineCheck = 1u << 10;  // something is in the queue of post_machine_check()
+inline constexpr uint32_t kStored = 1u << 8;         // a store to what MONITOR watches; made by the CPU itself
 }  // namespace request
 
 struct VcpuConfig {
@@ -71,6 +72,22 @@ struct DebugStop {
   uint64_t rip = 0;         // linear address of the instruction: at a breakpoint its own, otherwise the next
   uint64_t dr6 = 0;         // B0-B3 and BS, for steps and watches
   bool breakpoint = false;  // INT3
+};
+
+// IA32_MCi_STATUS and IA32_MCG_STATUS (SDM 3B 16.3)
+namespace mc_status {
+inline constexpr uint64_t kUncorrected = 1ull << 61, kOverflow = 1ull << 62, kValid = 1ull << 63;
+}
+namespace mcg_status {
+inline constexpr uint64_t kRestartIpValid = 1, kErrorIpValid = 2, kInProgress = 4;
+}
+
+// An error for a bank of the machine-check architecture, in the form of its registers.
+struct MachineCheck {
+  uint32_t bank = 0;
+  uint64_t status = 0;      // VAL must be set
+  uint64_t mcg_status = 0;  // of an uncorrected error
+  uint64_t address = 0, misc = 0;
 };
 
 class Vcpu {
@@ -116,6 +133,8 @@ class Vcpu {
     post(request::kSipi);
   }
   void kick() { post(request::kKick); }
+  // Any thread. False: the vCPU takes none, or has no such bank.
+  virtual bool post_machine_check(const MachineCheck& error) { return (void)error, false; }
   // vCPU thread, after kHalted: blocks until has_work(), kicked included.
   void wait_for_work() {
     for (uint32_t seen = requests_.load(std::memory_order_acquire); (seen & request::kKick) == 0 && !has_work(seen);

@@ -4,6 +4,7 @@
 #include "cpu/block.h"
 #include "cpu/events.h"
 #include "cpu/fpu.h"
+#include "cpu/machine_check.h"
 #include "cpu/monitor.h"
 #include "cpu/smm.h"
 #include "support/log.h"
@@ -43,7 +44,8 @@ Cpu::Cpu(const VcpuConfig& vcpu, AddressSpace& memory)
       memory_(memory),
       blocks_(std::make_unique<BlockCache>()),
       fpu_(std::make_unique<FpuThunks>()),
-      monitor_(std::make_unique<Monitor>()) {
+      monitor_(std::make_unique<Monitor>()),
+      machine_checks_(std::make_unique<MachineCheckQueue>()) {
   tlb_ = tlbs_.data();
   reset(true);
 }
@@ -59,6 +61,7 @@ class RunLoop {
   Exit run();
   // One instruction, with single step, breakpoints and the interrupt shadow looked after.
   static void run_one(Cpu& cpu);
+  static bool took_branch(const Cpu& cpu, const Op& op);
   static Exit shut_down(Cpu& cpu);
   // HLT was executed.
   static void halt(Cpu& cpu);
@@ -78,6 +81,7 @@ class RunLoop {
   bool interrupt();
   [[nodiscard]] bool nmi_due() const { return cpu_.arch.nmi_pending != 0 && !cpu_.arch.nmi_blocked; }
   void nmi_arrived();
+  bool take_machine_checks();
   [[nodiscard]] bool mwait_over() const;
 
   Cpu& cpu_;
@@ -107,6 +111,35 @@ Exit RunLoop::run() {
   }
 }
 
+// Whether the instruction, which has been executed, was a branch that was taken (SDM 3B 18.4.3).
+bool RunLoop::took_branch(const Cpu& cpu, const Op& op) {
+  using Code = x86::Op;
+  if (op.insn == nullptr) return false;
+  switch (op.insn->op) {
+    case Code::kJmp:
+    case Code::kJmpFar:
+    case Code::kCall:
+    case Code::kCallFar:
+    case Code::kRet:
+    case Code::kRetFar:
+    case Code::kIret:
+    case Code::kInt:
+    case Code::kInt1:
+    case Code::kInt3:
+    case Code::kSyscall:
+    case Code::kSysret:
+    case Code::kSysenter:
+    case Code::kSysexit: return true;
+    case Code::kInto:
+    case Code::kJcc:
+    case Code::kJcxz:
+    case Code::kLoop:
+    case Code::kLoope:
+    case Code::kLoopne: return cpu.state.rip != op.next_rip();
+    default: return false;
+  }
+}
+
 void RunLoop::run_one(Cpu& cpu) {
   cpu.interrupt_shadow = false;
   if (!begin_step(cpu)) return;
@@ -118,6 +151,7 @@ void RunLoop::run_one(Cpu& cpu) {
   cpu.mode_key |= mode::kStepping;
   enter_block(cpu, block);
   cpu.mode_key &= ~mode::kStepping;
+  cpu.debug.branched = (cpu.arch.debugctl & x86::debugctl::kBtf) != 0 && took_branch(cpu, block->ops[0]);
   if (!cpu.exception) end_step(cpu);
 }
 
@@ -140,6 +174,7 @@ std::optional<Exit> RunLoop::serve() {
   if (take(request::kFlush)) cpu_.map_changed();
   if (!cpu_.arch.smm && take(request::kInit)) init();  // [SDM 3C 32.3.1] INIT waits for the end of the mode
   if (take(request::kSipi)) start();
+  if (take(request::kMachineCheck) && !take_machine_checks()) return shut_down(cpu_);
   if (take(request::kSmi)) cpu_.arch.smi_pending = cpu_.config.smm_memory != nullptr;
   if (take(request::kNmi)) nmi_arrived();
   if (take(request::kSecondNmi)) nmi_arrived();
@@ -158,6 +193,15 @@ void RunLoop::heed_alarm() {
   const uint32_t alarm = cpu_.translation.alarm.exchange(0, std::memory_order_seq_cst);
   if ((alarm & TranslationArea::kCodeWritten) != 0 && cpu_.translator != nullptr)
     cpu_.translator->code_written_elsewhere(cpu_);
+}
+
+// False: the CPU shuts down.
+bool RunLoop::take_machine_checks() {
+  for (const MachineCheck& error : cpu_.machine_checks().take()) {
+    report_machine_check(cpu_, error);
+    if (cpu_.arch.activity == Activity::kShutdown || (cpu_.exception && !deliver_exception(cpu_))) return false;
+  }
+  return true;
 }
 
 // [SDM 3A 6.7.1] One waits while another is in service; before that, one waits behind the one that comes first.
@@ -236,7 +280,7 @@ Exit Cpu::step(CpuIo& machine, const std::atomic<uint32_t>& request_word) {
 }
 
 bool Cpu::has_work(uint32_t pending) const {
-  if ((pending & (request::kKick | request::kFlush)) != 0) return true;
+  if ((pending & (request::kKick | request::kFlush | request::kMachineCheck)) != 0) return true;
   if ((pending & request::kInit) != 0 && !arch.smm) return true;
   switch (arch.activity) {
     case Activity::kActive: return true;

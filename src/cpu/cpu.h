@@ -27,6 +27,7 @@
 namespace kite::cpu {
 
 class BlockCache;
+class MachineCheckQueue;
 class Monitor;
 struct Block;
 class FpuThunks;
@@ -63,6 +64,7 @@ struct DebugUnit {
   uint8_t code_armed = 0, data_armed = 0, io_armed = 0;
   bool single_step = false;  // RFLAGS.TF when the running instruction began
   bool keep_rf = false;      // the running instruction loaded RFLAGS.RF
+  bool branched = false;     // it was a branch that was taken, as far as IA32_DEBUGCTL.BTF asks
   bool inhibited = false;    // MOV SS, POP SS: traps wait for the end of the next instruction
 };
 
@@ -307,8 +309,9 @@ class Cpu {
   bool halt_requested = false;  // HLT or MWAIT executed
   MwaitState mwait;
   [[nodiscard]] Monitor& monitor() { return *monitor_; }
+  [[nodiscard]] MachineCheckQueue& machine_checks() { return *machine_checks_; }
   std::atomic<uint32_t>* wake_word = nullptr;  // the request word inside run(), for those who wake this CPU
-  uint32_t pauses = 0;          // PAUSE instructions executed
+  uint32_t pauses = 0;                         // PAUSE instructions executed
   // Incremented by everything that invalidates "this linear address still is this code": TLB flushes, map changes.
   uint64_t translation_epoch = 1;
   uint32_t mode_key = 0;                  // what code is decoded under (block.h); made by update_mode()
@@ -356,6 +359,7 @@ class Cpu {
   std::unique_ptr<BlockCache> blocks_;     // block.h
   std::unique_ptr<FpuThunks> fpu_;
   std::unique_ptr<Monitor> monitor_;
+  std::unique_ptr<MachineCheckQueue> machine_checks_;
   std::string internal_error_;
   void keys_changed(uint32_t bits, uint16_t met);
   // The protection keys of the pages in the TLB, a bit each.

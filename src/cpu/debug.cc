@@ -102,7 +102,8 @@ bool end_step(Cpu& cpu) {
   // [SDM 3A 6.8.3] After MOV SS and POP SS, traps wait for the next instruction.
   if (cpu.debug.inhibited) return true;
   uint64_t bits = cpu.debug_hits;
-  if (cpu.debug.single_step) bits |= dr6::kBs;
+  const bool branches_only = (cpu.arch.debugctl & x86::debugctl::kBtf) != 0;
+  if (cpu.debug.single_step && (cpu.debug.branched || !branches_only)) bits |= dr6::kBs;
   if (bits == 0) return true;
   cpu.debug_hits = 0;
   return raise_debug(cpu, bits);

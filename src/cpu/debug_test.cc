@@ -246,5 +246,26 @@ TEST(DebugRegisters, PrivilegedAccessOnly) {
   EXPECT_EQ(m.vector(), 13);
 }
 
+// --- single steps at branches
+
+TEST(BranchTrap, SkipsWhatIsNoTakenBranch) {
+  TestMachine m;
+  ASSERT_TRUE(m.cpu().write_msr(x86::msr::kDebugCtl, x86::debugctl::kBtf));
+  m.cpu().set_flags(m.cpu().flags() | x86::flag::kTf | x86::flag::kZf);
+  m.run({0x90, 0x75, 0x00, 0x90, 0xeb, 0x00, 0x90});  // nop; jnz +0; nop; jmp +0; nop
+  EXPECT_EQ(m.vector(), 1);
+  EXPECT_EQ(m.faulting_rip(), TestMachine::kCode + 6);
+  EXPECT_NE(m.cpu().arch.dr6 & x86::dr6::kBs, 0u);
+}
+
+TEST(BranchTrap, IsSwitchedOffByTheTrap) {
+  TestMachine m;
+  ASSERT_TRUE(m.cpu().write_msr(x86::msr::kDebugCtl, x86::debugctl::kBtf));
+  m.cpu().set_flags(m.cpu().flags() | x86::flag::kTf);
+  m.run({0xeb, 0x00});
+  EXPECT_EQ(m.vector(), 1);
+  EXPECT_EQ(m.cpu().arch.debugctl, 0u);
+}
+
 }  // namespace
 }  // namespace kite::cpu

@@ -87,7 +87,10 @@ bool Delivery::run() {
       cpu_.exception->error_code |= 1;
   }
   if (!delivered) return false;
-  if (vector_ == static_cast<uint8_t>(Vector::kDb)) cpu_.arch.dr7 &= ~x86::dr7::kGd;
+  if (vector_ == static_cast<uint8_t>(Vector::kDb)) {
+    cpu_.arch.dr7 &= ~x86::dr7::kGd;
+    cpu_.arch.debugctl &= ~x86::debugctl::kBtf;  // [SDM 3B 18.4.3]
+  }
   if (cpu_.arch.activity == x86::Activity::kHalted) cpu_.arch.activity = x86::Activity::kActive;  // a trap ends HLT
   cpu_.interrupt_shadow = false;
   cpu_.debug.inhibited = false;

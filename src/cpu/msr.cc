@@ -238,7 +238,7 @@ bool write_pat(Cpu& cpu, uint32_t, uint64_t value) {
 
 // --- machine check
 
-constexpr uint32_t kBanks = std::tuple_size_v<decltype(ArchState::mc_bank)>;
+constexpr uint32_t kBanks = x86::kMcBanks;
 
 bool read_mcg_cap(Cpu&, uint32_t, uint64_t& value) {
   constexpr uint64_t kControlPresent = 1u << 8;
@@ -296,11 +296,11 @@ bool write_misc_enable(Cpu& cpu, uint32_t, uint64_t value) {
   return true;
 }
 bool write_debugctl(Cpu& cpu, uint32_t, uint64_t value) {
-  constexpr uint64_t kLastBranch = 1, kStepBranches = 2;
-  if ((value & ~(kLastBranch | kStepBranches)) != 0) return false;
-  if (value != 0)
+  constexpr uint64_t kLastBranch = 1;
+  if ((value & ~(kLastBranch | x86::debugctl::kBtf)) != 0) return false;
+  if ((value & kLastBranch) != 0)
     log::print(log::Category::kUnimplemented, "IA32_DEBUGCTL = {:#x}: branch records are not kept", value);
-  cpu.arch.debugctl = value & kLastBranch;
+  cpu.arch.debugctl = value;
   return true;
 }
 template <uint64_t kValue>

@@ -176,6 +176,8 @@ void enter_smm(Cpu& cpu) {
   SaveMap map(SaveMap::Way::kSave);
   visit(cpu, map, state, halted);
 
+  log::print(log::Category::kInterrupts, "SMI at {:04x}:{:x}, smbase {:#x}", cpu.seg(Seg::kCs).selector, cpu.state.rip,
+             state.smbase);
   const bool nmi_was_blocked = state.nmi_blocked;
   state.smm = true;
   state.smm_inside_nmi = nmi_was_blocked;
@@ -213,6 +215,8 @@ bool leave_smm(Cpu& cpu) {
   state.dr6 |= x86::dr6::kReset;
   state.dr7 |= x86::dr7::kReset;
   cpu.set_state(state);
+  log::print(log::Category::kInterrupts, "RSM to {:04x}:{:x}, smbase {:#x}", cpu.seg(Seg::kCs).selector, cpu.state.rip,
+             state.smbase);
   const bool pae = (state.cr0 & cr0::kPg) != 0 && (state.cr4 & cr4::kPae) != 0 && !cpu.long_mode();
   return !pae || Mmu(cpu).load_pdptes(state.cr3);
 }

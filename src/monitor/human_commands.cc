@@ -1,8 +1,11 @@
 #include "monitor/human_commands.h"
 
 #include <algorithm>
+#include <array>
+#include <charconv>
 #include <vector>
 
+#include "monitor/device_commands.h"
 #include "monitor/stats_commands.h"
 #include "support/suggest.h"
 
@@ -80,6 +83,8 @@ constexpr HumanCommand kInfo[] = {
     {"chardev", "", "show the character devices", info_chardev},
     {"cpus", "", "show the CPUs and their threads", info_cpus},
     {"mtree", "", "show the memory and port maps", info_memory_tree},
+    {"pci", "", "show the PCI functions and what they were given", info_pci},
+    {"qtree", "", "show the devices and the buses they are on", info_qtree},
     {"registers", "", "show the CPU registers", info_registers},
     {"stats", "", "show what is counted: [vm|vcpu] [NAME,...|*] [kvm|kite]",
      [](Context&, std::string_view rest) { return info_stats(metrics::Registry::process(), rest); }},
@@ -121,19 +126,57 @@ std::string info(Context& context, std::string_view rest) {
   return command != nullptr ? command->run(context, rest) : unknown("info ", kInfo, topic);
 }
 
+// mce [-b] CPU BANK STATUS MCGSTATUS ADDR MISC
+std::string mce(Context& context, std::string_view rest) {
+  constexpr std::string_view kUsage = "usage: mce [-b] CPU BANK STATUS MCGSTATUS ADDR MISC\n";
+  std::string_view word = word_of(rest);
+  const bool broadcast = word == "-b";
+  if (broadcast) word = word_of(rest);
+  uint64_t values[6] = {};
+  for (uint64_t& value : values) {
+    const bool hex = word.starts_with("0x");
+    const std::string_view digits = hex ? word.substr(2) : word;
+    const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), value, hex ? 16 : 10);
+    if (error != std::errc{} || end != digits.data() + digits.size()) return std::string(kUsage);
+    word = word_of(rest);
+  }
+  if (!word.empty()) return std::string(kUsage);
+  const auto [cpu, bank, status, mcg_status, address, misc] = std::to_array(values);
+  if (cpu >= context.machine.vcpu_count()) return fmt::format("there is no CPU {}\n", cpu);
+  if ((status & mc_status::kValid) == 0) return "bit 63 of STATUS, which says that it is valid, must be set\n";
+  const MachineCheck error{.bank = static_cast<uint32_t>(std::min<uint64_t>(bank, UINT32_MAX)),
+                           .status = status,
+                           .mcg_status = mcg_status,
+                           .address = address,
+                           .misc = misc};
+  if (!context.machine.vcpu(cpu).post_machine_check(error))
+    return fmt::format("CPU {} has no bank {}, or accelerator {} injects no machine checks\n", cpu, bank,
+                       context.machine.accelerator().name());
+  // [SDM 3B 16.10.4.1] The others are told that there is one somewhere.
+  const MachineCheck elsewhere{.bank = 1, .status = mc_status::kValid | mc_status::kUncorrected, .mcg_status = 5};
+  for (size_t other = 0; broadcast && other < context.machine.vcpu_count(); ++other)
+    if (other != cpu) context.machine.vcpu(other).post_machine_check(elsewhere);
+  return {};
+}
+
 std::string help(Context& context, std::string_view rest);
 
 constexpr HumanCommand kCommands[] = {
     {"cont", "c", "let the machine go on",
      [](Context& context, std::string_view) { return through_qmp(context, "cont"); }},
+    {"device_add", "", "add a device: TYPE[,PROPERTY=VALUE]...", human_device_add},
+    {"device_del", "", "take a device out: ID", human_device_del},
     {"help", "?", "this list", help},
     {"info", "", "show something: 'info help' lists what", info},
+    {"mce", "", "report a machine check: [-b] CPU BANK STATUS MCGSTATUS ADDR MISC", mce},
     {"nmi", "", "send a non-maskable interrupt to every CPU",
      [](Context& context, std::string_view) { return through_qmp(context, "inject-nmi"); }},
     {"quit", "q", "end Kite", [](Context& context, std::string_view) { return through_qmp(context, "quit"); }},
     {"stop", "s", "stop the machine", [](Context& context, std::string_view) { return through_qmp(context, "stop"); }},
     {"system_powerdown", "", "press the power button",
      [](Context& context, std::string_view) { return through_qmp(context, "system_powerdown"); }},
+    {"system_wakeup", "", "wake the machine up from suspend to RAM",
+     [](Context& context, std::string_view) { return through_qmp(context, "system_wakeup"); }},
     {"system_reset", "", "reset the machine",
      [](Context& context, std::string_view) { return through_qmp(context, "system_reset"); }},
 };

@@ -29,6 +29,8 @@ struct Mtrrs {
   bool operator==(const Mtrrs&) const = default;
 };
 
+inline constexpr size_t kMcBanks = 10;
+
 struct ArchState {
   std::array<uint64_t, 16> gpr{};
   uint64_t rip = 0xfff0;
@@ -58,7 +60,7 @@ struct ArchState {
   uint64_t tsc_offset = 0;  // guest TSC = clock TSC + offset
   uint64_t tsc_adjust = 0, spec_ctrl = 0;
   uint64_t mcg_status = 0, mcg_ctl = 0;
-  std::array<std::array<uint64_t, 4>, 10> mc_bank{};  // CTL, STATUS, ADDR, MISC
+  std::array<std::array<uint64_t, 4>, kMcBanks> mc_bank{};  // CTL, STATUS, ADDR, MISC
   Mtrrs mtrr{};
   Activity activity = Activity::kActive;
   // Between instructions:

@@ -47,6 +47,9 @@ inline constexpr uint64_t kX87 = 1u << 0, kSse = 1u << 1, kAvx = 1u << 2, kBndRe
 namespace dr6 {
 inline constexpr uint64_t kB0 = 1u << 0, kBd = 1u << 13, kBs = 1u << 14, kBt = 1u << 15, kReset = 0xffff0ff0;
 }
+namespace debugctl {
+inline constexpr uint64_t kBtf = 1u << 1;  // single steps stop at branches
+}
 namespace dr7 {
 inline constexpr uint64_t kGd = 1u << 13, kReset = 0x400;
 }

@@ -4,6 +4,7 @@
 
 #include "accel/jit/translator.h"
 #include "cpu/cpu.h"
+#include "cpu/machine_check.h"
 #include "x86/host_features.h"
 
 namespace kite {
@@ -35,6 +36,13 @@ class JitVcpu final : public Vcpu {
   [[nodiscard]] bool has_work(uint32_t requests) const override { return cpu_.has_work(requests); }
   [[nodiscard]] int64_t tsc_offset() const override { return static_cast<int64_t>(cpu_.arch.tsc_offset); }
   [[nodiscard]] std::string internal_error() const override { return cpu_.internal_error(); }
+
+  bool post_machine_check(const MachineCheck& error) override {
+    if (error.bank >= x86::kMcBanks) return false;
+    cpu_.machine_checks().add(error);
+    post(request::kMachineCheck);
+    return true;
+  }
 
   void map_changed(bool drop_code) { cpu_.map_changed(drop_code); }
 
