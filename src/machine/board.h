@@ -14,6 +14,7 @@
 #include "async/clock.h"
 #include "async/executor.h"
 #include "bus/device.h"
+#include "bus/pci_bus.h"
 #include "machine/machine_config.h"
 #include "memory/address_space.h"
 #include "object/object_type.h"
@@ -24,10 +25,14 @@ namespace kite::machine {
 
 // What the board asks of the machine. Any thread.
 struct BoardRequests {
-  std::function<void()> reset;           // reset register, keyboard controller, port 92, triple fault
-  std::function<void()> shutdown;        // S5
-  std::function<void(int status)> exit;  // isa-debug-exit
-  std::function<void()> watchdog;        // a watchdog expired: what -watchdog-action says
+  std::function<void()> reset;                  // reset register, keyboard controller, port 92, triple fault
+  std::function<void()> shutdown;               // S5
+  std::function<void()> suspend;                // S3
+  std::function<void()> hibernate;              // S4: the guest has saved itself, power off
+  std::function<void()> wake;                   // while suspended: an event that wakes the machine
+  std::function<void(int status)> exit;         // isa-debug-exit
+  std::function<void()> watchdog;               // a watchdog expired: what -watchdog-action says
+  std::function<void(std::string slot)> eject;  // the guest has let go of what is in this slot: Board::take_out()
 };
 
 struct BoardContext {
@@ -60,6 +65,28 @@ class Board {
   // After a reset of devices and vCPUs: what firmware would have done, and the kernel.
   virtual Result<> load_software(std::vector<std::unique_ptr<Vcpu>>& vcpus) = 0;
   virtual void power_button() = 0;
+  // Suspend to RAM: before_wake(), the reset of all devices but those that keep their state, then wake(), which leaves
+  // the vCPUs where they go on.
+  virtual void before_wake() {}
+  [[nodiscard]] virtual std::vector<bus::Device*> kept_in_sleep() { return {}; }
+  virtual Result<> wake(std::vector<std::unique_ptr<Vcpu>>& vcpus) { return load_software(vcpus); }
+
+  // --- devices that come and go; main thread ---
+  // Adds a device while the machine runs or is stopped; every vCPU parked.
+  virtual Result<> plug(const DeviceConfig& device) {
+    return fail("{}: board {} takes no devices while it runs", device.type, name());
+  }
+  // Asks the guest to let go of a device; BoardRequests::eject follows once it has.
+  virtual Result<> request_unplug(std::string_view id) { return fail("there is no device with the id '{}'", id); }
+  // Removes what is in a slot; every vCPU parked. The devices are out of the maps once these are committed, and can
+  // then be destroyed.
+  [[nodiscard]] virtual std::vector<std::unique_ptr<bus::Device>> take_out(std::string_view slot) {
+    (void)slot;
+    return {};
+  }
+  // The root of the PCI hierarchy, for showing it; null: there is none.
+  [[nodiscard]] virtual bus::PciBus* pci() { return nullptr; }
+
   // With BoardContext::smm: what a CPU in system-management mode sees over the rest of memory; null: no such thing.
   [[nodiscard]] virtual std::shared_ptr<Region> smram() { return nullptr; }
   virtual void fpu_error() = 0;

@@ -15,6 +15,7 @@ std::string_view run_state_name(RunState state) {
     case RunState::kPrelaunch: return "prelaunch";
     case RunState::kRunning: return "running";
     case RunState::kPaused: return "paused";
+    case RunState::kSuspended: return "suspended";
     case RunState::kShutdown: return "shutdown";
     case RunState::kInternalError: return "internal-error";
     case RunState::kGuestPanicked: return "guest-panicked";
@@ -76,8 +77,12 @@ Result<> Machine::build() {
   BoardRequests requests{
       .reset = [this] { request_reset(Cause::kGuestReset); },
       .shutdown = [this] { request_shutdown(Cause::kGuestShutdown); },
+      .suspend = [this] { request_suspend(); },
+      .hibernate = [this] { request_hibernate(); },
+      .wake = [this] { request_wake(); },
       .exit = [this](int status) { request_exit(status); },
       .watchdog = [this] { request_watchdog(); },
+      .eject = [this](std::string slot) { request_eject(std::move(slot)); },
   };
   KITE_ASSIGN(board_, create_board(BoardContext{.config = config_,
                                                 .cpu = cpu_spec_,
@@ -203,7 +208,7 @@ void Machine::pause() {
 }
 
 Result<> Machine::resume() {
-  if (state_ == RunState::kRunning) return {};
+  if (state_ == RunState::kRunning || state_ == RunState::kSuspended) return {};
   if (state_ == RunState::kShutdown || state_ == RunState::kInternalError || state_ == RunState::kGuestPanicked)
     return fail("the machine is in state '{}' and cannot go on; reset it first (system_reset)", run_state_name(state_));
   for (bus::Device* device : board_->devices()) device->start();
@@ -215,7 +220,7 @@ Result<> Machine::resume() {
 }
 
 void Machine::reset(Cause cause) {
-  const bool was_running = state_ == RunState::kRunning;
+  const bool was_running = state_ == RunState::kRunning || state_ == RunState::kSuspended;
   halt_now();
   if (auto done = reset_hardware(); !done) {
     log::error("reset: {}", done.error().message);
@@ -229,6 +234,7 @@ void Machine::reset(Cause cause) {
     return;
   }
   for (bus::Device* device : board_->devices()) device->start();
+  state_ = RunState::kRunning;
   set_clock_running(true);
   gate_.open();
 }
@@ -345,6 +351,7 @@ void Machine::handle_requests() {
   }
   if (taken.shutdown) {
     halt_now();
+    if (taken.hibernate) emit({.kind = MachineEvent::Kind::kSuspendDisk});
     emit({.kind = MachineEvent::Kind::kShutdown, .cause = taken.shutdown_cause});
     if (config_.no_shutdown && cause_by_guest(taken.shutdown_cause)) {
       state_ = RunState::kShutdown;
@@ -354,12 +361,15 @@ void Machine::handle_requests() {
     services_.exit(0);
     return;
   }
+  for (const std::string& slot : taken.ejected) take_out(slot);
   if (taken.watchdog) watchdog_expired();
   if (taken.reset) reset(taken.reset_cause);
   if (taken.powerdown) {
     emit({.kind = MachineEvent::Kind::kPowerdown});
     board_->power_button();
   }
+  if (taken.suspend) suspend();
+  if (taken.wake) wake();
 }
 
 void Machine::add_event_listener(std::function<void(const MachineEvent&)> listener) {

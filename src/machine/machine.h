@@ -28,7 +28,7 @@
 namespace kite::machine {
 
 // Names as query-status gives them.
-enum class RunState : uint8_t { kPrelaunch, kRunning, kPaused, kShutdown, kInternalError, kGuestPanicked };
+enum class RunState : uint8_t { kPrelaunch, kRunning, kPaused, kSuspended, kShutdown, kInternalError, kGuestPanicked };
 std::string_view run_state_name(RunState state);
 
 // Why the machine resets or ends; names as the RESET and SHUTDOWN events give them.
@@ -47,9 +47,21 @@ bool cause_by_guest(Cause cause);
 
 // What the monitor announces.
 struct MachineEvent {
-  enum class Kind : uint8_t { kReset, kShutdown, kPowerdown, kStop, kResume, kWatchdog } kind;
+  enum class Kind : uint8_t {
+    kReset,
+    kShutdown,
+    kPowerdown,
+    kStop,
+    kResume,
+    kSuspend,
+    kSuspendDisk,
+    kWakeup,
+    kWatchdog,
+    kDeviceDeleted
+  } kind;
   Cause cause = Cause::kHostQmpQuit;  // kReset, kShutdown
   std::string action = {};            // kWatchdog: what happens, as -watchdog-action names it
+  std::string device = {};            // kDeviceDeleted: its id
 };
 
 class Machine {
@@ -74,12 +86,20 @@ class Machine {
   void pause();       // returns with every vCPU parked and guest time stopped; emits STOP when it was running
   Result<> resume();  // refused, with the reason, after a shutdown or an internal error until reset
   void reset(Cause cause);
+  Result<> system_wakeup();  // from suspend to RAM; refused in any other state
   [[nodiscard]] RunState state() const { return state_; }
+  // Adds a device; running or not. Its type and properties are checked here.
+  Result<> add_device(const ObjectOptions& options);
+  // Asks the guest to let go of a device; the event kDeviceDeleted tells when it is gone.
+  Result<> remove_device(std::string_view id);
 
   // --- requests: any thread ---
   void request_reset(Cause cause);     // honours -no-reboot
   void request_shutdown(Cause cause);  // honours -no-shutdown for guest causes; ends the process otherwise
   void request_powerdown();            // the power button
+  void request_suspend();              // S3
+  void request_hibernate();            // S4: says so and shuts down
+  void request_wake();                 // ignored unless suspended
   void request_exit(int status);       // isa-debug-exit: stops at once, ends the process with `status`
   void request_nmi();                  // to every CPU, as the NMI button
   void request_watchdog();             // a watchdog expired
@@ -115,7 +135,11 @@ class Machine {
   void set_clock_running(bool running);
   void emit(const MachineEvent& event);
   void handle_requests();
+  void suspend();
+  void wake();
   void watchdog_expired();
+  void request_eject(std::string slot);
+  void take_out(const std::string& slot);
   void halt_now();
 
   struct VcpuThread {
@@ -142,10 +166,12 @@ class Machine {
 
   // Requests of other threads, taken by handle_requests() on the main thread.
   struct Requests {
-    bool reset = false, shutdown = false, powerdown = false, internal_error = false, watchdog = false;
+    bool reset = false, shutdown = false, powerdown = false, suspend = false, hibernate = false, wake = false,
+         internal_error = false, watchdog = false;
     std::optional<int> exit_status;
     Cause reset_cause = Cause::kGuestReset, shutdown_cause = Cause::kGuestShutdown;
     std::string error_text;
+    std::vector<std::string> ejected;  // slots
   };
   std::mutex requests_mutex_;
   Requests requests_;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "monitor/device_commands.h"
 #include "monitor/human_commands.h"
 #include "monitor/stats_commands.h"
 #include "support/suggest.h"
@@ -49,6 +50,13 @@ QmpReply system_powerdown(Context& context, const Json&) {
   context.machine.request_powerdown();
   return empty();
 }
+
+QmpReply system_wakeup(Context& context, const Json&) {
+  if (auto done = context.machine.system_wakeup(); !done) return qmp_fail("{}", done.error().message);
+  return empty();
+}
+
+QmpReply query_current_machine(Context&, const Json&) { return Json{{"wakeup-suspend-support", true}}; }
 
 QmpReply quit(Context& context, const Json&) {
   context.machine.request_shutdown(Cause::kHostQmpQuit);
@@ -159,6 +167,9 @@ constexpr ArgumentSpec kTypes[] = {{"implements", Type::string, false}, {"abstra
 constexpr ArgumentSpec kTypeName[] = {{"typename", Type::string, true}};
 constexpr ArgumentSpec kHuman[] = {{"command-line", Type::string, true}, {"cpu-index", Type::number_integer, false}};
 
+constexpr ArgumentSpec kDeviceAdd[] = {
+    {"driver", Type::string, true}, {"id", Type::string, false}, {"bus", Type::string, false}};
+constexpr ArgumentSpec kDeviceDel[] = {{"id", Type::string, true}};
 constexpr ArgumentSpec kStats[] = {
     {"target", Type::string, true}, {"vcpus", Type::array, false}, {"providers", Type::array, false}};
 constexpr ArgumentSpec kStatsSchemas[] = {{"provider", Type::string, false}};
@@ -180,11 +191,16 @@ constexpr QmpCommand kCommands[] = {
     {"qom-list-types", kTypes, qom_list_types},
     {"device-list-properties", kTypeName, device_list_properties},
     {"human-monitor-command", kHuman, human_monitor_command},
+    {"query-pci", {}, query_pci},
+    {"device_add", kDeviceAdd, device_add, true},
+    {"device_del", kDeviceDel, device_del},
     {"inject-nmi", {}, inject_nmi},
     {"stop", {}, stop},
     {"cont", {}, cont},
     {"system_reset", {}, system_reset},
     {"system_powerdown", {}, system_powerdown},
+    {"system_wakeup", {}, system_wakeup},
+    {"query-current-machine", {}, query_current_machine},
     {"quit", {}, quit},
 };
 
@@ -219,8 +235,8 @@ std::expected<void, QmpError> check_arguments(const QmpCommand& command, const J
       return qmp_fail("Invalid parameter type for '{}', expected: {}", spec.name, type_text(spec.type));
   }
   for (const auto& [name, value] : arguments.items()) {
-    const bool known = std::any_of(command.arguments.begin(), command.arguments.end(),
-                                   [&](const ArgumentSpec& spec) { return spec.name == name; });
+    const bool known = command.open || std::any_of(command.arguments.begin(), command.arguments.end(),
+                                                   [&](const ArgumentSpec& spec) { return spec.name == name; });
     if (!known) return qmp_fail("Parameter '{}' is unexpected", name);
   }
   return {};

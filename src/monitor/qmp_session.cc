@@ -110,7 +110,11 @@ std::string_view event_name(machine::MachineEvent::Kind kind) {
     case Kind::kPowerdown: return "POWERDOWN";
     case Kind::kStop: return "STOP";
     case Kind::kResume: return "RESUME";
+    case Kind::kSuspend: return "SUSPEND";
+    case Kind::kSuspendDisk: return "SUSPEND_DISK";
+    case Kind::kWakeup: return "WAKEUP";
     case Kind::kWatchdog: return "WATCHDOG";
+    case Kind::kDeviceDeleted: return "DEVICE_DELETED";
   }
   return "";
 }
@@ -127,6 +131,8 @@ void QmpSession::announce(const machine::MachineEvent& event) {
   if (event.kind == Kind::kReset || event.kind == Kind::kShutdown)
     message["data"] = {{"guest", machine::cause_by_guest(event.cause)}, {"reason", machine::cause_name(event.cause)}};
   if (event.kind == Kind::kWatchdog) message["data"] = {{"action", event.action}};
+  if (event.kind == Kind::kDeviceDeleted)
+    message["data"] = {{"device", event.device}, {"path", "/machine/peripheral/" + event.device}};
   send(message);
 }
 

@@ -45,7 +45,7 @@ Piix4Pm::Piix4Pm(std::string path, Wiring wiring)
       pm_region_(Region::io("piix4-pm", kPmSize, pm_block_, {.min_size = 1, .max_size = 4})),
       gpe_region_(Region::io("piix4-gpe", kGpeSize, gpe_block_, {.min_size = 1, .max_size = 4})),
       apm_region_(Region::io("piix4-apm", 2, apm_block_, {.min_size = 1, .max_size = 1})),
-      pm_({.clock = wiring_.clock, .sci = wiring_.sci, .sleep = [this](uint8_t type) { sleep(type); }}, kGpeEvents) {
+      pm_({.clock = wiring_.clock, .sci = wiring_.sci, .sleep = wiring_.sleep}, kGpeEvents) {
   config_.writable[kPmba] = kPmbaMask & 0xff;
   config_.writable[kPmba + 1] = kPmbaMask >> 8;
   config_.writable[kPmregmisc] = kPmiose;
@@ -91,12 +91,6 @@ void Piix4Pm::map_io_space() {
 }
 
 void Piix4Pm::press_power_button() { pm_.raise_pm1(acpi_pm_regs::kPwrbtn); }
-
-void Piix4Pm::sleep(uint8_t type) {
-  if (type == kSlpTypSoftOff) return wiring_.power_off();
-  log::guest_error("{}: sleeping state {} is not offered; the machine wakes up at once", path(), type);
-  pm_.raise_pm1(acpi_pm_regs::kWak);  // [ACPI 6.4] 4.8.3.1.1: what the guest waits for after SLP_EN
-}
 
 // Device monitors, throttling and general purpose I/O, above the common part, are not there: they read 0.
 uint64_t Piix4Pm::read_pm(uint64_t offset, unsigned size) {

@@ -2,7 +2,7 @@
 //
 // PM1 event and control registers, the 3.579545 MHz timer (24 bits), a general purpose event block and the APM ports.
 // Not offered: the SMBus host controller (configuration 0x90-0xd6 reads as absent), SMM, device monitors, throttling.
-// The only sleeping state is S5, soft off; a request for any other wakes up at once.
+// What the sleep types mean is the board's affair.
 #pragma once
 
 #include <cstdint>
@@ -20,11 +20,12 @@ namespace kite::devices {
 class Piix4Pm final : public bus::PciDevice {
  public:
   struct Wiring {
-    Clock& clock;                     // guest time; the timer counts from its 0
-    bus::IrqLine sci;                 // active while an enabled event is pending and SCI_EN is set
-    Region& ports;                    // where the I/O space appears at PMBA
-    std::function<void()> power_off;  // S5; called with no lock held, on the writing vCPU's thread
-    std::function<void()> smi = {};   // SMI#, likewise; none where processors have no system management mode
+    Clock& clock;      // guest time; the timer counts from its 0
+    bus::IrqLine sci;  // active while an enabled event is pending and SCI_EN is set
+    Region& ports;     // where the I/O space appears at PMBA
+    // SLP_EN with this SLP_TYP; called with no lock held, on the writing vCPU's thread.
+    std::function<void(uint8_t type)> sleep;
+    std::function<void()> smi = {};  // SMI#, likewise; none where processors have no system management mode
   };
   Piix4Pm(std::string path, Wiring wiring);
   ~Piix4Pm() override;
@@ -40,6 +41,7 @@ class Piix4Pm final : public bus::PciDevice {
 
   // The host's side, any thread.
   void press_power_button();
+  [[nodiscard]] AcpiPm& pm() { return pm_; }
   void raise_gpe(unsigned event) { pm_.raise_gpe(event); }  // 0..15
 
  protected:
@@ -53,7 +55,6 @@ class Piix4Pm final : public bus::PciDevice {
 
   void set_reset_values();
   void map_io_space();  // config_lock_ held
-  void sleep(uint8_t type);
   uint64_t read_pm(uint64_t offset, unsigned size);
   void write_pm(uint64_t offset, unsigned size, uint64_t value);
   uint64_t read_gpe(uint64_t offset, unsigned size);

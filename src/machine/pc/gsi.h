@@ -56,9 +56,13 @@ class LegacyTimerLines final : public bus::IrqSink, public devices::LegacySwitch
   [[nodiscard]] bus::IrqLine line(Source source) { return {*this, source}; }
   void set_irq(uint32_t source, bool level) override {
     std::lock_guard lock(mutex_);
+    const bool rises = level && !std::exchange(levels_[source & 3], level);
+    if (source == kRtc && rises && rtc_tap_) rtc_tap_();
     levels_[source & 3] = level;
     drive();
   }
+  // Hears of every interrupt of the RTC, with its lock held. Before anything runs.
+  void set_rtc_tap(std::function<void()> tap) { rtc_tap_ = std::move(tap); }
   void set_legacy_replacement(bool on) override {
     std::lock_guard lock(mutex_);
     replaced_ = on;
@@ -74,6 +78,7 @@ class LegacyTimerLines final : public bus::IrqSink, public devices::LegacySwitch
 
   const bus::IrqLine irq0_, irq8_;
   IrqChip* const timer_;
+  std::function<void()> rtc_tap_;
   std::mutex mutex_;
   std::array<bool, 4> levels_{};  // as the sources drive them; each source restores its own
   bool replaced_ = false;         // the HPET restores it

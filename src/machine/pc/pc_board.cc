@@ -16,6 +16,14 @@ constexpr uint8_t kPamReadWrite = 0x33, kPamReadOnly = 0x11;
 
 }  // namespace
 
+PcBoard::SleepState PcBoard::sleep_state(uint8_t type) {
+  using namespace devices::piix4_pm_regs;
+  return type == kSlpTypS3   ? SleepState::kToRam
+         : type == kSlpTypS4 ? SleepState::kToDisk
+         : type == kSlpTypS5 ? SleepState::kOff
+                             : SleepState::kNone;
+}
+
 PcBoard::PcBoard(BoardContext context)
     : PcChassis(std::move(context), {.most_low = 0xe0000000, .split_low = 0xc0000000}) {}
 
@@ -47,7 +55,7 @@ Result<> PcBoard::add_chipset() {
   devices::Piix4Pm::Wiring power{.clock = context_.clock,
                                  .sci = piix3_->isa_source(9),
                                  .ports = context_.ports.root(),
-                                 .power_off = context_.requests.shutdown};
+                                 .sleep = [this](uint8_t type) { sleep(sleep_state(type)); }};
   if (context_.smm) power.smi = [this] { smi(); };
   pm_ = std::make_unique<devices::Piix4Pm>("piix4-pm", std::move(power));
   KITE_TRY(pci_->attach(*host_bridge_, 0, 0));
@@ -88,6 +96,7 @@ void PcBoard::describe(boot::AcpiConfig& config) const {
   const auto base = static_cast<uint16_t>(pm_->config_read(kPmBaseRegister, 2) & 0xffc0);
   config.pm_base = base != 0 ? base : kPmBase;
   config.sci_irq = kSciIrq;
+  config.suspend_to_ram = config.suspend_to_disk = true;
   config.acpi_enable = devices::piix4_pm_regs::kApmAcpiEnable;
   config.acpi_disable = devices::piix4_pm_regs::kApmAcpiDisable;
 }

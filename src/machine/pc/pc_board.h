@@ -16,11 +16,11 @@ class PcBoard final : public PcChassis {
 
   [[nodiscard]] std::string_view name() const override { return "pc"; }
   [[nodiscard]] std::shared_ptr<Region> smram() override { return context_.smm ? host_bridge_->smram() : nullptr; }
-  void power_button() override { pm_->press_power_button(); }
 
  protected:
   Result<> add_chipset() override;
   [[nodiscard]] std::vector<bus::Device*> chipset() override { return {host_bridge_.get(), piix3_.get(), pm_.get()}; }
+  [[nodiscard]] devices::AcpiPm& acpi_pm() override { return pm_->pm(); }
   [[nodiscard]] bus::IrqLine isa_source(uint32_t irq) override { return piix3_->isa_source(irq); }
   void open_shadow_ram(bool writable) override;
   uint16_t program_chipset() override;
@@ -32,6 +32,7 @@ class PcBoard final : public PcChassis {
  private:
   static constexpr uint16_t kPmBase = 0x600;
 
+  static SleepState sleep_state(uint8_t type);
   explicit PcBoard(BoardContext context);
 
   std::unique_ptr<devices::Piix3> piix3_;

@@ -177,6 +177,7 @@ void PcChassis::add_timers() {
   using Lines = LegacyTimerLines;
   IrqChip* const timer = context_.irq_chip != nullptr && context_.irq_chip->has_timer() ? context_.irq_chip : nullptr;
   legacy_timers_ = std::make_unique<Lines>(isa_source(0), isa_source(8), timer);
+  legacy_timers_->set_rtc_tap([this] { rtc_interrupt(); });
   const bool host_time = context_.config.rtc.clock == RtcConfig::ClockSource::kHost;
   if (timer == nullptr) {
     pit_ = std::make_unique<devices::Pit>("pit", legacy_timers_->line(Lines::kPit), context_.clock);

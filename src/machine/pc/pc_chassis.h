@@ -6,12 +6,14 @@
 // 0xfed00000, local APICs at 0xfee00000.
 #pragma once
 
+#include <atomic>
 #include <memory>
 #include <vector>
 
 #include "boot/acpi.h"
 #include "boot/loader.h"
 #include "bus/pci.h"
+#include "devices/acpi_pm/acpi_pm.h"
 #include "devices/apic/apic_bus.h"
 #include "devices/apic/cpu_apic.h"
 #include "devices/fpu_error/fpu_error.h"
@@ -50,7 +52,15 @@ class PcChassis : public Board {
   [[nodiscard]] ExtInt* ext_int() override { return kernel_irq_ != nullptr ? pic_.get() : nullptr; }
   void connect_cpu(uint32_t index, Vcpu& vcpu) override;
   Result<> load_software(std::vector<std::unique_ptr<Vcpu>>& vcpus) override;
+  void power_button() override;
+  void before_wake() override;
+  [[nodiscard]] std::vector<bus::Device*> kept_in_sleep() override { return {chipset().front()}; }
+  Result<> wake(std::vector<std::unique_ptr<Vcpu>>& vcpus) override;
   void fpu_error() override { fpu_error_->ferr(); }
+  Result<> plug(const DeviceConfig& device) override;
+  Result<> request_unplug(std::string_view id) override;
+  [[nodiscard]] std::vector<std::unique_ptr<bus::Device>> take_out(std::string_view slot) override;
+  [[nodiscard]] bus::PciBus* pci() override { return pci_.get(); }
   [[nodiscard]] IrqTap* irq_tap(std::string_view path) override;
 
  protected:
@@ -69,8 +79,9 @@ class PcChassis : public Board {
   // --- what the chip set decides ---
   // Makes host bridge, ISA bridge, power management and `pci_`.
   virtual Result<> add_chipset() = 0;
-  // In the order in which they are reset and saved.
+  // In the order in which they are reset and saved; the first is the host bridge, which keeps its registers in S3.
   [[nodiscard]] virtual std::vector<bus::Device*> chipset() = 0;
+  [[nodiscard]] virtual devices::AcpiPm& acpi_pm() = 0;
   // For an ISA device that may share `irq` (0..15) with PCI.
   [[nodiscard]] virtual bus::IrqLine isa_source(uint32_t irq) = 0;
   // Shadow RAM at 0xc0000-0xfffff: readable always, writable or not.
@@ -88,6 +99,9 @@ class PcChassis : public Board {
   // Address ranges besides RAM that operating systems are told of.
   [[nodiscard]] virtual std::vector<boot::E820Entry> reserved_ranges() const { return {}; }
 
+  enum class SleepState : uint8_t { kNone, kToRam, kToDisk, kOff };
+  // SLP_EN was written; the board knows which SLP_TYP stands for what.
+  void sleep(SleepState state);
   void map_port(uint16_t port, const std::shared_ptr<Region>& region) { context_.ports.root().add(port, region); }
   // Where devices get eventfds that interrupt; null in a machine without an executor.
   [[nodiscard]] bus::InterruptEvents* interrupt_events() { return interrupt_events_.get(); }
@@ -107,6 +121,14 @@ class PcChassis : public Board {
   void add_isa_devices();
   void add_serial_ports();
   Result<> add_user_device(const DeviceConfig& device);
+  // The id, or a name made up; refused when it is taken.
+  Result<std::string> free_path(const DeviceConfig& device);
+  // pc_pci_devices.cc.
+  [[nodiscard]] static bool is_pci_device(const DeviceConfig& device);
+  Result<bus::PciBus*> bus_for(const DeviceConfig& device);
+  Result<std::unique_ptr<bus::PciDevice>> make_pci_device(const DeviceConfig& device, const std::string& path,
+                                                          const bus::PciBus& bus);
+  Result<> add_pci_device(const DeviceConfig& device, const std::string& path, bool running);
   Result<> add_user_serial(const DeviceConfig& device, const std::string& path);
   Result<> add_pc_testdev();
   [[nodiscard]] int64_t rtc_offset() const;
@@ -115,6 +137,10 @@ class PcChassis : public Board {
   Result<> tell_firmware();
   [[nodiscard]] boot::AcpiConfig acpi_config() const;
   Result<> start_kernel(std::vector<std::unique_ptr<Vcpu>>& vcpus);
+  void set_firmware_mtrrs(std::vector<std::unique_ptr<Vcpu>>& vcpus);
+  // pc_sleep.cc.
+  Result<> resume_kernel(std::vector<std::unique_ptr<Vcpu>>& vcpus);
+  void rtc_interrupt();
   void commit_maps();
   void program_devices();
   Result<uint64_t> place_acpi();
@@ -129,8 +155,11 @@ class PcChassis : public Board {
   std::shared_ptr<Region> ram_;
   std::shared_ptr<Region> pci_memory_;
   std::unique_ptr<SystemRom> system_rom_;
-  BootOrder boot_order_;  // add_chipset() and add_user_device() fill it in
-  bool booted_ = false;   // a reset from now on is not the first
+  BootOrder boot_order_;             // add_chipset() and add_user_device() fill it in
+  bool booted_ = false;              // a reset from now on is not the first
+  std::atomic<bool> asleep_{false};  // in S3
+  uint16_t wake_status_ = 0;         // PM1 status bits that tell what woke the machine
+  uint64_t facs_address_ = 0;        // of tables that place_acpi() wrote
   std::vector<std::unique_ptr<CpuPort>> cpu_ports_;
   std::unique_ptr<devices::ApicBus> apic_bus_;
   // What of this the accelerator has is not made: pic_ and ioapic_ are null then, apics_ empty.

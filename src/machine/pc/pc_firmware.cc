@@ -107,6 +107,7 @@ Result<uint64_t> PcChassis::place_acpi() {
   if (tables.blob.size() > kAcpiBytes)
     return fail("the ACPI tables for {} CPUs take {} bytes, more than the {} set aside", config.cpu_count,
                 tables.blob.size(), kAcpiBytes);
+  facs_address_ = address + tables.facs;
   KITE_TRY(guest_memory_.write(address, tables.blob));
   KITE_TRY(guest_memory_.write(kRsdpAddress, tables.rsdp));
   return kRsdpAddress;
@@ -114,6 +115,7 @@ Result<uint64_t> PcChassis::place_acpi() {
 
 Result<> PcChassis::load_software(std::vector<std::unique_ptr<Vcpu>>& vcpus) {
   const BootConfig& boot = context_.config.boot;
+  asleep_.store(false);
   if (std::exchange(booted_, true) && !boot.once.empty()) set_boot_order(*rtc_, boot, boot.order);
   if (system_rom_->starts() || context_.config.kernel_path.empty()) return {};
   return start_kernel(vcpus);
@@ -139,19 +141,23 @@ Result<> PcChassis::start_kernel(std::vector<std::unique_ptr<Vcpu>>& vcpus) {
   program_devices();
   commit_maps();
 
-  const x86::Mtrrs mtrr = firmware_mtrrs(pci_hole_start());
-  for (size_t index = 0; index < vcpus.size(); ++index) {
-    x86::ArchState state;
-    vcpus[index]->get_state(state);
-    if (index == 0) {
-      const uint64_t misc_enable = state.misc_enable;  // hangs on the CPU model
-      state = kernel.entry;
-      state.misc_enable = misc_enable;
-    }
-    state.mtrr = mtrr;
-    vcpus[index]->set_state(state);
-  }
+  set_firmware_mtrrs(vcpus);
+  x86::ArchState state;
+  vcpus[0]->get_state(state);
+  kernel.entry.misc_enable = state.misc_enable;  // hangs on the CPU model
+  kernel.entry.mtrr = state.mtrr;
+  vcpus[0]->set_state(kernel.entry);
   return {};
+}
+
+void PcChassis::set_firmware_mtrrs(std::vector<std::unique_ptr<Vcpu>>& vcpus) {
+  const x86::Mtrrs mtrr = firmware_mtrrs(pci_hole_start());
+  for (auto& vcpu : vcpus) {
+    x86::ArchState state;
+    vcpu->get_state(state);
+    state.mtrr = mtrr;
+    vcpu->set_state(state);
+  }
 }
 
 }  // namespace kite::machine

@@ -1,19 +1,25 @@
-// -device on the PC: what a user can add to the board.
+// -device on the PC: what a user can add to the board besides PCI devices (pc_pci_devices.cc).
+#include <algorithm>
+
 #include "devices/debug_exit/debug_exit.h"
 #include "devices/debugcon/debugcon.h"
 #include "devices/pc_testdev/pc_testdev.h"
-#include "devices/pci_testdev/pci_testdev.h"
 #include "machine/pc/pc_chassis.h"
 
 namespace kite::machine {
 
-namespace {
-
-std::string user_path(const DeviceConfig& device, size_t number) {
-  return device.id.empty() ? fmt::format("{}.{}", device.type, number) : device.id;
+Result<std::string> PcChassis::free_path(const DeviceConfig& device) {
+  const auto taken = [this](std::string_view path) {
+    const std::vector<bus::Device*> all = devices();
+    return std::ranges::any_of(all, [path](const bus::Device* other) { return other->path() == path; });
+  };
+  if (!device.id.empty()) {
+    if (taken(device.id)) return fail("-device {}: the id '{}' is taken", device.type, device.id);
+    return device.id;
+  }
+  for (size_t number = user_devices_.size();; ++number)
+    if (std::string path = fmt::format("{}.{}", device.type, number); !taken(path)) return path;
 }
-
-}  // namespace
 
 Result<> PcChassis::add_pc_testdev() {
   devices::PcTestdev::Wiring wiring;
@@ -47,9 +53,8 @@ Result<> PcChassis::add_user_serial(const DeviceConfig& device, const std::strin
 }
 
 Result<> PcChassis::add_user_device(const DeviceConfig& device) {
-  const std::string path = user_path(device, user_devices_.size());
-  for (const bus::Device* other : devices())
-    if (other->path() == path) return fail("-device {}: the id '{}' is taken", device.type, path);
+  KITE_ASSIGN(const std::string path, free_path(device));
+  if (is_pci_device(device)) return add_pci_device(device, path, false);
   if (device.type == "pc-testdev") return add_pc_testdev();
   if (device.type == "isa-serial") return add_user_serial(device, path);
   if (device.type == "isa-debugcon") {
@@ -65,13 +70,6 @@ Result<> PcChassis::add_user_device(const DeviceConfig& device) {
     auto made =
         std::make_unique<devices::DebugExit>(path, devices::DebugExit::Config{.iosize = size}, context_.requests.exit);
     map_port(static_cast<uint16_t>(device.properties.integer("iobase")), made->region());
-    user_devices_.push_back(std::move(made));
-    return {};
-  }
-  if (device.type == "pci-testdev") {
-    auto made = std::make_unique<devices::PciTestdev>(path);
-    KITE_ASSIGN(const uint8_t slot, pci_->free_slot());
-    KITE_TRY(pci_->attach(*made, slot, 0));
     user_devices_.push_back(std::move(made));
     return {};
   }

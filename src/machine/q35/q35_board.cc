@@ -39,7 +39,7 @@ Result<> Q35Board::add_chipset() {
                                   .memory = context_.memory.root(),
                                   .gsis = {},
                                   .reset = reset,
-                                  .sleep = [this](uint8_t type) { sleep(type); },
+                                  .sleep = [this](uint8_t type) { sleep(sleep_state(type)); },
                                   .smi = [this] { smi(); },
                                   .watchdog = context_.requests.watchdog};
   for (uint32_t gsi = 0; gsi < devices::Ich9Lpc::kGsis; ++gsi) wiring.gsis[gsi] = {*gsi_, gsi};
@@ -69,12 +69,12 @@ Result<> Q35Board::add_chipset() {
 
 std::vector<bus::Device*> Q35Board::chipset() { return {mch_.get(), lpc_.get()}; }
 
-void Q35Board::power_button() { lpc_->pm().raise_pm1(devices::acpi_pm_regs::kPwrbtn); }
-
-void Q35Board::sleep(uint8_t type) {
-  if (type == devices::ich9_lpc_regs::kSlpTypS5) return context_.requests.shutdown();
-  log::guest_error("ich9-lpc: sleeping state {} is not offered; the machine wakes up at once", type);
-  lpc_->pm().raise_pm1(devices::acpi_pm_regs::kWak);  // [ACPI 6.4] 4.8.3.1.1: what the guest waits for after SLP_EN
+Q35Board::SleepState Q35Board::sleep_state(uint8_t type) {
+  using namespace devices::ich9_lpc_regs;
+  return type == kSlpTypS3   ? SleepState::kToRam
+         : type == kSlpTypS4 ? SleepState::kToDisk
+         : type == kSlpTypS5 ? SleepState::kOff
+                             : SleepState::kNone;
 }
 
 void Q35Board::open_shadow_ram(bool writable) {

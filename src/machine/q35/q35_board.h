@@ -16,12 +16,12 @@ class Q35Board final : public PcChassis {
   static Result<std::unique_ptr<Board>> create(BoardContext context);
 
   [[nodiscard]] std::string_view name() const override { return "q35"; }
-  void power_button() override;
   [[nodiscard]] std::shared_ptr<Region> smram() override { return context_.smm ? mch_->smram() : nullptr; }
 
  protected:
   Result<> add_chipset() override;
   [[nodiscard]] std::vector<bus::Device*> chipset() override;
+  [[nodiscard]] devices::AcpiPm& acpi_pm() override { return lpc_->pm(); }
   [[nodiscard]] bus::IrqLine isa_source(uint32_t irq) override { return lpc_->isa_source(irq); }
   void open_shadow_ram(bool writable) override;
   uint16_t program_chipset() override;
@@ -37,7 +37,7 @@ class Q35Board final : public PcChassis {
   static constexpr uint32_t kRcba = 0xfed1c000;
 
   explicit Q35Board(BoardContext context);
-  void sleep(uint8_t type);
+  static SleepState sleep_state(uint8_t type);
 
   std::unique_ptr<devices::Ich9Lpc> lpc_;
   std::unique_ptr<devices::Mch> mch_;
