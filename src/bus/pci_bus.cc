@@ -60,8 +60,7 @@ void PciBus::mark_multifunction(uint8_t slot) {
   const auto first = devices_.begin() + slot * 8;
   if (*first == nullptr || std::all_of(first + 1, first + 8, [](const PciDevice* other) { return other == nullptr; }))
     return;
-  const std::lock_guard lock((*first)->config_lock_);
-  (*first)->config_.bytes[pci::kHeaderType] |= pci::kMultifunction;
+  (*first)->mark_multifunction();
 }
 
 std::vector<PciDevice*> PciBus::devices() const {

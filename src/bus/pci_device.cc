@@ -139,6 +139,35 @@ void PciDevice::add_extended_capability(uint16_t id, uint8_t version, uint16_t o
   config_.set32(offset, id | uint32_t{version} << 16);
 }
 
+void PciDevice::add_express_capability(const PcieShape& shape) {
+  using namespace pcie;
+  const uint16_t at = shape.offset;
+  add_capability(pci::kCapabilityExpress, shape.offset);
+  constexpr uint16_t kVersion2 = 2;
+  config_.set16(at + kFlags, static_cast<uint16_t>(kVersion2 | static_cast<unsigned>(shape.type) << kTypeShift |
+                                                   (shape.slot ? kSlotImplemented : 0u)));
+  config_.set32(at + kDeviceCapabilities, kRoleBasedErrors);
+  config_.let_write16(at + kDeviceControl, kDeviceControlBits);
+  config_.let_clear16(at + kDeviceStatus, kDeviceStatusErrors);
+  if (shape.type != PcieType::kIntegratedEndpoint) {  // which has no link
+    const uint32_t one_lane = kSpeed2500 | 1u << kWidthShift;
+    config_.set32(at + kLinkCapabilities, one_lane | uint32_t{shape.port} << kPortShift);
+    config_.let_write16(at + kLinkControl, kLinkControlBits);
+    config_.set16(at + kLinkStatus, static_cast<uint16_t>(one_lane));
+    config_.set16(at + kLinkControl2, kSpeed2500);
+    config_.set32(at + kLinkCapabilities2, 1u << 1);  // 2.5 GT/s alone
+  }
+  if (shape.type == PcieType::kRootPort) {
+    config_.let_write16(at + kRootControl, kRootControlBits);
+    config_.let_clear16(at + kRootStatus + 2u, 1);  // PME status
+  }
+}
+
+void PciDevice::mark_multifunction() {
+  const std::lock_guard lock(config_lock_);
+  config_.bytes[pci::kHeaderType] |= pci::kMultifunction;
+}
+
 uint8_t PciDevice::find_capability(uint8_t id) {
   const std::lock_guard lock(config_lock_);
   uint8_t at = config_.bytes[pci::kCapabilities];

@@ -29,6 +29,15 @@ struct PciIds {
 enum class PciHeader : uint8_t { kDevice, kBridge };
 enum class PciGeneration : uint8_t { kConventional, kExpress };
 
+// Device and port types of the Express capability. [PCIe 3.0] 7.8.2.
+enum class PcieType : uint8_t { kEndpoint = 0, kRootPort = 4, kToPciBridge = 7, kIntegratedEndpoint = 9 };
+struct PcieShape {
+  uint8_t offset = 0xa0;  // takes 60 bytes
+  PcieType type = PcieType::kEndpoint;
+  uint8_t port = 0;   // link capabilities' port number
+  bool slot = false;  // the port has a slot: kSlotStatus and what goes with it exist
+};
+
 // A part of a configuration space that acts by itself (MSI, MSI-X). The owner calls it with its configuration lock
 // held.
 class PciCapability {
@@ -74,6 +83,8 @@ class PciDevice : public Device {
   // Where the guest has put it, whether or not decoding is on.
   [[nodiscard]] uint64_t bar_address(unsigned index);
   [[nodiscard]] uint8_t interrupt_pin() const;  // 0 none, 1 INTA..4 INTD
+  // Says that the slot has functions besides function 0.
+  void mark_multifunction();
   // The offset of the first capability with this id, 0: none.
   [[nodiscard]] uint8_t find_capability(uint8_t id);
 
@@ -92,6 +103,9 @@ class PciDevice : public Device {
   // there are; its registers are the caller's to fill. Extended ones are for Express, the first at 0x100.
   void add_capability(uint8_t id, uint8_t offset);
   void add_extended_capability(uint16_t id, uint8_t version, uint16_t offset);
+  // The Express capability with its identity and the registers that only keep what is written: device, link and root
+  // control. Slot registers are the caller's. A link has one lane at 2.5 GT/s.
+  void add_express_capability(const PcieShape& shape);
   // INTx of this function; honours the command register's interrupt disable, keeps the status bit. Any thread, with the
   // device's lock or the configuration lock held or not.
   void set_intx(bool level);

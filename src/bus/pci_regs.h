@@ -61,3 +61,47 @@ inline constexpr uint8_t kMultifunction = 0x80, kHeaderBridge = 0x01;
 inline constexpr uint32_t kBarIo = 1, kBar64 = 4, kBarPrefetchable = 8;
 
 }  // namespace kite::bus::pci
+
+// The Express capability; offsets from its start. [PCIe 3.0] 7.8.
+namespace kite::bus::pcie {
+
+inline constexpr uint8_t kFlags = 0x02;               // r-  7.8.2 version, type, slot
+inline constexpr uint8_t kDeviceCapabilities = 0x04;  // r-  7.8.3, 32 bits
+inline constexpr uint8_t kDeviceControl = 0x08;       // rw  7.8.4
+inline constexpr uint8_t kDeviceStatus = 0x0a;        // rwc 7.8.5
+inline constexpr uint8_t kLinkCapabilities = 0x0c;    // r-  7.8.6, 32 bits
+inline constexpr uint8_t kLinkControl = 0x10;         // rw  7.8.7
+inline constexpr uint8_t kLinkStatus = 0x12;          // r-  7.8.8
+inline constexpr uint8_t kSlotCapabilities = 0x14;    // r-  7.8.9, 32 bits
+inline constexpr uint8_t kSlotControl = 0x18;         // rw  7.8.10
+inline constexpr uint8_t kSlotStatus = 0x1a;          // rwc 7.8.11
+inline constexpr uint8_t kRootControl = 0x1c;         // rw  7.8.12
+inline constexpr uint8_t kRootStatus = 0x20;          // rwc 7.8.14, 32 bits
+inline constexpr uint8_t kLinkCapabilities2 = 0x2c;   // r-  7.8.18, 32 bits
+inline constexpr uint8_t kLinkControl2 = 0x30;        // rw  7.8.19
+
+inline constexpr unsigned kTypeShift = 4, kWidthShift = 4, kPortShift = 24;
+inline constexpr uint16_t kSlotImplemented = 1u << 8;
+inline constexpr uint32_t kRoleBasedErrors = 1u << 15;
+inline constexpr uint16_t kDeviceControlBits = 0x00ff & ~0x0010;  // error reporting, payload size
+inline constexpr uint16_t kDeviceStatusErrors = 0x000f;
+inline constexpr uint32_t kSpeed2500 = 1;
+inline constexpr uint32_t kLinkActiveReporting = 1u << 20;  // link capabilities
+inline constexpr uint16_t kLinkControlBits = 0x0073;
+inline constexpr uint16_t kLinkActive = 1u << 13;  // link status
+inline constexpr uint16_t kRootControlBits = 0x000f;
+
+// Slot capabilities.
+inline constexpr uint32_t kSlotButton = 1u << 0, kSlotPowerController = 1u << 1, kSlotAttentionIndicator = 1u << 3,
+                          kSlotPowerIndicator = 1u << 4, kSlotSurprise = 1u << 5, kSlotHotplug = 1u << 6;
+inline constexpr unsigned kSlotNumberShift = 19;
+// Slot control, the enables at the places of the events they enable.
+inline constexpr uint16_t kInterruptEnable = 1u << 5;
+inline constexpr uint16_t kAttentionIndicator = 3u << 6, kPowerIndicator = 3u << 8;
+inline constexpr uint16_t kPowerIndicatorOn = 1u << 8, kPowerIndicatorOff = 3u << 8, kAttentionIndicatorOff = 3u << 6;
+inline constexpr uint16_t kPowerOff = 1u << 10;  // power controller control
+// Slot status.
+inline constexpr uint16_t kButtonPressed = 1u << 0, kPresenceChanged = 1u << 3, kCommandCompleted = 1u << 4,
+                          kPresence = 1u << 6, kLinkStateChanged = 1u << 8;
+
+}  // namespace kite::bus::pcie

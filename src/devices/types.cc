@@ -28,7 +28,9 @@ void add_roots(TypeRegistry& registry) {
   registry.add(abstract_type("sys-bus-device", "device", "System", "A device wired to the board itself"));
   registry.add(abstract_type("isa-device", "device", "ISA", "A device at fixed ports"));
   registry.add(abstract_type("pci-device", "device", "PCI", "A PCI function",
-                             {property::string("addr", "slot and function (slot[.function]); the first free slot")}));
+                             {property::string("addr", "slot and function (slot[.function]); the first free slot"),
+                              property::string("bus", "the PCI bus: the id of its bridge; the first one"),
+                              property::boolean("multifunction", "the slot has more functions than one", false)}));
 }
 
 ObjectType isa_serial() {
@@ -67,6 +69,30 @@ ObjectType isa_debugcon() {
           }};
 }
 
+ObjectType root_port(std::string name, std::string description) {
+  return {.name = std::move(name),
+          .parent = "pci-device",
+          .description = std::move(description),
+          .bus = "PCI",
+          .properties = {
+              property::unsigned_integer("port", "port number", 0, 0, 0xff),
+              property::unsigned_integer("chassis", "chassis number; it tells the user where the slot is", 0, 0, 0xff),
+              property::unsigned_integer("slot", "slot number", 0, 0, 0x1fff),
+              property::boolean("hotplug", "devices can come and go while the machine runs", true),
+          }};
+}
+
+ObjectType pci_bridge() {
+  return {
+      .name = "pci-bridge",
+      .parent = "pci-device",
+      .description = "Bridge from PCI to PCI",
+      .bus = "PCI",
+      .properties = {
+          property::unsigned_integer("chassis_nr", "chassis number; it tells the user where the bus is", 0, 0, 0xff),
+      }};
+}
+
 ObjectType mch() {
   return {.name = "mch",
           .parent = "pci-device",
@@ -97,6 +123,8 @@ struct PlainType {
 constexpr std::array kPlainTypes{
     PlainType{"pc-testdev", "isa-device", "ISA", "Test device of kvm-unit-tests", true},
     PlainType{"pci-testdev", "pci-device", "PCI", "Exit-cost test device of kvm-unit-tests", true},
+    PlainType{"i82801b11-bridge", "pci-device", "PCI", "DMI to PCI bridge of the ICH9", true},
+    PlainType{"pcie-pci-bridge", "pci-device", "PCI", "Bridge from PCI Express to PCI", true},
     PlainType{"i8042", "isa-device", "ISA", "Keyboard controller with PS/2 keyboard and mouse", true},
     PlainType{"i440FX", "pci-device", "PCI", "82441FX host bridge", false},
     PlainType{"PIIX3", "pci-device", "PCI", "82371SB PCI to ISA bridge", false},
@@ -118,6 +146,9 @@ void register_device_types(TypeRegistry& registry) {
   registry.add(isa_serial());
   registry.add(isa_debug_exit());
   registry.add(isa_debugcon());
+  registry.add(root_port("pcie-root-port", "PCI Express root port with a hot-plug slot"));
+  registry.add(root_port("ioh3420", "Root port of Intel's X58, with a hot-plug slot"));
+  registry.add(pci_bridge());
   registry.add(mch());
   registry.add(ich9_lpc());
   for (const PlainType& type : kPlainTypes)

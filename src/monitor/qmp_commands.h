@@ -25,6 +25,7 @@ struct QmpCommand {
   std::string_view name;
   std::span<const ArgumentSpec> arguments;  // every other name in "arguments" is refused
   QmpReply (*run)(MonitorContext& context, const Json& arguments);
+  bool open = false;  // takes any other name too, and judges it itself
 };
 
 std::span<const QmpCommand> qmp_commands();

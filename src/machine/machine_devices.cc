@@ -1,0 +1,35 @@
+// Devices that come and go while the machine lives.
+#include "machine/machine.h"
+
+namespace kite::machine {
+
+Result<> Machine::add_device(const ObjectOptions& options) {
+  KITE_ASSIGN(PropertyMap properties, services_.types.resolve(options, "device_add"));
+  const DeviceConfig device{.type = options.type, .id = options.id, .properties = std::move(properties)};
+  Result<> done;
+  gate_.exclusive([&] { done = board_->plug(device); });
+  io_.apply_map_changes();
+  return done;
+}
+
+Result<> Machine::remove_device(std::string_view id) { return board_->request_unplug(id); }
+
+void Machine::request_eject(std::string slot) {
+  {
+    std::lock_guard lock(requests_mutex_);
+    requests_.ejected.push_back(std::move(slot));
+  }
+  services_.executor.post([this] { handle_requests(); });
+}
+
+void Machine::take_out(const std::string& slot) {
+  std::vector<std::unique_ptr<bus::Device>> gone;
+  gate_.exclusive([&] { gone = board_->take_out(slot); });
+  io_.apply_map_changes();
+  for (const auto& device : gone) {
+    device->stop();
+    emit({.kind = MachineEvent::Kind::kDeviceDeleted, .device = device->path()});
+  }
+}
+
+}  // namespace kite::machine

@@ -1,0 +1,167 @@
+// PCI devices that a user adds to a PC, when it starts or while it runs: where they go, and taking them out again.
+#include <algorithm>
+#include <charconv>
+
+#include "devices/pci_bridges/pcie_root_port.h"
+#include "devices/pci_bridges/plain_bridge.h"
+#include "devices/pci_testdev/pci_testdev.h"
+#include "machine/pc/pc_chassis.h"
+#include "support/suggest.h"
+
+namespace kite::machine {
+
+namespace {
+
+using devices::PcieRootPort;
+using devices::PlainBridge;
+
+struct Address {
+  uint8_t slot = 0, function = 0;
+};
+
+// A number in hexadecimal with or without "0x", up to `most`.
+bool parse_hex(std::string_view text, unsigned most, uint8_t& value) {
+  if (text.starts_with("0x") || text.starts_with("0X")) text.remove_prefix(2);
+  unsigned number = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number, 16);
+  if (error != std::errc{} || end != text.data() + text.size() || number > most) return false;
+  value = static_cast<uint8_t>(number);
+  return true;
+}
+
+// "1c.0", "0x2.0x1", "5".
+Result<Address> parse_address(const DeviceConfig& device, std::string_view text) {
+  Address address;
+  const size_t dot = text.find('.');
+  const bool good = parse_hex(text.substr(0, dot), 31, address.slot) &&
+                    (dot == std::string_view::npos || parse_hex(text.substr(dot + 1), 7, address.function));
+  if (!good)
+    return fail("-device {}: addr={}: give slot and function in hexadecimal, as 1c.0 (slots 0-1f, functions 0-7)",
+                device.type, text);
+  return address;
+}
+
+void collect_buses(bus::PciBus& from, std::vector<bus::PciBus*>& all) {
+  all.push_back(&from);
+  for (bus::PciDevice* device : from.devices())
+    if (device->as_bridge() != nullptr) collect_buses(device->as_bridge()->secondary(), all);
+}
+
+bool is_pci(std::string_view type) {
+  constexpr std::string_view kTypes[] = {"pci-testdev",      "pcie-root-port", "ioh3420",
+                                         "i82801b11-bridge", "pci-bridge",     "pcie-pci-bridge"};
+  return std::find(std::begin(kTypes), std::end(kTypes), type) != std::end(kTypes);
+}
+
+PcieRootPort* slot_above(const bus::PciBus& bus) { return dynamic_cast<PcieRootPort*>(bus.bridge()); }
+
+}  // namespace
+
+bool PcChassis::is_pci_device(const DeviceConfig& device) { return is_pci(device.type); }
+
+Result<bus::PciBus*> PcChassis::bus_for(const DeviceConfig& device) {
+  const std::string name = device.properties.string("bus");
+  if (name.empty()) return pci_.get();
+  std::vector<bus::PciBus*> buses;
+  collect_buses(*pci_, buses);
+  std::vector<std::string_view> names;
+  for (bus::PciBus* bus : buses) {
+    if (bus->name() == name) return bus;
+    names.push_back(bus->name());
+  }
+  return fail("-device {}: there is no PCI bus '{}'{}; a bus has the id of its bridge, the first is '{}'", device.type,
+              name, suggestion(name, names), pci_->name());
+}
+
+Result<std::unique_ptr<bus::PciDevice>> PcChassis::make_pci_device(const DeviceConfig& device, const std::string& path,
+                                                                   const bus::PciBus& bus) {
+  using Made = std::unique_ptr<bus::PciDevice>;
+  const PropertyMap& properties = device.properties;
+  if (device.type == "pci-testdev") return Made(std::make_unique<devices::PciTestdev>(path));
+  if (device.type == "pcie-root-port" || device.type == "ioh3420") {
+    if (&bus != pci_.get() || !bus.express())
+      return fail("-device {}: a root port belongs on the root complex, bus=pcie.0 of the q35 board", device.type);
+    PcieRootPort::Config config{
+        .model = device.type == "ioh3420" ? PcieRootPort::Model::kIoh3420 : PcieRootPort::Model::kGeneric,
+        .bus_name = path,
+        .port = static_cast<uint8_t>(properties.integer("port")),
+        .slot = static_cast<uint16_t>(properties.integer("slot")),
+        .hotplug = properties.boolean("hotplug")};
+    return Made(std::make_unique<PcieRootPort>(
+        path, std::move(config), PcieRootPort::Wiring{.eject = [this, path] { context_.requests.eject(path); }}));
+  }
+  if (device.type == "i82801b11-bridge")
+    return Made(std::make_unique<PlainBridge>(path, PlainBridge::Model::kI82801b11, path));
+  if (device.type == "pci-bridge")
+    return Made(std::make_unique<PlainBridge>(path, PlainBridge::Model::kPciToPci, path));
+  if (!bus.express())
+    return fail("-device {}: it belongs on a PCI Express bus, and '{}' is none; pci-bridge goes there", device.type,
+                bus.name());
+  return Made(std::make_unique<PlainBridge>(path, PlainBridge::Model::kPcieToPci, path));
+}
+
+Result<> PcChassis::add_pci_device(const DeviceConfig& device, const std::string& path, bool running) {
+  KITE_ASSIGN(bus::PciBus * bus, bus_for(device));
+  PcieRootPort* const port = slot_above(*bus);
+  if (running && (port == nullptr || !port->hotplug()))
+    return fail(
+        "bus '{}' takes no devices while the machine runs; put a pcie-root-port there before it starts "
+        "(q35 board) and use the port's id as bus",
+        bus->name());
+  Address address;
+  if (const std::string text = device.properties.string("addr"); !text.empty()) {
+    KITE_ASSIGN(address, parse_address(device, text));
+  } else {
+    KITE_ASSIGN(address.slot, bus->free_slot());
+  }
+  KITE_ASSIGN(auto made, make_pci_device(device, path, *bus));
+  if (running && made->as_bridge() != nullptr)
+    return fail("{}: a bridge cannot be added while the machine runs; add it before the start", device.type);
+  made->reset();
+  KITE_TRY(bus->attach(*made, address.slot, address.function));
+  if (device.properties.boolean("multifunction")) made->mark_multifunction();
+  user_devices_.push_back(std::move(made));
+  if (port != nullptr && running) port->plugged();
+  return {};
+}
+
+// --- while the machine runs
+
+Result<> PcChassis::plug(const DeviceConfig& device) {
+  if (!is_pci_device(device)) return fail("{}: only PCI devices can be added while the machine runs", device.type);
+  KITE_ASSIGN(const std::string path, free_path(device));
+  return add_pci_device(device, path, true);
+}
+
+Result<> PcChassis::request_unplug(std::string_view id) {
+  for (const auto& device : user_devices_) {
+    if (device->path() != id) continue;
+    auto* const pci = dynamic_cast<bus::PciDevice*>(device.get());
+    PcieRootPort* const port = pci == nullptr ? nullptr : slot_above(*pci->bus());
+    if (port == nullptr)
+      return fail("'{}' is in no slot of a pcie-root-port and stays for as long as the machine does", id);
+    if (pci->as_bridge() != nullptr) return fail("'{}' is a bridge and stays for as long as the machine does", id);
+    return port->request_unplug();
+  }
+  return fail("there is no device with the id '{}'", id);
+}
+
+std::vector<std::unique_ptr<bus::Device>> PcChassis::take_out(std::string_view slot) {
+  std::vector<std::unique_ptr<bus::Device>> out;
+  PcieRootPort* port = nullptr;
+  for (const auto& device : user_devices_)
+    if (device->path() == slot) port = dynamic_cast<PcieRootPort*>(device.get());
+  if (port == nullptr || port->secondary().devices().empty()) return out;
+  for (bus::PciDevice* gone : port->secondary().devices()) {
+    port->secondary().detach(*gone);
+    const auto at = std::find_if(user_devices_.begin(), user_devices_.end(),
+                                 [gone](const auto& device) { return device.get() == gone; });
+    if (at == user_devices_.end()) continue;
+    out.push_back(std::move(*at));
+    user_devices_.erase(at);
+  }
+  port->unplugged();
+  return out;
+}
+
+}  // namespace kite::machine
