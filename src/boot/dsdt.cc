@@ -64,7 +64,7 @@ std::vector<uint8_t> piix_code(const AcpiConfig& config) {
   board += sci_link(config.sci_irq);
   board += dsdt::system_devices(config);
   // [PIIX4] 7.2.3: sleep type 0 is soft off, 1 suspend to RAM, 2 (as the machine's makers chose) suspend to disk.
-  return sequence(scope_of("\\_SB", board), dsdt::sleep_states(config, 1, 2, 0)).bytes();
+  return sequence(scope_of("\\_SB", board), dsdt::sleep_states(config)).bytes();
 }
 
 }  // namespace

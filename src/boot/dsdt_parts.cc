@@ -101,7 +101,8 @@ Term system_devices(const AcpiConfig& config) {
   return devices;
 }
 
-Term sleep_states(const AcpiConfig& config, uint8_t s3, uint8_t s4, uint8_t s5) {
+Term sleep_states(const AcpiConfig& config) {
+  constexpr uint8_t s3 = 1, s4 = 2, s5 = 0;  // on every board
   Term states = name("\\_S5", package({s5, s5, 0, 0}));
   if (config.suspend_to_ram) states += name("\\_S3", package({s3, s3, 0, 0}));
   if (config.suspend_to_disk) states += name("\\_S4", package({s4, s4, 0, 0}));

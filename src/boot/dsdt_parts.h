@@ -22,6 +22,6 @@ aml::Term isa_devices(const AcpiConfig& config);
 // One device for each CPU, and the HPET where there is one, for \_SB.
 aml::Term system_devices(const AcpiConfig& config);
 // \_S5 and what else is offered; `s3` to `s5` are SLP_TYP values.
-aml::Term sleep_states(const AcpiConfig& config, uint8_t s3, uint8_t s4, uint8_t s5);
+aml::Term sleep_states(const AcpiConfig& config);
 
 }  // namespace kite::boot::dsdt

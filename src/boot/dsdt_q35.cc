@@ -103,7 +103,7 @@ std::vector<uint8_t> build_q35_dsdt_code(const AcpiConfig& config) {
   board += dsdt::system_devices(config);
   // [ICH9] 13.8.3.3: sleep types 5 to 7 are S3 to S5.
   return sequence(name("\\PICF", 0), method("\\_PIC", 1, store(argument(0), path("\\PICF"))), scope_of("\\_SB", board),
-                  dsdt::sleep_states(config, 5, 6, 7))
+                  dsdt::sleep_states(config))
       .bytes();
 }
 

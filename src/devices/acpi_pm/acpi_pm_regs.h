@@ -31,6 +31,9 @@ inline constexpr uint16_t kBmRld = 1u << 1;
 inline constexpr uint16_t kGblRls = 1u << 2;  // write only
 inline constexpr unsigned kSlpTypShift = 10;
 inline constexpr uint16_t kSlpTyp = 7u << kSlpTypShift;
+// What the sleep types stand for on virtual machines, whatever the chip set: firmware and small guests write 0 to power
+// off.
+inline constexpr uint8_t kSlpTypS5 = 0, kSlpTypS3 = 1, kSlpTypS4 = 2;
 inline constexpr uint16_t kSlpEn = 1u << 13;  // write only
 inline constexpr uint16_t kControlBits = kSciEn | kBmRld | kSlpTyp;
 

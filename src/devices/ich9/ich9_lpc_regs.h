@@ -66,9 +66,6 @@ inline constexpr uint32_t kSmiEnBits =
 inline constexpr uint32_t kApmSts = 1u << 5, kTcoSts = 1u << 13;
 inline constexpr uint32_t kSmiStsBits = kApmSts | kTcoSts;
 
-// PM1_CNT.SLP_TYP: 13.8.3.3.
-inline constexpr uint8_t kSlpTypS3 = 5, kSlpTypS4 = 6, kSlpTypS5 = 7;
-
 // Advanced power management ports, 13.7.1; the two values are what firmware and this machine's tables agree on.
 inline constexpr uint16_t kApmPort = 0xb2;
 inline constexpr uint8_t kApmAcpiEnable = 0x02, kApmAcpiDisable = 0x03;

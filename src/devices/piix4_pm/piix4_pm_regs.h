@@ -20,8 +20,6 @@ inline constexpr uint32_t kApmcEn = 1u << 25;  // DEVACTB: writes of the APM com
 // I/O space at PMBA.
 inline constexpr uint64_t kPmSize = 64;
 // SLP_TYP of PMCNTRL: [PIIX4] 7.2.3. The registers themselves are in acpi_pm/acpi_pm_regs.h.
-// What the machine's makers chose to have the chip's sleep types stand for.
-inline constexpr uint8_t kSlpTypS5 = 0, kSlpTypS3 = 1, kSlpTypS4 = 2;
 
 // General purpose events, a block of its own outside PMBA as this machine's ACPI tables name it.
 inline constexpr uint16_t kGpePort = 0xafe0;

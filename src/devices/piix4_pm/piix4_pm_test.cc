@@ -190,6 +190,26 @@ TEST_F(Piix4PmTest, ApmCommandsSwitchAcpi) {
   EXPECT_EQ(ports_.in(kApmPort), kApmAcpiDisable);
 }
 
+TEST_F(Piix4PmTest, ApmCommandsRaiseSmisOnceFirmwareAllowsThem) {
+  TestSpace ports;
+  unsigned smis = 0;
+  Piix4Pm device("with-smm", {.clock = clock_,
+                              .sci = lines_.line(),
+                              .ports = ports.root(),
+                              .sleep = [](uint8_t) {},
+                              .smi = [&smis] { ++smis; }});
+  ports.map(kApmPort, device.apm_region());
+  EXPECT_EQ(device.config_read(kDevactb, 4) & kApmcEn, 0U);
+  ports.out(kApmPort, 0x42);
+  EXPECT_EQ(smis, 0U);
+  device.config_write(kDevactb, 4, kApmcEn);
+  ports.out(kApmPort, 0x42);
+  ports.out(kApmPort + 1, 0x42);
+  EXPECT_EQ(smis, 1U);
+}
+
+TEST_F(Piix4PmTest, WithoutSmmFirmwareFindsItSetUp) { EXPECT_NE(device_.config_read(kDevactb, 4) & kApmcEn, 0U); }
+
 TEST_F(Piix4PmTest, ApmStatusIsScratch) {
   ports_.out(kApmPort + 1, 0x5a);
   EXPECT_EQ(ports_.in(kApmPort + 1), 0x5aU);
@@ -213,7 +233,7 @@ TEST_F(Piix4PmTest, StateTravelsWithAnOverflowUnderWay) {
   device_.reset();
   FakeLines lines;
   TestSpace ports;
-  Piix4Pm other("piix4-pm", {.clock = clock_, .sci = lines.line(), .ports = ports.root(), .power_off = [] {}});
+  Piix4Pm other("piix4-pm", {.clock = clock_, .sci = lines.line(), .ports = ports.root(), .sleep = [](uint8_t) {}});
   ASSERT_TRUE(restore_state(other, saved));
   EXPECT_EQ(ports.in(kBase + kPmTmr, 4), 0x7ffff0U);
   clock_.advance_to(tick_ns(0x800000) - 1);

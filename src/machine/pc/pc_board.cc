@@ -16,14 +16,6 @@ constexpr uint8_t kPamReadWrite = 0x33, kPamReadOnly = 0x11;
 
 }  // namespace
 
-PcBoard::SleepState PcBoard::sleep_state(uint8_t type) {
-  using namespace devices::piix4_pm_regs;
-  return type == kSlpTypS3   ? SleepState::kToRam
-         : type == kSlpTypS4 ? SleepState::kToDisk
-         : type == kSlpTypS5 ? SleepState::kOff
-                             : SleepState::kNone;
-}
-
 PcBoard::PcBoard(BoardContext context)
     : PcChassis(std::move(context), {.most_low = 0xe0000000, .split_low = 0xc0000000}) {}
 
@@ -55,7 +47,7 @@ Result<> PcBoard::add_chipset() {
   devices::Piix4Pm::Wiring power{.clock = context_.clock,
                                  .sci = piix3_->isa_source(9),
                                  .ports = context_.ports.root(),
-                                 .sleep = [this](uint8_t type) { sleep(sleep_state(type)); }};
+                                 .sleep = [this](uint8_t type) { sleep(type); }};
   if (context_.smm) power.smi = [this] { smi(); };
   pm_ = std::make_unique<devices::Piix4Pm>("piix4-pm", std::move(power));
   KITE_TRY(pci_->attach(*host_bridge_, 0, 0));

@@ -32,7 +32,6 @@ class PcBoard final : public PcChassis {
  private:
   static constexpr uint16_t kPmBase = 0x600;
 
-  static SleepState sleep_state(uint8_t type);
   explicit PcBoard(BoardContext context);
 
   std::unique_ptr<devices::Piix3> piix3_;

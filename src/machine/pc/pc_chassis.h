@@ -99,9 +99,8 @@ class PcChassis : public Board {
   // Address ranges besides RAM that operating systems are told of.
   [[nodiscard]] virtual std::vector<boot::E820Entry> reserved_ranges() const { return {}; }
 
-  enum class SleepState : uint8_t { kNone, kToRam, kToDisk, kOff };
-  // SLP_EN was written; the board knows which SLP_TYP stands for what.
-  void sleep(SleepState state);
+  // SLP_EN was written with this SLP_TYP.
+  void sleep(uint8_t type);
   void map_port(uint16_t port, const std::shared_ptr<Region>& region) { context_.ports.root().add(port, region); }
   // Where devices get eventfds that interrupt; null in a machine without an executor.
   [[nodiscard]] bus::InterruptEvents* interrupt_events() { return interrupt_events_.get(); }

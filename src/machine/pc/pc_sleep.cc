@@ -16,17 +16,17 @@ constexpr uint8_t kShutdownStatus = 0x0f, kResume = 0xfe;
 
 }  // namespace
 
-void PcChassis::sleep(SleepState state) {
-  switch (state) {
-    case SleepState::kToRam:
+void PcChassis::sleep(uint8_t type) {
+  switch (type) {
+    case pm::kSlpTypS3:
       rtc_->set_cmos(kShutdownStatus, kResume);
       asleep_.store(true);
       context_.requests.suspend();
       return;
-    case SleepState::kToDisk: context_.requests.hibernate(); return;
-    case SleepState::kOff: context_.requests.shutdown(); return;
-    case SleepState::kNone:
-      log::guest_error("a sleeping state that is not offered was asked for; the machine wakes up at once");
+    case pm::kSlpTypS4: context_.requests.hibernate(); return;
+    case pm::kSlpTypS5: context_.requests.shutdown(); return;
+    default:
+      log::guest_error("sleep type {} is not offered; the machine wakes up at once", type);
       acpi_pm().raise_pm1(pm::kWak);  // [ACPI 6.4] 4.8.3.1.1: what the guest waits for after SLP_EN
   }
 }

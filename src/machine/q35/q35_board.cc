@@ -39,7 +39,7 @@ Result<> Q35Board::add_chipset() {
                                   .memory = context_.memory.root(),
                                   .gsis = {},
                                   .reset = reset,
-                                  .sleep = [this](uint8_t type) { sleep(sleep_state(type)); },
+                                  .sleep = [this](uint8_t type) { sleep(type); },
                                   .smi = [this] { smi(); },
                                   .watchdog = context_.requests.watchdog};
   for (uint32_t gsi = 0; gsi < devices::Ich9Lpc::kGsis; ++gsi) wiring.gsis[gsi] = {*gsi_, gsi};
@@ -68,14 +68,6 @@ Result<> Q35Board::add_chipset() {
 }
 
 std::vector<bus::Device*> Q35Board::chipset() { return {mch_.get(), lpc_.get()}; }
-
-Q35Board::SleepState Q35Board::sleep_state(uint8_t type) {
-  using namespace devices::ich9_lpc_regs;
-  return type == kSlpTypS3   ? SleepState::kToRam
-         : type == kSlpTypS4 ? SleepState::kToDisk
-         : type == kSlpTypS5 ? SleepState::kOff
-                             : SleepState::kNone;
-}
 
 void Q35Board::open_shadow_ram(bool writable) {
   for (unsigned pam = 0; pam < devices::ShadowRam::kRegisters; ++pam)
@@ -111,6 +103,7 @@ void Q35Board::describe(boot::AcpiConfig& config) const {
   const bool ecam_on = (ecam & 1) != 0 && ecam_base >= ram_low_ && ecam_base + kEcamBytes <= kIoApicBase;
   config.chipset = boot::AcpiChipset::kIch9;
   config.pm_base = base != 0 ? static_cast<uint16_t>(base) : kPmBase;
+  config.suspend_to_ram = config.suspend_to_disk = true;
   config.sci_irq = kSciIrq;
   config.acpi_enable = kApmAcpiEnable;
   config.acpi_disable = kApmAcpiDisable;

@@ -37,7 +37,6 @@ class Q35Board final : public PcChassis {
   static constexpr uint32_t kRcba = 0xfed1c000;
 
   explicit Q35Board(BoardContext context);
-  static SleepState sleep_state(uint8_t type);
 
   std::unique_ptr<devices::Ich9Lpc> lpc_;
   std::unique_ptr<devices::Mch> mch_;
