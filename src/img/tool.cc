@@ -201,7 +201,7 @@ std::string Json::text(int indent) const {
     std::vector<std::pair<uint32_t, const Members::value_type*>> order;
     for (const auto& member : members_) order.emplace_back(bucket_of(member.first), &member);
     std::ranges::sort(order);
-    for (const auto* member : order)
+    for (const auto& [bucket, member] : order)
       lines.push_back(json_string(member->first) + ": " + member->second.text(indent + 1));
   } else {
     for (const Json& item : items_) lines.push_back(item.text(indent + 1));
