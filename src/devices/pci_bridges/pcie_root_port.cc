@@ -155,7 +155,8 @@ void PcieRootPort::plugged() {
     slot_control_ = config_.get16(kSlotControlAt);
   }
   show_presence();
-  note(static_cast<uint16_t>(kPresenceChanged | (powered() ? kLinkStateChanged : 0)));
+  // As who puts a card in does: systems that see a button listen to it alone.
+  note(static_cast<uint16_t>(kPresenceChanged | kButtonPressed | (powered() ? kLinkStateChanged : 0)));
 }
 
 void PcieRootPort::unplugged() {
