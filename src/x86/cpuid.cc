@@ -235,6 +235,8 @@ CpuidRegs extended_8(const CpuSpec& spec, const CpuidDynamic& dynamic, uint32_t)
     regs.eax = dynamic.physical_bits | uint32_t{dynamic.linear_bits} << 8;
   else
     regs.eax = spec.has(FeatureWord::k1Edx, 6) || spec.has(FeatureWord::k1Edx, 17) ? 36 : 32;
+  constexpr uint32_t kLastRdpru = 1;  // APERF
+  if (spec.has(FeatureWord::k80000008Ebx, 4)) regs.edx = kLastRdpru << 16;
   if (is_amd(spec) && dynamic.cpu_count > 1)
     regs.ecx = id_bits(dynamic.cpu_count) << 12 | (std::min(dynamic.cpu_count, 0x100u) - 1);
   return regs;

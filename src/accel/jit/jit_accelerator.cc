@@ -100,6 +100,8 @@ constexpr Offer kOffers[] = {
     {FeatureWord::k80000001Ecx, bits({0, 8}), bits({5, 6})},
     // invtsc
     {FeatureWord::k80000007Edx, bits({8}), 0},
+    // arat
+    {FeatureWord::k6Eax, bits({2}), 0},
     // rdpru wbnoinvd
     {FeatureWord::k80000008Ebx, bits({4, 9}), 0},
 };

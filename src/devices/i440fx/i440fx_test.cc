@@ -32,7 +32,7 @@ class FakePci final : public IoHandler {
 class I440fxTest : public ::testing::Test {
  protected:
   static constexpr uint64_t kMib = 1 << 20;
-  I440fxTest() {
+  explicit I440fxTest(bool smm = false) {
     auto block = RamBlock::create("ram", 2 * kMib);
     EXPECT_TRUE(block);
     block_ = *block;
@@ -41,13 +41,13 @@ class I440fxTest : public ::testing::Test {
     pci_->add(0, Region::io("fake-pci", kMib, pci_io_));
     memory_.root().add(0, Region::alias("low", ram_, 0, 2 * kMib));
     bus_ = std::make_unique<bus::PciBus>(*pci_, ports_.root(), lines_);
-    bridge_ = make(1);
+    bridge_ = make(1, smm);
     EXPECT_TRUE(bus_->attach(*bridge_, 0, 0));
     ports_.map(kConfadd, bridge_->config_ports());
   }
-  std::unique_ptr<I440fx> make(uint32_t cpus) {
+  std::unique_ptr<I440fx> make(uint32_t cpus, bool smm = false) {
     return std::make_unique<I440fx>(
-        "i440fx", I440fx::Config{.cpu_count = cpus},
+        "i440fx", I440fx::Config{.cpu_count = cpus, .smm = smm},
         I440fx::Wiring{
             .system_memory = memory_.root(), .ram = ram_, .pci = pci_, .bus = *bus_, .reset_control = reset_});
   }
@@ -229,6 +229,39 @@ TEST_F(I440fxTest, SmramLockClosesAndStays) {
   bridge_->reset();
   set_config(kSmram, kSmramOpen);
   EXPECT_EQ(config(kSmram), kSmramOpen | kSmramBase);
+}
+
+class I440fxSmmTest : public I440fxTest {
+ protected:
+  static constexpr uint64_t kVga = 0xa0000;
+  I440fxSmmTest() : I440fxTest(true) {
+    block_->host()[kVga] = 0x5a;
+    smm_.root().add(0, Region::alias("all", memory_.root().shared_from_this(), 0, uint64_t{1} << 32));
+    smm_.root().add(0, bridge_->smram(), 1);
+  }
+  TestSpace smm_{uint64_t{1} << 32};
+};
+
+TEST_F(I440fxSmmTest, SmramIsSeenInTheModeOnceItIsEnabled) {
+  EXPECT_EQ(smm_.in(kVga), 0xa0U);
+  set_config(kSmram, kSmramEnable);
+  EXPECT_EQ(smm_.in(kVga), 0x5aU);
+  EXPECT_EQ(memory_.in(kVga), 0xa0U);
+}
+
+TEST_F(I440fxSmmTest, OpenSmramIsSeenByAll) {
+  set_config(kSmram, kSmramEnable | kSmramOpen);
+  EXPECT_EQ(memory_.in(kVga), 0x5aU);
+  set_config(kSmram, kSmramEnable | kSmramLock);
+  EXPECT_EQ(memory_.in(kVga), 0xa0U);
+  EXPECT_EQ(smm_.in(kVga), 0x5aU);
+}
+
+TEST_F(I440fxSmmTest, ResetClosesIt) {
+  set_config(kSmram, kSmramEnable | kSmramOpen);
+  bridge_->reset();
+  EXPECT_EQ(memory_.in(kVga), 0xa0U);
+  EXPECT_EQ(smm_.in(kVga), 0xa0U);
 }
 
 // --- state ---
