@@ -226,6 +226,8 @@ bool ends_block(Code op) {
     case Code::kMovToCr:
     case Code::kMovToDr:
     case Code::kLmsw:
+    case Code::kClac:
+    case Code::kStac:
     case Code::kInvlpg:
     case Code::kWrmsr:
     case Code::kRsm: return true;

@@ -84,6 +84,7 @@ struct Binding {
 // Fills `op` for `insn` at `rip`: operands and handler. op.insn is left to the caller, who keeps `insn` alive.
 void bind(const Cpu& cpu, uint64_t rip, x86::Insn& insn, Op& op);
 // Whether nothing behind the instruction belongs to its block. Jcc does not end one: not taken, it goes on.
+// Handlers of all others never go on to another block.
 bool ends_block(x86::Op op);
 // Ops that execute from their Insn need it kept; the integer handlers do not look at it.
 bool keeps_insn(const x86::Insn& insn);
