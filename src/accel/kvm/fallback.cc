@@ -162,17 +162,31 @@ KernelApic::Wiring apic_wiring(KvmAccelerator& owner, const VcpuConfig& config) 
           .apic_id = config.apic_id};
 }
 
+// What the fall-back wants in kvm_run after each KVM_RUN, once it has been used: a call for each costs as much as an
+// exit. [Linux Documentation/virt/kvm/api.rst, 5: kvm_valid_regs]
+constexpr uint64_t kSynced = KVM_SYNC_X86_REGS | KVM_SYNC_X86_SREGS | KVM_SYNC_X86_EVENTS;
+
+// [SDM 3A 4.4] PAE paging outside of IA-32e mode: the PDPTEs are state of their own, which kvm_sregs lacks.
+bool legacy_pae(const kvm_sregs& sregs) {
+  return (sregs.cr0 & x86::cr0::kPg) != 0 && (sregs.cr4 & x86::cr4::kPae) != 0 && (sregs.efer & x86::efer::kLma) == 0;
+}
+
+template <class T>
+bool same(const T& a, const T& b) {
+  return std::memcmp(&a, &b, sizeof(T)) == 0;
+}
+
 class CpuFallback final : public EmulationFallback {
  public:
   CpuFallback(const VcpuConfig& config, AddressSpace& memory) : config_(config), memory_(memory), spec_(*config.cpu) {}
 
-  Outcome emulate(KvmVcpu& vcpu, const kvm_run& run, CpuIo& io, std::string& report) override;
+  Outcome emulate(KvmVcpu& vcpu, kvm_run& run, CpuIo& io, std::string& report) override;
   [[nodiscard]] uint64_t executed() const override { return executed_.load(std::memory_order_relaxed); }
 
  private:
   void make_cpu(KvmVcpu& vcpu);
   void read_features(const KvmFd& fd);
-  Result<> read_registers(const KvmFd& fd);
+  Result<> read_registers(const KvmFd& fd, kvm_run& run);
   Result<> read_everything(KvmVcpu& vcpu);
   void enter_state(const KvmVcpu& vcpu);
   void decode();
@@ -181,8 +195,10 @@ class CpuFallback final : public EmulationFallback {
   [[nodiscard]] bool event_waits() const;
   bool take_event();
   bool execute(CpuIo& io);
-  Result<> write_back(KvmVcpu& vcpu);
+  Result<> write_back(KvmVcpu& vcpu, kvm_run& run);
   static void settle_events(kvm_vcpu_events& events);
+  [[nodiscard]] bool may_wait_in_run(const KvmCpuState& after) const;
+  void leave_in_run(kvm_run& run, const KvmCpuState& after) const;
   Result<> write_sregs(const KvmFd& fd, const kvm_sregs2& sregs) const;
 
   const VcpuConfig config_;
@@ -194,6 +210,7 @@ class CpuFallback final : public EmulationFallback {
   std::unique_ptr<KernelApic> apic_;  // null where the local APICs are ours
   std::unique_ptr<cpu::Cpu> cpu_;
   bool has_sregs2_ = false;
+  uint64_t synced_ = 0;  // kSynced where KVM_RUN brings these and takes them back; else 0
 
   // During emulate().
   KvmCpuState before_;
@@ -213,7 +230,9 @@ void CpuFallback::make_cpu(KvmVcpu& vcpu) {
   }
   read_features(vcpu.fd());
   config.cpu = &spec_;
-  has_sregs2_ = vcpu.accelerator().system().check(KVM_CAP_SREGS2) != 0;
+  const KvmSystem& system = vcpu.accelerator().system();
+  has_sregs2_ = system.check(KVM_CAP_SREGS2) != 0;
+  synced_ = (static_cast<uint64_t>(system.check(KVM_CAP_SYNC_REGS)) & kSynced) == kSynced ? kSynced : 0;
   cpu_ = std::make_unique<cpu::Cpu>(config, memory_);
 }
 
@@ -235,15 +254,21 @@ void CpuFallback::read_features(const KvmFd& fd) {
   }
 }
 
-Result<> CpuFallback::read_registers(const KvmFd& fd) {
+Result<> CpuFallback::read_registers(const KvmFd& fd, kvm_run& run) {
   const auto read = [&fd](unsigned long request, auto& part, const char* name) -> Result<> {
     const int error = fd.ioctl(request, &part);
     return error < 0 ? fail("{}: {}", name, errno_text(-error)) : Result<>{};
   };
+  before_.sregs = {};
+  KITE_TRY(read(KVM_GET_DEBUGREGS, before_.debugregs, "KVM_GET_DEBUGREGS"));
+  if (std::exchange(run.kvm_valid_regs, synced_) == kSynced && !legacy_pae(run.s.regs.sregs)) {
+    before_.regs = run.s.regs.regs;
+    before_.events = run.s.regs.events;
+    std::memcpy(&before_.sregs, &run.s.regs.sregs, kSharedSregs);
+    return {};
+  }
   KITE_TRY(read(KVM_GET_REGS, before_.regs, "KVM_GET_REGS"));
   KITE_TRY(read(KVM_GET_VCPU_EVENTS, before_.events, "KVM_GET_VCPU_EVENTS"));
-  KITE_TRY(read(KVM_GET_DEBUGREGS, before_.debugregs, "KVM_GET_DEBUGREGS"));
-  before_.sregs = {};
   if (has_sregs2_) return read(KVM_GET_SREGS2, before_.sregs, "KVM_GET_SREGS2");
   kvm_sregs old{};
   KITE_TRY(read(KVM_GET_SREGS, old, "KVM_GET_SREGS"));
@@ -322,7 +347,7 @@ std::optional<std::string> CpuFallback::refusal() const {
   return std::nullopt;
 }
 
-EmulationFallback::Outcome CpuFallback::emulate(KvmVcpu& vcpu, const kvm_run&, CpuIo& io, std::string& report) {
+EmulationFallback::Outcome CpuFallback::emulate(KvmVcpu& vcpu, kvm_run& run, CpuIo& io, std::string& report) {
   make_cpu(vcpu);
   const auto give_up = [&report](const std::string& why) {
     report = why;
@@ -331,7 +356,7 @@ EmulationFallback::Outcome CpuFallback::emulate(KvmVcpu& vcpu, const kvm_run&, C
   everything_ = decoded_ = false;
   insn_ = x86::Insn{};
   before_ = KvmCpuState{};
-  if (auto done = read_registers(vcpu.fd()); !done) return give_up(done.error().message);
+  if (auto done = read_registers(vcpu.fd(), run); !done) return give_up(done.error().message);
   enter_state(vcpu);
   FallbackIo outside(io, *cpu_);
   const Calling calling(*cpu_, outside);
@@ -345,7 +370,7 @@ EmulationFallback::Outcome CpuFallback::emulate(KvmVcpu& vcpu, const kvm_run&, C
   const bool alive = event_waits() ? take_event() : execute(outside);
   executed_.fetch_add(1, std::memory_order_relaxed);
   if (!alive) return Outcome::kShutdown;
-  if (auto done = write_back(vcpu); !done) return give_up(done.error().message);
+  if (auto done = write_back(vcpu, run); !done) return give_up(done.error().message);
   return arch_.activity == x86::Activity::kHalted ? Outcome::kHalted : Outcome::kGoOn;
 }
 
@@ -355,7 +380,7 @@ bool CpuFallback::execute(CpuIo& io) {
   return cpu_->step(io, kSomeoneWaits) != cpu::Exit::kShutdown;
 }
 
-Result<> CpuFallback::write_back(KvmVcpu& vcpu) {
+Result<> CpuFallback::write_back(KvmVcpu& vcpu, kvm_run& run) {
   cpu_->get_state(arch_);
   if (const LocalApic* apic = cpu_->config.apic; apic != nullptr) arch_.cr8 = apic->cr8();
   KvmCpuState after = before_;
@@ -370,7 +395,32 @@ Result<> CpuFallback::write_back(KvmVcpu& vcpu) {
     before_.sregs.cr4 ^= x86::cr4::kPge;
     KITE_TRY(write_sregs(vcpu.fd(), before_.sregs));
   }
+  if (may_wait_in_run(after)) {
+    leave_in_run(run, after);
+    vcpu.registers_wait_in_run();
+    return {};
+  }
   return vcpu.load(after, &before_);
+}
+
+// Whether kvm_run can carry what is new: nothing but general registers, events and, with a local APIC in the kernel,
+// system registers other than the PDPTEs.
+bool CpuFallback::may_wait_in_run(const KvmCpuState& after) const {
+  if (synced_ != kSynced || everything_ || arch_.activity != x86::Activity::kActive) return false;
+  if (!same(before_.debugregs, after.debugregs)) return false;
+  if (same(before_.sregs, after.sregs)) return true;
+  return apic_ != nullptr && before_.sregs.flags == 0 && after.sregs.flags == 0;
+}
+
+void CpuFallback::leave_in_run(kvm_run& run, const KvmCpuState& after) const {
+  kvm_sync_regs& regs = run.s.regs;
+  regs.regs = after.regs;
+  regs.events = after.events;
+  run.kvm_dirty_regs |= KVM_SYNC_X86_REGS | KVM_SYNC_X86_EVENTS;
+  if (same(before_.sregs, after.sregs)) return;
+  regs.sregs = {};
+  std::memcpy(&regs.sregs, &after.sregs, kSharedSregs);
+  run.kvm_dirty_regs |= KVM_SYNC_X86_SREGS;
 }
 
 // Whatever was being delivered has been, or was KVM's #UD for this instruction. NMIs that came meanwhile stay.

@@ -25,9 +25,9 @@ class EmulationFallback {
   };
 
   virtual ~EmulationFallback() = default;
-  // `run` is the vCPU's kvm_run with the exit in it; the instruction's bytes are there when `run` says so
-  // (emulation_failure.flags). `report` is only read after kGaveUp.
-  virtual Outcome emulate(KvmVcpu& vcpu, const kvm_run& run, CpuIo& io, std::string& report) = 0;
+  // `run` is the vCPU's kvm_run with the exit in it. New registers may go back through it (kvm_dirty_regs): the vCPU
+  // then knows that it has to enter the kernel before its state is looked at. `report` is only read after kGaveUp.
+  virtual Outcome emulate(KvmVcpu& vcpu, kvm_run& run, CpuIo& io, std::string& report) = 0;
   // How many instructions were executed so far; any thread.
   [[nodiscard]] virtual uint64_t executed() const { return 0; }
 };

@@ -261,6 +261,56 @@ TEST_F(FallbackTest, TripleFaultShutsDown) {
   EXPECT_EQ(emulate({0xcc}), Outcome::kShutdown);
 }
 
+// --- registers in kvm_run
+
+class FallbackSyncTest : public FallbackTest {
+ protected:
+  void SetUp() override {
+    kvm_.synced_registers = KVM_SYNC_X86_REGS | KVM_SYNC_X86_SREGS | KVM_SYNC_X86_EVENTS;
+    enter(Mode::k64);
+  }
+  // As KVM_RUN leaves them.
+  void fill_run() {
+    exit_.s.regs.regs = kvm_.part<kvm_regs>(KVM_SET_REGS);
+    const auto sregs = kvm_.part<kvm_sregs2>(KVM_SET_SREGS2);
+    std::memcpy(&exit_.s.regs.sregs, &sregs, offsetof(kvm_sregs, interrupt_bitmap));
+    exit_.s.regs.events = kvm_.part<kvm_vcpu_events>(KVM_SET_VCPU_EVENTS);
+  }
+};
+
+TEST_F(FallbackSyncTest, TheFirstAsksForThem) {
+  emulate({0xf3, 0x0f, 0xb8, 0xc1});  // popcnt eax, ecx
+  EXPECT_EQ(exit_.kvm_valid_regs, static_cast<uint64_t>(kvm_.synced_registers));
+  EXPECT_EQ(kvm_.calls[KVM_GET_REGS], 1u);
+}
+
+TEST_F(FallbackSyncTest, TheNextFindsAndLeavesThemThere) {
+  emulate({0xf3, 0x0f, 0xb8, 0xc1});
+  state_ = machine_->initial_state();
+  state_.gpr[kRcx] = 7;
+  vcpu_->set_state(state_);
+  fill_run();
+  exit_.kvm_dirty_regs = 0;
+  kvm_.calls.clear();
+  EXPECT_EQ(fallback_->emulate(vcpu(), exit_, *machine_, report_), Outcome::kGoOn);
+  EXPECT_EQ(exit_.s.regs.regs.rax, 3u);
+  EXPECT_EQ(exit_.s.regs.regs.rip, TestMachine::kCode + 4);
+  EXPECT_EQ(exit_.kvm_dirty_regs, uint64_t{KVM_SYNC_X86_REGS | KVM_SYNC_X86_EVENTS});
+  EXPECT_EQ(kvm_.calls.size(), 1u);
+  EXPECT_EQ(kvm_.calls[KVM_GET_DEBUGREGS], 1u);
+}
+
+TEST_F(FallbackSyncTest, SystemRegistersGoBackWhenTheyChange) {
+  static constexpr uint8_t kMovDs[] = {0x8e, 0xd8};  // mov ds, eax
+  machine_->load(TestMachine::kCode, kMovDs);
+  vcpu_->set_state(state_);
+  fill_run();
+  exit_.kvm_valid_regs = static_cast<uint64_t>(kvm_.synced_registers);
+  EXPECT_EQ(fallback_->emulate(vcpu(), exit_, *machine_, report_), Outcome::kGoOn);
+  EXPECT_NE(exit_.kvm_dirty_regs & KVM_SYNC_X86_SREGS, 0u);
+  EXPECT_EQ(exit_.s.regs.sregs.ds.selector, 0);
+}
+
 // --- devices
 
 TEST_F(FallbackTest, DeviceMemoryIsReached) {

@@ -50,6 +50,8 @@ class KvmVcpu final : public Vcpu {
   // written. The TSC moves by itself and is only written when `writes_tsc` says so.
   Result<> save(KvmCpuState& state) const;
   Result<> load(const KvmCpuState& state, const KvmCpuState* known = nullptr);
+  // The fall-back has left new registers in kvm_run: the kernel takes them when it is entered again.
+  void registers_wait_in_run() { incomplete_ = ready_stale_ = true; }
   // For to_arch() and from_arch().
   [[nodiscard]] KvmTimeBase time_base() const;
 

@@ -26,6 +26,7 @@ class TestKvm final : public KvmCalls {
   int api_version = KVM_API_VERSION;
   std::set<uint32_t> missing;  // capabilities that it lacks; all others it has
   double ns_per_instruction = 0.3;
+  int synced_registers = 0;              // what KVM_CAP_SYNC_REGS answers
   uint32_t exit_reason = KVM_EXIT_HLT;   // how KVM_RUN comes back
   int run_error = 0;                     // an errno: KVM_RUN fails so
   std::map<unsigned long, int> refused;  // ioctl requests that fail, with their errno
@@ -136,6 +137,7 @@ class TestKvm final : public KvmCalls {
       case KVM_CAP_NR_MEMSLOTS: return 509;
       case KVM_CAP_MAX_VCPUS: return 1024;
       case KVM_CAP_XSAVE2: return 4096;
+      case KVM_CAP_SYNC_REGS: return synced_registers;
       case KVM_CAP_DIRTY_LOG_RING: return 65536 * 16;
       default: return 1;
     }
