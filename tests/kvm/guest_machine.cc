@@ -249,7 +249,7 @@ std::optional<HaltReason> GuestMachine::end() {
   std::optional<HaltReason> reason;
   {
     std::unique_lock lock(mutex_);
-    EXPECT_TRUE(changed_.wait_for(lock, std::chrono::minutes(1), [this] { return finished_; }))
+    EXPECT_TRUE(changed_.wait_for(lock, std::chrono::seconds(20), [this] { return finished_; }))
         << "the guest does not end; so far: " << results_;
     reason = reason_;
   }

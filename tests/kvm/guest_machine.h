@@ -52,7 +52,7 @@ class GuestMachine {
   // Called on the vCPU's thread when the guest writes READY: the test does its part.
   void on_ready(std::function<void(uint32_t value)> part) { ready_ = std::move(part); }
   // Runs every vCPU until the guest writes DONE or one stops for a reason of its own; answers that reason, or nothing
-  // after DONE. A guest that does neither within a minute fails the test.
+  // after DONE. A guest that does neither within twenty seconds fails the test.
   std::optional<HaltReason> run();
   // The same in steps: begin(), then end(), from the test's thread.
   void begin();

@@ -2,7 +2,8 @@
 #include "guest.inc"
   GATE 0x60, on_message
   LOAD_IDT
-  movl $0x1ff, APIC + 0xf0
+  FIND_APIC
+  movl $0x1ff, APIC_REG(0xf0)
   movl $0, count
 1:
   OUTB READY, 1
@@ -16,6 +17,6 @@
 on_message:
   OUTB RESULT, 0x60
   incb count
-  movl $0, APIC + 0xb0
+  movl $0, APIC_REG(0xb0)
   IRET_
 count: .long 0

@@ -8,9 +8,11 @@
   jne 1b
   OUTB READY, 2
 2:
-  hlt
   cmpb $2, flag
-  jne 2b
+  je 3f
+  hlt
+  jmp 2b
+3:
   OUTB RESULT, 0x77
   END
 on_nmi:

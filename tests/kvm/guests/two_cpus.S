@@ -2,16 +2,17 @@
 #include "guest.inc"
   GATE 0x40, on_interrupt
   LOAD_IDT
-  movl $0x1ff, APIC + 0xf0
-  movl $0x01000000, APIC + 0x310
-  movl $0x00004500, APIC + 0x300   /* INIT */
-  movl $0x00004609, APIC + 0x300   /* start-up at 0x9000 */
+  FIND_APIC
+  movl $0x1ff, APIC_REG(0xf0)
+  movl $0x01000000, APIC_REG(0x310)
+  movl $0x00004500, APIC_REG(0x300)   /* INIT */
+  movl $0x00004609, APIC_REG(0x300)   /* start-up at 0x9000 */
 1:
   cmpb $1, started
   jne 1b
   OUTB RESULT, 1
-  movl $0x01000000, APIC + 0x310
-  movl $0x00004040, APIC + 0x300   /* vector 0x40 */
+  movl $0x01000000, APIC_REG(0x310)
+  movl $0x00004040, APIC_REG(0x300)   /* vector 0x40 */
 2:
   cmpb $2, started
   jne 2b
@@ -19,7 +20,7 @@
   END
 on_interrupt:
   OUTB RESULT, 0x40
-  movl $0, APIC + 0xb0
+  movl $0, APIC_REG(0xb0)
   movb $2, started
   IRET_
 started: .byte 0

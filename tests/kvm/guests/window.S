@@ -7,8 +7,10 @@
   OUTB RESULT, 1
   OUTB RESULT, 2
   sti
-  nop
-  nop
+  movl $100000, %ecx
+1:
+  decl %ecx
+  jnz 1b
   cli
   OUTB RESULT, 3
   END
