@@ -9,7 +9,8 @@ import subprocess
 import sys
 import tempfile
 
-TESTS = ["machine-none-test", "rtc-test", "i440fx-test", "fw_cfg-test", "endianness-test"]
+TESTS = ["machine-none-test", "rtc-test", "i440fx-test", "fw_cfg-test", "endianness-test", "q35-test", "lpc-ich9-test",
+         "tco-test", "ioh3420-test", "i82801b11-test"]
 # Subtests that judge what this version does not have, by name and with the reason.
 NOT_YET = {
     "/x86_64/i440fx/firmware/bios": "no firmware yet",
