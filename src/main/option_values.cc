@@ -63,7 +63,10 @@ Result<> apply_machine(OptionContext& context, std::string_view text) {
       const machine::BoardInfo* board = machine::find_board(value);
       if (board == nullptr) {
         std::vector<std::string_view> names;
-        for (const auto& info : machine::boards()) names.push_back(info.name);
+        for (const auto& info : machine::boards()) {
+          if (!info.alias.empty()) names.push_back(info.alias);
+          names.push_back(info.name);
+        }
         return fail("-machine {}: no such board{}", value, suggestion(value, names));
       }
       context.plan.machine.board = board->name;
