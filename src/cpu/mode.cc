@@ -42,6 +42,7 @@ void Cpu::update_mode() {
     }
   }
   if (code64 || cs.base == 0) key |= mode::kZeroCs;
+  if ((arch.cr0 & (x86::cr0::kEm | x86::cr0::kTs)) == 0 && (arch.cr4 & x86::cr4::kOsfxsr) != 0) key |= mode::kSse;
   mode_key = key;
   update_rights();
 }

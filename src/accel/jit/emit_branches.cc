@@ -24,6 +24,15 @@ bool BlockEmitter::target_is_safe(uint64_t target) const { return !wide_ || plai
 
 BlockEmitter::Outcome BlockEmitter::branches() {
   switch (insn().op) {
+    case Code::kJcc:
+    case Code::kJmp:
+    case Code::kCall:
+    case Code::kRet:
+    case Code::kLoop:
+    case Code::kJcxz: write_back_vectors(); break;
+    default: return Outcome::kInterpret;
+  }
+  switch (insn().op) {
     case Code::kJcc: return jump_if();
     case Code::kJmp: return jump();
     case Code::kCall: return call();
@@ -59,6 +68,7 @@ void BlockEmitter::check_alarm(Exit& exit) {
 }
 
 void BlockEmitter::go_to(uint64_t target, uint64_t from) {
+  write_back_vectors();
   const bool backward = target <= from;
   if (backward || cpu::page_of(target) != cpu::page_of(block_.rip)) save_flags();
   if (backward) check_alarm(new_exit(target));

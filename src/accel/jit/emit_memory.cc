@@ -16,6 +16,7 @@ constexpr unsigned kEntryShift = 6;
 static_assert(sizeof(TlbEntry) == 1u << kEntryShift);
 constexpr uint32_t kEntryMask = (cpu::kTlbSize - 1) << kEntryShift;
 constexpr uint32_t kPageMask = ~static_cast<uint32_t>(kPageSize - 1);  // sign-extended
+constexpr uint32_t tag_mask(unsigned alignment) { return kPageMask | (alignment != 0 ? alignment - 1 : 0); }
 constexpr int32_t kLargestDisplacement = 0x7fff0000;
 
 }  // namespace
@@ -53,18 +54,19 @@ void BlockEmitter::linear_to_r10() {
   if (!op().flat) a_.rm(8, 0x03, kR10, in_cpu(layout_.segment_base[op().segment]));  // add
 }
 
-BlockEmitter::Place BlockEmitter::look_up(unsigned bytes, bool write, bool simple) {
+BlockEmitter::Place BlockEmitter::look_up(unsigned bytes, bool write, bool simple, unsigned alignment) {
   save_flags();
   if (address_is_constant()) {
     const uint64_t linear = constant_address();
-    if ((linear & (kPageSize - 1)) + bytes <= kPageSize) return look_up_constant(linear, bytes, write);
+    const bool aligned = alignment == 0 || (linear & (alignment - 1)) == 0;
+    if (aligned && (linear & (kPageSize - 1)) + bytes <= kPageSize) return look_up_constant(linear, bytes, write);
   }
   const bool base_only = op().flat && op().address_size == 8 && op().index == cpu::kZeroReg &&
                          op().base != cpu::kZeroReg && in_host(op().base) && op().disp < kLargestDisplacement;
   if (base_only && !simple)
-    return look_up_at(at(static_cast<Reg>(kHost[op().base]), static_cast<int32_t>(op().disp)), bytes, write);
+    return look_up_at(at(static_cast<Reg>(kHost[op().base]), static_cast<int32_t>(op().disp)), bytes, write, alignment);
   linear_to_r10();
-  return look_up_r10(bytes, write);
+  return look_up_r10(bytes, write, alignment);
 }
 
 // Compares `tag` with the TLB entry that R11 leads to, and leaves the fast path when they differ.
@@ -82,10 +84,11 @@ void BlockEmitter::miss(uint8_t* jump) {
 }
 
 // The index is that of the first byte's page and the tag that of the last byte's: what crosses never hits.
-BlockEmitter::Place BlockEmitter::look_up_at(const Mem& address, unsigned bytes, bool write) {
+BlockEmitter::Place BlockEmitter::look_up_at(const Mem& address, unsigned bytes, bool write, unsigned alignment) {
   save_flags();
   const auto base = static_cast<Reg>(address.base);
-  const int32_t last = address.disp + static_cast<int32_t>(bytes) - 1;
+  // What is aligned does not cross: its first byte does for the tag, with the low bits left in it.
+  const int32_t last = address.disp + (alignment != 0 ? 0 : static_cast<int32_t>(bytes) - 1);
   if (last == 0)
     a_.mov(8, kRax, base);
   else
@@ -96,7 +99,7 @@ BlockEmitter::Place BlockEmitter::look_up_at(const Mem& address, unsigned bytes,
     a_.lea(4, kR11, address);
   a_.shift_imm(4, 5, kR11, kPageShift - kEntryShift);
   a_.alu_imm(4, 4, kR11, kEntryMask);
-  a_.alu_imm(8, 4, kRax, kPageMask);
+  a_.alu_imm(8, 4, kRax, tag_mask(alignment));
   check_tag(kRax, write);
   a_.load(8, kR10, in_cpu(kR11, tlb_ + kAddend));
   Place place;
@@ -106,16 +109,16 @@ BlockEmitter::Place BlockEmitter::look_up_at(const Mem& address, unsigned bytes,
   return place;
 }
 
-BlockEmitter::Place BlockEmitter::look_up_r10(unsigned bytes, bool write) {
+BlockEmitter::Place BlockEmitter::look_up_r10(unsigned bytes, bool write, unsigned alignment) {
   save_flags();
-  if (bytes == 1)
+  if (bytes == 1 || alignment != 0)
     a_.mov(8, kRax, kR10);
   else
     a_.lea(8, kRax, at(kR10, static_cast<int32_t>(bytes) - 1));
   a_.mov(4, kR11, kR10);
   a_.shift_imm(4, 5, kR11, kPageShift - kEntryShift);
   a_.alu_imm(4, 4, kR11, kEntryMask);
-  a_.alu_imm(8, 4, kRax, kPageMask);
+  a_.alu_imm(8, 4, kRax, tag_mask(alignment));
   check_tag(kRax, write);
   a_.rm(8, 0x03, kR10, in_cpu(kR11, tlb_ + kAddend));
   Place place;
@@ -158,7 +161,12 @@ void BlockEmitter::stored(const Place& place, uint64_t leave_rip) {
       8, kRax,
       place.linear == Place::Linear::kConstant ? in_cpu(place.entry + kPageState) : in_cpu(kR11, tlb_ + kPageState));
   a_.alu_imm(1, 7, at(kRax), 0);
-  Detour detour{.kind = Detour::Kind::kNotice, .jump = a_.jcc(Condition::kNe), .resume = a_.here(), .place = place};
+  Detour detour{.kind = Detour::Kind::kNotice,
+                .jump = a_.jcc(Condition::kNe),
+                .resume = a_.here(),
+                .changed = vectors_changed_,
+                .vectors = vectors_,
+                .place = place};
   detour.site = &site();
   detour.site->leave_rip = wide_ ? leave_rip : static_cast<uint32_t>(leave_rip);
   if (leave_rip == Site::kDynamic) detour.site->leave_rip = leave_rip;
@@ -173,9 +181,11 @@ void BlockEmitter::notice(const Detour& detour) {
     case Place::Linear::kHostAddress: cold_.rm(8, 0x2b, kR10, in_cpu(kR11, tlb_ + kAddend)); break;  // sub
     case Place::Linear::kConstant: cold_.mov_imm(kR10, place.value); break;
   }
+  store_vectors(cold_, detour.changed);
   cold_.mov_imm(kR11, reinterpret_cast<uintptr_t>(detour.site));
   cold_.mov_imm(kRax, place.bytes);
   cold_.call(t_.runtime().notice);
+  load_vectors(cold_, detour.vectors);
   cold_.jmp(detour.resume);
 }
 

@@ -54,7 +54,10 @@ void BlockEmitter::emit() {
         interpret();
       }
     }
-    for (const size_t detour : unresumed_) detours_[detour].resume = a_.here();
+    for (const size_t detour : unresumed_) {
+      detours_[detour].resume = a_.here();
+      detours_[detour].vectors = vectors_;
+    }
   }
   if (outcome != Outcome::kEnd) {
     index_ = count_ - 1;
@@ -140,7 +143,9 @@ void BlockEmitter::begin() {
 }
 
 BlockEmitter::Outcome BlockEmitter::instruction() {
-  for (Outcome (BlockEmitter::*family)() : {&BlockEmitter::moves, &BlockEmitter::integer, &BlockEmitter::branches})
+  if (op().handler == cpu::invalid_opcode) return Outcome::kInterpret;
+  for (Outcome (BlockEmitter::*family)() :
+       {&BlockEmitter::moves, &BlockEmitter::integer, &BlockEmitter::branches, &BlockEmitter::vectors})
     if (const Outcome outcome = (this->*family)(); outcome != Outcome::kInterpret) return outcome;
   return Outcome::kInterpret;
 }
@@ -165,6 +170,8 @@ Site& BlockEmitter::site() {
 
 void BlockEmitter::interpret() {
   save_flags();
+  write_back_vectors();
+  vectors_ = 0;
   a_.mov_imm(kR10, reinterpret_cast<uintptr_t>(&site()));
   a_.call(t_.runtime().interpret);
   flags_ = Flags::kBoth;
@@ -172,26 +179,29 @@ void BlockEmitter::interpret() {
 
 void BlockEmitter::hand_over() {
   save_flags();
+  write_back_vectors();
   a_.mov_imm(kR10, reinterpret_cast<uintptr_t>(&site()));
   a_.jmp(t_.runtime().hand_over);
 }
 
 void BlockEmitter::detour_interpret(uint8_t* jump) {
   unresumed_.push_back(detours_.size());
-  detours_.push_back({.kind = Detour::Kind::kInterpret, .jump = jump, .site = &site()});
+  detours_.push_back({.kind = Detour::Kind::kInterpret, .jump = jump, .site = &site(), .changed = vectors_changed_});
 }
 
 void BlockEmitter::detour_hand_over(uint8_t* jump) {
-  detours_.push_back({.kind = Detour::Kind::kHandOver, .jump = jump, .site = &site()});
+  detours_.push_back({.kind = Detour::Kind::kHandOver, .jump = jump, .site = &site(), .changed = vectors_changed_});
 }
 
 void BlockEmitter::detours() {
   for (const Detour& detour : detours_) {
     a_.bind(detour.jump, cold_.here());
+    if (detour.kind != Detour::Kind::kNotice) store_vectors(cold_, detour.changed);
     switch (detour.kind) {
       case Detour::Kind::kInterpret:
         cold_.mov_imm(kR10, reinterpret_cast<uintptr_t>(detour.site));
         cold_.call(t_.runtime().interpret);
+        load_vectors(cold_, detour.vectors);
         cold_.jmp(detour.resume);
         break;
       case Detour::Kind::kHandOver:

@@ -46,6 +46,8 @@ class BlockEmitter {
     Site* site = nullptr;
     Exit* exit = nullptr;  // kLeave
     bool save = false;     // kLeave: EFLAGS have to be saved first
+    uint16_t changed = 0;  // vector registers to store before it
+    uint16_t vectors = 0;  // kInterpret, kNotice: and to load behind it
     Place place{};         // kNotice
   };
 
@@ -89,10 +91,11 @@ class BlockEmitter {
   // Looks `bytes` at the instruction's operand, or at `address`, up in the TLB. Flags are saved afterwards and EFLAGS
   // lost; RAX, R10, R11 too, but for what the Place is made of. With `simple` the Place does not depend on guest
   // registers.
-  Place look_up(unsigned bytes, bool write, bool simple = false);
-  Place look_up_at(const Mem& address, unsigned bytes, bool write);
+  // What must be aligned (to `alignment`, a power of two) and is not, is the interpreter's.
+  Place look_up(unsigned bytes, bool write, bool simple = false, unsigned alignment = 0);
+  Place look_up_at(const Mem& address, unsigned bytes, bool write, unsigned alignment = 0);
   Place look_up_constant(uint64_t linear, unsigned bytes, bool write);
-  Place look_up_r10(unsigned bytes, bool write);
+  Place look_up_r10(unsigned bytes, bool write, unsigned alignment = 0);
   Place look_up_stack(int32_t offset, bool write);
   void pushed(Place& place);
   void check_tag(Reg tag, bool write);
@@ -105,7 +108,16 @@ class BlockEmitter {
   [[nodiscard]] static bool is_register(const x86::Operand& o) { return o.kind == x86::OperandKind::kGpr; }
   [[nodiscard]] static bool is_immediate(const x86::Operand& o) { return o.kind == x86::OperandKind::kImm; }
 
+  // --- vector registers (emit_vector.cc) ---
+  void store_vectors(Assembler& a, uint16_t which) const;
+  void load_vectors(Assembler& a, uint16_t which) const;
+  void write_back_vectors();
+  void use_vector(unsigned number);
+  void make_vector(unsigned number);
+  [[nodiscard]] bool only_writes_register() const;
+
   // --- instructions ---
+  Outcome vectors();  // emit_vector.cc
   Outcome integer();  // emit_integer.cc
   Outcome binary(unsigned operation);
   Outcome binary_to_memory(unsigned operation);
@@ -162,7 +174,8 @@ class BlockEmitter {
   uint64_t end_rip_ = 0;  // behind the block
   bool ends_ = false;     // the current instruction cannot be resumed behind: its slow ways hand over
   Flags flags_ = Flags::kSaved;
-  Site* site_ = nullptr;  // of the current instruction, once it has one
+  uint16_t vectors_ = 0, vectors_changed_ = 0;  // in host registers; and not in the Cpu yet
+  Site* site_ = nullptr;                        // of the current instruction, once it has one
   std::array<x86::Insn, cpu::BlockCache::kMaxOps> insns_;
   std::array<cpu::Op, cpu::BlockCache::kMaxOps> ops_;
   std::vector<Detour> detours_;

@@ -20,9 +20,13 @@ inline constexpr std::array<uint8_t, 16> kHost = {kR8,   kRcx,  kRdx,  kRbx,  kR
 struct Layout {
   explicit Layout(cpu::Cpu& cpu);
   int32_t gpr, rip, cc, rflags, segment_base[x86::kSegCount], block, mode_key;
-  int32_t alarm, completed, saved_flags, spare, exit, jumps;
+  int32_t alarm, completed, saved_flags, spare, exit, jumps, fx, mxcsr, host_mxcsr;
   int32_t tlb[static_cast<size_t>(cpu::TlbKind::kCount)];
 
+  [[nodiscard]] Mem vector(unsigned number) const {
+    constexpr int32_t kXmm0 = 160;  // in the FXSAVE image (SDM 1, table 10-2)
+    return in_cpu(fx + kXmm0 + static_cast<int32_t>(number) * 16);
+  }
   [[nodiscard]] Mem slot(unsigned guest) const { return in_cpu(gpr + static_cast<int32_t>(guest) * 8); }
 };
 

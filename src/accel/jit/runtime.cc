@@ -29,10 +29,12 @@ class Writer {
     for (size_t i = std::size(kCalleeSaved); i-- > 0;) pop(kCalleeSaved[i]);
   }
   void spill() {
+    host_mxcsr();
     for (unsigned n = 0; n < 16; ++n)
       if (kHost[n] != kNone) a_.store(8, layout_.slot(n), static_cast<Reg>(kHost[n]));
   }
   void fill() {
+    guest_mxcsr();
     for (unsigned n = 0; n < 16; ++n)
       if (kHost[n] != kNone) a_.load(8, static_cast<Reg>(kHost[n]), layout_.slot(n));
   }
@@ -60,6 +62,12 @@ class Writer {
     a_.byte(0x04);          // add al, 0x7f
     a_.byte(0x7f);
     a_.byte(0x9e);  // sahf
+  }
+  // MXCSR is the guest's in translated code and the host's outside.
+  void guest_mxcsr() { a_.rm(4, 0x0fae, 2, in_cpu(layout_.mxcsr)); }  // ldmxcsr
+  void host_mxcsr() {
+    a_.rm(4, 0x0fae, 3, in_cpu(layout_.mxcsr));  // stmxcsr
+    a_.rm(4, 0x0fae, 2, in_cpu(layout_.host_mxcsr));
   }
   void cpu_to(Reg reg) { a_.mov_imm(reg, reinterpret_cast<uintptr_t>(&cpu_)); }
   // cpu.block = site->block, the site being in `site`.
@@ -104,11 +112,16 @@ void Writer::interpret(const uint8_t* out) {
   a_.load(4, kRcx, at(kRax, offsetof(cpu::Block, mode_key)));
   a_.rm(4, 0x3b, kRcx, in_cpu(layout_.mode_key));
   uint8_t* const other_mode = a_.jcc(Condition::kNe);
+  a_.load(4, kRcx, in_cpu(layout_.mxcsr));
+  a_.rr(4, 0xf7, 2, kRcx);  // not
+  a_.rr(4, 0xf7, 0, kRcx);  // test
+  a_.dword(kMxcsrMasks);
+  uint8_t* const unmasked = a_.jcc(Condition::kNe);
   cc_to_saved();
   saved_to_eflags();
   fill();
   a_.ret();
-  for (uint8_t* const site : {not_completed, removed, other_mode}) a_.bind_here(site);
+  for (uint8_t* const site : {not_completed, removed, other_mode, unmasked}) a_.bind_here(site);
   a_.alu_imm(8, 0, kRsp, 8);
   a_.jmp(out);
 }
@@ -157,6 +170,10 @@ Layout::Layout(cpu::Cpu& cpu) {
   spare = distance(&cpu.translation.spare);
   exit = distance(&cpu.translation.exit);
   jumps = distance(&cpu.translation.jumps);
+  fx = distance(&cpu.arch.fx);
+  constexpr int32_t kMxcsr = 24;  // in the FXSAVE image (SDM 1, table 10-2)
+  mxcsr = fx + kMxcsr;
+  host_mxcsr = distance(&cpu.translation.host_mxcsr);
   for (size_t i = 0; i < std::size(tlb); ++i) tlb[i] = distance(&cpu.tlb(static_cast<cpu::TlbKind>(i)));
 }
 

@@ -24,6 +24,9 @@ struct Runtime {
   void emit(Assembler& a, cpu::Cpu& cpu, const Layout& layout);
 };
 
+// The exceptions of the SSE unit; translated code runs only while all are masked.
+inline constexpr uint32_t kMxcsrMasks = 0x1f80;
+
 // The handler of Site::end.
 void resume(cpu::Cpu& cpu, const cpu::Op* op);
 

@@ -116,6 +116,8 @@ void Translator::run(cpu::Cpu& cpu, cpu::Block& block) {
   cpu::TranslationArea& area = cpu.translation;
   if (area.alarm.load(std::memory_order_relaxed) != 0) [[unlikely]]
     return;  // with rip at the block
+  if ((cpu.arch.fx.bytes[24] & 0x80) == 0 || (cpu.arch.fx.bytes[25] & 0x1f) != 0x1f) [[unlikely]]
+    return interpret(cpu, block);  // exceptions of the SSE unit are unmasked
   if (translation.stale) [[unlikely]]
     revive(translation);
   if (area.exit != nullptr) link(translation, block);
@@ -127,6 +129,12 @@ void Translator::run(cpu::Cpu& cpu, cpu::Block& block) {
   ++counters_.runs;
   point_gs_to(cpu);
   runtime_.enter(translation.entry_saved);
+}
+
+// By its own handlers, as if it were not translated.
+void Translator::interpret(cpu::Cpu& cpu, cpu::Block& block) {
+  cpu.translation.exit = nullptr;
+  block.first(cpu, block.ops);
 }
 
 void Translator::link(Translation& translation, const cpu::Block& block) {

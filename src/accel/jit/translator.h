@@ -60,6 +60,7 @@ class Translator final : public cpu::BlockTranslator {
   void start_code();
   [[nodiscard]] bool has_room() const;
   uint32_t exec_id(uint64_t linear_page, Gpa page);
+  static void interpret(cpu::Cpu& cpu, cpu::Block& block);
   void link(Translation& translation, const cpu::Block& block);
   void make_stale(Page& page);
   void revive(Translation& translation);
