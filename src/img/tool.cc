@@ -32,6 +32,7 @@ int Session::complain(std::string_view text) const {
 
 int Session::finish() {
   const Result<> closed = await(graph_->close_all());
+  kept_.clear();
   return closed ? 0 : complain(closed.error().message);
 }
 
@@ -67,6 +68,7 @@ Result<Image> open_image(Session& session, const OpenRequest& request) {
   if (request.resize) permissions.need |= Permissions::kResize;
   if (request.exclusive) permissions.shared = Permissions::kConsistentRead | Permissions::kWriteUnchanged;
   const NodePtr keep = *node;
+  session.keep(keep);
   auto use = NodeUse::claim(std::move(*node), "the tool", permissions);
   if (!use) {
     session.await(keep->close());

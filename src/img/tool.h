@@ -34,6 +34,8 @@ class Session {
   T await(Task<T> task) {
     return block::run_until_done(*executor_, std::move(task));
   }
+  // Keeps an opened node until finish(), which closes it: what goes without being closed may leave leaks.
+  void keep(block::NodePtr node) { kept_.push_back(std::move(node)); }
   // Closes whatever is open; complains when that fails.
   int finish();
 
@@ -41,6 +43,7 @@ class Session {
   std::string program_;
   std::unique_ptr<Executor> executor_;
   std::unique_ptr<block::BlockGraph> graph_;
+  std::vector<block::NodePtr> kept_;
 };
 
 struct OpenRequest {

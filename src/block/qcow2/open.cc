@@ -197,6 +197,17 @@ void Qcow2Node::mark_corrupt(const std::string& why) {
   }
 }
 
+// Writes back until nothing is left: what one flush lets go, the next one counts out.
+Task<IoResult<>> Qcow2Node::settle() {
+  do {
+    KITE_CO_TRY(co_await write_back(true, true));
+    epoch_ = std::make_shared<int>(0);
+    const CoMutex::Lock lock = co_await meta_.lock();
+    KITE_CO_TRY(co_await apply_freed());
+  } while (!freed_.empty() || !freed_batches_.empty() || !refcount_cache_->dirty_tables().empty());
+  co_return IoResult<>{};
+}
+
 Task<Result<>> Qcow2Node::do_close() {
   Result<> result;
   if (loaded_ && !read_only()) {
@@ -204,16 +215,7 @@ Task<Result<>> Qcow2Node::do_close() {
     if (corrupt_) {
       if (header_.version >= 3) done = co_await set_incompatible(kCorrupt, 0);
     } else {
-      done = co_await write_back(true, true);
-      // What the last flush let go is counted out as well.
-      epoch_ = std::make_shared<int>(0);
-      if (done) {
-        {
-          const CoMutex::Lock lock = co_await meta_.lock();
-          done = co_await apply_freed();
-        }
-        if (done && !refcount_cache_->dirty_tables().empty()) done = co_await write_back(true, true);
-      }
+      done = co_await settle();
       if (done && (header_.incompatible & kDirty) != 0) done = co_await set_incompatible(0, kDirty);
     }
     if (!done) result = fail("'{}' could not be closed cleanly: {}", filename(), errno_text(done.error().code));

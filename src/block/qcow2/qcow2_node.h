@@ -17,6 +17,7 @@
 #include <list>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <unordered_set>
 #include <vector>
@@ -120,6 +121,7 @@ class Qcow2Node final : public FormatNode {
   Task<Result<>> load_tables();
   Task<Result<>> open_backing(BlockGraph& graph, BlockOptions options, bool given);
   Task<Result<>> recover_dirty();
+  Task<IoResult<>> settle();
   Task<Result<>> write_header();
   Task<IoResult<>> set_incompatible(uint64_t set, uint64_t clear);
   void mark_corrupt(const std::string& why);
@@ -135,7 +137,10 @@ class Qcow2Node final : public FormatNode {
   // `count` contiguous clusters with refcount 1 from now on; with meta_ held.
   Task<IoResult<Allocation>> allocate(uint64_t count);
   Task<IoResult<>> claim_run(uint64_t index, uint64_t count);
-  Task<IoResult<>> grow_refcounts(uint64_t index);
+  Task<IoResult<uint64_t>> find_free(uint64_t from, uint64_t count);
+  [[nodiscard]] bool has_block(uint64_t slot) const;
+  Task<IoResult<>> cover(uint64_t index, uint64_t count);
+  Task<IoResult<>> place_blocks(std::set<uint64_t> slots, uint64_t place, uint64_t table_clusters);
   Task<IoResult<uint64_t>> allocate_bytes(uint64_t bytes);
   void free_cluster(uint64_t index, bool pass_discard);
   void free_entry(uint64_t l2_entry);  // what an L2 entry pointed at

@@ -2,6 +2,7 @@
 // writes it.
 #include <algorithm>
 #include <cerrno>
+#include <set>
 
 #include "block/qcow2/qcow2_node.h"
 #include "support/bits.h"
@@ -85,20 +86,20 @@ Task<IoResult<>> Qcow2Node::add_refcount(uint64_t index, int64_t delta) {
   co_return IoResult<>{};
 }
 
-Task<IoResult<Qcow2Node::Allocation>> Qcow2Node::allocate(uint64_t count) {
+// The first run of `count` clusters with refcount 0 at or behind `from`; what no block counts is free.
+Task<IoResult<uint64_t>> Qcow2Node::find_free(uint64_t from, uint64_t count) {
   const uint64_t last = kMaxHostOffset >> header_.cluster_bits;
-  uint64_t start = free_from_;
+  uint64_t start = from;
   uint64_t run = 0;
   while (run < count) {
     const uint64_t index = start + run;
     if (index >= last) co_return io_fail(EFBIG);
     KITE_CO_ASSIGN(const TablePtr block, co_await refcount_block(index));
+    const uint64_t block_end = (index / refcounts_a_block() + 1) * refcounts_a_block();
     if (block == nullptr) {
-      // The new block takes (at least) the cluster that was looked at.
-      KITE_CO_TRY(co_await grow_refcounts(index));
+      run += std::min(block_end - index, count - run);
       continue;
     }
-    const uint64_t block_end = (index / refcounts_a_block() + 1) * refcounts_a_block();
     for (uint64_t at = index; at < block_end && run < count; ++at) {
       if (block_refcount(*block, at) == 0) {
         ++run;
@@ -108,67 +109,91 @@ Task<IoResult<Qcow2Node::Allocation>> Qcow2Node::allocate(uint64_t count) {
       }
     }
   }
+  co_return start;
+}
+
+Task<IoResult<Qcow2Node::Allocation>> Qcow2Node::allocate(uint64_t count) {
+  KITE_CO_ASSIGN(const uint64_t start, co_await find_free(free_from_, count));
   const uint64_t host = start << header_.cluster_bits;
-  KITE_CO_TRY(check_overlap(host, count << header_.cluster_bits));
+  const uint64_t bytes = count << header_.cluster_bits;
+  if (!file_->growable() && host + bytes > file_->length()) co_return io_fail(ENOSPC);
+  KITE_CO_TRY(check_overlap(host, bytes));
   if (!debug_event("cluster_alloc")) co_return io_fail(EIO);
+  KITE_CO_TRY(co_await cover(start, count));
   KITE_CO_TRY(co_await claim_run(start, count));
   free_from_ = start + count;
   co_return Allocation{.host = host, .clusters = count, .fresh = file_->growable() && host >= file_->length()};
 }
 
 Task<IoResult<>> Qcow2Node::claim_run(uint64_t index, uint64_t count) {
-  for (uint64_t at = index; at < index + count; ++at) {
+  for (uint64_t at = index; at < index + count;) {
     KITE_CO_ASSIGN(const TablePtr block, co_await refcount_block(at));
     if (block == nullptr) co_return io_fail(EIO);
     const uint64_t end = std::min(index + count, (at / refcounts_a_block() + 1) * refcounts_a_block());
     for (; at < end; ++at) set_block_refcount(*block, at, 1);
-    --at;
   }
   co_return IoResult<>{};
 }
 
-// No refcount block covers cluster `index`: all that one would cover is free. A new block goes to `index` itself. When
-// the table is too short, a longer one goes behind it, with all blocks that the new area itself needs.
-Task<IoResult<>> Qcow2Node::grow_refcounts(uint64_t index) {
-  const unsigned bits = header_.cluster_bits;
-  const uint64_t slot = index / refcounts_a_block();
-  uint64_t blocks = 1;
-  uint64_t table_clusters = 0;
-  uint64_t entries = reftable_.size();
-  if (slot >= reftable_.size()) {
-    const uint64_t a_cluster = header_.cluster_bytes() / 8;
-    entries = align_up(std::max(slot + 2, reftable_.size() + reftable_.size() / 2), a_cluster);
-    for (uint64_t before = 0; before != blocks;) {
-      before = blocks;
-      table_clusters = entries / a_cluster;
-      blocks = (index + blocks + table_clusters - 1) / refcounts_a_block() - slot + 1;
-      entries = align_up(std::max(entries, slot + blocks), a_cluster);
+bool Qcow2Node::has_block(uint64_t slot) const {
+  return slot < reftable_.size() && (reftable_[slot] & kReftableMask) != 0;
+}
+
+// Makes refcount blocks for a run of free clusters where there are none. They go behind the run, with the blocks that
+// they need themselves, and with a longer refcount table when the old one does not reach so far.
+Task<IoResult<>> Qcow2Node::cover(uint64_t index, uint64_t count) {
+  std::set<uint64_t> slots;
+  const auto add_missing = [&](uint64_t from, uint64_t clusters) {
+    for (uint64_t slot = from / refcounts_a_block(); slot <= (from + clusters - 1) / refcounts_a_block(); ++slot) {
+      if (!has_block(slot)) slots.insert(slot);
     }
-    table_clusters = entries / a_cluster;
-    if (entries * 8 > kMaxReftableBytes) co_return io_fail(EFBIG);
-  }
-  KITE_CO_TRY(check_overlap(index << bits, (blocks + table_clusters) << bits));
+  };
+  add_missing(index, count);
+  if (slots.empty()) co_return IoResult<>{};
+  const uint64_t a_cluster = header_.cluster_bytes() / 8;
+  uint64_t place = index + count;
+  uint64_t table_clusters = 0;
+  uint64_t needed = 0;
+  do {
+    needed = slots.size() + table_clusters;
+    KITE_CO_ASSIGN(place, co_await find_free(place, needed));
+    add_missing(place, needed);
+    if (*slots.rbegin() >= reftable_.size()) {
+      const uint64_t entries = std::max<uint64_t>(*slots.rbegin() + 2, reftable_.size() + reftable_.size() / 2);
+      table_clusters = (entries + a_cluster - 1) / a_cluster;
+      if (table_clusters << header_.cluster_bits > kMaxReftableBytes) co_return io_fail(EFBIG);
+    }
+  } while (needed != slots.size() + table_clusters);
+  co_return co_await place_blocks(slots, place, table_clusters);
+}
+
+Task<IoResult<>> Qcow2Node::place_blocks(std::set<uint64_t> slots, uint64_t place, uint64_t table_clusters) {
+  const unsigned bits = header_.cluster_bits;
+  const uint64_t needed = slots.size() + table_clusters;
+  if (!file_->growable() && (place + needed) << bits > file_->length()) co_return io_fail(ENOSPC);
+  KITE_CO_TRY(check_overlap(place << bits, needed << bits));
   if (!debug_event(table_clusters != 0 ? "reftable_grow" : "refblock_alloc")) co_return io_fail(EIO);
-  reftable_.resize(entries);
-  for (uint64_t i = 0; i < blocks; ++i) {
-    const uint64_t offset = (index + i) << bits;
-    refcount_cache_->create(offset);
-    tables_.insert(offset);
-    reftable_[slot + i] = offset;
-  }
-  const bool none = reftable_dirty_from_ == reftable_dirty_to_;
-  reftable_dirty_from_ = none ? slot : std::min<size_t>(reftable_dirty_from_, slot);
-  reftable_dirty_to_ = std::max<size_t>(reftable_dirty_to_, slot + blocks);
   if (table_clusters != 0) {
+    reftable_.resize(table_clusters << bits >> 3);
     // A longer table that was not written yet is superseded.
-    if (reftable_moved_) {
-      for (uint64_t i = 0; i < new_reftable_clusters_; ++i) free_cluster((new_reftable_offset_ >> bits) + i, false);
+    for (uint64_t i = 0; reftable_moved_ && i < new_reftable_clusters_; ++i) {
+      free_cluster((new_reftable_offset_ >> bits) + i, false);
     }
     reftable_moved_ = true;
-    new_reftable_offset_ = (index + blocks) << bits;
+    new_reftable_offset_ = (place + slots.size()) << bits;
     new_reftable_clusters_ = table_clusters;
   }
-  co_return co_await claim_run(index, blocks + table_clusters);
+  uint64_t at = place;
+  for (const uint64_t slot : slots) {
+    const uint64_t offset = at++ << bits;
+    refcount_cache_->create(offset);
+    tables_.insert(offset);
+    reftable_[slot] = offset;
+    const bool none = reftable_dirty_from_ == reftable_dirty_to_;
+    reftable_dirty_from_ = none ? slot : std::min<size_t>(reftable_dirty_from_, slot);
+    reftable_dirty_to_ = std::max<size_t>(reftable_dirty_to_, slot + 1);
+  }
+  co_return co_await claim_run(place, needed);
 }
 
 Task<IoResult<uint64_t>> Qcow2Node::allocate_bytes(uint64_t bytes) {
