@@ -279,7 +279,9 @@ TEST_P(KvmMachines, Cr8IsTheTaskPriority) {
   load("cr8");
   machine_->on_ready([this](uint32_t) { machine_->send_msi(0xfee00000, 0x60); });
   EXPECT_EQ(machine_->run(), std::nullopt);
-  EXPECT_EQ(machine_->results(), "90 05 01 60 02");
+  // A KVM that emulates the write of CR8 does not report it: user space then hears of it with the next exit.
+  const bool reported = machine_->irqchip() != KernelIrqchip::kOff || machine_->exits(KVM_EXIT_SET_TPR) != 0;
+  EXPECT_EQ(machine_->results(), reported ? "90 05 01 60 02" : "90 05 01 02 60");
 }
 
 TEST_P(KvmMachines, TheGuestSeesKvm) {
@@ -303,6 +305,13 @@ TEST_P(KvmMachines, RomKeepsItsContentsAndTheMapMovesUnderTheGuest) {
 }
 
 TEST_P(KvmMachines, TimeStandsStillWithTheMachine) {
+  const auto hz = static_cast<int64_t>(machine_->accelerator().tsc_hz());
+  x86::ArchState state;
+  machine_->vcpu().get_state(state);
+  state.tsc_offset += static_cast<uint64_t>(1000 * hz);
+  const int64_t untouched = machine_->vcpu().tsc_offset();
+  machine_->vcpu().set_state(state);
+  if (machine_->vcpu().tsc_offset() - untouched < 999 * hz) GTEST_SKIP() << "this KVM takes no TSC but the host's";
   const int64_t before = machine_->vcpu().tsc_offset();
   machine_->clock().pause();
   machine_->accelerator().time_stopped();
@@ -310,7 +319,7 @@ TEST_P(KvmMachines, TimeStandsStillWithTheMachine) {
   machine_->accelerator().time_resumed();
   machine_->clock().resume();
   const int64_t moved = machine_->vcpu().tsc_offset() - before;  // against the machine's clock, which stood
-  EXPECT_LT(std::abs(moved), static_cast<int64_t>(machine_->accelerator().tsc_hz() / 4)) << "of 300 ms";
+  EXPECT_LT(std::abs(moved), hz / 4) << "of 300 ms";
 }
 
 // --- doorbells, queued writes
