@@ -167,16 +167,16 @@ std::string unit_text(const Description& description) {
   if (description.unit == Unit::kNone || description.unit == Unit::kBoolean) return {};
   if (description.unit == Unit::kSeconds && description.base == 10 && description.exponent <= 0 &&
       description.exponent >= -9 && description.exponent % 3 == 0)
-    return fmt::format(" {}", kSeconds[static_cast<size_t>(-description.exponent / 3)]);
+    return fmt::format(", {}", kSeconds[static_cast<size_t>(-description.exponent / 3)]);
   const std::string_view unit = metrics::unit_name(description.unit);
-  if (description.exponent == 0) return fmt::format(" {}", unit);
-  return fmt::format(" * {}^{} {}", description.base, description.exponent, unit);
+  if (description.exponent == 0) return fmt::format(", {}", unit);
+  return fmt::format(", {}^{} {}", description.base, description.exponent, unit);
 }
 
 std::string sample_text(const Sample& sample) {
   const Description& description = sample.description;
-  std::string text = fmt::format("    {} ({}{}): ", description.name, metrics::kind_name(description.kind),
-                                 description.unit == Unit::kNone ? "" : "," + unit_text(description));
+  std::string text =
+      fmt::format("    {} ({}{}): ", description.name, metrics::kind_name(description.kind), unit_text(description));
   if (is_histogram(description.kind) || sample.values.size() != 1)
     text += fmt::format("[{}]", fmt::join(sample.values, ", "));
   else if (description.unit == Unit::kBoolean)
