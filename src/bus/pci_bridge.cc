@@ -38,10 +38,7 @@ PciBridge::PciBridge(std::string path, const PciIds& ids, PciGeneration generati
                                                pci::kBridgeVga16 | pci::kBridgeMasterAbort | pci::kBridgeReset);
 }
 
-PciBridge::~PciBridge() {
-  if (bus() == nullptr) return;
-  for (size_t i = 0; i < shown_.size(); ++i) (shown_[i].io ? bus()->ports_ : bus()->memory_).remove(aliases_[i]);
-}
+PciBridge::~PciBridge() { close_windows(); }
 
 void PciBridge::reset_bridge() {
   reset_config();
@@ -155,17 +152,22 @@ std::vector<PciBridge::Piece> PciBridge::pieces() const {
   return pieces;
 }
 
+void PciBridge::close_windows() {
+  if (bus() != nullptr)
+    for (size_t i = 0; i < shown_.size(); ++i) (shown_[i].io ? bus()->ports_ : bus()->memory_).remove(aliases_[i]);
+  shown_.clear();
+  aliases_.clear();
+}
+
 void PciBridge::update_windows() {
   if (bus() == nullptr) return;
   std::vector<Piece> wanted = pieces();
   if (wanted == shown_) return;
-  const auto space = [this](const Piece& piece) -> Region& { return piece.io ? bus()->ports_ : bus()->memory_; };
-  for (size_t i = 0; i < shown_.size(); ++i) space(shown_[i]).remove(aliases_[i]);
-  aliases_.clear();
+  close_windows();
   for (const Piece& piece : wanted) {
     aliases_.push_back(
         Region::alias(secondary_.name() + "-window", piece.io ? ports_ : memory_, piece.base, piece.size));
-    space(piece).add(piece.base, aliases_.back(), kWindowPriority);
+    (piece.io ? bus()->ports_ : bus()->memory_).add(piece.base, aliases_.back(), kWindowPriority);
     log::print(log::Category::kPci, "pci: {} passes {} {:#x}-{:#x}", path(), piece.io ? "ports" : "memory", piece.base,
                piece.base + piece.size - 1);
   }

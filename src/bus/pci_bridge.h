@@ -45,6 +45,7 @@ class PciBridge : public PciDevice, private IrqSink {
   // Both call these when they override.
   void config_written(uint16_t offset, unsigned size, uint32_t value) override;
   void config_loaded() override;
+  void leaving() override { close_windows(); }
   void reset_bridge();  // reset_config(), windows closed, bus numbers 0
   // What is behind answers configuration accesses, or is silent (an empty or unpowered slot). config_lock_ held or not.
   void set_link_up(bool up) { link_up_.store(up, std::memory_order_relaxed); }
@@ -65,6 +66,7 @@ class PciBridge : public PciDevice, private IrqSink {
   [[nodiscard]] Window decode_prefetchable() const;
   [[nodiscard]] std::vector<Piece> pieces() const;
   void update_windows();
+  void close_windows();
   void load_registers();
   void reset_secondary();
 

@@ -17,6 +17,16 @@ uint32_t all_ones(unsigned size) { return static_cast<uint32_t>(low_mask(size * 
 PciBus::PciBus(Region& memory, Region& ports, IrqSink& intx, Config config, PciBridge* bridge)
     : config_(std::move(config)), memory_(memory), ports_(ports), intx_(intx), bridge_(bridge), asserted_(kMostLines) {}
 
+PciBus::~PciBus() {
+  for (PciDevice* const device : devices_)
+    if (device != nullptr) detach(*device);
+}
+
+void PciBus::forget(const PciDevice& device) {
+  devices_[device.devfn_] = nullptr;
+  std::erase_if(bridges_, [&device](const PciBridge* bridge) { return bridge->devfn_ == device.devfn_; });
+}
+
 Result<> PciBus::attach(PciDevice& device, uint8_t slot, uint8_t function) {
   if (slot > 31 || function > 7)
     return fail("PCI address {:02x}.{} of '{}' does not exist: slots are 0-1f, functions 0-7", slot, function,
@@ -45,13 +55,13 @@ Result<> PciBus::attach(PciDevice& device, uint8_t slot, uint8_t function) {
 
 void PciBus::detach(PciDevice& device) {
   if (device.bus_ != this) return;
-  assert(device.as_bridge() == nullptr);  // a bridge would leave orphans behind
   device.set_intx(false);
   {
     const std::lock_guard lock(device.config_lock_);
     device.unmap_bars();
+    device.leaving();
   }
-  devices_[device.devfn_] = nullptr;
+  forget(device);
   device.bus_ = nullptr;
 }
 

@@ -29,7 +29,7 @@ class PciBus {
   };
   static constexpr unsigned kMostLines = 128;
 
-  // A root bus. BARs land in `memory` and `ports` (containers, which outlive the bus); shared lines are ORed here.
+  // A root bus. BARs land in `memory` and `ports` (containers); shared lines are ORed here.
   PciBus(Region& memory, Region& ports, IrqSink& intx) : PciBus(memory, ports, intx, Config{}, nullptr) {}
   PciBus(Region& memory, Region& ports, IrqSink& intx, Config config)
       : PciBus(memory, ports, intx, std::move(config), nullptr) {}
@@ -41,7 +41,12 @@ class PciBus {
   // One line for each pin of each slot, for host bridges whose wiring is programmable.
   [[nodiscard]] static unsigned line_of_slot(uint8_t slot, uint8_t pin) { return slot * 4u + pin - 1u; }
 
-  // While the machine is built, or with every vCPU parked. The device outlives its time on the bus.
+  // Bus and devices may go in either order; the containers outlive both.
+  ~PciBus();
+  PciBus(const PciBus&) = delete;
+  PciBus& operator=(const PciBus&) = delete;
+
+  // While the machine is built, or with every vCPU parked.
   Result<> attach(PciDevice& device, uint8_t slot, uint8_t function);
   void detach(PciDevice& device);
   [[nodiscard]] PciDevice* find(uint8_t devfn) const { return devices_[devfn]; }
@@ -61,6 +66,7 @@ class PciBus {
   friend class PciBridge;
   friend class PciDevice;
   PciBus(Region& memory, Region& ports, IrqSink& intx, Config config, PciBridge* bridge);
+  void forget(const PciDevice& device);
   [[nodiscard]] PciDevice* route(uint8_t bus, uint8_t devfn) const;
   // `forwarded`: the pin of a bridge is driven for a device behind it, not for itself.
   void set_intx(uint8_t devfn, uint8_t pin, bool level, bool forwarded);

@@ -52,7 +52,11 @@ PciDevice::PciDevice(std::string path, const PciIds& ids, PciHeader header, PciG
   config_.writable[pci::kInterruptLine] = 0xff;
 }
 
-PciDevice::~PciDevice() = default;
+PciDevice::~PciDevice() {
+  if (bus_ == nullptr) return;
+  unmap_bars();
+  bus_->forget(*this);
+}
 
 uint32_t PciDevice::config_read(uint16_t offset, unsigned size) {
   bool interrupt = false;

@@ -113,6 +113,8 @@ class PciDevice : public Device {
   virtual void config_written(uint16_t offset, unsigned size, uint32_t value) { (void)offset, (void)size, (void)value; }
   // The same when the whole configuration space counts anew: on a bus for the first time, after restore_config().
   virtual void config_loaded() {}
+  // The same before it leaves its bus.
+  virtual void leaving() {}
   // The writable and write-one-to-clear bits of the standard header back to 0, INTx low, capabilities that act by
   // themselves reset. The deriving reset() calls it and resets what else lies at 0x40 and above.
   void reset_config();
