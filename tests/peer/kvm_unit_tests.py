@@ -67,6 +67,29 @@ NEEDS_FIRMWARE = {"realmode", "realmode_i386", "s3"}
 TESTS32 = [(f"{name}_i386", name, "", 1, "max", "post fault" if name == "taskswitch" else "SUMMARY", 120)
            for name in ("cmpxchg8b", "eventinj", "smap", "umip", "taskswitch", "taskswitch2", "emulator", "msr", "la57")]
 TESTS32.append(("realmode_i386", "realmode", "", 1, "max", "PASS: int 1", 120))
+# With --accel kvm: the list for /dev/kvm, whatever is underneath. The number is how many FAIL lines a KVM without hardware
+# virtualization may cause (its own, the same under any monitor); None: the test must end, by itself or with a readable
+# report of the monitor's, because it uses instructions that such a KVM does not execute.
+KVM_ONLY = [
+    ("kvmclock_test", "kvmclock_test", "10000", 2, "max", "PASS: 0 time warps", 300),
+    ("x2apic_smp1", "apic", "", 1, "qemu64,+x2apic,+tsc-deadline", "SUMMARY", 120, {"TEST_DEVICE": 0}),
+]
+ON_KVM = {"smptest": 0, "smptest3": 0, **{case[0]: 0 for case in VMEXIT}, "realmode": 0, "setjmp": 0, "idt_test": 0,
+          "rmap_chain": 0, "s3": 0, "la57": 0, "lam": 0, "kvmclock_test": 0, "msr": 6, "msr64": 6, "ioapic_smp1": 3,
+          "x2apic_smp1": 2, "tsc_adjust": 1, "memory": 0, "eventinj": None, "smap": None, "umip": None, "xsave": None,
+          "emulator": None}
+
+
+def judge(accel, name, status, output, wanted):
+    failures = len(re.findall(r"^FAIL", output, re.M))
+    if status == 1 and wanted in output and failures == 0:
+        return True
+    if accel != "kvm" or name not in ON_KVM:
+        return False
+    allowed = ON_KVM[name]
+    if allowed is None:
+        return status is not None
+    return status == 3 and wanted in output and failures <= allowed
 
 
 def environment_file(folder, cpus, changes):
@@ -103,7 +126,10 @@ def main():
     directory32 = words[2] if len(words) > 2 and words[2] else None
     passed = failed = skipped = 0
     with tempfile.TemporaryDirectory() as scratch:
-        for tests, folder in ((TESTS, directory), (TESTS32, directory32)):
+        chosen = ((TESTS, directory), (TESTS32, directory32))
+        if accel == "kvm":
+            chosen = (([test for test in TESTS + KVM_ONLY if test[0] in ON_KVM], directory),)
+        for tests, folder in chosen:
             for name, image, arguments, cpus, cpu, wanted, seconds, *changes in tests:
                 if only and name not in only:
                     continue
@@ -116,7 +142,7 @@ def main():
                 status, output = run(kite, accel, path, arguments, cpus, cpu, environment, name in NEEDS_FIRMWARE,
                                      seconds)
                 summary = re.findall(r"^SUMMARY.*$", output, re.M)
-                good = status == 1 and wanted in output and not re.search(r"^FAIL", output, re.M)
+                good = judge(accel, name, status, output, wanted)
                 passed, failed = passed + good, failed + (not good)
                 print(f"{'PASS' if good else 'FAIL'} {name}: status {status} {summary[-1] if summary else ''}", flush=True)
                 if not good or "--verbose" in sys.argv:

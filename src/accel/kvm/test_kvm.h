@@ -8,6 +8,7 @@
 #include <cerrno>
 #include <cstdint>
 #include <cstring>
+#include <functional>
 #include <map>
 #include <memory>
 #include <set>
@@ -29,6 +30,7 @@ class TestKvm final : public KvmCalls {
   int synced_registers = 0;              // what KVM_CAP_SYNC_REGS answers
   uint32_t exit_reason = KVM_EXIT_HLT;   // how KVM_RUN comes back
   int run_error = 0;                     // an errno: KVM_RUN fails so
+  std::function<int(kvm_run&)> on_run;   // instead of all that: fills in an exit and answers what KVM_RUN does
   std::map<unsigned long, int> refused;  // ioctl requests that fail, with their errno
   std::vector<uint8_t> statistics;       // the file that KVM_GET_STATS_FD answers
   std::vector<kvm_cpuid_entry2> cpuid = std::vector<kvm_cpuid_entry2>(1);
@@ -199,6 +201,7 @@ class TestKvm final : public KvmCalls {
   int run() {
     constexpr double kLoopInstructions = 6;
     ++runs;
+    if (on_run) return on_run(*run_);
     if (run_error != 0) return -run_error;
     auto regs = part<kvm_regs>(KVM_SET_REGS);
     now_ns += static_cast<int64_t>(static_cast<double>(regs.rcx) * kLoopInstructions * ns_per_instruction);
