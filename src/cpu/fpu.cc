@@ -10,6 +10,7 @@
 #include <cstring>
 
 #include "cpu/avx.h"
+#include "cpu/block.h"
 #include "cpu/fpu_ops.h"
 #include "cpu/handlers.h"
 
@@ -443,8 +444,12 @@ Handler bound_handler(Cpu& cpu, Op& op) {
 // The handler of every unit instruction until it is first executed.
 void bind(Cpu& cpu, const Op* op) {
   Op& bound = const_cast<Op&>(*op);  // blocks belong to one Cpu, which is running this one
-  bound.handler = bound_handler(cpu, bound);
-  [[clang::musttail]] return op->handler(cpu, op);
+  const Handler handler = bound_handler(cpu, bound);
+  if (bound.handler == bind)
+    bound.handler = handler;
+  else
+    cpu.block->first = handler;  // something that counts entries stands before it
+  [[clang::musttail]] return handler(cpu, op);
 }
 
 }  // namespace

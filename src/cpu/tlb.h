@@ -16,7 +16,7 @@
 namespace kite::cpu {
 
 struct alignas(64) TlbEntry {
-  static constexpr uint64_t kNoTag = 1;  // never equals a page address
+  static constexpr uint64_t kNoTag = 0x800;  // never a page address, nor one with low bits that an alignment is seen by
   // Rights that the walk granted, whether or not a tag could be set for them.
   static constexpr uint8_t kRead = 1, kWrite = 2, kExecute = 4;
   enum class Target : uint8_t { kDevice, kMemory, kRom, kMixed /* memory in part of the page */, kApic };
