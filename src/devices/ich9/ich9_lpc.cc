@@ -251,10 +251,11 @@ void Ich9Lpc::write_apm(uint64_t offset, unsigned, uint64_t value) {
     (offset == 0 ? state_.apm_command : state_.apm_status) = static_cast<uint8_t>(value);
   }
   if (offset != 0) return;
-  if (static_config_.smm) {
-    if (request_smi(kApmSts, kApmcEn)) wiring_.smi();
-  } else if (value == kApmAcpiEnable || value == kApmAcpiDisable) {
+  // The two commands of [ACPI 6.4] 4.8.3.2.5 are served here: firmware for virtual machines has no handler for them.
+  if (value == kApmAcpiEnable || value == kApmAcpiDisable) {
     pm_.set_sci_enabled(value == kApmAcpiEnable);
+  } else if (static_config_.smm && request_smi(kApmSts, kApmcEn)) {
+    wiring_.smi();
   }
 }
 
