@@ -8,6 +8,7 @@
 #include <cerrno>
 
 #include "block/qcow2/create.h"
+#include "block/qed/qed_node.h"
 #include "support/fd.h"
 #include "support/suggest.h"
 
@@ -55,8 +56,9 @@ Task<Result<>> FormatNode::snapshot_load(std::string) { co_return unsupported(*t
 Task<Result<>> FormatNode::amend(BlockOptions) { co_return unsupported(*this, "changes of its options"); }
 
 std::span<const ImageFormat> image_formats() {
-  static const std::array<ImageFormat, 2> kFormats{{
+  static const std::array<ImageFormat, 3> kFormats{{
       {"qcow2", qcow2::create_options(), &qcow2::create, &qcow2::measure, &qcow2::cluster_bytes_of, true, true},
+      {"qed", qed::create_options(), &qed::create, &qed::measure, &qed::cluster_bytes_of, true, false},
       {"raw", kRawOptions, &create_raw, &measure_raw, &no_clusters, false, false},
   }};
   return kFormats;

@@ -68,6 +68,7 @@ class FormatNode : public BlockNode {
   // New backing file and format in the header; "" takes it out. The nodes stay as they are.
   virtual Task<Result<>> change_backing_name(std::string filename, std::string format);
   // Everything in this image's own layer goes: the backing file shows through everywhere (commit).
+  [[nodiscard]] virtual bool can_be_emptied() const { return false; }
   virtual Task<Result<>> make_empty();
   // Another node for unallocated ranges (rebase); null: zeroes.
   virtual Result<> set_backing(NodePtr backing);

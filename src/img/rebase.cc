@@ -260,7 +260,7 @@ int command_commit(Session& session, Argv argv) {
   }
   Image& top = above.back();
   if (const int status = copy_down(session, top, *base_node, progress); status != 0) return status;
-  if (!drop && top.format() != nullptr) {
+  if (!drop && top.format() != nullptr && top.format()->can_be_emptied()) {
     if (const auto emptied = session.await(top.format()->make_empty()); !emptied) {
       return session.complain(fmt::format("Could not empty {}: {}", request.filename, emptied.error().message));
     }

@@ -66,6 +66,7 @@ class Qcow2Node final : public FormatNode {
   Task<Result<>> truncate(uint64_t bytes, Preallocation preallocation) override;
   Task<Result<CheckResult>> check(Repair repair, CheckMessage message) override;
   Task<Result<>> change_backing_name(std::string filename, std::string format) override;
+  [[nodiscard]] bool can_be_emptied() const override { return true; }
   Task<Result<>> make_empty() override;
   Result<> set_backing(NodePtr backing) override;
   Task<Result<>> snapshot_create(SnapshotInfo snapshot) override;

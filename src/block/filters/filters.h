@@ -1,0 +1,149 @@
+// Filters: throttle, copy-on-read, blkdebug (errors on request), power-cut (a disk with a volatile cache that can lose
+// power).
+#pragma once
+
+#include <array>
+#include <functional>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "block/co_sync.h"
+#include "block/filter_node.h"
+#include "block/graph.h"
+
+namespace kite::block {
+
+// Rates in units (bytes or operations) a second; 0: no limit. A burst is what may pass at once beyond the rate.
+struct RateLimit {
+  uint64_t rate = 0;
+  uint64_t burst = 0;  // "max": units a second for burst_seconds
+  uint64_t burst_seconds = 1;
+};
+
+// A bucket that leaks at the rate. Time is passed in, so that it can be tested.
+class LeakyBucket {
+ public:
+  void configure(RateLimit limit) { limit_ = limit; }
+  [[nodiscard]] bool limits() const { return limit_.rate != 0; }
+  // How long this many units have to wait at `now_ns`, in ns; 0: they pass, and are counted.
+  int64_t take(uint64_t units, int64_t now_ns);
+
+ private:
+  RateLimit limit_;
+  double level_ = 0;  // units
+  int64_t last_ns_ = 0;
+};
+
+class ThrottleNode final : public FilterNode {
+ public:
+  static Task<Result<NodePtr>> open(BlockGraph& graph, NodeConfig config, BlockOptions options);
+
+ protected:
+  Task<IoResult<>> do_read(uint64_t offset, IoSlice to, IoHow how) override;
+  Task<IoResult<>> do_write(uint64_t offset, IoSlice from, IoHow how) override;
+  Task<IoResult<>> do_write_zeroes(uint64_t offset, uint64_t bytes, IoHow how) override;
+
+ private:
+  using FilterNode::FilterNode;
+  Task<void> admit(bool write, uint64_t bytes);
+
+  enum Kind : size_t { kTotal, kRead, kWrite, kKinds };
+  std::array<LeakyBucket, kKinds> bytes_, operations_;
+  uint64_t operation_bytes_ = 0;  // larger requests count as several
+  std::array<CoMutex, 2> turn_;   // reads and writes each in order
+};
+
+// What is read from a backing file is written into the image.
+class CopyOnReadNode final : public FilterNode {
+ public:
+  static Task<Result<NodePtr>> open(BlockGraph& graph, NodeConfig config, BlockOptions options);
+
+ protected:
+  Task<IoResult<>> do_read(uint64_t offset, IoSlice to, IoHow how) override;
+  Task<IoResult<>> do_write(uint64_t offset, IoSlice from, IoHow how) override;
+  Task<IoResult<>> do_write_zeroes(uint64_t offset, uint64_t bytes, IoHow how) override;
+
+ private:
+  using FilterNode::FilterNode;
+  CoMutex copying_;  // a copy and a guest's write of the same place never cross
+};
+
+// Fails requests as rules say: an event of the format above (its name), a state, once or always.
+class BlkdebugNode final : public FilterNode {
+ public:
+  static Task<Result<NodePtr>> open(BlockGraph& graph, NodeConfig config, BlockOptions options);
+  [[nodiscard]] const char* role() const override { return "image"; }
+  [[nodiscard]] BlockLimits limits() const override;
+  [[nodiscard]] std::string filename() const override;
+  IoResult<> debug_event(std::string_view event) override;
+
+ protected:
+  Task<IoResult<>> do_read(uint64_t offset, IoSlice to, IoHow how) override;
+  Task<IoResult<>> do_write(uint64_t offset, IoSlice from, IoHow how) override;
+  Task<IoResult<>> do_write_zeroes(uint64_t offset, uint64_t bytes, IoHow how) override;
+  Task<IoResult<>> do_discard(uint64_t offset, uint64_t bytes, IoHow how) override;
+  Task<IoResult<>> do_flush(IoHow how) override;
+
+ private:
+  using FilterNode::FilterNode;
+  enum IoType : uint32_t { kIoRead = 1, kIoWrite = 2, kIoZeroes = 4, kIoDiscard = 8, kIoFlush = 16, kIoStatus = 32 };
+  struct Rule {
+    std::string event;
+    unsigned state = 0;      // 0: in any
+    unsigned new_state = 0;  // of a set-state rule; else 0
+    int code = 5;
+    uint64_t sector = ~uint64_t{0};
+    uint32_t types = kIoRead | kIoWrite | kIoZeroes | kIoDiscard | kIoFlush;
+    bool once = false;
+    bool armed = false;  // the event came
+    bool spent = false;
+  };
+  Result<> add_rules(BlockOptions& options);
+  Result<> read_config(const std::string& filename);
+  IoResult<> inject(IoType type, uint64_t offset, uint64_t bytes);
+
+  std::vector<Rule> rules_;
+  unsigned state_ = 1;
+  std::string config_file_;
+  BlockLimits limits_;
+};
+
+// Keeps writes in memory until a flush, and can then lose any of them, in any order, in 512-byte sectors: what a disk
+// with a write cache does when the power goes. For tests.
+class PowerCutNode final : public FilterNode {
+ public:
+  static Task<Result<NodePtr>> open(BlockGraph& graph, NodeConfig config, BlockOptions options);
+  static NodePtr over(NodePtr below);
+  [[nodiscard]] uint64_t length() const override;
+  Task<Result<>> truncate(uint64_t bytes, Preallocation preallocation) override;
+
+  // Called before every write and flush with their number; answering true cuts the power there.
+  void set_trigger(std::function<bool(uint64_t)> trigger) { trigger_ = std::move(trigger); }
+  [[nodiscard]] bool is_off() const { return off_; }
+  [[nodiscard]] uint64_t operations() const { return operations_; }
+  // After the cut: writes those cached sectors to the disk below that `survives` says did.
+  void settle(const std::function<bool()>& survives, const std::function<void(uint64_t, const uint8_t*)>& put) const;
+
+ protected:
+  Task<IoResult<>> do_read(uint64_t offset, IoSlice to, IoHow how) override;
+  Task<IoResult<>> do_write(uint64_t offset, IoSlice from, IoHow how) override;
+  Task<IoResult<>> do_write_zeroes(uint64_t offset, uint64_t bytes, IoHow how) override;
+  Task<IoResult<>> do_discard(uint64_t offset, uint64_t bytes, IoHow how) override;
+  Task<IoResult<>> do_flush(IoHow how) override;
+  Task<IoResult<BlockStatus>> do_block_status(uint64_t offset, uint64_t bytes, bool precise) override;
+
+ private:
+  using FilterNode::FilterNode;
+  static constexpr uint64_t kSector = 512;
+  using Sector = std::array<uint8_t, kSector>;
+  bool step();
+
+  std::map<uint64_t, Sector> cache_;  // by sector
+  uint64_t cached_end_ = 0;
+  uint64_t operations_ = 0;
+  bool off_ = false;
+  std::function<bool(uint64_t)> trigger_;
+};
+
+}  // namespace kite::block
