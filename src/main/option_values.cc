@@ -28,7 +28,7 @@ Result<T> named(std::string_view option, std::string_view key, Result<T> value) 
 
 std::string cpu_help() {
   std::string text = "CPU models:\n";
-  for (const auto& model : x86::cpu_models()) text += fmt::format("  {:<16} {}\n", model.name, model.description);
+  for (const auto& model : x86::cpu_models()) text += fmt::format("  {:<26} {}\n", model.name, model.description);
   text += "\nFlags, for +FLAG and -FLAG:\n";
   std::string line = " ";
   for (const auto& feature : x86::feature_names()) {
