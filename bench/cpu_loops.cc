@@ -4,8 +4,8 @@
 
 #include <chrono>
 #include <cstring>
-#include <string_view>
 #include <memory>
+#include <string_view>
 #include <vector>
 
 #include "accel/jit/translator.h"
@@ -58,8 +58,17 @@ const std::vector<Loop> kLoops = {
       0xff, 0xc9, 0x75, 0xf0}},
     {"push-pop", 6, 20'000'000, {0x50, 0x53, 0x5b, 0x58, 0xff, 0xc9, 0x75, 0xf8}},
     {"locked", 3, 20'000'000, {0xf0, 0xff, 0x07, 0xff, 0xc9, 0x75, 0xf9}},
-    {"vector", 5, 20'000'000, {0x66, 0x0f, 0x6f, 0x07, 0x0f, 0x58, 0xc1, 0x0f, 0x59, 0xd0,
-                               0xff, 0xc9, 0x75, 0xf2}},  // movdqa xmm0, [rdi]; addps; mulps xmm2, xmm0
+    {"vector",
+     5,
+     20'000'000,
+     {0x66, 0x0f, 0x6f, 0x07, 0x0f, 0x58, 0xc1, 0x0f, 0x59, 0xd0, 0xff, 0xc9, 0x75,
+      0xf2}},                                                     // movdqa xmm0, [rdi]; addps; mulps xmm2, xmm0
+    {"vector-256", 7, 10'000'000, {0xc5, 0xfe, 0x6f, 0x07,        // 1: vmovdqu ymm0, [rdi]
+                                   0xc5, 0xfd, 0xfe, 0xc1,        // vpaddd ymm0, ymm0, ymm1
+                                   0xc5, 0xfd, 0xef, 0xd1,        // vpxor ymm2, ymm0, ymm1
+                                   0xc5, 0xec, 0x59, 0xda,        // vmulps ymm3, ymm2, ymm2
+                                   0xc5, 0xfe, 0x7f, 0x47, 0x20,  // vmovdqu [rdi+32], ymm0
+                                   0xff, 0xc9, 0x75, 0xe7}},
     {"empty", 2, 50'000'000, {0xff, 0xc9, 0x75, 0xfc}},
 };
 
@@ -72,6 +81,8 @@ double million_instructions_per_second(const Loop& loop, bool translated) {
     translator = std::move(*made);
     m.cpu().translator = translator.get();
   }
+  m.cpu().arch.cr4 |= kite::x86::cr4::kOsxsave;
+  m.cpu().arch.xcr0 = kite::x86::xcr0::kX87 | kite::x86::xcr0::kSse | kite::x86::xcr0::kAvx;
   m.gpr(kite::x86::kRcx) = loop.rounds;
   m.gpr(kite::x86::kRdi) = TestMachine::kData;
   const auto start = std::chrono::steady_clock::now();

@@ -200,6 +200,7 @@ void drop_orphans(FeatureSet& set) {
       {FeatureWord::k1Ecx, 28, FeatureWord::k7Ebx, 1u << 5 | 0xdc230000},
       {FeatureWord::k1Ecx, 28, FeatureWord::k7Ecx,
        1u << 1 | 1u << 6 | 1u << 9 | 1u << 10 | 1u << 11 | 1u << 12 | 1u << 14},
+      {FeatureWord::k1Ecx, 28, FeatureWord::k71Eax, 1u << 4 | 1u << 23},
       // AVX512F: the other parts of AVX-512
       {FeatureWord::k7Ebx, 16, FeatureWord::k7Ebx, 0xdc220000},
       {FeatureWord::k7Ebx, 16, FeatureWord::k7Ecx, 1u << 1 | 1u << 6 | 1u << 11 | 1u << 12 | 1u << 14},
