@@ -59,7 +59,7 @@ class BlockGraph {
     CacheMode cache{};
     bool discard_unmap = true;
     unsigned depth = 0;  // in a chain of backing files
-    std::string aio{};     // "", "threads", "native", "io_uring"
+    std::string aio{};   // "", "threads", "native", "io_uring"
   };
   Task<Result<NodePtr>> open_file(FileRequest request);
   // A child: by reference ("file": "node0"), or opened from its options.
@@ -73,6 +73,8 @@ class BlockGraph {
   [[nodiscard]] std::vector<NodePtr> nodes() const;
   // Keeps a node by its name until remove() (blockdev-add, -blockdev); others live as long as their users.
   Result<> add(NodePtr node);
+  // Gives a node that was made elsewhere its place among the names, without keeping it.
+  Result<> adopt(const NodePtr& node) { return register_name(node); }
   // Fails while something uses it.
   Task<Result<>> remove(std::string_view name);
   // Closes all that is still open, parents first.

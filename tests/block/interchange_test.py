@@ -31,7 +31,7 @@ VARIANTS = {
     "qcow2-prealloc": ("qcow2", "preallocation=metadata", 8 * MIB, "wzdsr"),
     "qcow2-falloc": ("qcow2", "preallocation=falloc", 4 * MIB, "wzd"),
     "qed": ("qed", "", 8 * MIB, "wzr"),
-    "qed-4k": ("qed", "cluster_size=4k,table_size=1", 4 * MIB, "wzr"),
+    "qed-4k": ("qed", "cluster_size=4k,table_size=2", 4 * MIB, "wzr"),
     "raw": ("raw", "", 4 * MIB, "wzdr"),
 }
 
