@@ -6,9 +6,12 @@ GUESTS holds 6.1-cloud/vmlinuz, 6.1/vmlinuz, 6.12-cloud/vmlinuz and initrd.gz. A
 Ends with a line 'boot: N passed, N failed, N skipped'.
 """
 import itertools
+import json
 import os
 import re
+import socket
 import sys
+import tempfile
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
@@ -16,6 +19,8 @@ from guest import Guest, GuestError  # noqa: E402
 
 # kernel, -smp, -m (MiB): the few of every run; each value appears at least once
 SHORT = [("6.1-cloud", 1, 128), ("6.1-cloud", 2, 1024), ("6.1", 1, 1024), ("6.12-cloud", 4, 6144)]
+# The same on the q35 board, with root ports as libvirt lays them out.
+Q35 = [("6.1-cloud", 2, 512), ("6.12-cloud", 1, 3072)]
 LONG = list(itertools.product(("6.1-cloud", "6.1", "6.12-cloud"), (1, 2, 4), (128, 1024, 6144)))
 
 
@@ -47,6 +52,65 @@ def check_log(guest, console):
             guest.fail(f"the kernel complained: {line.strip()}")
 
 
+def check_hotplug(guest, monitor):
+    """Plugs a device into a root port and takes it out again; the guest's pciehp sees both."""
+    count = "ls /sys/bus/pci/devices | wc -l"
+    before = int(guest.run(count))
+    if not re.search(rb"PCI: (MMCONFIG|ECAM) (at )?\[mem 0x", guest.console):
+        guest.fail("the kernel does not use memory-mapped configuration space")
+    command(guest, monitor, "device_add", {"driver": "pci-testdev", "id": "hot", "bus": "pci.2"})
+    guest.run("for i in $(seq 1 100); do [ $(%s) = %d ] && break; sleep 0.1; done" % (count, before + 1))
+    if int(guest.run(count)) != before + 1:
+        guest.fail("the guest does not see the plugged device")
+    command(guest, monitor, "device_del", {"id": "hot"})
+    while json.loads(monitor.readline()).get("event") != "DEVICE_DELETED":
+        pass
+    if int(guest.run(count)) != before:
+        guest.fail("the device is gone, but the guest still has it")
+
+
+def command(guest, monitor, name, arguments):
+    monitor.write(json.dumps({"execute": name, "arguments": arguments}) + "\n")
+    monitor.flush()
+    while True:
+        answer = json.loads(monitor.readline())
+        if "error" in answer:
+            guest.fail(f"{name}: {answer['error']}")
+        if "return" in answer:
+            return
+
+
+def boot_q35(kite, guests, kernel, cpus, memory):
+    """The q35 board with root ports in multifunction slots, as libvirt lays them out."""
+    ports = []
+    for number in range(10):
+        ports += ["-device", json.dumps({"driver": "pcie-root-port", "port": 16 + number, "chassis": number + 1,
+                                         "id": f"pci.{number + 1}", "bus": "pcie.0", "multifunction": number % 8 == 0,
+                                         "addr": f"0x{2 + number // 8}.0x{number % 8}"})]
+    with tempfile.TemporaryDirectory() as scratch:
+        path = os.path.join(scratch, "qmp")
+        words = [kite, "-machine", "q35", "-accel", "jit", "-nodefaults", "-nographic", "-serial", "stdio",
+                 "-m", str(memory), "-smp", str(cpus), "-qmp", f"unix:{path},server=on,wait=off", *ports,
+                 "-device", "pci-testdev,bus=pci.1", "-kernel", f"{guests}/{kernel}/vmlinuz",
+                 "-initrd", f"{guests}/initrd.gz", "-append", "console=ttyS0 panic=-1"]
+        with Guest(words, limit=900) as guest, socket.socket(socket.AF_UNIX) as connection:
+            guest.expect("kite# ")
+            connection.connect(path)
+            connection.settimeout(60)
+            monitor = connection.makefile("rw")
+            monitor.readline()
+            command(guest, monitor, "qmp_capabilities", {})
+            check_shell(guest, kernel, cpus, memory)
+            check_hotplug(guest, monitor)
+            guest.send("reboot -f\n")
+            guest.expect("Kite: user space runs")
+            guest.expect("kite# ")
+            guest.send("poweroff -f\n")
+            if (status := guest.wait_exit()) != 0:
+                guest.fail(f"power off ended with status {status}")
+            check_log(guest, guest.console.decode(errors="replace"))
+
+
 def boot(kite, guests, kernel, cpus, memory):
     command = [kite, "-accel", "jit", "-nodefaults", "-nographic", "-serial", "stdio", "-m", str(memory),
                "-smp", str(cpus), "-kernel", f"{guests}/{kernel}/vmlinuz", "-initrd", f"{guests}/initrd.gz",
@@ -69,15 +133,17 @@ def boot(kite, guests, kernel, cpus, memory):
 def main():
     kite, guests = sys.argv[1:3]
     passed = failed = skipped = 0
-    for kernel, cpus, memory in LONG if "--long" in sys.argv else SHORT:
-        name = f"boot {kernel} -smp {cpus} -m {memory}"
+    plan = [(boot, "boot", *one) for one in (LONG if "--long" in sys.argv else SHORT)]
+    plan += [(boot_q35, "boot q35", *one) for one in (Q35 if "--long" in sys.argv else Q35[:1])]
+    for how, what, kernel, cpus, memory in plan:
+        name = f"{what} {kernel} -smp {cpus} -m {memory}"
         if not os.path.exists(f"{guests}/{kernel}/vmlinuz"):
             print(f"SKIP {name}: Debian's kernel could not be had")
             skipped += 1
             continue
         start = time.monotonic()
         try:
-            boot(kite, guests, kernel, cpus, memory)
+            how(kite, guests, kernel, cpus, memory)
             passed += 1
             print(f"PASS {name} ({time.monotonic() - start:.0f} s)", flush=True)
         except GuestError as error:

@@ -73,6 +73,7 @@ const HostileBoard::Weighted HostileBoard::kActions[] = {
     {4, &HostileBoard::bridge},
     {6, &HostileBoard::power_management},
     {1, &HostileBoard::resets},
+    {14, &HostileBoard::q35},
     {5, &HostileBoard::test_devices},
 };
 
@@ -82,16 +83,18 @@ HostileBoard::HostileBoard()
 
 HostileBoard::~HostileBoard() = default;
 
-Result<std::unique_ptr<HostileBoard>> HostileBoard::create() {
+Result<std::unique_ptr<HostileBoard>> HostileBoard::create(std::string board_name) {
   std::unique_ptr<HostileBoard> board(new HostileBoard);
-  KITE_TRY(board->build());
+  KITE_TRY(board->build(std::move(board_name)));
   return board;
 }
 
-Result<> HostileBoard::build() {
+Result<> HostileBoard::build(std::string board) {
+  q35_ = board != "pc";
   devices::register_device_types(types_);
   KITE_ASSIGN(executor_, Executor::create("hostile"));
   machine::MachineConfig config;
+  config.board = std::move(board);
   config.accelerators = {"qtest"};
   config.cpu_model = "max";
   config.ram_bytes = kRamBytes;
@@ -102,7 +105,12 @@ Result<> HostileBoard::build() {
                 .date_seconds = 946'684'797,
                 .clock = machine::RtcConfig::ClockSource::kVirtual};
   for (size_t port = 0; port < 4; ++port) config.serial_ports.push_back(&consoles_[port]);
-  for (const char* text : {"pc-testdev", "pci-testdev", "isa-debug-exit,iobase=0xf4,iosize=4", "isa-debugcon"}) {
+  std::vector<const char*> added = {"pc-testdev", "pci-testdev", "isa-debug-exit,iobase=0xf4,iosize=4", "isa-debugcon"};
+  if (q35_) {
+    const auto express = q35_devices();
+    added.insert(added.end(), express.begin(), express.end());
+  }
+  for (const char* text : added) {
     KITE_ASSIGN(auto device, user_device(types_, text));
     if (device.type == "isa-debugcon") device.chardev = &consoles_[4];
     config.devices.push_back(std::move(device));
@@ -288,6 +296,7 @@ Result<> HostileBoard::check_state(bus::Device& device) {
 
 void HostileBoard::save_and_restore() {
   machine_->pause();
+  devices_ = machine_->board().devices();
   for (bus::Device* device : devices_) {
     outcome_ = check_state(*device);
     if (!outcome_) return;
@@ -298,6 +307,7 @@ void HostileBoard::save_and_restore() {
 
 void HostileBoard::damaged_state() {
   machine_->pause();
+  devices_ = machine_->board().devices();
   bus::Device& device = *devices_[below(static_cast<uint32_t>(devices_.size()))];
   const auto before = saved(device);
   auto damaged = before;

@@ -1,12 +1,14 @@
-// A hostile guest at the devices of a whole pc board, driven by a string of bytes: accesses of every size to every
-// port, register page and configuration register, mixed with the sequences that reach deep (a timer programmed and time
-// passing, command words in their order, DMA, moving BARs), with the host's side of it (input, power button, pause,
-// saved and damaged state) in between. The fuzz target and the fixed-seed test share it; the same bytes do the same.
+// A hostile guest at the devices of a whole pc or q35 board, driven by a string of bytes: accesses of every size to
+// every port, register page and configuration register, mixed with the sequences that reach deep (a timer programmed
+// and time passing, command words in their order, DMA, moving BARs), with the host's side of it (input, power button,
+// pause, saved and damaged state) in between. The fuzz target and the fixed-seed test share it; the same bytes do the
+// same.
 #pragma once
 
 #include <array>
 #include <memory>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "devices/i8042/i8042.h"
@@ -18,8 +20,8 @@ namespace kite::hostile {
 
 class HostileBoard {
  public:
-  // Fails only when the host lacks memory or descriptors.
-  static Result<std::unique_ptr<HostileBoard>> create();
+  // `board`: "pc" or "pc-q35-7.2". Fails only when the host lacks memory or descriptors.
+  static Result<std::unique_ptr<HostileBoard>> create(std::string board = "pc");
   ~HostileBoard();
 
   // Plays the input to its end. The error names the device that refused its own state, or that a refused state changed.
@@ -36,7 +38,7 @@ class HostileBoard {
   static const Weighted kActions[];
 
   HostileBoard();
-  Result<> build();
+  Result<> build(std::string board);
   void act();
   void settle();
 
@@ -69,6 +71,13 @@ class HostileBoard {
   void host_event();
   void save_and_restore();
   void damaged_state();
+  // hostile_q35.cc.
+  static std::vector<const char*> q35_devices();
+  void q35();
+  void q35_open();
+  void q35_ecam();
+  void q35_slot();
+  void q35_plug();
   // hostile_sequences.cc: what drivers do, and do wrong.
   void pic();
   void pit();
@@ -94,7 +103,8 @@ class HostileBoard {
   std::unique_ptr<Executor> executor_;
   std::array<HostileConsole, 5> consoles_;  // COM1-COM4, debug console
   std::unique_ptr<machine::Machine> machine_;
-  std::vector<bus::Device*> devices_;
+  std::vector<bus::Device*> devices_;  // as they are now: some come and go
+  bool q35_ = false;
   devices::I8042* keyboard_ = nullptr;
 
   fuzz::ByteSource source_{nullptr, 0};
