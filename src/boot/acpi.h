@@ -38,7 +38,8 @@ struct AcpiConfig {
 };
 
 // All tables in one blob, with the RSDP apart (it belongs into 0xE0000-0xFFFFF). As built, the pointers are offsets in
-// the blob; place_acpi() or the firmware's loader (boot/acpi_loader.h) makes them addresses.
+// the blob and the checksums 0, as some firmware wants to find them; place_acpi() or the firmware's loader
+// (boot/acpi_loader.h) makes them addresses.
 struct AcpiTables {
   struct Link {  // a pointer
     uint32_t offset;

@@ -33,7 +33,7 @@ Files run_script(const AcpiTables& tables, uint64_t tables_at, uint64_t rsdp_at)
       case 3: {
         auto& bytes = files.at(file);
         uint8_t& sum = bytes.at(load<uint32_t>(&script[at + 60]));
-        sum = 0;
+        EXPECT_EQ(sum, 0);  // OVMF sums over what is there
         const auto from = bytes.begin() + load<uint32_t>(&script[at + 64]);
         sum = static_cast<uint8_t>(-std::accumulate(from, from + load<uint32_t>(&script[at + 68]), 0));
         break;
@@ -64,6 +64,7 @@ TEST(AcpiLoader, MemoryIsAllocatedBeforeItIsUsed) {
 
 TEST(AcpiTableCheck, RefusesWhatFirmwareWouldStumbleOver) {
   AcpiTables tables = build_acpi(config());
+  place_acpi(tables, 0);
   const uint32_t length = load<uint32_t>(&tables.blob[tables.sums[1].start + 4]);
   std::vector<uint8_t> table(tables.blob.begin() + tables.sums[1].start,
                              tables.blob.begin() + tables.sums[1].start + length);

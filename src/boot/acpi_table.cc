@@ -66,10 +66,8 @@ uint32_t AcpiSet::add(AcpiTable table) {
   const uint32_t at = place(table.bytes_, 16);
   for (const AcpiTables::Link& link : table.links_)
     result_.links.push_back({.offset = at + link.offset, .size = link.size});
-  const AcpiTables::Sum sum{
-      .offset = at + kChecksumOffset, .start = at, .length = static_cast<uint32_t>(table.bytes_.size())};
-  mend(result_.blob, sum);
-  result_.sums.push_back(sum);
+  result_.sums.push_back(
+      {.offset = at + kChecksumOffset, .start = at, .length = static_cast<uint32_t>(table.bytes_.size())});
   return at;
 }
 
@@ -107,7 +105,6 @@ AcpiTables AcpiSet::finish(std::span<const uint32_t> tables) {
   result_.rsdp_links = {{.offset = kRsdpRsdt, .size = 4}, {.offset = kRsdpXsdt, .size = 8}};
   result_.rsdp_sums = {{.offset = kRsdpFirstChecksum, .start = 0, .length = kRsdpFirstPart},
                        {.offset = kRsdpSecondChecksum, .start = 0, .length = kRsdpBytes}};
-  for (const AcpiTables::Sum& sum : result_.rsdp_sums) mend(rsdp, sum);
   return std::move(result_);
 }
 
