@@ -52,17 +52,17 @@ class MachineTest : public ::testing::Test {
 TEST_F(MachineTest, ShadowSegmentsShowPciUntilPamOpensThem) {
   create();
   auto& io = machine_->io();
-  io.mmio_write(0xf0000, 4, 0x12345678);
-  EXPECT_EQ(io.mmio_read(0xf0000, 4), 0xffffffffu);
-  config_write(0, 0x59, 1, 0x30);  // 0xf0000: RAM, read and write
-  EXPECT_EQ(io.mmio_read(0xf0000, 4), 0u);
-  io.mmio_write(0xf0000, 4, 0x12345678);
-  EXPECT_EQ(io.mmio_read(0xf0000, 4), 0x12345678u);
-  config_write(0, 0x59, 1, 0x10);  // read only
-  io.mmio_write(0xf0000, 4, 0);
-  EXPECT_EQ(io.mmio_read(0xf0000, 4), 0x12345678u);
-  config_write(0, 0x59, 1, 0);  // PCI again
-  EXPECT_EQ(io.mmio_read(0xf0000, 4), 0xffffffffu);
+  io.mmio_write(0xc0000, 4, 0x12345678);
+  EXPECT_EQ(io.mmio_read(0xc0000, 4), 0xffffffffu);
+  config_write(0, 0x5a, 1, 0x03);  // 0xc0000-0xc3fff: RAM, read and write
+  EXPECT_EQ(io.mmio_read(0xc0000, 4), 0u);
+  io.mmio_write(0xc0000, 4, 0x12345678);
+  EXPECT_EQ(io.mmio_read(0xc0000, 4), 0x12345678u);
+  config_write(0, 0x5a, 1, 0x01);  // read only
+  io.mmio_write(0xc0000, 4, 0);
+  EXPECT_EQ(io.mmio_read(0xc0000, 4), 0x12345678u);
+  config_write(0, 0x5a, 1, 0);  // PCI again
+  EXPECT_EQ(io.mmio_read(0xc0000, 4), 0xffffffffu);
 }
 
 TEST_F(MachineTest, RamIsSplitAroundTheHole) {
