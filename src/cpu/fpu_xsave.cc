@@ -121,6 +121,7 @@ void xsetbv(Cpu& cpu, const Op* op) {
     KITE_FAULT(cpu, op);
   }
   cpu.arch.xcr0 = value;
+  cpu.update_mode();
   KITE_NEXT(cpu, op);
 }
 

@@ -43,6 +43,10 @@ void Cpu::update_mode() {
   }
   if (code64 || cs.base == 0) key |= mode::kZeroCs;
   if ((arch.cr0 & (x86::cr0::kEm | x86::cr0::kTs)) == 0 && (arch.cr4 & x86::cr4::kOsfxsr) != 0) key |= mode::kSse;
+  constexpr uint64_t kYmmState = x86::xcr0::kSse | x86::xcr0::kAvx;
+  if ((arch.cr0 & (x86::cr0::kPe | x86::cr0::kTs)) == x86::cr0::kPe && (arch.cr4 & x86::cr4::kOsxsave) != 0 &&
+      (arch.xcr0 & kYmmState) == kYmmState)
+    key |= mode::kAvx;
   mode_key = key;
   update_rights();
 }

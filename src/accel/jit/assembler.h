@@ -68,6 +68,21 @@ class Assembler {
     put_address(reg & 7, mem);
   }
 
+  // --- VEX-encoded: `map` 1 to 3, `prefix` 0, 0x66, 0xf3 or 0xf2; `vvvv` 0 when there is none ---
+  struct Vex {
+    uint8_t map = 1, prefix = 0, opcode = 0;
+    bool w = false, l = false;
+  };
+  void vex_rr(const Vex& vex, unsigned reg, unsigned vvvv, unsigned rm) {
+    put_vex(vex, reg, vvvv, 0, rm);
+    byte(static_cast<uint8_t>(0xc0 | (reg & 7) << 3 | (rm & 7)));
+  }
+  void vex_rm(const Vex& vex, unsigned reg, unsigned vvvv, const Mem& mem) {
+    if (mem.gs) byte(0x65);
+    put_vex(vex, reg, vvvv, mem.index == kNone ? 0 : mem.index, mem.base == kNone ? 0 : mem.base);
+    put_address(reg & 7, mem);
+  }
+
   // --- moves ---
   void mov(unsigned size, Reg to, Reg from) { rr(size, 0x89, from, to); }
   void load(unsigned size, Reg to, const Mem& from) { rm(size, size == 1 ? 0x8a : 0x8b, to, from, 0, size == 1); }
@@ -164,6 +179,13 @@ class Assembler {
     if (opcode > 0xffff) byte(static_cast<uint8_t>(opcode >> 16));
     if (opcode > 0xff) byte(static_cast<uint8_t>(opcode >> 8));
     byte(static_cast<uint8_t>(opcode));
+  }
+  void put_vex(const Vex& vex, unsigned reg, unsigned vvvv, unsigned index, unsigned base) {
+    const unsigned prefix = vex.prefix == 0x66 ? 1 : vex.prefix == 0xf3 ? 2 : vex.prefix == 0xf2 ? 3 : 0;
+    byte(0xc4);
+    byte(static_cast<uint8_t>((reg < 8 ? 0x80 : 0) | (index < 8 ? 0x40 : 0) | (base < 8 ? 0x20 : 0) | vex.map));
+    byte(static_cast<uint8_t>((vex.w ? 0x80 : 0) | (~vvvv & 15) << 3 | (vex.l ? 4 : 0) | prefix));
+    byte(vex.opcode);
   }
   void put_address(unsigned reg, const Mem& mem) {
     const auto modrm = [&](unsigned mod, unsigned rm) { byte(static_cast<uint8_t>(mod << 6 | reg << 3 | rm)); };

@@ -78,7 +78,9 @@ void BlockEmitter::decode() {
     if (x86::decode(code.subspan(at), decode_mode, insn) != x86::DecodeStatus::kOk) break;
     cpu::bind(cpu_, block_.rip + at, insn, ops_[count_]);
     at += insn.length;
+    high_halves_ |= insn.op == Code::kAvx || insn.op == Code::kVzeroupper;
   }
+  high_halves_ &= (block_.mode_key & mode::kAvx) != 0;
   end_rip_ = block_.rip + at;
   if (!wide_) end_rip_ = static_cast<uint32_t>(end_rip_);
 }

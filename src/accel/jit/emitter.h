@@ -118,6 +118,8 @@ class BlockEmitter {
 
   // --- instructions ---
   Outcome vectors();  // emit_vector.cc
+  Outcome wide_vectors();
+  Outcome clear_high_halves();
   Outcome integer();  // emit_integer.cc
   Outcome binary(unsigned operation);
   Outcome binary_to_memory(unsigned operation);
@@ -174,6 +176,7 @@ class BlockEmitter {
   uint64_t end_rip_ = 0;  // behind the block
   bool ends_ = false;     // the current instruction cannot be resumed behind: its slow ways hand over
   Flags flags_ = Flags::kSaved;
+  bool high_halves_ = false;                    // the block has VEX-encoded instructions: whole YMM registers are kept
   uint16_t vectors_ = 0, vectors_changed_ = 0;  // in host registers; and not in the Cpu yet
   Site* site_ = nullptr;                        // of the current instruction, once it has one
   std::array<x86::Insn, cpu::BlockCache::kMaxOps> insns_;

@@ -27,6 +27,11 @@ struct Layout {
     constexpr int32_t kXmm0 = 160;  // in the FXSAVE image (SDM 1, table 10-2)
     return in_cpu(fx + kXmm0 + static_cast<int32_t>(number) * 16);
   }
+  [[nodiscard]] Mem high_half(unsigned number) const {
+    Mem mem = vector(number);
+    mem.disp += static_cast<int32_t>(x86::kYmmHighDistance);
+    return mem;
+  }
   [[nodiscard]] Mem slot(unsigned guest) const { return in_cpu(gpr + static_cast<int32_t>(guest) * 8); }
 };
 

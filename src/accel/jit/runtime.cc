@@ -66,6 +66,11 @@ class Writer {
   // MXCSR is the guest's in translated code and the host's outside.
   void guest_mxcsr() { a_.rm(4, 0x0fae, 2, in_cpu(layout_.mxcsr)); }  // ldmxcsr
   void host_mxcsr() {
+    if (has_avx_) {
+      a_.byte(0xc5);  // vzeroupper: what follows has instructions without VEX
+      a_.byte(0xf8);
+      a_.byte(0x77);
+    }
     a_.rm(4, 0x0fae, 3, in_cpu(layout_.mxcsr));  // stmxcsr
     a_.rm(4, 0x0fae, 2, in_cpu(layout_.host_mxcsr));
   }
@@ -82,6 +87,7 @@ class Writer {
   Assembler& a_;
   cpu::Cpu& cpu_;
   const Layout& layout_;
+  bool has_avx_ = __builtin_cpu_supports("avx") != 0;
 };
 
 // A store went to a page whose state is not 0. Answers whether that has ended the block.
