@@ -138,11 +138,13 @@ Result<> BlockNode::apply_users(std::optional<size_t> except, Permissions more) 
 Result<> BlockNode::set_permissions(uint32_t, uint32_t) { return {}; }
 
 Task<IoResult<>> BlockNode::read(uint64_t offset, IoSlice to, IoHow how) {
+  if (closed_) return ready<IoResult<>>(io_fail(EBADF));
   if (!in_range(offset, to.bytes())) return ready<IoResult<>>(io_fail(EINVAL));
   return do_read(offset, to, how);
 }
 
 Task<IoResult<>> BlockNode::write(uint64_t offset, IoSlice from, IoHow how) {
+  if (closed_) return ready<IoResult<>>(io_fail(EBADF));
   if (!in_range(offset, from.bytes())) return ready<IoResult<>>(io_fail(EINVAL));
   if (read_only()) return ready<IoResult<>>(io_fail(EACCES));
   if (!growable() && offset + from.bytes() > length()) return ready<IoResult<>>(io_fail(EINVAL));
@@ -154,6 +156,7 @@ Task<IoResult<>> BlockNode::write(uint64_t offset, IoSlice from, IoHow how) {
 }
 
 Task<IoResult<>> BlockNode::write_zeroes(uint64_t offset, uint64_t bytes, IoHow how) {
+  if (closed_) co_return io_fail(EBADF);
   if (!in_range(offset, bytes)) co_return io_fail(EINVAL);
   if (read_only()) co_return io_fail(EACCES);
   if (!growable() && offset + bytes > length()) co_return io_fail(EINVAL);
@@ -177,6 +180,7 @@ Task<IoResult<>> BlockNode::write_zeroes_fallback(uint64_t offset, uint64_t byte
 }
 
 Task<IoResult<>> BlockNode::discard(uint64_t offset, uint64_t bytes, IoHow how) {
+  if (closed_) return ready<IoResult<>>(io_fail(EBADF));
   if (!in_range(offset, bytes)) return ready<IoResult<>>(io_fail(EINVAL));
   if (read_only()) return ready<IoResult<>>(io_fail(EACCES));
   if (offset + bytes > length()) return ready<IoResult<>>(io_fail(EINVAL));
@@ -184,9 +188,10 @@ Task<IoResult<>> BlockNode::discard(uint64_t offset, uint64_t bytes, IoHow how) 
   return do_discard(offset, bytes, how);
 }
 
-Task<IoResult<>> BlockNode::flush(IoHow how) { return do_flush(how); }
+Task<IoResult<>> BlockNode::flush(IoHow how) { return closed_ ? ready<IoResult<>>(io_fail(EBADF)) : do_flush(how); }
 
 Task<IoResult<BlockStatus>> BlockNode::block_status(uint64_t offset, uint64_t bytes, bool precise) {
+  if (closed_) return ready<IoResult<BlockStatus>>(io_fail(EBADF));
   if (offset >= length() || bytes == 0) return ready<IoResult<BlockStatus>>(io_fail(EINVAL));
   return do_block_status(offset, std::min(bytes, length() - offset), precise);
 }
@@ -206,8 +211,16 @@ Task<Result<>> BlockNode::truncate(uint64_t, Preallocation) {
 
 Task<Result<>> BlockNode::close() {
   if (closed_) return ready(Result<>{});
+  return close_once();
+}
+
+// The node writes through its own interface while it closes, so it counts as closed only afterwards.
+Task<Result<>> BlockNode::close_once() {
+  const NodePtr keep = shared_from_this();
+  if (std::exchange(closing_, true)) co_return Result<>{};
+  Result<> result = co_await do_close();
   closed_ = true;
-  return do_close();
+  co_return result;
 }
 
 Task<Result<>> BlockNode::do_close() { return ready(Result<>{}); }

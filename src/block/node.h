@@ -169,6 +169,9 @@ class BlockNode : public std::enable_shared_from_this<BlockNode> {
   Executor& executor_;
   std::string driver_;
   std::vector<User> users_;
+  Task<Result<>> close_once();
+
+  bool closing_ = false;
   bool closed_ = false;
   bool kept_ = false;
 };
