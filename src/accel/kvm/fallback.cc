@@ -120,6 +120,48 @@ bool needs_everything(const x86::Insn& insn) {
   }
 }
 
+bool is_host_unit(Op op) { return op == Op::kX87 || op == Op::kMmx || op == Op::kSse || op == Op::kAvx; }
+
+// How many instructions a fall-back executes at most: some tens of microseconds.
+constexpr unsigned kMostAlong = 256;
+
+// Vector instructions, and integer instructions between them that work on registers alone.
+bool runs_along(const x86::Insn& insn) {
+  if (is_host_unit(insn.op)) return true;
+  if (insn.unit != x86::Unit::kInteger) return false;
+  switch (insn.op) {
+    case Op::kLea:
+    case Op::kNop:
+    case Op::kEndbr: return true;
+    case Op::kAdd:
+    case Op::kOr:
+    case Op::kAdc:
+    case Op::kSbb:
+    case Op::kAnd:
+    case Op::kSub:
+    case Op::kXor:
+    case Op::kCmp:
+    case Op::kTest:
+    case Op::kInc:
+    case Op::kDec:
+    case Op::kNeg:
+    case Op::kNot:
+    case Op::kRol:
+    case Op::kRor:
+    case Op::kShl:
+    case Op::kShr:
+    case Op::kSar:
+    case Op::kBswap:
+    case Op::kMov:
+    case Op::kMovzx:
+    case Op::kMovsx:
+    case Op::kMovsxd:
+    case Op::kJcc:
+    case Op::kJmp: return !insn.has_mem;
+    default: return false;
+  }
+}
+
 bool is_state_image(Op op) {
   return op == Op::kXsave || op == Op::kXsaveopt || op == Op::kXsavec || op == Op::kXsaves || op == Op::kXrstor ||
          op == Op::kXrstors;
@@ -195,6 +237,8 @@ class CpuFallback final : public EmulationFallback {
   [[nodiscard]] bool event_waits() const;
   bool take_event();
   bool execute(CpuIo& io);
+  bool step(CpuIo& io);
+  [[nodiscard]] bool quiet() const;
   Result<> write_back(KvmVcpu& vcpu, kvm_run& run);
   static void settle_events(kvm_vcpu_events& events);
   [[nodiscard]] bool may_wait_in_run(const KvmCpuState& after) const;
@@ -368,7 +412,6 @@ EmulationFallback::Outcome CpuFallback::emulate(KvmVcpu& vcpu, kvm_run& run, Cpu
   }
   if (auto why = refusal()) return give_up(*why);
   const bool alive = event_waits() ? take_event() : execute(outside);
-  executed_.fetch_add(1, std::memory_order_relaxed);
   if (!alive) return Outcome::kShutdown;
   if (auto done = write_back(vcpu, run); !done) return give_up(done.error().message);
   return arch_.activity == x86::Activity::kHalted ? Outcome::kHalted : Outcome::kGoOn;
@@ -376,8 +419,31 @@ EmulationFallback::Outcome CpuFallback::emulate(KvmVcpu& vcpu, kvm_run& run, Cpu
 
 // False: the CPU shuts down. A repeated string instruction comes back after each page or element.
 bool CpuFallback::execute(CpuIo& io) {
+  const bool vector = is_host_unit(insn_.op);
+  if (!step(io)) return false;
+  // Where one vector instruction fails the next will, too, and the costly part is done: the vector registers are here.
+  // What lies between them runs along, as far as it touches neither devices nor memory that KVM may watch.
+  for (unsigned more = 0; vector && more < kMostAlong && quiet(); ++more) {
+    decode();
+    if (!decoded_ || !runs_along(insn_)) break;
+    if (!step(io)) return false;
+  }
+  decoded_ = decoded_ && !vector;
+  return cpu_->exception ? cpu::deliver_exception(*cpu_) : true;
+}
+
+bool CpuFallback::step(CpuIo& io) {
   static const std::atomic<uint32_t> kSomeoneWaits{request::kKick};
-  return cpu_->step(io, kSomeoneWaits) != cpu::Exit::kShutdown;
+  executed_.fetch_add(1, std::memory_order_relaxed);
+  const bool alive = cpu_->step(io, kSomeoneWaits) != cpu::Exit::kShutdown;
+  cpu_->io = &io;
+  return alive;
+}
+
+// Whether nothing but the next instruction is due.
+bool CpuFallback::quiet() const {
+  return !cpu_->exception && !cpu_->interrupt_shadow && cpu_->arch.activity == x86::Activity::kActive &&
+         !cpu::must_step(*cpu_);
 }
 
 Result<> CpuFallback::write_back(KvmVcpu& vcpu, kvm_run& run) {

@@ -155,6 +155,34 @@ TEST_F(FallbackTest, VectorRegistersGoBack) {
   EXPECT_EQ(kvm_.calls[KVM_SET_XSAVE], 1u);
 }
 
+TEST_F(FallbackTest, VectorInstructionsThatFollowRunAlong) {
+  enter(Mode::k64);
+  state_.gpr[kRcx] = 3;
+  // here: movq xmm1, rcx; paddq xmm0, xmm1; dec rcx; jnz here; mov [rdi], rcx
+  EXPECT_EQ(
+      emulate({0x66, 0x48, 0x0f, 0x6e, 0xc9, 0x66, 0x0f, 0xd4, 0xc1, 0x48, 0xff, 0xc9, 0x75, 0xf2, 0x48, 0x89, 0x0f}),
+      Outcome::kGoOn);
+  uint64_t low = 0;
+  std::memcpy(&low, state_.fx.bytes.data() + 160, sizeof low);
+  EXPECT_EQ(low, 6u);
+  EXPECT_EQ(state_.rip, TestMachine::kCode + 14);  // stores are left to KVM, which watches memory
+  EXPECT_EQ(fallback_->executed(), 12u);
+  EXPECT_EQ(kvm_.calls[KVM_SET_XSAVE], 1u);
+}
+
+TEST_F(FallbackTest, WhatRunsAlongEnds) {
+  enter(Mode::k64);
+  EXPECT_EQ(emulate({0x0f, 0x57, 0xc0, 0xeb, 0xfb}), Outcome::kGoOn);  // xorps xmm0, xmm0; jmp back
+  EXPECT_EQ(fallback_->executed(), 257u);
+}
+
+TEST_F(FallbackTest, SystemInstructionsDoNotRunAlong) {
+  enter(Mode::k64);
+  emulate({0x0f, 0x57, 0xc0, 0x0f, 0x01, 0x38});  // xorps xmm0, xmm0; invlpg [rax]
+  EXPECT_EQ(state_.rip, TestMachine::kCode + 3);
+  EXPECT_EQ(kvm_.calls[KVM_SET_SREGS2], 0u);
+}
+
 TEST_F(FallbackTest, ARepeatedInstructionComesBackAfterAPart) {
   enter(Mode::k64);
   state_.gpr[kRcx] = 0x100000;
