@@ -52,7 +52,7 @@ struct ArchState {
   FxState fx{};  // x87, MMX, XMM, MXCSR
   YmmHigh ymm_high{};
   uint32_t pkru = 0;
-  uint32_t pkrs = 0;     // IA32_PKRS
+  uint32_t pkrs = 0;                                                        // IA32_PKRS
   uint64_t xss = 0;                                                         // IA32_XSS
   uint64_t star = 0, lstar = 0, cstar = 0, sfmask = 0, kernel_gs_base = 0;  // FS and GS base live in seg[]
   uint64_t sysenter_cs = 0, sysenter_esp = 0, sysenter_eip = 0;
