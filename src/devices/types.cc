@@ -123,6 +123,8 @@ struct PlainType {
 constexpr std::array kPlainTypes{
     PlainType{"pc-testdev", "isa-device", "ISA", "Test device of kvm-unit-tests", true},
     PlainType{"pci-testdev", "pci-device", "PCI", "Exit-cost test device of kvm-unit-tests", true},
+    PlainType{"ICH9-SMB", "pci-device", "PCI", "ICH9 SMBus controller", false},
+    PlainType{"smbus-eeprom", "device", "", "256-byte EEPROM on the SMBus", false},
     PlainType{"i82801b11-bridge", "pci-device", "PCI", "DMI to PCI bridge of the ICH9", true},
     PlainType{"pcie-pci-bridge", "pci-device", "PCI", "Bridge from PCI Express to PCI", true},
     PlainType{"i8042", "isa-device", "ISA", "Keyboard controller with PS/2 keyboard and mouse", true},
