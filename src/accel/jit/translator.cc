@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <span>
 
 #include "accel/jit/emitter.h"
 #include "support/log.h"
@@ -42,6 +43,15 @@ TranslatorOptions checked(TranslatorOptions options) {
   options.code_bytes = std::clamp(options.code_bytes & ~page_offset_mask, size_t{1} << 20, size_t{1} << 30);
   options.threshold = std::max(options.threshold, 1u);
   return options;
+}
+
+// Of x87 and MMX instructions, which are all the interpreter's: calling it for each costs more than it saves.
+bool is_for_interpreter(const cpu::Block& block) {
+  const std::span<const cpu::Op> ops(block.ops, block.op_count);
+  const auto calls = std::ranges::count_if(ops, [](const cpu::Op& op) {
+    return op.insn != nullptr && (op.insn->unit == x86::Unit::kX87 || op.insn->unit == x86::Unit::kMmx);
+  });
+  return calls * 3 > block.op_count;
 }
 
 }  // namespace
@@ -87,7 +97,7 @@ uint64_t Translator::jump_salt(uint32_t mode_key) {
 }
 
 bool Translator::translate(cpu::Cpu& cpu, cpu::Block& block) {
-  if (!can_translate(block) || modes_.size() > kMostModes) return false;
+  if (!can_translate(block) || is_for_interpreter(block) || modes_.size() > kMostModes) return false;
   if (!has_room()) {
     cpu.blocks().flush_later();
     return false;

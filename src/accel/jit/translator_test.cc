@@ -1,0 +1,124 @@
+#include "accel/jit/translator.h"
+
+#include <gtest/gtest.h>
+
+#include <thread>
+
+#include "cpu/test_machine.h"
+
+namespace kite::jit {
+namespace {
+
+using cpu::TestMachine;
+namespace x = x86;
+
+// A machine whose blocks are translated when they are first entered.
+class TranslatorTest : public testing::Test {
+ protected:
+  explicit TranslatorTest(size_t code_bytes = size_t{4} << 20) {
+    auto made = Translator::create(m.cpu(), {.code_bytes = code_bytes, .threshold = 1});
+    if (!made) throw std::runtime_error(made.error().message);
+    translator = std::move(*made);
+    m.cpu().translator = translator.get();
+  }
+  ~TranslatorTest() override { m.cpu().translator = nullptr; }
+
+  TestMachine m;
+  std::unique_ptr<Translator> translator;
+};
+
+TEST_F(TranslatorTest, LoopsRunInHostCode) {
+  m.gpr(x::kRcx) = 1000;
+  m.run({0x48, 0xff, 0xc0, 0xff, 0xc9, 0x75, 0xf9});  // inc rax; dec ecx; jnz
+  EXPECT_EQ(m.gpr(x::kRax), 1000u);
+  EXPECT_GE(translator->counters().blocks, 1u);
+  EXPECT_LT(translator->counters().runs, 10u);
+}
+
+TEST_F(TranslatorTest, AFaultLeavesWhatCameBeforeIt) {
+  m.set_pte(TestMachine::kData, 0);
+  m.gpr(x::kRdi) = TestMachine::kData;
+  m.gpr(x::kRax) = ~uint64_t{0};
+  // add rax, 1 (carries); mov r9d, 5; mov rbx, [rdi]; inc rdx
+  m.run({0x48, 0x83, 0xc0, 0x01, 0x41, 0xb9, 5, 0, 0, 0, 0x48, 0x8b, 0x1f, 0x48, 0xff, 0xc2});
+  ASSERT_EQ(m.vector(), 14);
+  EXPECT_EQ(m.faulting_rip(), TestMachine::kCode + 10);
+  EXPECT_EQ(m.gpr(x::kR9), 5u);
+  EXPECT_EQ(m.gpr(x::kRdx), 0u);
+  EXPECT_EQ(m.pushed_flags() & x::flag::kArithmetic, x::flag::kCf | x::flag::kZf | x::flag::kPf | x::flag::kAf);
+}
+
+TEST_F(TranslatorTest, CodeThatRewritesALaterBlockRunsTheNewOne) {
+  // 1: mov al, 1 (its immediate is at +1); dec ecx; jz out; mov byte [rdi], 7; jmp 1b; out: hlt
+  m.gpr(x::kRcx) = 2;
+  m.gpr(x::kRdi) = TestMachine::kCode + 1;
+  m.run({0xb0, 0x01, 0xff, 0xc9, 0x74, 0x05, 0xc6, 0x07, 0x07, 0xeb, 0xf5});
+  EXPECT_EQ(m.gpr(x::kRax) & 0xff, 7u);
+}
+
+TEST_F(TranslatorTest, ABlockThatRewritesItselfEndsBehindTheStore) {
+  // mov byte [rdi], 7; mov al, 1, whose immediate is what the store changes
+  m.gpr(x::kRdi) = TestMachine::kCode + 4;
+  m.run({0xc6, 0x07, 0x07, 0xb0, 0x01});
+  EXPECT_EQ(m.gpr(x::kRax) & 0xff, 7u);
+}
+
+TEST_F(TranslatorTest, WritesOfAnotherThreadReachARunningLoop) {
+  // 1: cmp byte [rdi], 0; 2: jmp 1b, which becomes two NOPs
+  m.gpr(x::kRdi) = TestMachine::kData;
+  const std::initializer_list<uint8_t> code = {0x80, 0x3f, 0x00, 0xeb, 0xfb};
+  std::thread writer([this] {
+    while (m.ram->page_state(TestMachine::kCode)->load() == 0) std::this_thread::yield();
+    m.poke<uint16_t>(TestMachine::kCode + 3, 0x9090);
+  });
+  const cpu::Exit exit = m.run(code);
+  writer.join();
+  EXPECT_EQ(exit, cpu::Exit::kHalted);
+  EXPECT_EQ(m.cpu().state.rip, TestMachine::kCode + 6);
+}
+
+TEST_F(TranslatorTest, AStaleBlockWhoseBytesStandIsRevived) {
+  const std::initializer_list<uint8_t> code = {0xff, 0xc0};  // inc eax
+  m.run(code);
+  const uint64_t blocks = translator->counters().blocks;
+  m.poke<uint8_t>(TestMachine::kCode + 0x800, 1);  // the same page, elsewhere
+  m.cpu().state.rip = TestMachine::kCode;
+  m.resume();
+  EXPECT_EQ(m.gpr(x::kRax), 2u);
+  EXPECT_EQ(translator->counters().blocks, blocks);
+  EXPECT_GE(translator->counters().revived, 1u);
+}
+
+TEST_F(TranslatorTest, AnotherMappingOfAPageIsNotTakenForTheOld) {
+  // Two pages of code that differ, one after the other at one linear address, reached through the same call.
+  constexpr uint64_t kCallee = 0x50000;
+  m.load(kCallee, std::array<uint8_t, 3>{0xb0, 0x01, 0xc3});           // mov al, 1; ret
+  m.load(kCallee + 0x1000, std::array<uint8_t, 3>{0xb0, 0x02, 0xc3});  // mov al, 2; ret
+  m.gpr(x::kRbx) = kCallee;
+  const std::initializer_list<uint8_t> code = {0xff, 0xd3};  // call rbx
+  m.run(code);
+  m.cpu().state.rip = TestMachine::kCode;
+  m.resume();
+  EXPECT_EQ(m.gpr(x::kRax) & 0xff, 1u);
+  m.set_pte(kCallee, (kCallee + 0x1000) | 7);
+  m.cpu().state.rip = TestMachine::kCode;
+  m.resume();
+  EXPECT_EQ(m.gpr(x::kRax) & 0xff, 2u);
+}
+
+// With room for a few blocks only.
+class SmallCacheTest : public TranslatorTest {
+ protected:
+  SmallCacheTest() : TranslatorTest(size_t{1} << 20) {}
+};
+
+TEST_F(SmallCacheTest, AFullCacheIsDroppedAndFilledAgain) {
+  std::vector<uint8_t> code;
+  for (int i = 0; i < 20'000; ++i) code.insert(code.end(), {0xff, 0xc0, 0xeb, 0x00});  // inc eax; jmp to the next
+  m.run(code, 0x100000);
+  EXPECT_EQ(m.gpr(x::kRax), 20'000u);
+  EXPECT_GE(translator->counters().flushes, 1u);
+}
+
+}  // namespace
+}  // namespace kite::jit
