@@ -86,7 +86,7 @@ constexpr Text kStandard = "Machine", kBoot = "Booting a kernel", kFirmware = "F
 
 constexpr OptionSpec kOptions[] = {
     {"machine", "[type=]NAME[,accel=A][,hpet=on|off][,smm=on|off][,kernel-irqchip=on|off|split]", kStandard,
-     "the board: pc, none ('help' lists them)", apply_machine},
+     "the board: pc, q35, none ('help' lists them)", apply_machine},
     {"M", "NAME", "", "", apply_machine},
     {"accel", "NAME[,kernel-irqchip=on|off|split][,dirty-ring-size=N][,translate=on|off][,tb-size=MIB]", kStandard,
      "what runs guest code: auto, kvm, jit (also tcg), qtest; kvm:jit or repeated: the first that works", apply_accel},

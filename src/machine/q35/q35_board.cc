@@ -61,13 +61,16 @@ Result<> Q35Board::add_chipset() {
                            .bus = *pci_,
                            .reset_control = lpc_->reset_control()});
   KITE_TRY(pci_->attach(*mch_, 0, 0));
+  smbus_ = std::make_unique<devices::Ich9Smbus>(
+      "ich9-smbus", std::vector<devices::Ich9Smbus::Eeprom>(devices::Ich9Smbus::kMostEeproms));
   KITE_TRY(pci_->attach(*lpc_, 31, 0));
+  KITE_TRY(pci_->attach(*smbus_, 31, 3));
   map_port(0xcf8, mch_->config_ports());
   map_port(devices::ich9_lpc_regs::kApmPort, lpc_->apm_region());
   return {};
 }
 
-std::vector<bus::Device*> Q35Board::chipset() { return {mch_.get(), lpc_.get()}; }
+std::vector<bus::Device*> Q35Board::chipset() { return {mch_.get(), lpc_.get(), smbus_.get()}; }
 
 void Q35Board::open_shadow_ram(bool writable) {
   for (unsigned pam = 0; pam < devices::ShadowRam::kRegisters; ++pam)

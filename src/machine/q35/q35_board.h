@@ -6,6 +6,7 @@
 #pragma once
 
 #include "devices/ich9/ich9_lpc.h"
+#include "devices/ich9/ich9_smbus.h"
 #include "devices/mch/mch.h"
 #include "machine/pc/pc_chassis.h"
 
@@ -40,6 +41,7 @@ class Q35Board final : public PcChassis {
 
   std::unique_ptr<devices::Ich9Lpc> lpc_;
   std::unique_ptr<devices::Mch> mch_;
+  std::unique_ptr<devices::Ich9Smbus> smbus_;  // with blank EEPROMs, as memory modules have them
 };
 
 }  // namespace kite::machine
