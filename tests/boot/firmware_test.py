@@ -127,10 +127,14 @@ def ovmf_kernel(bench, board):
 
 
 def memtest(bench, _board):
-    """memtest86+ in 16 MiB: tests 0 to 4 run to their end without an error."""
+    """memtest86+ in 16 MiB: it comes to its test 10, so tests 0 to 9 have run, without an error.
+
+    The screen on the serial line shows one moment every two seconds; only the last test is sure to be seen.
+    """
     with bench.start("-m", "16", "-kernel", MEMTEST, "-append", "console=ttyS0,115200", limit=600) as guest:
-        for number in range(6):
-            guest.expect(f"#{number} ")
+        guest.expect("#10 ")
+        guest.expect("Errors:")
+        guest.expect("Errors:")  # the count drawn after that
         counts = re.findall(r"Errors: *(\d+)", re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", guest.console.decode("latin-1")))
         if not counts or any(int(count) for count in counts):
             guest.fail(f"memtest86+ counts errors: {counts[-1:]}")
@@ -148,7 +152,7 @@ def cases(bench):
     yield "OVMF starts -kernel", [OVMF, *kernel], ovmf_kernel, "pc"
     yield "suspend to RAM without firmware", kernel, suspend, "pc"
     yield "suspend to RAM under SeaBIOS", [SEABIOS, *kernel], lambda b, board: suspend(b, board, "-bios", SEABIOS), "pc"
-    yield "memtest86+ tests 0 to 4", [MEMTEST], memtest, "pc"
+    yield "memtest86+ tests 0 to 9 in 16 MiB", [MEMTEST], memtest, "pc"
 
 
 def main():
