@@ -176,16 +176,22 @@ void store_masked(Cpu& cpu, const Op* op) {
   const bool allowed = mmx ? mmx_allowed(cpu) : op->insn->vex ? avx_allowed(cpu) : sse_allowed(cpu);
   if (!allowed) KITE_FAULT(cpu, op);
   const unsigned bytes = mmx ? 8 : 16;
+  // Hosts wrap within the operand in the width of the address.
+  const auto address_at = [&](unsigned offset, unsigned size, uint64_t& address) {
+    uint64_t ea = cpu.effective_address(op) + offset;
+    if (op->address_size != 8) ea = op->address_size == 4 ? static_cast<uint32_t>(ea) : static_cast<uint16_t>(ea);
+    return cpu.linear(op, ea, size, Access::kWrite, address);
+  };
   uint64_t address = 0;
-  if (!address_of(cpu, op, bytes, Access::kWrite, address)) KITE_FAULT(cpu, op);
   for (unsigned half = bytes; half != 0; half -= 8)
-    if (!probe_operand(cpu, op, offset_linear(cpu, address, half - 8), 8, Access::kWrite, 8)) KITE_FAULT(cpu, op);
+    if (!address_at(half - 8, 8, address) || !probe_operand(cpu, op, address, 8, Access::kWrite, 8))
+      KITE_FAULT(cpu, op);
   if (mmx) enter_mmx(cpu);
   const auto* const data = static_cast<const uint8_t*>(reg_place(cpu, op));
   const auto* const mask = static_cast<const uint8_t*>(rm_place(cpu, op));
   for (unsigned i = 0; i < bytes; ++i) {
     if ((mask[i] & 0x80) == 0) continue;
-    if (!cpu.write<uint8_t>(offset_linear(cpu, address, i), data[i], segment_of(op))) KITE_FAULT(cpu, op);
+    if (!address_at(i, 1, address) || !cpu.write<uint8_t>(address, data[i], segment_of(op))) KITE_FAULT(cpu, op);
   }
   KITE_NEXT(cpu, op);
 }
