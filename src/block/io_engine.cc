@@ -30,8 +30,6 @@ class ThreadEngine final : public IoEngine {
     for (std::thread& thread : threads_) thread.join();
   }
   [[nodiscard]] std::string_view name() const override { return "threads"; }
-
- protected:
   void submit(IoOp& op) override {
     const std::lock_guard lock(mutex_);
     queue_.push_back(&op);
@@ -68,21 +66,30 @@ class ThreadEngine final : public IoEngine {
   std::vector<std::thread> threads_;
 };
 
+// Small requests at once; large ones, where copying takes longer than a change of threads, side by side in threads.
 class InlineEngine final : public IoEngine {
  public:
+  explicit InlineEngine(Executor& executor) : threads_(executor) {}
   [[nodiscard]] std::string_view name() const override { return "inline"; }
 
  protected:
   bool try_now(IoOp& op) override {
+    constexpr uint64_t kLarge = 32 * 1024;
+    uint64_t bytes = 0;
+    for (unsigned i = 0; i < op.part_count; ++i) bytes += op.parts[i].iov_len;
+    if (bytes > kLarge) return false;
     op.result = perform_blocking(op);
     return true;
   }
-  void submit(IoOp&) override {}
+  void submit(IoOp& op) override { threads_.submit(op); }
+
+ private:
+  ThreadEngine threads_;
 };
 
 std::shared_ptr<IoEngine> make(Executor& executor, IoEngine::Kind kind) {
   switch (kind) {
-    case IoEngine::Kind::kInline: return std::make_shared<InlineEngine>();
+    case IoEngine::Kind::kInline: return std::make_shared<InlineEngine>(executor);
     case IoEngine::Kind::kThreads: return std::make_shared<ThreadEngine>(executor);
     case IoEngine::Kind::kUring: return make_uring_engine(executor);
     case IoEngine::Kind::kAuto: break;
