@@ -4,6 +4,8 @@
 #include <unistd.h>
 
 #include <cstdio>
+#include <cstring>
+#include <random>
 #include <string>
 
 #include "devices/test_device.h"
@@ -243,6 +245,25 @@ TEST_F(PflashTest, ImpossibleStateIsRefused) {
   EXPECT_FALSE(restore_state(*chip_, with_patched_field(state, 4, 0, kBytes, 8)));    // block
   EXPECT_FALSE(restore_state(*chip_, with_patched_field(state, 6, 0, 1u << 20, 8)));  // bounds
   EXPECT_EQ(read(3), 3);
+}
+
+// Commands, data and addresses in no sensible order: memory and file stay the same bytes, and every state that the chip
+// gets into is one that it takes back.
+TEST_F(PflashTest, AStormOfCommandsLeavesMemoryAndFileAlike) {
+  constexpr uint8_t kCommands[] = {kProgram,   kBlockErase, kClearStatus, kLockSetup, kReadStatus,  kReadId,
+                                   kReadQuery, kConfirm,    kWriteBuffer, kReadArray, kLockConfirm, kLockDownConfirm};
+  std::minstd_rand random(20240501);
+  for (int step = 0; step < 20'000; ++step) {
+    const uint64_t offset = random() % kBytes;
+    const auto value = static_cast<uint8_t>(random() % 4 == 0 ? random() : kCommands[random() % std::size(kCommands)]);
+    space_.out(kBase + offset, value | uint64_t{random()} << 8, 1u << random() % 3);
+    read(random() % kBytes);
+    if (step % 97 == 0) ASSERT_TRUE(restore_state(*chip_, saved_state(*chip_)));
+    if (step % 1009 == 0) chip_->reset();
+  }
+  std::vector<uint8_t> in_file_now(kBytes);
+  ASSERT_TRUE(file_->read(0, in_file_now));
+  EXPECT_EQ(std::memcmp(in_file_now.data(), chip_->array()->host(), kBytes), 0);
 }
 
 TEST(FlashFileTest, RefusesWhatIsNoFlashChip) {
