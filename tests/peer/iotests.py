@@ -1,0 +1,55 @@
+#!/usr/bin/env python3
+"""Runs QEMU's image tests (tests/qemu-iotests of its source tree) with our image and I/O tools.
+
+usage: iotests.py KITE DIRECTORY [FORMAT [TEST...]]
+DIRECTORY is qemu-iotests. The other programs that its `check` wants are the installed ones. Without tests, those of 001-049
+that need only the two tools are run, for raw, qcow2 and qed. The last line is 'iotests: N passed, N failed, N skipped'.
+"""
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+
+NEEDS_MORE = re.compile(r"launch_qemu|QMP|iotests\.VM|import iotests|_send_qemu_cmd|QEMU_NBD|run_qemu")
+
+
+def selected(directory: pathlib.Path) -> list[str]:
+    tests = sorted(path.name for path in directory.glob("0[0-4]?"))
+    return [name for name in tests if not NEEDS_MORE.search((directory / name).read_text(errors="replace"))]
+
+
+def main() -> int:
+    kite, directory = pathlib.Path(sys.argv[1]).resolve(), pathlib.Path(sys.argv[2])
+    formats = sys.argv[3:4] or ["raw", "qcow2", "qed"]
+    tests = sys.argv[4:] or selected(directory)
+    counts = {"pass": 0, "fail": 0, "not run": 0}
+    with tempfile.TemporaryDirectory(prefix="kite-iotests-") as name:
+        for tool in ("qemu-img", "qemu-io"):
+            (pathlib.Path(name) / tool).symlink_to(kite)
+        environment = dict(os.environ, QEMU_IMG_PROG=f"{name}/qemu-img", QEMU_IO_PROG=f"{name}/qemu-io", TEST_DIR=f"{name}/scratch")
+        for variable, program in (("QEMU_PROG", "qemu-system-x86_64"), ("QEMU_NBD_PROG", "qemu-nbd"), ("QSD_PROG", "qemu-storage-daemon")):
+            found = shutil.which(program)
+            if found is None:
+                print(f"iotests: {program} is not installed\niotests: 0 passed, 0 failed, 1 skipped")
+                return 0
+            environment[variable] = found
+        for fmt in formats:
+            for test in tests:
+                shutil.rmtree(f"{name}/scratch", ignore_errors=True)
+                os.mkdir(f"{name}/scratch")
+                result = subprocess.run(["./check", f"-{fmt}", test], cwd=directory, env=environment, capture_output=True, text=True, timeout=300)
+                match = re.search(rf"^{test} +(pass|fail|not run)", result.stdout.replace("\r", "\n"), re.M) or \
+                    re.search(r"\s(pass|fail|not run)\s", result.stdout)
+                outcome = match.group(1) if match else "fail"
+                counts[outcome] += 1
+                if outcome != "pass":
+                    print(f"{fmt} {test}: {outcome}", flush=True)
+    print(f"iotests: {counts['pass']} passed, {counts['fail']} failed, {counts['not run']} skipped")
+    return 1 if counts["fail"] else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
