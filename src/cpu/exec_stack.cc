@@ -85,8 +85,9 @@ Handler pop_of(const Binding& b) {
   return by_wide_width(b.op.operand_size, []<class T>() -> Handler { return pop_register<T>; });
 }
 
-// PUSHA and POPA: 16 or 32 bits, in order ax cx dx bx sp bp si di. Nothing is visible of one that faults but what it
-// has pushed below the stack pointer.
+// PUSHA and POPA: 16 or 32 bits, in order ax cx dx bx sp bp si di. One that faults leaves the stack pointer as it was;
+// what it has pushed below that, or popped into registers, stays, as on Intel's processors: started again it comes to
+// the same end.
 template <class T>
 void push_all(Cpu& cpu, const Op* op) {
   const uint64_t rsp = cpu.state.gpr[x86::kRsp];
@@ -102,17 +103,14 @@ void push_all(Cpu& cpu, const Op* op) {
 template <class T>
 void pop_all(Cpu& cpu, const Op* op) {
   const uint64_t rsp = cpu.state.gpr[x86::kRsp];
-  T values[8];
-  for (unsigned n = 8; n-- > 0;) {
+  for (uint8_t n = 8; n-- > 0;) {
     uint64_t value;
     if (!cpu.pop(sizeof(T), value)) {
       cpu.state.gpr[x86::kRsp] = rsp;
       KITE_FAULT(cpu, op);
     }
-    values[n] = static_cast<T>(value);
+    if (n != x86::kRsp) cpu.set_reg<T>(static_cast<uint8_t>(8 * n), static_cast<T>(value));
   }
-  for (uint8_t n = 0; n < 8; ++n)
-    if (n != x86::kRsp) cpu.set_reg<T>(static_cast<uint8_t>(8 * n), values[n]);
   KITE_NEXT(cpu, op);
 }
 

@@ -428,6 +428,22 @@ TEST(Stack, PushAllAndPopAll) {
   EXPECT_EQ(m.peek<uint32_t>(TestMachine::kStackTop - 20), TestMachine::kStackTop);
 }
 
+TEST(Stack, PopAllThatFaultsKeepsWhatItPoppedButNotTheStackPointer) {
+  TestMachine m(Mode::k32);
+  const uint64_t stack = TestMachine::kStackTop - 8;
+  m.gpr(kRsp) = stack;
+  m.poke<uint32_t>(stack, 0x11);      // edi
+  m.poke<uint32_t>(stack + 4, 0x22);  // esi
+  m.gpr(kRbp) = 0x33;
+  m.cpu().seg(x86::Seg::kSs).limit = static_cast<uint32_t>(stack + 7);
+  m.run({0x61});  // popa
+  EXPECT_EQ(m.vector(), 12);  // #SS
+  EXPECT_EQ(m.gpr(kRdi), 0x11u);
+  EXPECT_EQ(m.gpr(x86::kRsi), 0x22u);
+  EXPECT_EQ(m.gpr(kRbp), 0x33u);
+  EXPECT_EQ(m.gpr(kRsp), stack - 16);  // error code, EIP, CS and EFLAGS below where it was
+}
+
 TEST(Stack, FlagsRoundTrip) {
   TestMachine m;
   m.gpr(kRax) = flag::kCf | flag::kDf | flag::kId;
