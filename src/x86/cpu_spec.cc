@@ -121,15 +121,16 @@ Result<> set_key(std::string_view key, std::string_view value, CpuSpec& spec, Ed
     spec.model_id = value;
     return {};
   }
+  const FeatureName* const row = find_feature(key);
+  const bool ignored = std::ranges::find(kIgnoredKeys, key) != std::end(kIgnoredKeys);
+  if (row == nullptr && !ignored && key != "enforce" && key != "check") return unknown_setting(key, false);
   KITE_ASSIGN(const bool on, parse_switch(key, value));
-  if (std::ranges::find(kIgnoredKeys, key) != std::end(kIgnoredKeys)) return {};
+  if (ignored) return {};
   if (key == "enforce") {
     spec.enforce = on;
   } else if (key == "check") {
     edits.check = on;
   } else {
-    const FeatureName* const row = find_feature(key);
-    if (row == nullptr) return unknown_setting(key, false);
     const uint32_t bit = uint32_t{1} << row->bit;
     word_of(edits.add, row->word) &= ~bit;
     word_of(on ? edits.add : edits.remove, row->word) |= bit;

@@ -53,6 +53,7 @@ WRONG = [
     (["-boot", "ordr=c"], ["ordr", "order"]),
     (["-fw_cfg", "name=opt/x"], ["opt/x", "file=PATH"]),
     (["-fw_cfg", "nam=opt/x,string=y"], ["nam", "name"]),
+    (["-cpu", "host,famly=3"], ["famly", "family"]),
     (["-cpu", "qemu64,family=99999"], ["family=99999", "0x10e"]),
     (["-accel", "jit,translate=maybe"], ["maybe", "off"]),
     (["-accel", "kvm,kernel-irqchip=maybe"], ["maybe", "split"]),
