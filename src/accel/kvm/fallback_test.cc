@@ -269,6 +269,48 @@ TEST_F(FallbackTest, NmisThatCameMeanwhileAreNotUndone) {
   EXPECT_EQ(kvm_.part<kvm_vcpu_events>(KVM_SET_VCPU_EVENTS).flags & KVM_VCPUEVENT_VALID_NMI_PENDING, 0u);
 }
 
+// [SDM 3A 6.7.1] From an NMI's delivery to the next IRET, KVM has to hold back further ones.
+TEST_F(FallbackTest, AnNmiOnItsWayComesFirstAndBlocksTheNext) {
+  enter(Mode::k64);
+  events_.emplace();
+  events_->nmi.injected = 1;
+  events_->nmi.pending = 1;
+  EXPECT_EQ(emulate({0xf3, 0x0f, 0xb8, 0xc1}), Outcome::kGoOn);
+  EXPECT_EQ(vector(), 2);
+  const auto after = kvm_.part<kvm_vcpu_events>(KVM_SET_VCPU_EVENTS);
+  EXPECT_EQ(after.nmi.injected, 0);
+  EXPECT_EQ(after.nmi.masked, 1);
+  EXPECT_EQ(after.flags & KVM_VCPUEVENT_VALID_NMI_PENDING, 0u);
+}
+
+TEST_F(FallbackTest, InstructionsOfAnNmisHandlerLeaveTheNextBlocked) {
+  enter(Mode::k64);
+  events_.emplace();
+  events_->nmi.masked = 1;
+  events_->nmi.pending = 1;
+  EXPECT_EQ(emulate({0xcc}), Outcome::kGoOn);  // int3
+  EXPECT_EQ(vector(), 3);
+  const auto after = kvm_.part<kvm_vcpu_events>(KVM_SET_VCPU_EVENTS);
+  EXPECT_EQ(after.nmi.masked, 1);
+  EXPECT_EQ(after.flags & KVM_VCPUEVENT_VALID_NMI_PENDING, 0u);
+}
+
+TEST_F(FallbackTest, InterruptReturnsLetTheNextNmiCome) {
+  enter(Mode::k32);
+  const auto stack = static_cast<uint32_t>(state_.gpr[x86::kRsp] - 12);
+  state_.gpr[x86::kRsp] = stack;
+  const uint32_t frame[] = {TestMachine::kCode + 0x20, state_.seg[static_cast<size_t>(x86::Seg::kCs)].selector, 2};
+  machine_->load(stack, std::span(reinterpret_cast<const uint8_t*>(frame), sizeof frame));
+  events_.emplace();
+  events_->nmi.masked = 1;
+  events_->nmi.pending = 1;
+  EXPECT_EQ(emulate({0xcf}), Outcome::kGoOn);  // iret
+  EXPECT_EQ(state_.rip, TestMachine::kCode + 0x20);
+  const auto after = kvm_.part<kvm_vcpu_events>(KVM_SET_VCPU_EVENTS);
+  EXPECT_EQ(after.nmi.masked, 0);
+  EXPECT_EQ(after.flags & KVM_VCPUEVENT_VALID_NMI_PENDING, 0u);  // the pending one stays KVM's
+}
+
 TEST_F(FallbackTest, TheInterruptShadowEndsWithTheInstruction) {
   enter(Mode::k64);
   state_.interrupt_shadow = true;
