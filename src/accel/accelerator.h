@@ -35,8 +35,8 @@ class Accelerator {
   // The ports, for what an accelerator does with them by itself (doorbells, coalesced writes); observed likewise.
   virtual Result<> attach_ports(AddressSpace& ports) { return (void)ports, Result<>{}; }
 
-  // Whether vCPUs have system-management mode. Then, before create_vcpu: the space that they see in it, which shows what
-  // attach_memory()'s does where SMRAM does not lie over it; observed likewise.
+  // Whether vCPUs have system-management mode. Then, before create_vcpu: the space that they see in it, which shows
+  // what attach_memory()'s does where SMRAM does not lie over it; observed likewise.
   [[nodiscard]] virtual bool has_smm() const { return false; }
   virtual Result<> attach_smm_memory(AddressSpace& memory) { return (void)memory, Result<>{}; }
 

@@ -33,8 +33,8 @@ inline constexpr uint32_t kFlatCs = 1 << 8;  // no limit to check: 64-bit code, 
 // Set while a single instruction runs: no block has it, so that nothing is chained to that instruction.
 inline constexpr uint32_t kStepping = 1 << 9;
 inline constexpr uint32_t kZeroCs = 1 << 10;  // the base of CS is 0: rip is the linear address
-inline constexpr uint32_t kSse = 1 << 13;  // CR0 and CR4 let SSE instructions through
-inline constexpr uint32_t kAvx = 1 << 14;  // and XCR0 the VEX-encoded ones
+inline constexpr uint32_t kSse = 1 << 13;     // CR0 and CR4 let SSE instructions through
+inline constexpr uint32_t kAvx = 1 << 14;     // and XCR0 the VEX-encoded ones
 // The TlbKind of the program's accesses.
 inline constexpr unsigned kKindShift = 11;
 inline constexpr uint32_t kKindMask = 3 << kKindShift;

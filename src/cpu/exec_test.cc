@@ -436,7 +436,7 @@ TEST(Stack, PopAllThatFaultsKeepsWhatItPoppedButNotTheStackPointer) {
   m.poke<uint32_t>(stack + 4, 0x22);  // esi
   m.gpr(kRbp) = 0x33;
   m.cpu().seg(x86::Seg::kSs).limit = static_cast<uint32_t>(stack + 7);
-  m.run({0x61});  // popa
+  m.run({0x61});              // popa
   EXPECT_EQ(m.vector(), 12);  // #SS
   EXPECT_EQ(m.gpr(kRdi), 0x11u);
   EXPECT_EQ(m.gpr(x86::kRsi), 0x22u);

@@ -52,8 +52,8 @@ class Mmu {
 
   // Reads the four PDPTEs at `cr3` (SDM 4.4.1). False: a present one has reserved bits set; nothing is changed then.
   bool load_pdptes(uint64_t cr3);
-  // Of addresses that are used now: as wide as the paging mode in force. Of bases that registers hold: as wide as the CPU
-  // can ever use (SDM 1 3.3.7.1).
+  // Of addresses that are used now: as wide as the paging mode in force. Of bases that registers hold: as wide as the
+  // CPU can ever use (SDM 1 3.3.7.1).
   [[nodiscard]] bool canonical(uint64_t linear) const;
   [[nodiscard]] bool canonical_base(uint64_t linear) const;
   // The address of a data access without its LAM metadata (SDM 1 3.3.7.3).

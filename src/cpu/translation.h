@@ -30,7 +30,7 @@ struct TranslationArea {
   std::atomic<uint32_t> alarm{0};
   static constexpr uint32_t kRequest = 1, kCodeWritten = 2;  // a request was posted; another wrote to a page of code
   uint32_t completed = 0;                                    // an instruction that was called for has run to its end
-  uint32_t host_mxcsr = 0x1f80;  // the host's own, while the guest's is in force
+  uint32_t host_mxcsr = 0x1f80;                              // the host's own, while the guest's is in force
   uint64_t saved_flags = 0;                                  // AX after LAHF; SETO AL
   uint64_t spare[4] = {};                                    // registers that wait while a sequence uses their place
   const void* exit = nullptr;                                // what translated code returned through

@@ -162,10 +162,11 @@ class Zoo {
                                                                       .pci = pci_memory,
                                                                       .bus = *pci,
                                                                       .reset_control = piix3->reset_control()}));
-    pm = add(std::make_unique<devices::Piix4Pm>("pm", devices::Piix4Pm::Wiring{.clock = clock,
-                                                                               .sci = piix3->isa_source(9),
-                                                                               .ports = ports.root(),
-                                                                               .sleep = [this](uint8_t type) { power_offs += type == 0; }}));
+    pm = add(std::make_unique<devices::Piix4Pm>(
+        "pm", devices::Piix4Pm::Wiring{
+                  .clock = clock, .sci = piix3->isa_source(9), .ports = ports.root(), .sleep = [this](uint8_t type) {
+                    power_offs += type == 0;
+                  }}));
     pci_testdev = add(std::make_unique<devices::PciTestdev>("pci-testdev"));
     EXPECT_TRUE(pci->attach(*host_bridge, 0, 0));
     EXPECT_TRUE(pci->attach(*piix3, 1, 0));

@@ -1,5 +1,5 @@
-// The table of named CPU models, as cpu_models.cc reads it. A model has the flags of its parent, those that it adds, and
-// not those that it removes; flags are written with the names of feature_names(), separated by blanks.
+// The table of named CPU models, as cpu_models.cc reads it. A model has the flags of its parent, those that it adds,
+// and not those that it removes; flags are written with the names of feature_names(), separated by blanks.
 #pragma once
 
 #include <cstdint>

@@ -73,11 +73,11 @@ struct CpuSpec {
   }
   [[nodiscard]] uint32_t signature() const;  // CPUID.1:EAX
 };
-// Flags that are not offered go to `missing`, whether the text asks for them or the model has them; not with `check=off`.
-// SVM is passed over unless it is asked for or `enforce` is given: the default model has it by name only. It is for the
-// caller to refuse a spec with `enforce` and `missing`, with a message of its own. HYPERVISOR is always offered.
-// "qemu64,+sse4.1,-pni,enforce" and "model,flag=on,level=13,vendor=...,model-id=...". Unknown models and flags are
-// refused with the nearest known one.
+// Flags that are not offered go to `missing`, whether the text asks for them or the model has them; not with
+// `check=off`. SVM is passed over unless it is asked for or `enforce` is given: the default model has it by name only.
+// It is for the caller to refuse a spec with `enforce` and `missing`, with a message of its own. HYPERVISOR is always
+// offered. "qemu64,+sse4.1,-pni,enforce" and "model,flag=on,level=13,vendor=...,model-id=...". Unknown models and flags
+// are refused with the nearest known one.
 Result<CpuSpec> parse_cpu(std::string_view text, const FeatureSet& offered);
 
 // What the CPUID instruction answers. The bits that follow state (OSXSAVE, APIC enabled) come in through `dynamic`.

@@ -1,5 +1,6 @@
-// The operations that the decoder tells apart. Mnemonics are those of the SDM. Instructions that the host's x87, MMX, SSE
-// or AVX unit executes on the guest's registers share kX87, kMmx, kSse and kAvx; their encoding says which they are.
+// The operations that the decoder tells apart. Mnemonics are those of the SDM. Instructions that the host's x87, MMX,
+// SSE or AVX unit executes on the guest's registers share kX87, kMmx, kSse and kAvx; their encoding says which they
+// are.
 #pragma once
 
 #include <cstdint>

@@ -114,11 +114,12 @@ inline constexpr uint32_t kTsc = 0x10, kPlatformId = 0x17, kApicBase = 0x1b, kFe
                           kMcgCap = 0x179, kMcgStatus = 0x17a, kMcgCtl = 0x17b, kMiscEnable = 0x1a0, kDebugCtl = 0x1d9,
                           kMtrrPhysBase0 = 0x200, kMtrrPhysMask7 = 0x20f, kMtrrFix64k = 0x250, kMtrrFix16k80000 = 0x258,
                           kMtrrFix16kA0000 = 0x259, kMtrrFix4kC0000 = 0x268, kMtrrFix4kF8000 = 0x26f, kPat = 0x277,
-                          kMtrrDefType = 0x2ff, kMc0Ctl = 0x400, kPkrs = 0x6e1, kTscDeadline = 0x6e0, kX2ApicBase = 0x800,
-                          kX2ApicEnd = 0x8ff, kXss = 0xda0, kEfer = 0xc0000080, kStar = 0xc0000081, kLstar = 0xc0000082,
-                          kCstar = 0xc0000083, kSfMask = 0xc0000084, kFsBase = 0xc0000100, kGsBase = 0xc0000101,
-                          kKernelGsBase = 0xc0000102, kTscAux = 0xc0000103, kPerfEventSelect0 = 0xc0010000,
-                          kPerfCounter3 = 0xc0010007, kSyscfg = 0xc0010010, kHwcr = 0xc0010015, kVmCr = 0xc0010114;
+                          kMtrrDefType = 0x2ff, kMc0Ctl = 0x400, kPkrs = 0x6e1, kTscDeadline = 0x6e0,
+                          kX2ApicBase = 0x800, kX2ApicEnd = 0x8ff, kXss = 0xda0, kEfer = 0xc0000080, kStar = 0xc0000081,
+                          kLstar = 0xc0000082, kCstar = 0xc0000083, kSfMask = 0xc0000084, kFsBase = 0xc0000100,
+                          kGsBase = 0xc0000101, kKernelGsBase = 0xc0000102, kTscAux = 0xc0000103,
+                          kPerfEventSelect0 = 0xc0010000, kPerfCounter3 = 0xc0010007, kSyscfg = 0xc0010010,
+                          kHwcr = 0xc0010015, kVmCr = 0xc0010114;
 }
 
 }  // namespace kite::x86
