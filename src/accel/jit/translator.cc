@@ -121,7 +121,8 @@ bool Translator::translate(cpu::Cpu& cpu, cpu::Block& block) {
   return true;
 }
 
-void Translator::run(cpu::Cpu& cpu, cpu::Block& block) {
+// The function sanitizer would look for a signature in front of the emitted routine.
+__attribute__((no_sanitize("function"))) void Translator::run(cpu::Cpu& cpu, cpu::Block& block) {
   auto& translation = *static_cast<Translation*>(block.translation);
   cpu::TranslationArea& area = cpu.translation;
   if (area.alarm.load(std::memory_order_relaxed) != 0) [[unlikely]]
