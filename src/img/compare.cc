@@ -265,9 +265,8 @@ Task<void> Bench::worker(IoSlice buffer) {
   }
 }
 
-}  // namespace
-
-int command_bench(Session& session, Argv argv) {
+// True when the options are complete; else `status` is the exit status.
+bool take_bench_arguments(Session& session, Argv& argv, OpenRequest& request, Bench& bench, bool& quiet, int& status) {
   static constexpr option kLongs[] = {{"help", no_argument, nullptr, 'h'},
                                       {"flush-interval", required_argument, nullptr, kFlushInterval},
                                       {"pattern", required_argument, nullptr, kPattern},
@@ -275,17 +274,14 @@ int command_bench(Session& session, Argv argv) {
                                       {"force-share", no_argument, nullptr, 'U'},
                                       {"image-opts", no_argument, nullptr, kImageOpts},
                                       {nullptr, 0, nullptr, 0}};
-  OpenRequest request;
-  Bench bench{session, {}};
-  bool quiet = false;
   bool help = false;
   std::string bad;
   const bool parsed =
       parse_arguments(session, argv, ":hc:d:f:ni:o:qs:S:t:wU", kLongs, [&](int letter, const char* text) {
-        const auto number = [&](uint64_t& to, const char* name) {
+        const auto number = [&](auto& to, const char* name, uint64_t most = INT32_MAX) {
           const auto value = tool_size(text);
-          if (!value || *value > INT32_MAX) bad = fmt::format("Invalid {} specified", name);
-          to = value.value_or(0);
+          if (!value || *value > most) bad = fmt::format("Invalid {} specified", name);
+          to = static_cast<std::remove_reference_t<decltype(to)>>(value.value_or(0));
           return true;
         };
         switch (letter) {
@@ -298,7 +294,7 @@ int command_bench(Session& session, Argv argv) {
             request.aio = "io_uring";
             return true;
           case 'i': request.aio = text; return true;
-          case 'o': bench.offset = tool_size(text).value_or(0); return true;
+          case 'o': return number(bench.offset, "offset", INT64_MAX);
           case 'q': quiet = true; return true;
           case 's': return number(bench.size, "buffer size");
           case 'S': return number(bench.step, "step size");
@@ -308,23 +304,38 @@ int command_bench(Session& session, Argv argv) {
             request.writable = true;
             return true;
           case 'U': request.force_share = true; return true;
-          case kPattern: bench.pattern = static_cast<unsigned>(tool_size(text).value_or(0)); return true;
+          case kPattern: return number(bench.pattern, "pattern byte", 0xff);
           case kFlushInterval: return number(bench.flush_interval, "flush interval");
           case kNoDrain: bench.drain = false; return true;
           case kImageOpts: request.image_opts = true; return true;
           default: return false;
         }
       });
-  if (help) return show_help(session);
-  if (!parsed) return wrong_use(session, "unrecognized option or missing argument");
-  if (!bad.empty()) return session.complain(bad);
+  const auto end = [&](int with) {
+    status = with;
+    return false;
+  };
+  if (help) return end(show_help(session));
+  if (!parsed) return end(wrong_use(session, "unrecognized option or missing argument"));
+  if (!bad.empty()) return end(session.complain(bad));
   const auto names = operands(argv);
-  if (names.size() != 1) return wrong_use(session, "Expecting one image file name");
+  if (names.size() != 1) return end(wrong_use(session, "Expecting one image file name"));
   if (!bench.write && bench.flush_interval != 0)
-    return session.complain("--flush-interval is only available in write tests");
+    return end(session.complain("--flush-interval is only available in write tests"));
   if (bench.flush_interval != 0 && bench.flush_interval < bench.depth)
-    return session.complain("Flush interval can't be smaller than depth");
+    return end(session.complain("Flush interval can't be smaller than depth"));
   request.filename = names[0];
+  return true;
+}
+
+}  // namespace
+
+int command_bench(Session& session, Argv argv) {
+  OpenRequest request;
+  Bench bench{session, {}};
+  bool quiet = false;
+  int status = 1;
+  if (!take_bench_arguments(session, argv, request, bench, quiet, status)) return status;
   auto image = open_image(session, request);
   if (!image) return session.complain(image.error().message);
   bench.image = std::move(*image);

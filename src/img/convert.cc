@@ -247,6 +247,7 @@ bool take_arguments(Session& session, Argv& argv, Settings& settings, int& statu
                                       {nullptr, 0, nullptr, 0}};
   status = 1;
   bool said = false;
+  bool quiet = false;
   std::string bad;
   const bool parsed =
       parse_arguments(session, argv, ":hf:O:B:CcF:o:l:S:pt:T:qnm:WUr:", kLongs, [&](int letter, const char* text) {
@@ -286,7 +287,7 @@ bool take_arguments(Session& session, Argv& argv, Settings& settings, int& statu
           case 'p': settings.progress = true; return true;
           case 't': settings.target.cache = text; return true;
           case 'T': settings.source.cache = text; return true;
-          case 'q': return true;
+          case 'q': quiet = true; return true;
           case 'n': settings.no_create = true; return true;
           case 'm': return !(said = !take_count(session, text, settings.coroutines));
           case 'W': settings.out_of_order = true; return true;
@@ -305,6 +306,7 @@ bool take_arguments(Session& session, Argv& argv, Settings& settings, int& statu
     return false;
   }
   if (!bad.empty()) return session.complain(bad), false;
+  settings.progress = settings.progress && !quiet;
   if (settings.target.image_opts && !settings.no_create)
     return session.complain("--target-image-opts requires use of -n flag"), false;
   if (settings.target_is_zero && !settings.no_create)

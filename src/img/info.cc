@@ -372,6 +372,28 @@ int command_snapshot(Session& session, Argv argv) {
   return 0;
 }
 
+namespace {
+
+// Bytes of the image that need room in a target whose unit of allocation is `unit` bytes.
+Result<uint64_t> allocated_bytes(Session& session, Image& image, uint64_t unit) {
+  const uint64_t bytes = image.length();
+  uint64_t data = 0, counted_to = 0;
+  for (uint64_t at = 0; at < bytes;) {
+    const auto chain = session.await(chain_status(image.node(), at, bytes - at));
+    if (!chain) return fail("Failed to read image metadata: {}", errno_text(chain.error().code));
+    if (chain->status.data && !chain->status.zero) {
+      const uint64_t from = std::max(counted_to, at / unit * unit);
+      const uint64_t to = (at + chain->bytes + unit - 1) / unit * unit;
+      if (to > from) data += to - from;
+      counted_to = std::max(counted_to, to);
+    }
+    at += chain->bytes;
+  }
+  return data;
+}
+
+}  // namespace
+
 int command_measure(Session& session, Argv argv) {
   static constexpr option kLongs[] = {{"help", no_argument, nullptr, 'h'},
                                       {"object", required_argument, nullptr, kObject},
@@ -429,20 +451,9 @@ int command_measure(Session& session, Argv argv) {
     bytes = image->length();
     const auto cluster = format->cluster_bytes(options);
     if (!cluster) return session.complain(cluster.error().message);
-    const uint64_t unit = std::max<uint64_t>(*cluster, 1);
-    uint64_t counted_to = 0;
-    for (uint64_t at = 0; at < bytes;) {
-      const auto chain = session.await(chain_status(image->node(), at, bytes - at));
-      if (!chain)
-        return session.complain(fmt::format("Failed to read image metadata: {}", errno_text(chain.error().code)));
-      if (chain->status.data && !chain->status.zero) {
-        const uint64_t from = std::max(counted_to, at / unit * unit);
-        const uint64_t to = (at + chain->bytes + unit - 1) / unit * unit;
-        if (to > from) data += to - from;
-        counted_to = std::max(counted_to, to);
-      }
-      at += chain->bytes;
-    }
+    const auto counted = allocated_bytes(session, *image, std::max<uint64_t>(*cluster, 1));
+    if (!counted) return session.complain(counted.error().message);
+    data = *counted;
   }
   const auto measured = format->measure(bytes, data, options);
   if (!measured) return session.complain(measured.error().message);

@@ -199,12 +199,11 @@ int IoShell::open_command(Words& words) {
       case 'i': request.aio = text; return true;
       case 'U': request.force_share = true; return true;
       case 'o': options += (options.empty() ? "" : ",") + std::string(text); return true;
-      case 'd': return true;
       default: bad = true; return false;
     }
   });
   if (bad) {
-    std::printf("open: -s and -C are not supported yet\n");
+    std::printf("open: -s, -C and -d are not supported yet\n");
     return -1;
   }
   const auto names = operands(argv);
@@ -294,6 +293,26 @@ int IoShell::truncate(Words& words) {
   return 0;
 }
 
+namespace {
+
+// Commands of the command line, or else of standard input, until one says quit.
+void run_lines(IoShell& shell, const std::vector<std::string>& lines) {
+  bool going = true;
+  for (size_t i = 0; i < lines.size() && going; ++i) going = shell.run_line(lines[i]);
+  if (!lines.empty()) return;
+  char* line = nullptr;
+  size_t room = 0;
+  while (going) {
+    std::printf("%s> ", "qemu-io");
+    std::fflush(stdout);
+    if (::getline(&line, &room, stdin) < 0) break;
+    going = shell.run_line(line);
+  }
+  std::free(line);
+}
+
+}  // namespace
+
 int run_io(const std::string& program, const std::vector<std::string>& arguments) {
   enum Long : int { kImageOpts = 256, kObject };
   static constexpr option kLongs[] = {{"help", no_argument, nullptr, 'h'},
@@ -342,9 +361,9 @@ int run_io(const std::string& program, const std::vector<std::string>& arguments
           case 'k': request.aio = "native"; return true;
           case 'i': request.aio = text; return true;
           case 'U': request.force_share = true; return true;
-          case 'd':
-          case 'm':
-          case 'T': return true;
+          case 'd': bad = "--discard is not supported yet; discards reach the file"; return true;
+          case 'm': bad = "--misalign is not supported yet"; return true;
+          case 'T': bad = "--trace is not supported yet"; return true;
           case 's': bad = "--snapshot is not supported yet"; return true;
           case 'C': bad = "--copy-on-read is not supported yet; use --image-opts driver=copy-on-read"; return true;
           case kImageOpts: request.image_opts = true; return true;
@@ -362,19 +381,7 @@ int run_io(const std::string& program, const std::vector<std::string>& arguments
     request.filename = names[0];
     if (!shell.open(request)) return 1;
   }
-  bool going = true;
-  for (size_t i = 0; i < lines.size() && going; ++i) going = shell.run_line(lines[i]);
-  if (lines.empty()) {
-    char* line = nullptr;
-    size_t room = 0;
-    while (going) {
-      std::printf("%s> ", "qemu-io");
-      std::fflush(stdout);
-      if (::getline(&line, &room, stdin) < 0) break;
-      going = shell.run_line(line);
-    }
-    std::free(line);
-  }
+  run_lines(shell, lines);
   shell.close();
   const int closed = session.finish();
   return shell.status() != 0 ? shell.status() : closed;
