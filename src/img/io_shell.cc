@@ -361,7 +361,7 @@ int run_io(const std::string& program, const std::vector<std::string>& arguments
           case 'k': request.aio = "native"; return true;
           case 'i': request.aio = text; return true;
           case 'U': request.force_share = true; return true;
-          case 'd': bad = "--discard is not supported yet; discards reach the file"; return true;
+          case 'd': bad = "--discard is not supported yet"; return true;
           case 'm': bad = "--misalign is not supported yet"; return true;
           case 'T': bad = "--trace is not supported yet"; return true;
           case 's': bad = "--snapshot is not supported yet"; return true;
