@@ -93,7 +93,7 @@ def boot_q35(kite, guests, kernel, cpus, memory):
                  "-m", str(memory), "-smp", str(cpus), "-qmp", f"unix:{path},server=on,wait=off", *ports,
                  "-device", "pci-testdev,bus=pci.1", "-kernel", f"{guests}/{kernel}/vmlinuz",
                  "-initrd", f"{guests}/initrd.gz", "-append", "console=ttyS0 panic=-1"]
-        with Guest(words, limit=900) as guest, socket.socket(socket.AF_UNIX) as connection:
+        with Guest(words, limit=450) as guest, socket.socket(socket.AF_UNIX) as connection:
             guest.expect("kite# ")
             connection.connect(path)
             connection.settimeout(60)
@@ -115,7 +115,7 @@ def boot(kite, guests, kernel, cpus, memory):
     command = [kite, "-accel", "jit", "-nodefaults", "-nographic", "-serial", "stdio", "-m", str(memory),
                "-smp", str(cpus), "-kernel", f"{guests}/{kernel}/vmlinuz", "-initrd", f"{guests}/initrd.gz",
                "-append", "console=ttyS0 panic=-1"]
-    with Guest(command, limit=900) as guest:
+    with Guest(command, limit=450) as guest:
         guest.expect("Kite: user space runs")
         guest.expect("kite# ")
         check_shell(guest, kernel, cpus, memory)

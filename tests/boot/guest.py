@@ -1,6 +1,7 @@
 """Drives a Kite virtual machine over its serial console, for the boot tests and the benchmarks."""
 import os
 import select
+import shutil
 import subprocess
 import time
 
@@ -34,6 +35,28 @@ class Guest:
         self.process.stdin.close()
         self.process.stdout.close()
 
+    def threads(self):
+        """What every thread of a machine that hangs is at: state, CPU time, and its stack where gdb is installed."""
+        lines = []
+        base = f"/proc/{self.process.pid}/task"
+        for thread in sorted(os.listdir(base), key=int):
+            with open(f"{base}/{thread}/stat") as stat:
+                name, fields = stat.read().rsplit(")", 1)
+            fields = fields.split()
+            lines.append(f"{thread} ({name.split('(', 1)[1]}): state {fields[0]}, ticks {fields[11]} user {fields[12]} system")
+        if shutil.which("gdb"):
+            stacks = subprocess.run(["gdb", "-p", str(self.process.pid), "-batch", "-ex", "thread apply all backtrace 12"],
+                                    stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300)
+            lines += [line for line in stacks.stdout.splitlines() if line.startswith(("#", "Thread"))]
+        return "\n".join(lines)
+
+    def hung(self, why):
+        try:
+            threads = self.threads()
+        except (OSError, subprocess.TimeoutExpired) as error:
+            threads = str(error)
+        self.fail(f"{why}\n--- its threads ---\n{threads}\n---")
+
     def tail(self, count=3000):
         return self.console[-count:].decode(errors="replace")
 
@@ -60,7 +83,7 @@ class Guest:
                 self.seen = at + len(wanted)
                 return before.decode(errors="replace")
             if time.monotonic() > self.deadline:
-                self.fail(f"'{text}' did not appear in time")
+                self.hung(f"'{text}' did not appear in time")
             if not self._read():
                 self.fail(f"the machine ended (status {self.process.wait()}) before '{text}' appeared")
 
@@ -84,5 +107,5 @@ class Guest:
         """Waits for the process to end; answers its exit status."""
         while self._read():
             if time.monotonic() > self.deadline:
-                self.fail("the machine did not end in time")
+                self.hung("the machine did not end in time")
         return self.process.wait()
