@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Puts a Debian kernel at FOLDER/FLAVOUR/vmlinuz, from Debian's own package; keeps what is there already.
+# Puts a Debian kernel at FOLDER/FLAVOUR/vmlinuz, from Debian's own package, and its modules for disks and file systems
+# at FOLDER/FLAVOUR/modules; keeps what is there already.
 # usage: tools/get_kernel.sh 6.1-cloud|6.1|6.12-cloud FOLDER
 set -euo pipefail
 flavour=$1
@@ -11,7 +12,9 @@ case "$flavour" in
   6.12-cloud) meta=linux-image-6.12-cloud-amd64 ;;
   *) echo "get_kernel.sh: '$flavour' is not one of 6.1-cloud, 6.1, 6.12-cloud" >&2; exit 2 ;;
 esac
-[ ! -s "$folder/$flavour/vmlinuz" ] || exit 0
+[ ! -s "$folder/$flavour/vmlinuz" ] || [ ! -d "$folder/$flavour/modules" ] || exit 0
+modules="ata_piix ata_generic ahci sd_mod sr_mod sg nvme virtio_pci virtio_blk virtio_scsi sym53c8xx floppy ext4 isofs vfat
+  nls_ascii nls_cp437 nls_utf8"
 
 package_of() {  # the kernel package that a meta package stands for
   apt-cache depends "$1" 2>/dev/null | sed -n 's/^ *Depends: \(linux-image-[0-9].*\)/\1/p' | head -n 1
@@ -29,6 +32,24 @@ chmod 755 "$work"
 (cd "$work" && apt-get -qq download "$package" 2>/dev/null) ||
   { [ "$(id -u)" -eq 0 ] && apt-get -qq update && (cd "$work" && apt-get -qq download "$package"); }
 dpkg-deb -x "$work"/*.deb "$work/tree"
+
+# The modules with those that they need, uncompressed, in the layout that modprobe knows.
+version=$(ls "$work/tree/lib/modules")
+find "$work/tree/lib/modules" -name '*.ko.xz' -exec xz -d {} +
+busybox depmod -b "$work/tree" "$version"
+needed() {  # paths of a module and of what it needs; none when it is built in
+  sed -n "s|^\\(.*/$1\\.ko\\): *\\(.*\\)|\\1 \\2|p" "$work/tree/lib/modules/$version/modules.dep"
+}
+for module in $modules; do needed "$module"; done | tr ' ' '\n' | sed '/^$/d' | sort -u | while read -r path; do
+  install -D -m 644 "$work/tree/lib/modules/$version/$path" "$work/modules/lib/modules/$version/$path"
+  if command -v strip >/dev/null; then strip --strip-debug "$work/modules/lib/modules/$version/$path"; fi
+done
+mkdir -p "$work/modules/lib/modules/$version"
+busybox depmod -b "$work/modules" "$version"
+
 mkdir -p "$folder/$flavour"
+rm -rf "$folder/$flavour/modules" "$folder/$flavour/modules.part"
+cp -r "$work/modules" "$folder/$flavour/modules.part"
+mv "$folder/$flavour/modules.part" "$folder/$flavour/modules"
 cp "$work"/tree/boot/vmlinuz-* "$folder/$flavour/vmlinuz.part"
 mv "$folder/$flavour/vmlinuz.part" "$folder/$flavour/vmlinuz"

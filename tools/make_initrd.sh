@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
 # Makes a small initrd: busybox and an /init that mounts the usual file systems and gives a shell on the console.
-# Words on the kernel command line that /init knows: kite.once (say that user space runs, then power off).
-# usage: tools/make_initrd.sh OUTPUT
+# Words on the kernel command line that /init knows: kite.once (say that user space runs, then power off), kite.disks (load
+# the drivers of all disk controllers first; load-disks does it later).
+# usage: tools/make_initrd.sh OUTPUT [FOLDER of a kernel from get_kernel.sh, whose modules go in]
 set -euo pipefail
 output=$1
+kernel=${2:-}
 busybox=$(command -v busybox) || { echo "make_initrd.sh: busybox is missing; install busybox-static" >&2; exit 1; }
 
 tree=$(mktemp -d)
@@ -13,6 +15,24 @@ cp "$busybox" "$tree/bin/busybox"
 for applet in $("$busybox" --list); do
   [ "$applet" = busybox ] || ln -s busybox "$tree/bin/$applet"
 done
+[ -z "$kernel" ] || cp -r "$kernel/modules/lib" "$tree/lib"
+cat >"$tree/bin/load-disks" <<'LOAD'
+#!/bin/sh
+# Loads what this kernel has as modules of drivers for disks and file systems, and waits for the disks to show up.
+for module in ata_piix ata_generic ahci virtio_pci virtio_blk virtio_scsi nvme sym53c8xx floppy sd_mod sr_mod sg \
+    ext4 isofs vfat nls_ascii nls_cp437 nls_utf8; do
+  modprobe -q "$module"
+done
+found=
+for turn in 1 2 3 4 5 6 7 8 9 10; do
+  now=$(ls /sys/block)
+  [ "$now" = "$found" ] && [ "$turn" -gt 3 ] && break
+  found=$now
+  sleep 1
+done
+echo "Kite: disks:" $(ls /sys/block)
+LOAD
+chmod 755 "$tree/bin/load-disks"
 cat >"$tree/init" <<'INIT'
 #!/bin/sh
 export PATH=/bin HOME=/root PS1='kite# '
@@ -22,6 +42,7 @@ mount -t devtmpfs dev /dev 2>/dev/null
 read -r up rest </proc/uptime
 echo
 echo "Kite: user space runs: Linux $(uname -r), $(grep -c ^processor /proc/cpuinfo) CPU, up $up s"
+! grep -qw kite.disks /proc/cmdline || load-disks
 if grep -qw kite.once /proc/cmdline; then
   echo "Kite: powering off"
   poweroff -f
