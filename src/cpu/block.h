@@ -39,7 +39,7 @@ inline constexpr uint32_t kAvx = 1 << 14;     // and XCR0 the VEX-encoded ones
 inline constexpr unsigned kKindShift = 11;
 inline constexpr uint32_t kKindMask = 3 << kKindShift;
 // System-management mode: the same physical address may be other memory.
-inline constexpr uint32_t kSmm = 1 << 13;
+inline constexpr uint32_t kSmm = 1 << 15;
 }  // namespace mode
 
 struct Block {

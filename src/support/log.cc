@@ -29,6 +29,7 @@ constexpr std::array kCategories{
     CategoryName{"mmu", Category::kMmu, "page walks and page faults"},
     CategoryName{"io", Category::kIo, "port and device memory accesses"},
     CategoryName{"pci", Category::kPci, "PCI configuration accesses and moved BARs"},
+    CategoryName{"jit", Category::kTranslator, "what the translator of a vCPU did, when it ends"},
 };
 
 // Where category output goes: the -D file, or stderr while there is none.

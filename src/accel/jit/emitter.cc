@@ -167,6 +167,8 @@ Site& BlockEmitter::site() {
   site.end.length = leaves || is_last() ? 0 : 1;
   site.block = &block_;
   site.leave_rip = site.end.rip;
+  site.code = insn().op;
+  site.emitted = true;
   return site;
 }
 
@@ -174,6 +176,7 @@ void BlockEmitter::interpret() {
   save_flags();
   write_back_vectors();
   vectors_ = 0;
+  site().emitted = false;
   a_.mov_imm(kR10, reinterpret_cast<uintptr_t>(&site()));
   a_.call(t_.runtime().interpret);
   flags_ = Flags::kBoth;
@@ -182,6 +185,7 @@ void BlockEmitter::interpret() {
 void BlockEmitter::hand_over() {
   save_flags();
   write_back_vectors();
+  site().emitted = false;
   a_.mov_imm(kR10, reinterpret_cast<uintptr_t>(&site()));
   a_.jmp(t_.runtime().hand_over);
 }

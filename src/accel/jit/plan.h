@@ -44,6 +44,9 @@ struct Site {
   // TranslationArea::spare[1].
   uint64_t leave_rip = 0;
   static constexpr uint64_t kDynamic = ~uint64_t{0};
+  uint64_t calls = 0;    // how often the interpreter has executed it
+  bool emitted = false;  // there is code for it, which has left the fast path
+  x86::Op code = x86::Op::kInvalid;
 };
 
 // A way out of a block. Until it is linked it returns to the run loop.

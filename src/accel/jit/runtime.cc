@@ -81,6 +81,8 @@ class Writer {
     a_.store(8, in_cpu(layout_.block), kRax);
   }
 
+  void count(Reg site) { a_.alu_imm(8, 0, at(site, offsetof(Site, calls)), 1); }
+
   void interpret(const uint8_t* out);
   void notice(const uint8_t* out);
 
@@ -103,6 +105,7 @@ void Writer::interpret(const uint8_t* out) {
   spill();
   saved_to_cc();
   set_block(kR10);
+  count(kR10);
   a_.store_imm(4, in_cpu(layout_.completed), 0);
   cpu_to(kRdi);
   a_.lea(8, kRsi, at(kR10, offsetof(Site, op)));
@@ -208,6 +211,7 @@ void Runtime::emit(Assembler& a, cpu::Cpu& cpu, const Layout& layout) {
   w.spill();
   w.saved_to_cc();
   w.set_block(kR10);
+  w.count(kR10);
   w.cpu_to(kRdi);
   a.lea(8, kRsi, at(kR10, offsetof(Site, op)));
   a.load(8, kRax, at(kR10, offsetof(Site, op) + offsetof(cpu::Op, handler)));

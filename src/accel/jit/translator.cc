@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <functional>
 #include <span>
 
 #include "accel/jit/emitter.h"
@@ -68,7 +69,33 @@ Translator::Translator(cpu::Cpu& cpu, const TranslatorOptions& options)
   RamBlock::watch_code(cpu.translation.alarm, cpu::TranslationArea::kCodeWritten);
 }
 
-Translator::~Translator() { RamBlock::unwatch_code(cpu_.translation.alarm); }
+Translator::~Translator() {
+  RamBlock::unwatch_code(cpu_.translation.alarm);
+  if (log::enabled(log::Category::kTranslator)) log_summary();
+}
+
+Translator::FallBacks Translator::fall_backs() const {
+  FallBacks all = earlier_fall_backs_;
+  for (const Site& site : sites_)
+    (site.emitted ? all.slow : all.not_emitted)[static_cast<size_t>(site.code)] += site.calls;
+  return all;
+}
+
+void Translator::log_summary() const {
+  using log::Category;
+  log::print(Category::kTranslator,
+             "cpu {}: {} blocks of {} bytes as {}, {} links, {} runs, {} stale, {} revived, {} flushes",
+             cpu_.config.index, counters_.blocks, counters_.guest_bytes, counters_.host_bytes, counters_.links,
+             counters_.runs, counters_.stale, counters_.revived, counters_.flushes);
+  const FallBacks all = fall_backs();
+  std::vector<size_t> order;
+  for (size_t i = 0; i < all.slow.size(); ++i)
+    if (all.slow[i] + all.not_emitted[i] != 0) order.push_back(i);
+  std::ranges::sort(order, std::greater{}, [&](size_t i) { return all.slow[i] + all.not_emitted[i]; });
+  for (const size_t i : order)
+    log::print(Category::kTranslator, "  {:<12} interpreted {:>12}, left the fast path {:>12}",
+               x86::op_name(static_cast<x86::Op>(i)), all.not_emitted[i], all.slow[i]);
+}
 
 // A third for what runs, the rest for the ways out of it.
 void Translator::start_code() {
@@ -194,6 +221,7 @@ void Translator::revive(Translation& translation) {
 }
 
 void Translator::flush(cpu::Cpu& cpu) {
+  earlier_fall_backs_ = fall_backs();
   cpu.translation.exit = nullptr;
   cpu.translation.jumps.fill({});
   pages_.clear();

@@ -1,6 +1,7 @@
 // Translator: host code for the warm blocks of one Cpu. Used by the thread that runs the Cpu.
 #pragma once
 
+#include <array>
 #include <deque>
 #include <memory>
 #include <unordered_map>
@@ -38,6 +39,12 @@ class Translator final : public cpu::BlockTranslator {
     uint64_t blocks = 0, guest_bytes = 0, host_bytes = 0, links = 0, runs = 0, stale = 0, revived = 0, flushes = 0;
   };
   [[nodiscard]] const Counters& counters() const { return counters_; }
+  // How often the interpreter has executed instructions for translated code, by operation: those that nothing is
+  // emitted for, and those that have left the fast path (a TLB miss, an operand that may fault).
+  struct FallBacks {
+    std::array<uint64_t, static_cast<size_t>(x86::Op::kCount)> not_emitted{}, slow{};
+  };
+  [[nodiscard]] FallBacks fall_backs() const;
 
   // --- for the emitter ---
   [[nodiscard]] const Layout& layout() const { return layout_; }
@@ -58,6 +65,7 @@ class Translator final : public cpu::BlockTranslator {
   };
 
   void start_code();
+  void log_summary() const;
   [[nodiscard]] bool has_room() const;
   uint32_t exec_id(uint64_t linear_page, Gpa page);
   static void interpret(cpu::Cpu& cpu, cpu::Block& block);
@@ -86,6 +94,7 @@ class Translator final : public cpu::BlockTranslator {
   uint32_t last_exec_id_ = 0;
   std::vector<uint32_t> modes_;
   Counters counters_;
+  FallBacks earlier_fall_backs_;  // of code that is gone
 };
 
 }  // namespace kite::jit
