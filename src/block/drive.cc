@@ -64,13 +64,25 @@ Drive::~Drive() {
   if (in_flight_ != 0 || !held_.empty() || !stopped_.empty()) std::terminate();  // requests would outlive the drive
 }
 
-Result<> Drive::attach(NodePtr node, bool read_only) {
-  read_only |= node->read_only();
+Permissions Drive::permissions(bool read_only) const {
   Permissions permissions{.need = Permissions::kConsistentRead, .shared = Permissions::kAll};
   if (!read_only) permissions.need |= Permissions::kWrite;
   if (!config_.share_write) permissions.shared &= ~uint32_t{Permissions::kWrite};
   permissions.shared &= ~uint32_t{Permissions::kResize};
-  KITE_ASSIGN(use_, NodeUse::claim(std::move(node), fmt::format("device '{}'", config_.id), permissions));
+  return permissions;
+}
+
+Result<> Drive::set_share_write(bool share) {
+  const bool before = std::exchange(config_.share_write, share);
+  if (!use_ || before == share) return {};
+  Result<> done = use_.change(permissions(read_only()));
+  if (!done) config_.share_write = before;
+  return done;
+}
+
+Result<> Drive::attach(NodePtr node, bool read_only) {
+  read_only |= node->read_only();
+  KITE_ASSIGN(use_, NodeUse::claim(std::move(node), fmt::format("device '{}'", config_.id), permissions(read_only)));
   read_only_.store(read_only, std::memory_order_release);
   length_.store(use_->length(), std::memory_order_release);
   has_medium_.store(true, std::memory_order_release);

@@ -85,8 +85,17 @@ class Drive {
   void set_write_cache(bool on) { write_cache_.store(on, std::memory_order_release); }
   [[nodiscard]] bool write_cache() const { return write_cache_.load(std::memory_order_acquire); }
   void set_error_policy(OnError read_error, OnError write_error);  // before the machine runs
+  // Whether other devices may write the same node (share-rw); on the drive's executor. Refused while one does.
+  Result<> set_share_write(bool share);
   // Called on the drive's executor for every error but those ignored by name; kStop asks for the machine to stop.
   void set_error_hook(ErrorHook hook);
+
+  // The device hears when the user has made its medium longer or shorter: length() is the new one. Main thread, no lock
+  // held; the device takes its hook out (null) before it goes.
+  void set_resize_hook(std::function<void()> hook) { resize_hook_ = std::move(hook); }
+  void resized() const {
+    if (resize_hook_) resize_hook_();
+  }
 
   // New requests wait from now on (nests).
   void hold();
@@ -99,6 +108,10 @@ class Drive {
   // Tries the requests again that an error stopped. The machine calls it when it runs again.
   void resume();
   [[nodiscard]] size_t stopped_requests() const;
+  // Whether no request is below the drive; on the drive's executor.
+  [[nodiscard]] bool idle() const { return in_flight_ == 0; }
+  // Whether requests wait, held or stopped; on the drive's executor.
+  [[nodiscard]] bool has_waiting() const { return !held_.empty() || !stopped_.empty(); }
 
   // Puts another medium in (null: takes it out), after draining. The old node is closed if this was its last use.
   Task<Result<>> change_medium(NodePtr node, bool read_only);
@@ -130,6 +143,7 @@ class Drive {
   void finish_one();
   void on_home(std::function<void()> work);  // now, when this is the executor's thread
   Result<> attach(NodePtr node, bool read_only);
+  [[nodiscard]] Permissions permissions(bool read_only) const;
   static void wake(std::vector<Waiter*>& list, bool cancelled);
 
   Executor& executor_;
@@ -137,6 +151,7 @@ class Drive {
   NodeUse use_;
   std::array<DriveStats, 5> stats_;  // by DriveOperation
   ErrorHook error_hook_;
+  std::function<void()> resize_hook_;
   std::atomic<bool> has_medium_{false}, read_only_{false}, write_cache_{true};
   std::atomic<uint64_t> length_{0};
   // The four below belong to the drive's executor.

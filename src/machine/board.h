@@ -23,6 +23,8 @@
 
 namespace kite::machine {
 
+class DriveStore;
+
 // What the board asks of the machine. Any thread.
 struct BoardRequests {
   std::function<void()> reset;                  // reset register, keyboard controller, port 92, triple fault
@@ -48,6 +50,7 @@ struct BoardContext {
   uint64_t tsc_hz = 1'000'000'000;
   Executor* executor = nullptr;  // the devices' home; null in tests that have none
   bool smm = false;              // vCPUs have system-management mode, and may use it
+  DriveStore* drives = nullptr;  // null in machines without disks
 };
 
 class Board {

@@ -16,6 +16,9 @@
 namespace kite {
 class Chardev;
 }
+namespace kite::block {
+class Drive;
+}
 
 namespace kite::machine {
 
@@ -68,7 +71,8 @@ struct DeviceConfig {
   std::string type;
   std::string id;
   PropertyMap properties;
-  Chardev* chardev = nullptr;  // what its "chardev" property names
+  Chardev* chardev = nullptr;     // what its "chardev" property names
+  block::Drive* drive = nullptr;  // what its "drive" property names; filled in when the board makes the device
 };
 
 struct MachineConfig {

@@ -35,7 +35,10 @@ class PcChassis::CpuPort final : public ApicCpu {
 PcChassis::PcChassis(BoardContext context, RamSplit split)
     : context_(std::move(context)), split_(split), guest_memory_(context_.memory) {}
 
-PcChassis::~PcChassis() = default;
+PcChassis::~PcChassis() {
+  for (DiskPlace& disk : disks_) disk.bus->detach(*disk.device);
+  disks_.clear();
+}
 
 Result<> PcChassis::build() {
   KITE_TRY(add_ram());
@@ -51,6 +54,7 @@ Result<> PcChassis::build() {
   add_timers();
   add_isa_devices();
   add_serial_ports();
+  KITE_TRY(add_board_disks());
   for (const DeviceConfig& device : context_.config.devices) KITE_TRY(add_user_device(device));
   KITE_TRY(tell_firmware());
   ioapic_tap_ = {.intercept_inputs = [this](std::function<void(uint32_t, bool)> tap) { gsi_->set_tap(std::move(tap)); },
@@ -240,6 +244,7 @@ std::vector<bus::Device*> PcChassis::devices() {
   if (hpet_) all.push_back(hpet_.get());
   for (auto& port : serial_) all.push_back(port.get());
   for (auto& device : user_devices_) all.push_back(device.get());
+  for (auto& disk : disks_) all.push_back(disk.device.get());
   for (bus::Device* chip : system_rom_->devices()) all.push_back(chip);
   return all;
 }

@@ -32,6 +32,7 @@
 #include "machine/interrupt_events.h"
 #include "machine/pc/gsi.h"
 #include "machine/pc/kernel_irq.h"
+#include "machine/pc/pc_disk_devices.h"
 
 namespace kite::machine {
 
@@ -90,6 +91,10 @@ class PcChassis : public Board {
   virtual uint16_t program_chipset() = 0;
   // The ISA interrupt to which program_chipset() routes pin 1..4 of a slot on the root bus.
   [[nodiscard]] virtual uint8_t isa_irq_of(uint8_t slot, uint8_t pin) const = 0;
+  // The chip set's own disk controllers, after everything else of the chip set: add_board_device().
+  virtual Result<> add_disk_controllers() { return {}; }
+  // A part of the board by its type, as -device makes it, with these properties.
+  Result<> add_board_device(std::string type, std::vector<std::pair<std::string, std::string>> values);
   // What the chip set adds to the tables: `config` holds what the chassis knows.
   virtual void describe(boot::AcpiConfig& config) const = 0;
   // 32-bit window for BARs; its end is kIoApicBase.
@@ -130,6 +135,20 @@ class PcChassis : public Board {
   Result<> add_pci_device(const DeviceConfig& device, const std::string& path, bool running);
   Result<> add_user_serial(const DeviceConfig& device, const std::string& path);
   Result<> add_pc_testdev();
+  // pc_disks.cc: controllers and disks.
+  Result<> add_board_disks();
+  Result<> add_disk_on_bus(DeviceConfig device, const std::string& path, bool running);
+  Result<> add_isa_disk(DeviceConfig device, const std::string& path);
+  Result<std::unique_ptr<bus::PciDevice>> make_pci_disk(DeviceConfig device, const std::string& path);
+  void forget_disk_device(bus::Device& device);  // its buses go with it
+  Result<> claim_drive(DeviceConfig& device, DriveNeed need);
+  void own_drive(const DeviceConfig& device, const std::string& path);
+  void give_back(block::Drive* drive);
+  [[nodiscard]] static std::string pci_boot_path(bus::PciDevice& function);
+  Result<> note_boot_place(const DeviceConfig& device, const std::string& path, std::string place);
+  Result<devices::DiskBus*> disk_bus_for(const DeviceConfig& device, std::string_view kind);
+  [[nodiscard]] DiskParts disk_parts(const DeviceConfig& device, const std::string& path);
+  [[nodiscard]] std::string controller_boot_path(const devices::DiskBus& bus) const;
   [[nodiscard]] int64_t rtc_offset() const;
 
   // pc_firmware.cc: what firmware is told; without it, what it would have left behind.
@@ -180,6 +199,19 @@ class PcChassis : public Board {
   std::vector<std::unique_ptr<devices::IsaSerial>> serial_;
   std::vector<uint8_t> serial_ports_;  // which of COM1..4 exist
   std::vector<std::unique_ptr<bus::Device>> user_devices_;
+  // Disk buses and what controls them; disks that sit on them, which go before their controllers do.
+  struct BusPlace {
+    devices::DiskBus* bus;
+    bus::Device* controller;
+    std::string boot_path;  // ISA: of the controller; PCI: made when it is asked for
+  };
+  struct DiskPlace {
+    std::unique_ptr<bus::Device> device;
+    devices::DiskBus* bus;
+    block::Drive* drive;
+  };
+  std::vector<BusPlace> disk_buses_;
+  std::vector<DiskPlace> disks_;
   std::vector<Vcpu*> vcpus_;
   IrqTap ioapic_tap_;
 };

@@ -50,7 +50,9 @@ void collect_buses(bus::PciBus& from, std::vector<bus::PciBus*>& all) {
 bool is_pci(std::string_view type) {
   constexpr std::string_view kTypes[] = {"pci-testdev",      "pcie-root-port", "ioh3420",
                                          "i82801b11-bridge", "pci-bridge",     "pcie-pci-bridge"};
-  return std::find(std::begin(kTypes), std::end(kTypes), type) != std::end(kTypes);
+  if (std::find(std::begin(kTypes), std::end(kTypes), type) != std::end(kTypes)) return true;
+  const DiskMaker* const maker = find_disk_maker(type);
+  return maker != nullptr && maker->place == DiskMaker::Place::kPci;
 }
 
 PcieRootPort* slot_above(const bus::PciBus& bus) { return dynamic_cast<PcieRootPort*>(bus.bridge()); }
@@ -77,6 +79,7 @@ Result<std::unique_ptr<bus::PciDevice>> PcChassis::make_pci_device(const DeviceC
                                                                    const bus::PciBus& bus) {
   using Made = std::unique_ptr<bus::PciDevice>;
   const PropertyMap& properties = device.properties;
+  if (find_disk_maker(device.type) != nullptr) return make_pci_disk(device, path);
   if (device.type == "pci-testdev") return Made(std::make_unique<devices::PciTestdev>(path));
   if (device.type == "pcie-root-port" || device.type == "ioh3420") {
     if (&bus != pci_.get() || !bus.express())
@@ -118,8 +121,13 @@ Result<> PcChassis::add_pci_device(const DeviceConfig& device, const std::string
   if (running && made->as_bridge() != nullptr)
     return fail("{}: a bridge cannot be added while the machine runs; add it before the start", device.type);
   made->reset();
-  KITE_TRY(bus->attach(*made, address.slot, address.function));
+  if (auto attached = bus->attach(*made, address.slot, address.function); !attached) {
+    forget_disk_device(*made);
+    return attached;
+  }
   if (device.properties.boolean("multifunction")) made->mark_multifunction();
+  if (const DiskMaker* const maker = find_disk_maker(device.type); maker != nullptr && !maker->boot_rest.empty())
+    KITE_TRY(note_boot_place(device, path, pci_boot_path(*made) + std::string(maker->boot_rest)));
   user_devices_.push_back(std::move(made));
   if (port != nullptr && running) port->plugged();
   return {};

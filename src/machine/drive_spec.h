@@ -1,0 +1,38 @@
+// DriveSpec: one -drive taken apart and checked: where its disk goes, and how its image is opened.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "block/drive.h"
+#include "block/graph.h"
+#include "block/options.h"
+#include "support/result.h"
+
+namespace kite::machine {
+
+enum class DriveInterface : uint8_t { kIde, kScsi, kVirtio, kFloppy, kNone };
+std::string_view drive_interface_name(DriveInterface interface);
+
+struct DriveSpec {
+  std::string id;  // id=, or "ide0-hd0", "virtio0", ...
+  DriveInterface interface = DriveInterface::kNone;
+  unsigned bus = 0, unit = 0;  // place on the interface
+  bool cdrom = false;          // media=cdrom
+  bool has_image = false;      // else a drive without a medium
+  block::BlockGraph::FileRequest request;
+  bool write_cache = true;  // of the drive: cache.writeback
+  bool snapshot = false;    // writes go to a temporary overlay
+  bool copy_on_read = false;
+  block::BlockOptions throttle;  // "limits.bps-total" and so on, empty: none
+  std::string throttle_group;
+  std::optional<block::OnError> read_error, write_error;  // what -drive says; the device may say more
+  bool is_default = false;                                // nobody asked for it: -nodefaults would have none
+};
+
+}  // namespace kite::machine

@@ -1,0 +1,312 @@
+#include "machine/drive_store.h"
+
+#include <algorithm>
+#include <unordered_map>
+
+#include "machine/drive_images.h"
+#include "support/log.h"
+
+namespace kite::machine {
+
+using block::Drive;
+using block::NodePtr;
+
+Result<std::unique_ptr<DriveStore>> DriveStore::create() {
+  KITE_ASSIGN(auto executor, Executor::create("block"));
+  std::unique_ptr<DriveStore> store(new DriveStore(std::move(executor)));
+  store->thread_ = std::thread([&loop = *store->executor_] { loop.run(); });
+  return store;
+}
+
+DriveStore::DriveStore(std::unique_ptr<Executor> executor)
+    : executor_(std::move(executor)), graph_(std::make_unique<block::BlockGraph>(*executor_)) {}
+
+DriveStore::~DriveStore() {
+  run(close_everything());
+  executor_->stop();
+  thread_.join();
+}
+
+void DriveStore::run_void(Task<void> task) {
+  TaskScope scope;
+  std::mutex mutex;
+  std::condition_variable changed;
+  bool started = false;
+  executor_->post([&] {
+    scope.spawn(std::move(task));
+    // The scope is idle before it is spawned into: only now does its being idle mean something.
+    const std::lock_guard lock(mutex);
+    started = true;
+    changed.notify_one();
+  });
+  {
+    std::unique_lock lock(mutex);
+    changed.wait(lock, [&] { return started; });
+  }
+  scope.wait_idle();
+}
+
+// --- nodes and drives
+
+Result<> DriveStore::add_node(block::BlockOptions options) { return run(open_named_node(*graph_, std::move(options))); }
+
+namespace {
+Task<Result<>> remove_from(block::BlockGraph& graph, std::string name) { co_return co_await graph.remove(name); }
+
+Task<Result<std::unique_ptr<Drive>>> make_drive(Executor& executor, block::DriveConfig config, NodePtr node) {
+  auto made = Drive::create(executor, std::move(config), node);
+  // A node that only the drive would have had is closed now, not by its destructor.
+  if (!made && node != nullptr && node->user_count() == 0 && !node->kept()) (void)co_await node->close();
+  co_return made;
+}
+}  // namespace
+
+Result<> DriveStore::remove_node(std::string_view name) { return run(remove_from(*graph_, std::string(name))); }
+
+Result<> DriveStore::add_drive(DriveSpec spec) {
+  if (find(spec.id) != nullptr && !spec.id.empty())
+    return fail("Duplicate ID '{}' for drive: another -drive or device has it", spec.id);
+  NodePtr node;
+  if (spec.has_image) {
+    KITE_ASSIGN(node, run(open_image(*graph_, spec)));
+  }
+  block::DriveConfig config{.id = spec.id, .read_only = spec.request.read_only, .write_cache = spec.write_cache};
+  config.read_error = spec.read_error.value_or(block::OnError::kReport);
+  config.write_error = spec.write_error.value_or(block::OnError::kEnospc);
+  KITE_ASSIGN(Entry * entry, add_entry(std::move(spec), std::move(config), std::move(node)));
+  entry->removable = entry->spec.cdrom || entry->spec.interface == DriveInterface::kFloppy;
+  return {};
+}
+
+Result<DriveStore::Entry*> DriveStore::add_entry(DriveSpec spec, block::DriveConfig config, NodePtr node) {
+  auto entry = std::make_unique<Entry>();
+  entry->spec = std::move(spec);
+  KITE_ASSIGN(entry->drive, run(make_drive(*executor_, std::move(config), std::move(node))));
+  Entry* const made = entry.get();
+  const Drive* const drive = made->drive.get();
+  made->drive->set_error_hook([this, drive](const block::DriveErrorEvent& event) {
+    if (error_hook_) error_hook_(drive, event);
+  });
+  for (int hold = 0; hold < quiet_; ++hold) made->drive->hold();
+  entries_.push_back(std::move(entry));
+  return made;
+}
+
+namespace {
+Task<Result<>> close_drive(Drive& drive) { co_return co_await drive.close(); }
+}  // namespace
+
+void DriveStore::drop(Entry& entry) {
+  if (const auto closed = run(close_drive(*entry.drive)); !closed)
+    log::error("drive '{}': {}", entry.drive->id(), closed.error().message);
+  std::erase_if(entries_, [&entry](const auto& other) { return other.get() == &entry; });
+}
+
+Result<> DriveStore::remove_drive(std::string_view id) {
+  Entry* const entry = find(id);
+  if (entry == nullptr || entry->made_for_device) return fail("Device '{}' not found", id);
+  if (!entry->claimed) {
+    drop(*entry);
+    return {};
+  }
+  // The device stays and finds no medium from now on.
+  entry->doomed = true;
+  return run(close_drive(*entry->drive));
+}
+
+DriveStore::Entry* DriveStore::find(std::string_view name) {
+  if (name.empty()) return nullptr;
+  const auto known = [&](const std::unique_ptr<Entry>& entry) {
+    return !entry->doomed && (entry->spec.id == name || entry->owner_path == name || entry->qdev == name);
+  };
+  const auto found = std::ranges::find_if(entries_, known);
+  return found == entries_.end() ? nullptr : found->get();
+}
+
+DriveStore::Entry* DriveStore::find(const Drive* drive) {
+  const auto found = std::ranges::find_if(entries_, [drive](const auto& entry) { return entry->drive.get() == drive; });
+  return found == entries_.end() ? nullptr : found->get();
+}
+
+// --- devices
+
+namespace {
+
+Task<NodePtr> find_node(block::BlockGraph& graph, std::string name) { co_return graph.find(name); }
+Task<Result<>> share_write(Drive& drive, bool share) { co_return drive.set_share_write(share); }
+
+std::string shown_name(const DeviceConfig& device) {
+  return device.id.empty() ? fmt::format("-device {}", device.type)
+                           : fmt::format("-device {},id={}", device.type, device.id);
+}
+
+}  // namespace
+
+Result<DriveStore::Entry*> DriveStore::entry_for(const DeviceConfig& device, DriveNeed need) {
+  const std::string name = device.properties.string("drive");
+  const bool read_only = need == DriveNeed::kCdrom;
+  if (name.empty()) {
+    if (need == DriveNeed::kOptional) return nullptr;
+    if (need == DriveNeed::kDisk)
+      return fail(
+          "{}: no drive specified; give it one with drive=ID, the id of a -drive or the node-name of a -blockdev",
+          shown_name(device));
+    KITE_ASSIGN(Entry * entry, add_entry({}, {.id = device.id, .read_only = read_only}, nullptr));
+    entry->made_for_device = true;
+    return entry;
+  }
+  for (const auto& entry : entries_) {
+    if (entry->made_for_device || entry->doomed || entry->spec.id != name) continue;
+    if (entry->claimed) return fail("{}: drive '{}' is already in use by another device", shown_name(device), name);
+    return entry.get();
+  }
+  NodePtr node = run(find_node(*graph_, name));
+  if (node == nullptr)
+    return fail("Property '{}.drive' can't find value '{}': there is no -drive with that id and no node of that name",
+                device.type, name);
+  const bool share = device.properties.boolean("share-rw");
+  KITE_ASSIGN(
+      Entry * entry,
+      add_entry({}, {.id = device.id, .read_only = read_only || node->read_only(), .share_write = share}, node));
+  entry->made_for_device = true;
+  return entry;
+}
+
+Result<> DriveStore::apply_policies(Entry& entry, const DeviceConfig& device) {
+  const DriveSpec& spec = entry.spec;
+  using block::OnError;
+  const auto policy = [&](const char* name, std::optional<OnError> given, OnError usual) {
+    const std::string text = device.properties.string(name);
+    return block::parse_on_error(name, text.empty() ? "auto" : text, given.value_or(usual));
+  };
+  KITE_ASSIGN(const OnError on_read, policy("rerror", spec.read_error, OnError::kReport));
+  KITE_ASSIGN(const OnError on_write, policy("werror", spec.write_error, OnError::kEnospc));
+  entry.drive->set_error_policy(on_read, on_write);
+  const std::string cache = device.properties.string("write-cache");
+  if (cache == "on" || cache == "off") entry.drive->set_write_cache(cache == "on");
+  if (!entry.made_for_device && device.properties.boolean("share-rw")) KITE_TRY(run(share_write(*entry.drive, true)));
+  return {};
+}
+
+Result<> DriveStore::claim_for(DeviceConfig& device, DriveNeed need) {
+  device.drive = nullptr;
+  if (need == DriveNeed::kNone) return {};
+  KITE_ASSIGN(Entry * entry, entry_for(device, need));
+  if (entry == nullptr) return {};
+  entry->claimed = true;
+  entry->removable = need == DriveNeed::kCdrom || need == DriveNeed::kFloppy;
+  device.drive = entry->drive.get();
+  const bool read_only = entry->drive->has_medium() && entry->drive->read_only();
+  Result<> done = apply_policies(*entry, device);
+  if (done && need == DriveNeed::kDisk && !entry->drive->has_medium())
+    done = fail("{}: the drive '{}' has no medium, and the device is no removable one", shown_name(device),
+                device.properties.string("drive"));
+  if (done && read_only && (device.type == "ide-hd" || device.type == "ide-cf"))
+    done = fail("{}: the drive is read-only, which an IDE disk cannot be; leave readonly=on out or add snapshot=on",
+                shown_name(device));
+  if (!done) {
+    unclaim(*entry);
+    if (entry->made_for_device) drop(*entry);
+    device.drive = nullptr;
+  }
+  return done;
+}
+
+void DriveStore::set_owner(Drive& drive, std::string path, std::string qdev) {
+  if (Entry* const entry = find(&drive); entry != nullptr) {
+    entry->owner_path = std::move(path);
+    entry->qdev = std::move(qdev);
+  }
+}
+
+void DriveStore::unclaim(Entry& entry) {
+  entry.drive->set_resize_hook(nullptr);
+  entry.claimed = false;
+  entry.owner_path.clear();
+  entry.qdev.clear();
+}
+
+void DriveStore::release(Drive* drive) {
+  Entry* const entry = drive == nullptr ? nullptr : find(drive);
+  if (entry == nullptr) return;
+  unclaim(*entry);
+  drop(*entry);  // a -drive, too, was there for its device
+}
+
+void DriveStore::release_owned_by(std::string_view path) {
+  for (const auto& entry : entries_)
+    if (!path.empty() && entry->owner_path == path) return release(entry->drive.get());
+}
+
+// --- quiet
+
+namespace {
+
+// What was resumed before this has run until it waits.
+Task<void> settle(Executor& executor) {
+  constexpr int kHops = 4;  // a completion may itself be posted, and what it starts
+  for (int hop = 0; hop < kHops; ++hop) co_await executor.schedule();
+}
+
+}  // namespace
+
+Task<void> DriveStore::drain_all() {
+  for (bool again = true; again;) {
+    for (const auto& entry : entries_) co_await entry->drive->drain();
+    co_await settle(*executor_);
+    again = false;
+    for (const auto& entry : entries_) again = again || !entry->drive->idle();
+  }
+}
+
+void DriveStore::quiesce() {
+  ++quiet_;
+  for (const auto& entry : entries_) entry->drive->hold();
+  run(drain_all());
+}
+
+void DriveStore::release_all() {
+  --quiet_;
+  for (const auto& entry : entries_) entry->drive->release();
+}
+
+Task<void> DriveStore::cancel_all() {
+  // What a device starts because a request was cancelled waits again, and is cancelled, too.
+  for (bool again = true; again;) {
+    for (const auto& entry : entries_) entry->drive->cancel();
+    co_await settle(*executor_);
+    again = false;
+    for (const auto& entry : entries_) again = again || entry->drive->has_waiting();
+  }
+}
+
+void DriveStore::cancel_waiting() { run(cancel_all()); }
+
+void DriveStore::retry_stopped() {
+  for (const auto& entry : entries_) entry->drive->resume();
+}
+
+Task<Result<>> DriveStore::flush_drives() {
+  Result<> result;
+  for (const auto& entry : entries_) {
+    const NodePtr node = entry->drive->node();
+    if (node == nullptr || node->read_only()) continue;
+    if (const auto done = co_await node->flush(); !done && result)
+      result = fail("drive '{}' could not be flushed: {}", entry->drive->id(), errno_text(done.error().code));
+  }
+  co_return result;
+}
+
+Result<> DriveStore::flush_all() { return run(flush_drives()); }
+
+Task<void> DriveStore::close_everything() {
+  for (const auto& entry : entries_) {
+    if (const auto closed = co_await entry->drive->close(); !closed)
+      log::error("drive '{}': {}", entry->drive->id(), closed.error().message);
+  }
+  entries_.clear();
+  if (const auto closed = co_await graph_->close_all(); !closed) log::error("{}", closed.error().message);
+  graph_.reset();
+}
+
+}  // namespace kite::machine

@@ -1,0 +1,137 @@
+// DriveStore: the disks of a machine, below its devices. It owns the block thread, the graph of nodes on it (-blockdev,
+// and what -drive opens), and a block::Drive for each -drive and for each device that names a node.
+//
+// Threads: everything here is for the machine's main thread, but for what Drive and BlockGraph say themselves. The main
+// thread waits for the block thread (run()); the block thread never waits for the main thread.
+#pragma once
+
+#include <condition_variable>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <thread>
+#include <vector>
+
+#include "async/executor.h"
+#include "async/task.h"
+#include "block/drive.h"
+#include "block/graph.h"
+#include "block/options.h"
+#include "machine/drive_spec.h"
+#include "machine/machine_config.h"
+#include "support/result.h"
+
+namespace kite::machine {
+
+// What a type of device wants to be given as its "drive".
+enum class DriveNeed : uint8_t {
+  kNone,      // it has no such property: a controller
+  kDisk,      // a disk; required
+  kOptional,  // a disk, or none at all
+  kCdrom,     // read-only and removable: without a drive, an empty one
+  kFloppy,    // removable: without a drive, an empty one
+};
+
+class DriveStore {
+ public:
+  // Starts the block thread.
+  static Result<std::unique_ptr<DriveStore>> create();
+  // Flushes and closes all images. Every device is gone.
+  ~DriveStore();
+  DriveStore(const DriveStore&) = delete;
+  DriveStore& operator=(const DriveStore&) = delete;
+
+  [[nodiscard]] Executor& executor() { return *executor_; }
+  // On the block thread only.
+  [[nodiscard]] block::BlockGraph& graph() { return *graph_; }
+
+  // Runs the task on the block thread and waits for it. Not on the block thread.
+  template <class T>
+  T run(Task<T> task) {
+    std::optional<T> out;
+    run_void(keep(std::move(task), &out));
+    return std::move(*out);
+  }
+  void run(Task<void> task) { run_void(std::move(task)); }
+
+  // -blockdev, blockdev-add: a node that stays until it is removed by name.
+  Result<> add_node(block::BlockOptions options);
+  Result<> remove_node(std::string_view name);
+  // -drive, drive_add: opens the image and makes a drive, which a device may name by its id.
+  Result<> add_drive(DriveSpec spec);
+  // drive_del: takes the medium away from whoever has the drive, and the drive once nobody has.
+  Result<> remove_drive(std::string_view id);
+
+  // --- devices ---
+  // Fills in device.drive as the type needs it: the -drive or node that the property "drive" names, or an empty
+  // removable drive; applies the device's werror, rerror, share-rw and write-cache. The device has it until release().
+  Result<> claim_for(DeviceConfig& device, DriveNeed need);
+  // The device exists: its path on the bus, and how the monitor names it ("/machine/peripheral/hd0").
+  void set_owner(block::Drive& drive, std::string path, std::string qdev);
+  // The device is gone, and its drive goes with it; a node that has a name stays. Null is allowed.
+  void release(block::Drive* drive);
+  // The same by the path that set_owner() was told; nothing happens when there is none.
+  void release_owned_by(std::string_view path);
+
+  // --- the machine stops and goes on ---
+  // No request of any device is on its way below a drive, and no completion runs any more, until release_all(). New
+  // requests wait. Nests.
+  void quiesce();
+  // quiet already: requests that wait end with ECANCELED, and what devices do about it has been done.
+  void cancel_waiting();
+  void release_all();
+  // Requests that an error stopped are tried again.
+  void retry_stopped();
+  // Everything that guests were told is on the disk, is.
+  Result<> flush_all();
+
+  // Called on the block thread for every failed request; find() tells the main thread about the drive, if it still
+  // exists. Before devices exist.
+  using ErrorHook = std::function<void(const block::Drive* drive, const block::DriveErrorEvent& event)>;
+  void set_error_hook(ErrorHook hook) { error_hook_ = std::move(hook); }
+
+  // --- insight ---
+  struct Entry {
+    DriveSpec spec;
+    std::unique_ptr<block::Drive> drive;
+    bool made_for_device = false;  // there is no -drive: it names a node, or is an empty removable drive
+    bool removable = false;
+    bool claimed = false;
+    bool doomed = false;     // drive_del came while a device had it: it goes with the device
+    std::string owner_path;  // of the bus::Device
+    std::string qdev;        // as the monitor names it
+  };
+  [[nodiscard]] const std::vector<std::unique_ptr<Entry>>& entries() const { return entries_; }
+  // By the id of a -drive, by a device's id or QOM path, or by the name of the node in it; null: none.
+  [[nodiscard]] Entry* find(std::string_view id_or_path);
+  [[nodiscard]] Entry* find(const block::Drive* drive);
+
+ private:
+  template <class T>
+  static Task<void> keep(Task<T> task, std::optional<T>* out) {
+    out->emplace(co_await task);
+  }
+  explicit DriveStore(std::unique_ptr<Executor> executor);
+  void run_void(Task<void> task);
+  Task<void> drain_all();
+  Task<void> cancel_all();
+  Task<Result<>> flush_drives();
+  Task<void> close_everything();
+  Result<Entry*> add_entry(DriveSpec spec, block::DriveConfig config, block::NodePtr node);
+  Result<Entry*> entry_for(const DeviceConfig& device, DriveNeed need);
+  Result<> apply_policies(Entry& entry, const DeviceConfig& device);
+  void unclaim(Entry& entry);
+  void drop(Entry& entry);
+
+  std::unique_ptr<Executor> executor_;
+  std::unique_ptr<block::BlockGraph> graph_;
+  std::vector<std::unique_ptr<Entry>> entries_;
+  ErrorHook error_hook_;
+  int quiet_ = 0;  // calls of quiesce()
+  std::thread thread_;
+};
+
+}  // namespace kite::machine

@@ -1,0 +1,183 @@
+// Controllers and disks of a PC: the board's own, those of -drive, and what -device and device_add ask for.
+#include <algorithm>
+
+#include "bus/pci.h"
+#include "machine/pc/pc_chassis.h"
+#include "support/suggest.h"
+
+namespace kite::machine {
+
+namespace {
+
+namespace pci = bus::pci;
+
+// As Open Firmware names a function, by its class. [OF PCI 2.1] 2.2.1, and what firmware expects.
+std::string function_name(bus::PciDevice& function) {
+  switch (function.config_read(pci::kClassCode + 1, 2)) {
+    case 0x0100: return "scsi";
+    case 0x0101: return "ide";
+    case 0x0200: return "ethernet";
+    case 0x0601: return "isa";
+    case 0x0604: return "pci-bridge";
+    default: break;
+  }
+  return fmt::format("pci{:x},{:x}", function.config_read(pci::kVendorId, 2), function.config_read(pci::kDeviceId, 2));
+}
+
+}  // namespace
+
+std::string PcChassis::pci_boot_path(bus::PciDevice& function) {
+  const unsigned slot = function.devfn() >> 3, number = function.devfn() & 7u;
+  const std::string own =
+      fmt::format("/{}@{:x}{}", function_name(function), slot, number != 0 ? fmt::format(",{:x}", number) : "");
+  bus::PciBridge* const above = function.bus()->bridge();
+  return (above == nullptr ? "/pci@i0cf8" : pci_boot_path(*above)) + own;
+}
+
+DiskParts PcChassis::disk_parts(const DeviceConfig& device, const std::string& path) {
+  DiskParts parts{.device = device,
+                  .path = path,
+                  .memory = guest_memory_,
+                  .clock = context_.clock,
+                  .cpu_count = context_.config.cpu_count,
+                  .interrupt_events = interrupt_events(),
+                  .executor = context_.executor,
+                  .bus_name = {},
+                  .isa_irq = [this](uint32_t irq) { return isa_source(irq); },
+                  .map_port = [this](uint16_t port, const std::shared_ptr<Region>& region) { map_port(port, region); }};
+  parts.bus_name = [this, id = device.id](std::string_view word, unsigned number) {
+    if (!id.empty()) return fmt::format("{}.{}", id, number);
+    // Numbered on from the buses of the controllers before.
+    const std::string prefix = fmt::format("{}.", word);
+    const auto before = std::ranges::count_if(
+        disk_buses_, [&](const BusPlace& place) { return place.bus->name().starts_with(prefix); });
+    return fmt::format("{}{}", prefix, static_cast<size_t>(before) + number);
+  };
+  return parts;
+}
+
+Result<> PcChassis::claim_drive(DeviceConfig& device, DriveNeed need) {
+  if (need == DriveNeed::kNone) return {};
+  if (context_.drives == nullptr) return fail("-device {}: this machine has no drives", device.type);
+  return context_.drives->claim_for(device, need);
+}
+
+void PcChassis::give_back(block::Drive* drive) {
+  if (context_.drives != nullptr) context_.drives->release(drive);
+}
+
+void PcChassis::own_drive(const DeviceConfig& device, const std::string& path) {
+  if (device.drive == nullptr) return;
+  // The monitor's path of a device is that of its QOM object; virtio's drive belongs to the back end inside.
+  std::string qdev = device.id.empty() ? "/machine/unattached/" + path : "/machine/peripheral/" + device.id;
+  if (device.type.starts_with("virtio-blk")) qdev += "/virtio-backend";
+  context_.drives->set_owner(*device.drive, path, std::move(qdev));
+}
+
+Result<> PcChassis::note_boot_place(const DeviceConfig& device, const std::string& path, std::string place) {
+  const PropertyValue* const value = device.properties.find("bootindex");
+  const int64_t* const index = value == nullptr ? nullptr : std::get_if<int64_t>(value);
+  if (index == nullptr || *index < 0 || place.empty()) return {};
+  return boot_order_.add(static_cast<uint64_t>(*index), std::move(place), path);
+}
+
+// --- controllers, and disks that are PCI functions
+
+Result<std::unique_ptr<bus::PciDevice>> PcChassis::make_pci_disk(DeviceConfig device, const std::string& path) {
+  const DiskMaker& maker = *find_disk_maker(device.type);
+  KITE_TRY(claim_drive(device, maker.need));
+  auto made = maker.make(disk_parts(device, path));
+  auto* const function = made ? dynamic_cast<bus::PciDevice*>(made->device.get()) : nullptr;
+  if (function == nullptr) {
+    give_back(device.drive);
+    return made ? fail("-device {}: it is no PCI function", device.type) : Failure(std::move(made).error());
+  }
+  own_drive(device, path);
+  for (devices::DiskBus* bus : made->buses)
+    disk_buses_.push_back({.bus = bus, .controller = function, .boot_path = {}});
+  (void)made->device.release();
+  return std::unique_ptr<bus::PciDevice>(function);
+}
+
+void PcChassis::forget_disk_device(bus::Device& device) {
+  std::erase_if(disk_buses_, [&](const BusPlace& place) { return place.controller == &device; });
+}
+
+Result<> PcChassis::add_isa_disk(DeviceConfig device, const std::string& path) {
+  const DiskMaker& maker = *find_disk_maker(device.type);
+  KITE_TRY(claim_drive(device, maker.need));
+  KITE_ASSIGN(MadeDevice made, maker.make(disk_parts(device, path)));
+  std::string boot_path;
+  for (bus::PciDevice* function : pci_->devices())
+    if (function_name(*function) == "isa") boot_path = pci_boot_path(*function) + std::string(maker.boot_rest);
+  for (devices::DiskBus* bus : made.buses)
+    disk_buses_.push_back({.bus = bus, .controller = made.device.get(), .boot_path = boot_path});
+  user_devices_.push_back(std::move(made.device));
+  own_drive(device, path);
+  return {};
+}
+
+Result<> PcChassis::add_board_device(std::string type, std::vector<std::pair<std::string, std::string>> values) {
+  KITE_ASSIGN(PropertyMap properties,
+              context_.types.resolve({.type = type, .id = "", .values = std::move(values)}, ""));
+  return add_user_device({.type = std::move(type), .id = "", .properties = std::move(properties)});
+}
+
+// --- disks on buses
+
+std::string PcChassis::controller_boot_path(const devices::DiskBus& bus) const {
+  const auto place = std::ranges::find(disk_buses_, &bus, &BusPlace::bus);
+  if (place == disk_buses_.end()) return {};
+  auto* const function = dynamic_cast<bus::PciDevice*>(place->controller);
+  return function != nullptr ? pci_boot_path(*function) : place->boot_path;
+}
+
+Result<devices::DiskBus*> PcChassis::disk_bus_for(const DeviceConfig& device, std::string_view kind) {
+  const std::string name = device.properties.string("bus");
+  std::vector<std::string> names;
+  bool any = false;
+  for (const BusPlace& place : disk_buses_) {
+    if (place.bus->kind() != kind) continue;
+    any = true;
+    names.push_back(place.bus->name());
+    // "scsi0" stands for the first bus of the controller with that id.
+    if (name.empty() ? place.bus->has_room() : names.back() == name || names.back() == name + ".0") return place.bus;
+  }
+  if (!any) return fail("-device {}: the machine has no '{}' bus for it; add a controller first", device.type, kind);
+  if (name.empty())
+    return fail("-device {}: no '{}' bus has room for it; there are {}", device.type, kind, fmt::join(names, ", "));
+  const std::vector<std::string_view> known(names.begin(), names.end());
+  return fail("-device {}: there is no '{}' bus '{}'{}; there are {}", device.type, kind, name, suggestion(name, known),
+              fmt::join(names, ", "));
+}
+
+Result<> PcChassis::add_disk_on_bus(DeviceConfig device, const std::string& path, bool running) {
+  const DiskOnBus& row = *find_disk_on_bus(device.type);
+  KITE_ASSIGN(devices::DiskBus * bus, disk_bus_for(device, row.bus_kind));
+  if (running && !bus->hotplug())
+    return fail("Bus '{}' does not support hotplugging: {} belongs on the command line", bus->name(), device.type);
+  KITE_TRY(claim_drive(device, row.need));
+  auto config = devices::make_disk_config(device.type, device.id, device.properties, device.drive);
+  if (!config) {
+    give_back(device.drive);
+    return Failure(std::move(config).error());
+  }
+  auto made =
+      bus->attach({.type = device.type, .path = path, .disk = std::move(*config), .properties = device.properties});
+  if (!made) {
+    give_back(device.drive);
+    return Failure(std::move(made).error());
+  }
+  bus::Device& disk = **made;
+  disks_.push_back({.device = std::move(*made), .bus = bus, .drive = device.drive});
+  own_drive(device, path);
+  const std::string place = bus->boot_path(disk);
+  return note_boot_place(device, path, place.empty() ? "" : controller_boot_path(*bus) + "/" + place);
+}
+
+Result<> PcChassis::add_board_disks() {
+  KITE_TRY(add_disk_controllers());
+  return {};
+}
+
+}  // namespace kite::machine
