@@ -103,6 +103,8 @@ class PciDevice : public Device {
   // there are; its registers are the caller's to fill. Extended ones are for Express, the first at 0x100.
   void add_capability(uint8_t id, uint8_t offset);
   void add_extended_capability(uint16_t id, uint8_t version, uint16_t offset);
+  // Construction only: a part of the deriving device's own that acts by itself; it lives as long as the device.
+  void add_acting_capability(PciCapability& capability) { capabilities_.push_back(&capability); }
   // The Express capability with its identity and the registers that only keep what is written: device, link and root
   // control. Slot registers are the caller's. A link has one lane at 2.5 GT/s.
   void add_express_capability(const PcieShape& shape);
