@@ -5,6 +5,7 @@
 
 #include "devices/debug_exit/debug_exit.h"
 #include "devices/debugcon/debugcon.h"
+#include "devices/virtio/virtio_types.h"
 
 namespace kite::devices {
 namespace {
@@ -128,6 +129,7 @@ constexpr std::array kPlainTypes{
     PlainType{"i82801b11-bridge", "pci-device", "PCI", "DMI to PCI bridge of the ICH9", true},
     PlainType{"pcie-pci-bridge", "pci-device", "PCI", "Bridge from PCI Express to PCI", true},
     PlainType{"i8042", "isa-device", "ISA", "Keyboard controller with PS/2 keyboard and mouse", true},
+    PlainType{"i440FX-pcihost", "sys-bus-device", "System", "82441FX host bridge's system side", false},
     PlainType{"i440FX", "pci-device", "PCI", "82441FX host bridge", false},
     PlainType{"PIIX3", "pci-device", "PCI", "82371SB PCI to ISA bridge", false},
     PlainType{"PIIX4_PM", "pci-device", "PCI", "82371AB power management", false},
@@ -153,6 +155,7 @@ void register_device_types(TypeRegistry& registry) {
   registry.add(pci_bridge());
   registry.add(mch());
   registry.add(ich9_lpc());
+  register_virtio_types(registry);
   for (const PlainType& type : kPlainTypes)
     registry.add({.name = type.name,
                   .parent = type.parent,

@@ -3,11 +3,20 @@
 #include <algorithm>
 #include <span>
 
+#include "devices/virtio/virtio_types.h"
+
 namespace kite::machine {
 
 namespace {
 
 // --- makers, by type
+
+Result<MadeDevice> make_virtio_blk(const DiskParts& parts) {
+  KITE_ASSIGN(devices::DiskConfig disk, parts.disk());
+  KITE_ASSIGN(auto made, devices::make_virtio_blk(parts.device.type, parts.path, parts.device.properties,
+                                                  *parts.pci_bus, std::move(disk), parts.cpu_count, parts.memory));
+  return MadeDevice{.device = std::move(made), .buses = {}};
+}
 
 // --- the table
 
@@ -15,7 +24,11 @@ using enum DriveNeed;
 using Place = DiskMaker::Place;
 
 std::span<const DiskMaker> makers() {
-  static const std::vector<DiskMaker> kMakers = {};
+  static const std::vector<DiskMaker> kMakers = {
+      {"virtio-blk-pci", Place::kPci, kDisk, "/disk@0,0", &make_virtio_blk},
+      {"virtio-blk-pci-transitional", Place::kPci, kDisk, "/disk@0,0", &make_virtio_blk},
+      {"virtio-blk-pci-non-transitional", Place::kPci, kDisk, "/disk@0,0", &make_virtio_blk},
+  };
   return kMakers;
 }
 

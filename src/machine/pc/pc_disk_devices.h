@@ -23,6 +23,7 @@
 #include "bus/device.h"
 #include "bus/interrupt_event.h"
 #include "bus/irq_line.h"
+#include "bus/pci_bus.h"
 #include "devices/storage/disk.h"
 #include "devices/storage/disk_bus.h"
 #include "machine/drive_store.h"
@@ -42,6 +43,7 @@ struct DiskParts {
   uint32_t cpu_count;                                // for queues one a CPU
   bus::InterruptEvents* interrupt_events = nullptr;  // eventfds that interrupt; null in machines without an executor
   Executor* executor = nullptr;                      // the main loop; null as above. The block thread's is the Drive's
+  const bus::PciBus* pci_bus = nullptr;              // PCI: the bus that the function will be on
   // Bus `number` of this controller: "ID.0" when it has an id, else the next free name of the word ("ide" -> "ide.1").
   std::function<std::string(std::string_view word, unsigned number)> bus_name;
   // ISA only.

@@ -1,5 +1,6 @@
 // Controllers and disks of a PC: the board's own, those of -drive, and what -device and device_add ask for.
 #include <algorithm>
+#include <tuple>
 
 #include "bus/pci.h"
 #include "machine/pc/pc_chassis.h"
@@ -86,7 +87,9 @@ Result<> PcChassis::note_boot_place(const DeviceConfig& device, const std::strin
 Result<std::unique_ptr<bus::PciDevice>> PcChassis::make_pci_disk(DeviceConfig device, const std::string& path) {
   const DiskMaker& maker = *find_disk_maker(device.type);
   KITE_TRY(claim_drive(device, maker.need));
-  auto made = maker.make(disk_parts(device, path));
+  DiskParts parts = disk_parts(device, path);
+  if (const auto bus = bus_for(device)) parts.pci_bus = *bus;
+  auto made = maker.make(parts);
   auto* const function = made ? dynamic_cast<bus::PciDevice*>(made->device.get()) : nullptr;
   if (function == nullptr) {
     give_back(device.drive);
@@ -175,9 +178,82 @@ Result<> PcChassis::add_disk_on_bus(DeviceConfig device, const std::string& path
   return note_boot_place(device, path, place.empty() ? "" : controller_boot_path(*bus) + "/" + place);
 }
 
+std::vector<std::unique_ptr<bus::Device>> PcChassis::take_disk(std::string_view path) {
+  std::vector<std::unique_ptr<bus::Device>> out;
+  const auto at = std::ranges::find_if(disks_, [path](const DiskPlace& disk) { return disk.device->path() == path; });
+  if (at == disks_.end()) return out;
+  at->bus->detach(*at->device);
+  out.push_back(std::move(at->device));
+  disks_.erase(at);
+  return out;
+}
+
+// --- the board's own, and -drive
+
+namespace {
+
+using Settings = std::vector<std::pair<std::string, std::string>>;
+
+// The device that -drive if= means.
+struct Wanted {
+  std::string type;
+  Settings settings;
+};
+Wanted device_of(const DriveSpec& spec, bool ahci) {
+  Settings settings{{"drive", spec.id}};
+  const std::string unit = fmt::format("{}", spec.unit);
+  switch (spec.interface) {
+    case DriveInterface::kIde:
+      settings.emplace_back("bus", fmt::format("ide.{}", spec.bus));
+      if (!ahci) settings.emplace_back("unit", unit);
+      return {spec.cdrom ? "ide-cd" : "ide-hd", std::move(settings)};
+    case DriveInterface::kFloppy: settings.emplace_back("unit", unit); return {"floppy", std::move(settings)};
+    case DriveInterface::kScsi:
+      settings.emplace_back("bus", fmt::format("scsi.{}", spec.bus));
+      settings.emplace_back("scsi-id", unit);
+      return {spec.cdrom ? "scsi-cd" : "scsi-hd", std::move(settings)};
+    default: return {"virtio-blk-pci", std::move(settings)};
+  }
+}
+
+std::string option_text(const DriveSpec& spec) {
+  return fmt::format("-drive if={},bus={},unit={} (id={})", drive_interface_name(spec.interface), spec.bus, spec.unit,
+                     spec.id);
+}
+
+}  // namespace
+
+Result<> PcChassis::add_drives(std::span<const DriveInterface> interfaces) {
+  if (context_.drives == nullptr) return {};
+  std::vector<const DriveSpec*> specs;
+  for (const auto& entry : context_.drives->entries())
+    if (!entry->made_for_device && std::ranges::find(interfaces, entry->spec.interface) != interfaces.end())
+      specs.push_back(&entry->spec);
+  std::ranges::sort(specs, {}, [](const DriveSpec* spec) { return std::tuple(spec->interface, spec->bus, spec->unit); });
+  for (const DriveSpec* spec : specs) {
+    Wanted wanted = device_of(*spec, pci_->express());
+    if (auto done = add_board_device(std::move(wanted.type), std::move(wanted.settings)); !done)
+      return fail("{}: {}", option_text(*spec), done.error().message);
+  }
+  return {};
+}
+
 Result<> PcChassis::add_board_disks() {
   KITE_TRY(add_disk_controllers());
-  return {};
+  static constexpr DriveInterface kFirst[] = {DriveInterface::kIde, DriveInterface::kFloppy};
+  return add_drives(kFirst);
+}
+
+Result<> PcChassis::add_added_disks() {
+  // SCSI disks get the controller that old systems know, one a bus.
+  unsigned buses = 0;
+  if (context_.drives != nullptr)
+    for (const auto& entry : context_.drives->entries())
+      if (!entry->made_for_device && entry->spec.interface == DriveInterface::kScsi)
+        buses = std::max(buses, entry->spec.bus + 1);
+  for (unsigned bus = 0; bus < buses; ++bus) KITE_TRY(add_board_device("lsi53c895a", {}));
+  static constexpr DriveInterface kThen[] = {DriveInterface::kScsi, DriveInterface::kVirtio};
+  return add_drives(kThen);
 }
 
 }  // namespace kite::machine
