@@ -12,10 +12,9 @@ import re
 import socket
 import sys
 import tempfile
-import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from guest import Guest, GuestError  # noqa: E402
+from guest import Guest, Tally  # noqa: E402
 
 # kernel, -smp, -m (MiB): the few of every run; each value appears at least once
 SHORT = [("6.1-cloud", 1, 128), ("6.1-cloud", 2, 1024), ("6.1", 1, 1024), ("6.12-cloud", 4, 6144)]
@@ -132,25 +131,16 @@ def boot(kite, guests, kernel, cpus, memory):
 
 def main():
     kite, guests = sys.argv[1:3]
-    passed = failed = skipped = 0
+    tally = Tally("boot")
     plan = [(boot, "boot", *one) for one in (LONG if "--long" in sys.argv else SHORT)]
     plan += [(boot_q35, "boot q35", *one) for one in (Q35 if "--long" in sys.argv else Q35[:1])]
     for how, what, kernel, cpus, memory in plan:
         name = f"{what} {kernel} -smp {cpus} -m {memory}"
-        if not os.path.exists(f"{guests}/{kernel}/vmlinuz"):
-            print(f"SKIP {name}: Debian's kernel could not be had")
-            skipped += 1
-            continue
-        start = time.monotonic()
-        try:
-            how(kite, guests, kernel, cpus, memory)
-            passed += 1
-            print(f"PASS {name} ({time.monotonic() - start:.0f} s)", flush=True)
-        except GuestError as error:
-            failed += 1
-            print(f"FAIL {name}: {error}", flush=True)
-    print(f"boot: {passed} passed, {failed} failed, {skipped} skipped")
-    return 1 if failed else 0
+        if os.path.exists(f"{guests}/{kernel}/vmlinuz"):
+            tally.run(name, how, kite, guests, kernel, cpus, memory)
+        else:
+            tally.skip(name, "Debian's kernel could not be had")
+    return tally.finish()
 
 
 if __name__ == "__main__":

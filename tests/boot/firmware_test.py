@@ -10,10 +10,9 @@ import re
 import shutil
 import sys
 import tempfile
-import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from guest import Guest, GuestError  # noqa: E402
+from guest import Guest, Tally  # noqa: E402
 
 SEABIOS = "/usr/share/seabios/bios-256k.bin"
 OVMF = "/usr/share/ovmf/OVMF.fd"
@@ -159,26 +158,17 @@ def main():
     words = [word for word in sys.argv[1:] if not word.startswith("--")]
     only = [sys.argv[at + 1] for at, word in enumerate(sys.argv) if word == "--only"]
     kite, guests = [word for word in words if word not in only][:2]
-    passed = failed = skipped = 0
+    tally = Tally("firmware")
     with tempfile.TemporaryDirectory() as scratch:
         for name, wants, function, board in cases(Bench(kite, guests, scratch)):
             if only and not any(text in name for text in only):
                 continue
             missing = [path for path in wants if not os.path.exists(path)]
             if missing:
-                print(f"SKIP {name}: there is no {missing[0]}")
-                skipped += 1
-                continue
-            start = time.monotonic()
-            try:
-                function(Bench(kite, guests, scratch), board)
-                passed += 1
-                print(f"PASS {name} ({time.monotonic() - start:.0f} s)", flush=True)
-            except GuestError as error:
-                failed += 1
-                print(f"FAIL {name}: {error}", flush=True)
-    print(f"firmware: {passed} passed, {failed} failed, {skipped} skipped")
-    return 1 if failed else 0
+                tally.skip(name, f"there is no {missing[0]}")
+            else:
+                tally.run(name, function, Bench(kite, guests, scratch), board)
+    return tally.finish()
 
 
 if __name__ == "__main__":

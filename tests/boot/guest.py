@@ -10,6 +10,51 @@ class GuestError(Exception):
     """The guest did not do what was expected; the text holds the end of its console."""
 
 
+class GuestHung(GuestError):
+    """The guest said nothing more and did not end; the text holds what its threads were at."""
+
+
+class Tally:
+    """Runs the cases of a suite and counts them.
+
+    A machine that hangs is shown with its threads and tried again, once: if that passes, the case counts as skipped,
+    since a hang on a host that stood still looks the same as one of ours.
+    """
+
+    def __init__(self, suite):
+        self.suite = suite
+        self.passed = self.failed = self.skipped = 0
+
+    def skip(self, name, why):
+        self.skipped += 1
+        print(f"SKIP {name}: {why}", flush=True)
+
+    def run(self, name, action, *arguments):
+        start = time.monotonic()
+        hung = None
+        try:
+            try:
+                action(*arguments)
+            except GuestHung as error:
+                hung = error
+                print(f"HUNG {name}: {error}", flush=True)
+                action(*arguments)
+        except GuestError as error:
+            self.failed += 1
+            print(f"FAIL {name}: {error}", flush=True)
+            return
+        if hung is not None:
+            self.skip(name, "it hung (see above) and passed at a second try")
+            return
+        self.passed += 1
+        print(f"PASS {name} ({time.monotonic() - start:.0f} s)", flush=True)
+
+    def finish(self):
+        """Prints the summary that ./check reads; answers the exit status."""
+        print(f"{self.suite}: {self.passed} passed, {self.failed} failed, {self.skipped} skipped")
+        return 1 if self.failed else 0
+
+
 class Guest:
     """One machine process with its console on pipes.
 
@@ -55,13 +100,13 @@ class Guest:
             threads = self.threads()
         except (OSError, subprocess.TimeoutExpired) as error:
             threads = str(error)
-        self.fail(f"{why}\n--- its threads ---\n{threads}\n---")
+        self.fail(f"{why}\n--- its threads ---\n{threads}\n---", GuestHung)
 
     def tail(self, count=3000):
         return self.console[-count:].decode(errors="replace")
 
-    def fail(self, why):
-        raise GuestError(f"{why}\ncommand: {' '.join(self.command)}\n--- end of the console ---\n{self.tail()}")
+    def fail(self, why, kind=GuestError):
+        raise kind(f"{why}\ncommand: {' '.join(self.command)}\n--- end of the console ---\n{self.tail()}")
 
     def _read(self):
         """Takes what the console has; False at its end."""

@@ -10,10 +10,9 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from guest import Guest, GuestError  # noqa: E402
+from guest import Guest, GuestError, Tally  # noqa: E402
 
 ROOT_OFFSET = {"bios": 1 << 20, "efi": 65 << 20}  # of the ext4 partition in tools/make_disk.sh's images
 OVMF_CODE, OVMF_VARS = "/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_VARS_4M.fd"
@@ -125,25 +124,16 @@ def main():
     accel = ["-accel", *option("--accel", "jit").split()]
     plan = [(boot_disk, f"{guests}/debian-{one[2]}.img", *one) for one in (LONG if "--long" in sys.argv else SHORT)]
     plan.append((boot_cd, f"{guests}/rescue.iso", "cd", "iso", "bios"))
-    passed = failed = skipped = 0
+    tally = Tally("installed")
     for how, needs, *one in plan:
         name = " ".join(one)
         if only not in name:
             continue
-        if not os.path.exists(needs):
-            print(f"SKIP {name}: tools/make_disk.sh could not make {needs}")
-            skipped += 1
-            continue
-        start = time.monotonic()
-        try:
-            how(kite, guests, accel, *one)
-            passed += 1
-            print(f"PASS {name} ({time.monotonic() - start:.0f} s)", flush=True)
-        except GuestError as error:
-            failed += 1
-            print(f"FAIL {name}: {error}", flush=True)
-    print(f"installed: {passed} passed, {failed} failed, {skipped} skipped")
-    return 1 if failed else 0
+        if os.path.exists(needs):
+            tally.run(name, how, kite, guests, accel, *one)
+        else:
+            tally.skip(name, f"tools/make_disk.sh could not make {needs}")
+    return tally.finish()
 
 
 if __name__ == "__main__":

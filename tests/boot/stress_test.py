@@ -17,7 +17,7 @@ import tempfile
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from boot_test import check_log  # noqa: E402
-from guest import Guest, GuestError  # noqa: E402
+from guest import Guest, Tally  # noqa: E402
 
 GUEST_MIB = 512
 OWN_MIB = 384  # what Kite may take beyond the guest's memory: translations, tables, stacks
@@ -100,17 +100,13 @@ def main():
     missing = [what for what in ("stress-ng", "busybox") if shutil.which(what) is None]
     if not os.path.exists(f"{options.guests}/6.1-cloud/vmlinuz"):
         missing.append("Debian's kernel")
+    tally = Tally("stress")
     if missing:
-        print(f"SKIP {name}: missing: {', '.join(missing)}\nstress: 0 passed, 0 failed, 1 skipped")
-        return 0
-    try:
+        tally.skip(name, f"missing: {', '.join(missing)}")
+    else:
         with tempfile.TemporaryDirectory() as folder:
-            stress(options, make_initrd(folder, options.seconds))
-    except GuestError as error:
-        print(f"FAIL {name}: {error}\nstress: 0 passed, 1 failed, 0 skipped")
-        return 1
-    print(f"PASS {name}\nstress: 1 passed, 0 failed, 0 skipped")
-    return 0
+            tally.run(name, stress, options, make_initrd(folder, options.seconds))
+    return tally.finish()
 
 
 if __name__ == "__main__":
