@@ -5,6 +5,8 @@
 
 #include "devices/debug_exit/debug_exit.h"
 #include "devices/debugcon/debugcon.h"
+#include "devices/ide/ide_types.h"
+#include "devices/nvme/nvme_types.h"
 #include "devices/virtio/virtio_types.h"
 
 namespace kite::devices {
@@ -155,7 +157,9 @@ void register_device_types(TypeRegistry& registry) {
   registry.add(pci_bridge());
   registry.add(mch());
   registry.add(ich9_lpc());
+  register_ide_types(registry);
   register_virtio_types(registry);
+  register_nvme_types(registry);
   for (const PlainType& type : kPlainTypes)
     registry.add({.name = type.name,
                   .parent = type.parent,

@@ -60,28 +60,25 @@ void register_nvme_types(TypeRegistry& registry) {
                                    })});
 }
 
-Result<std::unique_ptr<NvmeController>> make_nvme_controller(std::string path, std::string id,
-                                                             const PropertyMap& properties, block::Drive* drive,
+Result<std::unique_ptr<NvmeController>> make_nvme_controller(std::string path, std::string bus_name,
+                                                             const PropertyMap& properties, const DiskConfig& disk,
                                                              GuestMemory& memory,
                                                              std::optional<bus::PcieType> express) {
   const uint64_t cmb_mib = properties.integer("cmb_size_mb");
   if ((cmb_mib & (cmb_mib - 1)) != 0)
     return fail("-device nvme: cmb_size_mb={} is no power of two, as the size of a PCI BAR is", cmb_mib);
   NvmeController::Config config{.serial = properties.string("serial"),
-                                .name = id.empty() ? path : id,
+                                .name = std::move(bus_name),
                                 .queues = static_cast<unsigned>(properties.integer("max_ioqpairs")),
                                 .vectors = static_cast<unsigned>(properties.integer("msix_qsize")),
                                 .mdts = static_cast<unsigned>(properties.integer("mdts")),
                                 .cmb_bytes = cmb_mib << 20,
                                 .express = express};
-  const std::string serial = config.serial;
-  KITE_ASSIGN(auto made, NvmeController::create(std::move(path), std::move(config), memory));
-  if (drive == nullptr) return made;
   NvmeNamespace::Identity identity{.nsid = 1, .eui64 = properties.integer("eui64")};
-  if (identity.eui64 == 0) identity.eui64 = make_eui64(serial, identity.nsid);
+  if (identity.eui64 == 0) identity.eui64 = make_eui64(config.serial, identity.nsid);
   KITE_ASSIGN(identity.uuid, parse_uuid("nvme", properties.string("uuid")));
-  KITE_ASSIGN(const DiskConfig disk, make_disk_config("nvme", std::move(id), properties, drive));
-  KITE_TRY(made->add_own_namespace(disk, identity));
+  KITE_ASSIGN(auto made, NvmeController::create(std::move(path), std::move(config), memory));
+  if (disk.drive != nullptr) KITE_TRY(made->add_own_namespace(disk, identity));
   return made;
 }
 

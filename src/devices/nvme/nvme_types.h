@@ -11,10 +11,10 @@ namespace kite::devices {
 
 void register_nvme_types(TypeRegistry& registry);
 
-// -device nvme,serial=S[,drive=D]. `drive` is what the property "drive" names, or null; `express`: how it sits on a PCI
-// Express bus.
-Result<std::unique_ptr<NvmeController>> make_nvme_controller(std::string path, std::string id,
-                                                             const PropertyMap& properties, block::Drive* drive,
+// -device nvme,serial=S[,drive=D]. `disk` is its own namespace's, whose drive may be null: then it has none. `express`:
+// how it sits on a PCI Express bus.
+Result<std::unique_ptr<NvmeController>> make_nvme_controller(std::string path, std::string bus_name,
+                                                             const PropertyMap& properties, const DiskConfig& disk,
                                                              GuestMemory& memory, std::optional<bus::PcieType> express);
 
 }  // namespace kite::devices

@@ -3,6 +3,9 @@
 #include <algorithm>
 #include <span>
 
+#include "devices/ide/ide_types.h"
+#include "devices/ide/piix_ide_regs.h"
+#include "devices/nvme/nvme_types.h"
 #include "devices/virtio/virtio_types.h"
 
 namespace kite::machine {
@@ -18,6 +21,35 @@ Result<MadeDevice> make_virtio_blk(const DiskParts& parts) {
   return MadeDevice{.device = std::move(made), .buses = {}};
 }
 
+Result<MadeDevice> make_nvme(const DiskParts& parts) {
+  std::optional<bus::PcieType> express;
+  if (parts.pci_bus->express())
+    express = parts.pci_bus->bridge() == nullptr ? bus::PcieType::kIntegratedEndpoint : bus::PcieType::kEndpoint;
+  KITE_ASSIGN(const devices::DiskConfig disk, parts.disk());
+  KITE_ASSIGN(auto made, devices::make_nvme_controller(parts.path, parts.bus_name("nvme-bus", 0),
+                                                       parts.device.properties, disk, parts.memory, express));
+  devices::DiskBus* const bus = &made->bus_of_namespaces();
+  return MadeDevice{.device = std::move(made), .buses = {bus}};
+}
+
+// The legacy ports and interrupts can be one function's only.
+Result<MadeDevice> make_piix_ide(const DiskParts& parts) {
+  namespace regs = devices::piix_ide_regs;
+  for (const bus::PciDevice* other : parts.pci_bus->devices())
+    if (dynamic_cast<const devices::PiixIde*>(other) != nullptr)
+      return fail("-device {}: '{}' has the ports of IDE already", parts.device.type, other->path());
+  auto made = devices::make_piix_ide(parts.device.type, parts.path,
+                                     {.memory = parts.memory,
+                                      .irqs = {parts.isa_irq(regs::kPrimaryIrq), parts.isa_irq(regs::kSecondaryIrq)},
+                                      .bus_names = {parts.bus_name("ide", 0), parts.bus_name("ide", 1)}});
+  parts.map_port(regs::kPrimaryPorts, made->command_ports(0));
+  parts.map_port(regs::kPrimaryControl, made->control_port(0));
+  parts.map_port(regs::kSecondaryPorts, made->command_ports(1));
+  parts.map_port(regs::kSecondaryControl, made->control_port(1));
+  std::vector<devices::DiskBus*> buses{&made->bus(0), &made->bus(1)};
+  return MadeDevice{.device = std::move(made), .buses = std::move(buses)};
+}
+
 // --- the table
 
 using enum DriveNeed;
@@ -25,6 +57,9 @@ using Place = DiskMaker::Place;
 
 std::span<const DiskMaker> makers() {
   static const std::vector<DiskMaker> kMakers = {
+      {"piix3-ide", Place::kPci, kNone, "", &make_piix_ide},
+      {"piix4-ide", Place::kPci, kNone, "", &make_piix_ide},
+      {"nvme", Place::kPci, kOptional, "/namespace@1,0", &make_nvme},
       {"virtio-blk-pci", Place::kPci, kDisk, "/disk@0,0", &make_virtio_blk},
       {"virtio-blk-pci-transitional", Place::kPci, kDisk, "/disk@0,0", &make_virtio_blk},
       {"virtio-blk-pci-non-transitional", Place::kPci, kDisk, "/disk@0,0", &make_virtio_blk},
