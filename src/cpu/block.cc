@@ -69,7 +69,12 @@ void leave_block(Cpu& cpu, const Op* op) { KITE_FAULT(cpu, op); }
 
 namespace {
 
-void run_translated(Cpu& cpu, const Op*) { cpu.translator->run(cpu, *cpu.block); }
+// The function sanitizer would look for a signature in front of what is emitted.
+__attribute__((no_sanitize("function"))) void run_translated(Cpu& cpu, const Op* op) {
+  const BlockTranslator::Entry entry = cpu.translator->enter(cpu, *cpu.block);
+  if (entry == nullptr) return;
+  [[clang::musttail]] return entry(cpu, op);
+}
 
 void count_entry(Cpu& cpu, const Op* op) {
   Block& block = *cpu.block;
@@ -291,6 +296,7 @@ class BlockCache::Builder {
 
   Block* finish(const Code& code, const uint8_t* bytes) {
     if (log::enabled(log::Category::kInAsm)) log_code();
+    cpu_.counters.blocks.add();
     auto* block = new (cache_.allocate(sizeof(Block))) Block();
     block->ops = new (cache_.allocate((count_ + 1) * sizeof(Op))) Op[count_ + 1];
     fuse();

@@ -20,6 +20,7 @@
 #include "cpu/tlb.h"
 #include "cpu/translation.h"
 #include "memory/address_space.h"
+#include "metrics/metrics.h"
 #include "x86/arch_state.h"
 #include "x86/cpuid.h"
 #include "x86/insn.h"
@@ -72,6 +73,13 @@ struct DebugUnit {
 struct MwaitState {
   bool waiting = false;           // MWAIT, not HLT
   bool interrupts_break = false;  // those that IF masks, too (ECX bit 0)
+};
+
+// What a Cpu counts, on its thread; any may read.
+struct Counters {
+  metrics::Counter blocks;                                   // decoded
+  metrics::Counter read_misses, write_misses, fetch_misses;  // of the TLB, page walks or not
+  metrics::Counter flushes, local_flushes, page_flushes;     // of all, of all but global pages, of one page
 };
 
 // How run_slice() ended.
@@ -333,6 +341,7 @@ class Cpu {
   void map_changed(bool drop_code = true);
 
   [[nodiscard]] BlockCache& blocks() { return *blocks_; }
+  Counters counters;
   // Set once, before anything runs; outlives the Cpu's last run.
   BlockTranslator* translator = nullptr;
   TranslationArea translation;

@@ -15,6 +15,7 @@ namespace kite::cpu {
 
 class Cpu;
 struct Block;
+struct Op;
 
 // The part of a Cpu that only translated code and its runtime use.
 struct TranslationArea {
@@ -31,9 +32,14 @@ struct TranslationArea {
   static constexpr uint32_t kRequest = 1, kCodeWritten = 2;  // a request was posted; another wrote to a page of code
   uint32_t completed = 0;                                    // an instruction that was called for has run to its end
   uint32_t host_mxcsr = 0x1f80;                              // the host's own, while the guest's is in force
-  uint64_t saved_flags = 0;                                  // AX after LAHF; SETO AL
-  uint64_t spare[4] = {};                                    // registers that wait while a sequence uses their place
-  const void* exit = nullptr;                                // what translated code returned through
+  // The guest's registers that are in the host's units now, not in Cpu::arch. Translated code loads them when it first
+  // needs them; the way to anything else stores them.
+  uint32_t units = 0;
+  static constexpr uint32_t kVectors = 1, kX87 = 2;  // the second never without the first
+  uint64_t saved_flags = 0;                          // AX after LAHF; SETO AL
+  uint64_t spare[4] = {};                            // registers that wait while a sequence uses their place
+  const void* exit = nullptr;                        // what translated code returned through
+  const void* code = nullptr;                        // what `enter` leads to
   std::array<Jump, size_t{1} << kJumpBits> jumps{};
 };
 
@@ -44,9 +50,11 @@ class BlockTranslator {
   [[nodiscard]] virtual uint32_t threshold() const = 0;
   // `block` is warm and about to be entered. True: run() executes it from now on.
   virtual bool translate(Cpu& cpu, Block& block) = 0;
-  // Executes from the start of `block`, which may be entered as it stands, until something needs the run loop. The
-  // state is whole again afterwards.
-  virtual void run(Cpu& cpu, Block& block) = 0;
+  // How to execute from the start of `block`, which may be entered as it stands, until something needs the run loop;
+  // the state is whole again afterwards. Called as a handler is, at the end of one: what translated code hands over to
+  // may go on to another block in turn. Null: back to the run loop, with rip at the block.
+  using Entry = void (*)(Cpu& cpu, const Op* op);
+  virtual Entry enter(Cpu& cpu, Block& block) = 0;
   // This CPU has written to a page of code; another thread has written to some.
   virtual void code_written(Cpu& cpu, Gpa physical) = 0;
   virtual void code_written_elsewhere(Cpu& cpu) = 0;

@@ -29,7 +29,7 @@ BlockEmitter::Outcome BlockEmitter::branches() {
     case Code::kCall:
     case Code::kRet:
     case Code::kLoop:
-    case Code::kJcxz: write_back_vectors(); break;
+    case Code::kJcxz: write_instruction_pointer(); break;
     default: return Outcome::kInterpret;
   }
   switch (insn().op) {
@@ -68,7 +68,7 @@ void BlockEmitter::check_alarm(Exit& exit) {
 }
 
 void BlockEmitter::go_to(uint64_t target, uint64_t from) {
-  write_back_vectors();
+  write_instruction_pointer();
   const bool backward = target <= from;
   if (backward || cpu::page_of(target) != cpu::page_of(block_.rip)) save_flags();
   if (backward) check_alarm(new_exit(target));

@@ -164,8 +164,9 @@ void BlockEmitter::stored(const Place& place, uint64_t leave_rip) {
   Detour detour{.kind = Detour::Kind::kNotice,
                 .jump = a_.jcc(Condition::kNe),
                 .resume = a_.here(),
-                .changed = vectors_changed_,
-                .vectors = vectors_,
+                .units = units_,
+                .fip = fip_,
+                .resume_rip = leave_rip,
                 .place = place};
   detour.site = &site();
   detour.site->leave_rip = wide_ ? leave_rip : static_cast<uint32_t>(leave_rip);
@@ -181,12 +182,11 @@ void BlockEmitter::notice(const Detour& detour) {
     case Place::Linear::kHostAddress: cold_.rm(8, 0x2b, kR10, in_cpu(kR11, tlb_ + kAddend)); break;  // sub
     case Place::Linear::kConstant: cold_.mov_imm(kR10, place.value); break;
   }
-  store_vectors(cold_, detour.changed);
+  write_instruction_pointer(cold_, detour.fip);
   cold_.mov_imm(kR11, reinterpret_cast<uintptr_t>(detour.site));
   cold_.mov_imm(kRax, place.bytes);
   cold_.call(t_.runtime().notice);
-  load_vectors(cold_, detour.vectors);
-  cold_.jmp(detour.resume);
+  reload(detour);
 }
 
 }  // namespace kite::jit

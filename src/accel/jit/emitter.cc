@@ -5,6 +5,7 @@
 #include <span>
 
 #include "cpu/handlers.h"
+#include "support/log.h"
 
 namespace kite::jit {
 
@@ -36,12 +37,13 @@ BlockEmitter::BlockEmitter(Translator& translator, cpu::Cpu& cpu, Block& block, 
       pointer_bytes_(wide_ ? 8 : 4) {}
 
 void BlockEmitter::emit() {
-  const uint8_t* const hot_start = a_.cursor();
-  const uint8_t* const cold_start = cold_.cursor();
+  const uint8_t* const hot = a_.here();
+  const uint8_t* const cold = cold_.here();
   decode();
   begin();
   Outcome outcome = Outcome::kDone;
   for (index_ = 0; index_ < count_ && outcome != Outcome::kEnd; ++index_) {
+    starts_[index_] = a_.here();
     site_ = nullptr;
     ends_ = false;
     unresumed_.clear();
@@ -56,7 +58,8 @@ void BlockEmitter::emit() {
     }
     for (const size_t detour : unresumed_) {
       detours_[detour].resume = a_.here();
-      detours_[detour].vectors = vectors_;
+      detours_[detour].units = units_;
+      detours_[detour].resume_rip = op().next_rip();
     }
   }
   if (outcome != Outcome::kEnd) {
@@ -64,7 +67,8 @@ void BlockEmitter::emit() {
     go_to(end_rip_, count_ == 0 ? end_rip_ - 1 : op().rip);
   }
   detours();
-  translation_.host_bytes = static_cast<uint32_t>((a_.cursor() - hot_start) + (cold_.cursor() - cold_start));
+  translation_.host_bytes = static_cast<uint32_t>((a_.here() - hot) + (cold_.here() - cold));
+  if (log::enabled(log::Category::kOutAsm)) log_code(hot, cold);
 }
 
 // The block's bytes once more: the interpreter's Ops are fused, and not all have kept their Insn.
@@ -78,9 +82,7 @@ void BlockEmitter::decode() {
     if (x86::decode(code.subspan(at), decode_mode, insn) != x86::DecodeStatus::kOk) break;
     cpu::bind(cpu_, block_.rip + at, insn, ops_[count_]);
     at += insn.length;
-    high_halves_ |= insn.op == Code::kAvx || insn.op == Code::kVzeroupper;
   }
-  high_halves_ &= (block_.mode_key & mode::kAvx) != 0;
   end_rip_ = block_.rip + at;
   if (!wide_) end_rip_ = static_cast<uint32_t>(end_rip_);
 }
@@ -146,19 +148,22 @@ void BlockEmitter::begin() {
 
 BlockEmitter::Outcome BlockEmitter::instruction() {
   if (op().handler == cpu::invalid_opcode) return Outcome::kInterpret;
-  for (Outcome (BlockEmitter::*family)() :
-       {&BlockEmitter::moves, &BlockEmitter::integer, &BlockEmitter::branches, &BlockEmitter::vectors})
+  for (Outcome (BlockEmitter::*family)() : {&BlockEmitter::moves, &BlockEmitter::integer, &BlockEmitter::branches,
+                                            &BlockEmitter::vectors, &BlockEmitter::x87})
     if (const Outcome outcome = (this->*family)(); outcome != Outcome::kInterpret) return outcome;
   return Outcome::kInterpret;
 }
 
 Site& BlockEmitter::site() {
-  if (site_ != nullptr) return *site_;
+  if (site_ == nullptr) site_ = &new_site(ends_ || cpu::ends_block(insn().op));
+  return *site_;
+}
+
+// `leaves`: the interpreter goes on behind the instruction.
+Site& BlockEmitter::new_site(bool leaves) {
   Site& site = t_.new_site();
-  site_ = &site;
   site.op = op();
   if (cpu::keeps_insn(insn())) site.op.insn = &t_.keep(insn());
-  const bool leaves = ends_ || cpu::ends_block(insn().op);
   site.end.handler = leaves ? cpu::fall_through : resume;
   site.end.rip = op().next_rip();
   if (!wide_) site.end.rip = static_cast<uint32_t>(site.end.rip);
@@ -174,8 +179,8 @@ Site& BlockEmitter::site() {
 
 void BlockEmitter::interpret() {
   save_flags();
-  write_back_vectors();
-  vectors_ = 0;
+  write_instruction_pointer();
+  units_ = 0;
   site().emitted = false;
   a_.mov_imm(kR10, reinterpret_cast<uintptr_t>(&site()));
   a_.call(t_.runtime().interpret);
@@ -184,7 +189,7 @@ void BlockEmitter::interpret() {
 
 void BlockEmitter::hand_over() {
   save_flags();
-  write_back_vectors();
+  write_instruction_pointer();
   site().emitted = false;
   a_.mov_imm(kR10, reinterpret_cast<uintptr_t>(&site()));
   a_.jmp(t_.runtime().hand_over);
@@ -192,24 +197,31 @@ void BlockEmitter::hand_over() {
 
 void BlockEmitter::detour_interpret(uint8_t* jump) {
   unresumed_.push_back(detours_.size());
-  detours_.push_back({.kind = Detour::Kind::kInterpret, .jump = jump, .site = &site(), .changed = vectors_changed_});
+  detours_.push_back({.kind = Detour::Kind::kInterpret, .jump = jump, .site = &site(), .fip = fip_});
 }
 
 void BlockEmitter::detour_hand_over(uint8_t* jump) {
-  detours_.push_back({.kind = Detour::Kind::kHandOver, .jump = jump, .site = &site(), .changed = vectors_changed_});
+  detours_.push_back({.kind = Detour::Kind::kHandOver, .jump = jump, .site = &site(), .fip = fip_});
 }
 
 void BlockEmitter::detours() {
   for (const Detour& detour : detours_) {
     a_.bind(detour.jump, cold_.here());
-    if (detour.kind != Detour::Kind::kNotice) store_vectors(cold_, detour.changed);
+    if (detour.kind != Detour::Kind::kNotice) write_instruction_pointer(cold_, detour.fip);
     switch (detour.kind) {
       case Detour::Kind::kInterpret:
         cold_.mov_imm(kR10, reinterpret_cast<uintptr_t>(detour.site));
         cold_.call(t_.runtime().interpret);
-        load_vectors(cold_, detour.vectors);
-        cold_.jmp(detour.resume);
+        reload(detour);
         break;
+      case Detour::Kind::kLoad:
+        cold_.call(detour.site != nullptr ? t_.runtime().load_x87 : t_.runtime().load_vectors);
+        if (detour.site == nullptr) {
+          cold_.jmp(detour.resume);
+          break;
+        }
+        cold_.jcc(Condition::kE, detour.resume);
+        [[fallthrough]];
       case Detour::Kind::kHandOver:
         cold_.mov_imm(kR10, reinterpret_cast<uintptr_t>(detour.site));
         cold_.jmp(t_.runtime().hand_over);
@@ -222,6 +234,26 @@ void BlockEmitter::detours() {
         break;
     }
   }
+}
+
+// Goes on where a detour came from, with the units as they were.
+void BlockEmitter::reload(const Detour& detour) {
+  if (detour.units == 0) return cold_.jmp(detour.resume);
+  if ((detour.units & cpu::TranslationArea::kX87) == 0) {
+    cold_.call(t_.runtime().load_vectors);
+    load_eflags(cold_);
+    return cold_.jmp(detour.resume);
+  }
+  // The instruction may have unmasked an exception.
+  Exit& exit = t_.new_exit();
+  exit = {.target = detour.resume_rip, .page = translation_.page, .mode_key = block_.mode_key};
+  cold_.call(t_.runtime().load_x87);
+  uint8_t* const unmasked = cold_.jcc(Condition::kNe);
+  load_eflags(cold_);
+  cold_.jmp(detour.resume);
+  cold_.bind_here(unmasked);
+  cold_.mov_imm(kR10, reinterpret_cast<uintptr_t>(&exit));
+  cold_.jmp(t_.runtime().leave);
 }
 
 // --- flags
@@ -240,11 +272,15 @@ void BlockEmitter::save_flags() {
 
 void BlockEmitter::load_flags() {
   if (flags_ != Flags::kSaved) return;
-  a_.load(4, kRax, in_cpu(layout_.saved_flags));
-  a_.byte(0x04);  // add al, 0x7f: OF from bit 0
-  a_.byte(0x7f);
-  a_.byte(0x9e);  // sahf
+  load_eflags(a_);
   flags_ = Flags::kBoth;
+}
+
+void BlockEmitter::load_eflags(Assembler& a) {
+  a.load(4, kRax, in_cpu(layout_.saved_flags));
+  a.byte(0x04);  // add al, 0x7f: OF from bit 0
+  a.byte(0x7f);
+  a.byte(0x9e);  // sahf
 }
 
 // --- registers

@@ -1,9 +1,12 @@
 // BlockEmitter: one block of guest instructions as host code. Files: emitter.cc (the block, flags, ways out),
-// emit_memory.cc (addresses and the TLB), emit_integer.cc, emit_moves.cc, emit_branches.cc.
+// emit_memory.cc (addresses and the TLB), emit_integer.cc, emit_moves.cc, emit_branches.cc, emit_vector.cc,
+// emit_x87.cc.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
+#include <utility>
 #include <vector>
 
 #include "accel/jit/translator.h"
@@ -38,17 +41,19 @@ class BlockEmitter {
     uint64_t value = 0;  // kConstant
     int32_t entry = -1;  // kConstant: the TLB entry, from the Cpu
   };
+  static constexpr uint64_t kNoRip = ~uint64_t{0};
   // Code out of line, emitted behind the block.
   struct Detour {
-    enum class Kind : uint8_t { kInterpret, kHandOver, kNotice, kLeave } kind = Kind::kInterpret;
+    enum class Kind : uint8_t { kInterpret, kHandOver, kNotice, kLeave, kLoad /* units */ } kind = Kind::kInterpret;
     uint8_t* jump = nullptr;          // leads to it
-    const uint8_t* resume = nullptr;  // kInterpret, kNotice: where it goes on
-    Site* site = nullptr;
-    Exit* exit = nullptr;  // kLeave
-    bool save = false;     // kLeave: EFLAGS have to be saved first
-    uint16_t changed = 0;  // vector registers to store before it
-    uint16_t vectors = 0;  // kInterpret, kNotice: and to load behind it
-    Place place{};         // kNotice
+    const uint8_t* resume = nullptr;  // kInterpret, kNotice, kLoad: where it goes on
+    Site* site = nullptr;             // kLoad of x87 registers: who takes over when they cannot be loaded
+    Exit* exit = nullptr;             // kLeave
+    bool save = false;                // kLeave: EFLAGS have to be saved first
+    uint32_t units = 0;               // kInterpret, kNotice, kLoad: what code at `resume` expects in the host's units
+    uint64_t fip = kNoRip;            // the last x87 instruction, when the image does not have it yet
+    uint64_t resume_rip = 0;          // kInterpret, kNotice: of the instruction at `resume`
+    Place place{};                    // kNotice
   };
 
   // --- the block (emitter.cc) ---
@@ -59,9 +64,13 @@ class BlockEmitter {
   void hand_over();
   void end();
   void detours();
+  void log_code(const uint8_t* hot, const uint8_t* cold) const;  // emit_log.cc
   Site& site();
+  Site& new_site(bool leaves);
+  void reload(const Detour& detour);
   [[nodiscard]] bool flags_are_dead() const;
   void emit_save(Assembler& a);
+  void load_eflags(Assembler& a);
   void notice(const Detour& detour);
   void detour_interpret(uint8_t* jump);  // resumed behind the instruction
   void detour_hand_over(uint8_t* jump);
@@ -108,18 +117,22 @@ class BlockEmitter {
   [[nodiscard]] static bool is_register(const x86::Operand& o) { return o.kind == x86::OperandKind::kGpr; }
   [[nodiscard]] static bool is_immediate(const x86::Operand& o) { return o.kind == x86::OperandKind::kImm; }
 
-  // --- vector registers (emit_vector.cc) ---
-  void store_vectors(Assembler& a, uint16_t which) const;
-  void load_vectors(Assembler& a, uint16_t which) const;
-  void write_back_vectors();
-  void use_vector(unsigned number);
-  void make_vector(unsigned number);
-  [[nodiscard]] bool only_writes_register() const;
+  // --- the host's units; before anything else of an instruction: RAX, R10, R11 and EFLAGS may be lost ---
+  void need_vectors();  // emit_vector.cc
+  void need_x87();      // emit_x87.cc
+  void write_instruction_pointer(Assembler& a, uint64_t rip) const;
+  void write_instruction_pointer() { write_instruction_pointer(a_, std::exchange(fip_, kNoRip)); }
+  void note_operand();
 
   // --- instructions ---
   Outcome vectors();  // emit_vector.cc
   Outcome wide_vectors();
-  Outcome clear_high_halves();
+  Outcome narrow_vectors();
+  Outcome clear_vectors();
+  Outcome load_mxcsr();
+  Outcome store_mxcsr();
+  Outcome x87();  // emit_x87.cc
+  Outcome x87_memory();
   Outcome integer();  // emit_integer.cc
   Outcome binary(unsigned operation);
   Outcome binary_to_memory(unsigned operation);
@@ -176,11 +189,12 @@ class BlockEmitter {
   uint64_t end_rip_ = 0;  // behind the block
   bool ends_ = false;     // the current instruction cannot be resumed behind: its slow ways hand over
   Flags flags_ = Flags::kSaved;
-  bool high_halves_ = false;                    // the block has VEX-encoded instructions: whole YMM registers are kept
-  uint16_t vectors_ = 0, vectors_changed_ = 0;  // in host registers; and not in the Cpu yet
-  Site* site_ = nullptr;                        // of the current instruction, once it has one
+  uint32_t units_ = 0;     // what is known to be in the host's units (TranslationArea::units)
+  uint64_t fip_ = kNoRip;  // as in Detour
+  Site* site_ = nullptr;   // of the current instruction, once it has one
   std::array<x86::Insn, cpu::BlockCache::kMaxOps> insns_;
   std::array<cpu::Op, cpu::BlockCache::kMaxOps> ops_;
+  std::array<const uint8_t*, cpu::BlockCache::kMaxOps> starts_{};  // of what each became; null: nothing
   std::vector<Detour> detours_;
   std::vector<size_t> unresumed_;  // detours that go on behind the current instruction
 };

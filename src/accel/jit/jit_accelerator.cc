@@ -5,9 +5,25 @@
 #include "accel/jit/translator.h"
 #include "cpu/cpu.h"
 #include "cpu/machine_check.h"
+#include "metrics/metrics.h"
 #include "x86/host_features.h"
 
 namespace kite {
+
+namespace {
+
+// What the CPU counts with or without a translator.
+void add_metrics(metrics::Group& group, const cpu::Counters& counters) {
+  group.add("blocks-decoded", counters.blocks, {.help = "blocks of guest instructions decoded for the interpreter"});
+  group.add("tlb-misses-read", counters.read_misses, {.help = "loads whose page the TLB did not have"});
+  group.add("tlb-misses-write", counters.write_misses, {.help = "stores whose page the TLB did not have"});
+  group.add("tlb-misses-fetch", counters.fetch_misses, {.help = "code fetches whose page the TLB did not have"});
+  group.add("tlb-flushes", counters.flushes, {.help = "times that the whole TLB was dropped"});
+  group.add("tlb-flushes-local", counters.local_flushes, {.help = "times that all but global pages were dropped"});
+  group.add("tlb-flushes-page", counters.page_flushes, {.help = "times that one page was dropped"});
+}
+
+}  // namespace
 
 class JitVcpu final : public Vcpu {
  public:
@@ -15,11 +31,17 @@ class JitVcpu final : public Vcpu {
       : owner_(owner), cpu_(config, memory) {}
   ~JitVcpu() override { owner_.forget(*this); }
 
-  Result<> translate(const JitOptions& options) {
-    KITE_ASSIGN(translator_,
-                jit::Translator::create(cpu_, {.code_bytes = options.code_mib << 20, .threshold = options.threshold}));
+  Result<> translate(const JitOptions& options, std::shared_ptr<jit::PerfMap> perf_map) {
+    KITE_ASSIGN(translator_, jit::Translator::create(cpu_, {.code_bytes = options.code_mib << 20,
+                                                            .threshold = options.threshold,
+                                                            .perf_map = std::move(perf_map)}));
     cpu_.translator = translator_.get();
     return {};
+  }
+  void show_metrics() {
+    metrics_ = std::make_unique<metrics::Group>("jit", metrics::Subject::of_vcpu(cpu_.config.index));
+    add_metrics(*metrics_, cpu_.counters);
+    if (translator_ != nullptr) translator_->add_metrics(*metrics_);
   }
 
   HaltReason run(CpuIo& io) override {
@@ -56,6 +78,7 @@ class JitVcpu final : public Vcpu {
   JitAccelerator& owner_;
   cpu::Cpu cpu_;
   std::unique_ptr<jit::Translator> translator_;
+  std::unique_ptr<metrics::Group> metrics_;  // the last member: goes first
 };
 
 namespace {
@@ -142,10 +165,20 @@ Result<std::unique_ptr<Vcpu>> JitAccelerator::create_vcpu(const VcpuConfig& conf
   if (memory_ == nullptr) return fail("the jit accelerator needs an address space before its vCPUs");
   if (config.cpu == nullptr || config.clock == nullptr) return fail("a vCPU needs a CPU model and a clock");
   auto vcpu = std::make_unique<JitVcpu>(*this, config, *memory_);
-  if (options_.translate) KITE_TRY(vcpu->translate(options_));
+  if (options_.translate) {
+    KITE_TRY(make_perf_map());
+    KITE_TRY(vcpu->translate(options_, perf_map_));
+  }
+  vcpu->show_metrics();
   const std::lock_guard lock(vcpus_mutex_);
   vcpus_.push_back(vcpu.get());
   return vcpu;
+}
+
+Result<> JitAccelerator::make_perf_map() {
+  if (!options_.perf_map || perf_map_ != nullptr) return {};
+  KITE_ASSIGN(perf_map_, jit::PerfMap::create());
+  return {};
 }
 
 void JitAccelerator::range_removed(const FlatRange& range) { memory_removed_ |= range.is_memory(); }

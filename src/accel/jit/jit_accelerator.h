@@ -12,6 +12,9 @@
 namespace kite {
 
 class JitVcpu;
+namespace jit {
+class PerfMap;
+}
 
 class JitAccelerator final : public Accelerator, private MapObserver {
  public:
@@ -33,7 +36,10 @@ class JitAccelerator final : public Accelerator, private MapObserver {
   void commit_done() override;
   void forget(JitVcpu& vcpu);
 
+  Result<> make_perf_map();
+
   JitOptions options_;
+  std::shared_ptr<jit::PerfMap> perf_map_;  // once a vCPU needs it
   AddressSpace* memory_ = nullptr;
   AddressSpace* smm_memory_ = nullptr;
   bool memory_removed_ = false;  // by the commit under way: decoded code may point into it

@@ -9,6 +9,7 @@ struct JitOptions {
   bool translate = false;   // warm code is translated to host code; else everything is interpreted
   uint64_t code_mib = 128;  // of translated code a vCPU, at most: 1 to 1024
   uint32_t threshold = 24;  // entries after which a block is warm
+  bool perf_map = false;    // translated code is named in /tmp/perf-PID.map
 };
 
 }  // namespace kite

@@ -19,8 +19,8 @@ inline constexpr std::array<uint8_t, 16> kHost = {kR8,   kRcx,  kRdx,  kRbx,  kR
 // Distances from the Cpu to what code touches; the same for every Cpu of this build.
 struct Layout {
   explicit Layout(cpu::Cpu& cpu);
-  int32_t gpr, rip, cc, rflags, segment_base[x86::kSegCount], block, mode_key;
-  int32_t alarm, completed, saved_flags, spare, exit, jumps, fx, mxcsr, host_mxcsr;
+  int32_t gpr, rip, cc, rflags, segment_base[x86::kSegCount], selector[x86::kSegCount], block, mode_key;
+  int32_t alarm, completed, saved_flags, spare, exit, code, jumps, fx, mxcsr, host_mxcsr, units;
   int32_t tlb[static_cast<size_t>(cpu::TlbKind::kCount)];
 
   [[nodiscard]] Mem vector(unsigned number) const {
@@ -32,6 +32,8 @@ struct Layout {
     mem.disp += static_cast<int32_t>(x86::kYmmHighDistance);
     return mem;
   }
+  // A field of the FXSAVE image.
+  [[nodiscard]] Mem image(int32_t offset) const { return in_cpu(fx + offset); }
   [[nodiscard]] Mem slot(unsigned guest) const { return in_cpu(gpr + static_cast<int32_t>(guest) * 8); }
 };
 
@@ -63,8 +65,9 @@ struct Exit {
 struct Translation {
   cpu::Block* block = nullptr;
   Gpa page = 0;
-  uint32_t exec_id = 0;  // what TlbEntry::exec_id is while the block's page leads where it did
-  bool stale = false;    // code has been written to its page: the first jump leads out
+  uint32_t exec_id = 0;    // what TlbEntry::exec_id is while the block's page leads where it did
+  uint64_t jump_salt = 0;  // of the block's mode (Translator::jump_salt)
+  bool stale = false;      // code has been written to its page: the first jump leads out
   // Entered with flags saved, with flags in EFLAGS, and with flags saved from a place that has not looked at the TLB.
   const uint8_t* entry_saved = nullptr;
   const uint8_t* entry_flags = nullptr;

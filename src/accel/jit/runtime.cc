@@ -5,6 +5,17 @@
 namespace kite::jit {
 namespace {
 
+constexpr uint32_t kStoreAligned = 0x0f29, kLoadAligned = 0x0f28;                                    // MOVAPS
+constexpr Assembler::Vex kVexLoad{.map = 1, .opcode = 0x28},                                         // VMOVAPS
+    kVexLoadWide{.map = 1, .opcode = 0x28, .l = true}, kVexOr{.map = 1, .opcode = 0x56, .l = true},  // VORPS
+    kVexTest{.map = 2, .prefix = 0x66, .opcode = 0x17, .l = true},                                   // VPTEST
+    kExtractHigh{.map = 3, .prefix = 0x66, .opcode = 0x19, .l = true},                               // VEXTRACTF128
+    kInsertHigh{.map = 3, .prefix = 0x66, .opcode = 0x18, .l = true};                                // VINSERTF128
+// Fields of the FXSAVE image (SDM 1, table 10-2).
+constexpr int32_t kFop = 6, kFip = 8, kFdp = 16;
+constexpr uint32_t kX87Masks = 0x3f;
+constexpr uint16_t kHostFcw = 0x37f;  // as the ABI has it
+
 constexpr Reg kCalleeSaved[] = {kRbx, kRbp, kR12, kR13, kR14, kR15};
 
 // Emits the routines; each begins with the guest in registers, or ends so.
@@ -28,13 +39,16 @@ class Writer {
     a_.alu_imm(8, 0, kRsp, 8);
     for (size_t i = std::size(kCalleeSaved); i-- > 0;) pop(kCalleeSaved[i]);
   }
+  // Everything of the guest to the Cpu; RCX, RDX, RSI and EFLAGS are lost.
   void spill() {
-    host_mxcsr();
     for (unsigned n = 0; n < 16; ++n)
       if (kHost[n] != kNone) a_.store(8, layout_.slot(n), static_cast<Reg>(kHost[n]));
+    a_.alu_imm(4, 7, in_cpu(layout_.units), 0);
+    uint8_t* const none = a_.jcc(Condition::kE);
+    a_.call(save_units_);
+    a_.bind_here(none);
   }
   void fill() {
-    guest_mxcsr();
     for (unsigned n = 0; n < 16; ++n)
       if (kHost[n] != kNone) a_.load(8, static_cast<Reg>(kHost[n]), layout_.slot(n));
   }
@@ -63,16 +77,24 @@ class Writer {
     a_.byte(0x7f);
     a_.byte(0x9e);  // sahf
   }
-  // MXCSR is the guest's in translated code and the host's outside.
-  void guest_mxcsr() { a_.rm(4, 0x0fae, 2, in_cpu(layout_.mxcsr)); }  // ldmxcsr
-  void host_mxcsr() {
-    if (has_avx_) {
-      a_.byte(0xc5);  // vzeroupper: what follows has instructions without VEX
-      a_.byte(0xf8);
-      a_.byte(0x77);
-    }
-    a_.rm(4, 0x0fae, 3, in_cpu(layout_.mxcsr));  // stmxcsr
-    a_.rm(4, 0x0fae, 2, in_cpu(layout_.host_mxcsr));
+  void load_mxcsr(int32_t from) { a_.rm(4, 0x0fae, 2, in_cpu(from)); }
+  void store_mxcsr(int32_t to) { a_.rm(4, 0x0fae, 3, in_cpu(to)); }
+  void zero_upper() {
+    a_.byte(0xc5);
+    a_.byte(0xf8);
+    a_.byte(0x77);
+  }
+  // Jumps when the guest cannot use the high halves of YMM registers.
+  uint8_t* unless_avx() {
+    a_.rm(4, 0xf7, 0, in_cpu(layout_.mode_key));  // test
+    a_.dword(cpu::mode::kAvx);
+    return a_.jcc(Condition::kE);
+  }
+  void store_low_halves() {
+    for (unsigned n = 0; n < 16; ++n) a_.rm(4, kStoreAligned, n, layout_.vector(n));
+  }
+  void load_low_halves() {
+    for (unsigned n = 0; n < 16; ++n) a_.rm(4, kLoadAligned, n, layout_.vector(n));
   }
   void cpu_to(Reg reg) { a_.mov_imm(reg, reinterpret_cast<uintptr_t>(&cpu_)); }
   // cpu.block = site->block, the site being in `site`.
@@ -83,6 +105,9 @@ class Writer {
 
   void count(Reg site) { a_.alu_imm(8, 0, at(site, offsetof(Site, calls)), 1); }
 
+  void save_units();
+  void load_vectors();
+  void load_x87(const uint8_t* load_vectors);
   void interpret(const uint8_t* out);
   void notice(const uint8_t* out);
 
@@ -90,6 +115,7 @@ class Writer {
   cpu::Cpu& cpu_;
   const Layout& layout_;
   bool has_avx_ = __builtin_cpu_supports("avx") != 0;
+  const uint8_t* save_units_ = nullptr;
 };
 
 // A store went to a page whose state is not 0. Answers whether that has ended the block.
@@ -99,6 +125,89 @@ bool note_store(cpu::Cpu& cpu, uint64_t address, unsigned bytes, const Site* sit
   if (!site->block->removed) return false;
   cpu.state.rip = site->leave_rip == Site::kDynamic ? cpu.translation.spare[1] : site->leave_rip;
   return true;
+}
+
+// To the Cpu, and the host's own control words. RCX, RDX, RSI and EFLAGS are lost. The guest's pointers to the last x87
+// instruction are in the image already, and FXSAVE would replace them by the host's.
+void Writer::save_units() {
+  save_units_ = a_.here();
+  a_.alu_imm(4, 7, in_cpu(layout_.units), cpu::TranslationArea::kVectors);
+  uint8_t* const vectors_only = a_.jcc(Condition::kE);
+  a_.load(8, kRcx, layout_.image(kFip));
+  a_.load(8, kRdx, layout_.image(kFdp));
+  a_.rm(4, 0x0fb7, kRsi, layout_.image(kFop));  // movzx
+  a_.rm(8, 0x0fae, 0, layout_.image(0));        // fxsave64
+  a_.store(8, layout_.image(kFip), kRcx);
+  a_.store(8, layout_.image(kFdp), kRdx);
+  a_.store(2, layout_.image(kFop), kRsi);
+  a_.byte(0x0f);  // emms
+  a_.byte(0x77);
+  a_.mov_imm(kRcx, reinterpret_cast<uintptr_t>(&kHostFcw));
+  a_.rm(4, 0xd9, 5, at(kRcx));  // fldcw
+  uint8_t* const high_halves = a_.jmp();
+  a_.bind_here(vectors_only);
+  store_mxcsr(layout_.mxcsr);
+  store_low_halves();
+  a_.bind_here(high_halves);
+  if (has_avx_) {
+    uint8_t* const no_avx = unless_avx();
+    for (unsigned n = 0; n < 16; ++n) {
+      a_.vex_rm(kExtractHigh, n, 0, layout_.high_half(n));
+      a_.byte(1);
+    }
+    a_.bind_here(no_avx);
+    zero_upper();  // what follows has instructions without VEX
+  }
+  load_mxcsr(layout_.host_mxcsr);
+  a_.store_imm(4, in_cpu(layout_.units), 0);
+  a_.ret();
+}
+
+// High halves that are all zero are left to VZEROUPPER: instructions without VEX are slow behind others.
+void Writer::load_vectors() {
+  if (has_avx_) {
+    uint8_t* const no_avx = unless_avx();
+    const auto both_high = [&](unsigned n) { return layout_.high_half(n); };
+    a_.vex_rm(kVexLoadWide, 0, 0, both_high(0));
+    for (unsigned n = 2; n < 16; n += 2) a_.vex_rm(kVexOr, 0, 0, both_high(n));
+    a_.vex_rr(kVexTest, 0, 0, 0);
+    uint8_t* const zero = a_.jcc(Condition::kE);
+    for (unsigned n = 0; n < 16; ++n) {
+      a_.vex_rm(kVexLoad, n, 0, layout_.vector(n));
+      a_.vex_rm(kInsertHigh, n, n, layout_.high_half(n));
+      a_.byte(1);
+    }
+    uint8_t* const loaded = a_.jmp();
+    a_.bind_here(zero);
+    zero_upper();
+    a_.bind_here(no_avx);
+    load_low_halves();
+    a_.bind_here(loaded);
+  } else {
+    load_low_halves();
+  }
+  load_mxcsr(layout_.mxcsr);
+  a_.store_imm(4, in_cpu(layout_.units), cpu::TranslationArea::kVectors);
+  a_.ret();
+}
+
+void Writer::load_x87(const uint8_t* load_vectors) {
+  a_.rm(4, 0x0fb7, kRax, layout_.image(0));  // movzx: FCW
+  a_.rr(4, 0xf7, 2, kRax);                   // not
+  a_.rr(4, 0xf7, 0, kRax);                   // test
+  a_.dword(kX87Masks);
+  uint8_t* const unmasked = a_.jcc(Condition::kNe);
+  a_.alu_imm(4, 7, in_cpu(layout_.units), 0);
+  uint8_t* const have_vectors = a_.jcc(Condition::kNe);
+  a_.call(load_vectors);
+  a_.bind_here(have_vectors);
+  store_mxcsr(layout_.mxcsr);
+  store_low_halves();
+  a_.rm(8, 0x0fae, 1, layout_.image(0));  // fxrstor64
+  a_.store_imm(4, in_cpu(layout_.units), cpu::TranslationArea::kVectors | cpu::TranslationArea::kX87);
+  a_.rr(4, 0x31, kRax, kRax);  // xor: ZF
+  a_.bind_here(unmasked);
+  a_.ret();
 }
 
 void Writer::interpret(const uint8_t* out) {
@@ -170,7 +279,10 @@ Layout::Layout(cpu::Cpu& cpu) {
   rip = distance(&cpu.state.rip);
   cc = distance(&cpu.state.cc);
   rflags = distance(&cpu.state.rflags);
-  for (size_t i = 0; i < x86::kSegCount; ++i) segment_base[i] = distance(&cpu.state.seg[i].base);
+  for (size_t i = 0; i < x86::kSegCount; ++i) {
+    segment_base[i] = distance(&cpu.state.seg[i].base);
+    selector[i] = distance(&cpu.state.seg[i].selector);
+  }
   block = distance(&cpu.block);
   mode_key = distance(&cpu.mode_key);
   alarm = distance(&cpu.translation.alarm);
@@ -178,22 +290,28 @@ Layout::Layout(cpu::Cpu& cpu) {
   saved_flags = distance(&cpu.translation.saved_flags);
   spare = distance(&cpu.translation.spare);
   exit = distance(&cpu.translation.exit);
+  code = distance(&cpu.translation.code);
   jumps = distance(&cpu.translation.jumps);
   fx = distance(&cpu.arch.fx);
   constexpr int32_t kMxcsr = 24;  // in the FXSAVE image (SDM 1, table 10-2)
   mxcsr = fx + kMxcsr;
   host_mxcsr = distance(&cpu.translation.host_mxcsr);
+  units = distance(&cpu.translation.units);
   for (size_t i = 0; i < std::size(tlb); ++i) tlb[i] = distance(&cpu.tlb(static_cast<cpu::TlbKind>(i)));
 }
 
 void Runtime::emit(Assembler& a, cpu::Cpu& cpu, const Layout& layout) {
   Writer w(a, cpu, layout);
-  enter = reinterpret_cast<Enter>(reinterpret_cast<uintptr_t>(a.here()));
+  w.save_units();
+  load_vectors = a.here();
+  w.load_vectors();
+  load_x87 = a.here();
+  w.load_x87(load_vectors);
+  enter = reinterpret_cast<cpu::BlockTranslator::Entry>(reinterpret_cast<uintptr_t>(a.here()));
   w.prologue();
-  a.mov(8, kR11, kRdi);
   w.cc_to_saved();
   w.fill();
-  a.rr(4, 0xff, 4, kR11);  // jmp r11
+  a.jmp(in_cpu(layout.code));
 
   const uint8_t* const out = a.here();
   w.epilogue();

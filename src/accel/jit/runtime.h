@@ -7,10 +7,8 @@
 namespace kite::jit {
 
 struct Runtime {
-  using Enter = void (*)(const void* code);
-
-  // void(code): loads the guest's registers and jumps there; comes back when the code has left.
-  Enter enter = nullptr;
+  // Loads the guest's registers and jumps to TranslationArea::code; comes back when the code has left.
+  cpu::BlockTranslator::Entry enter = nullptr;
   // Jumped to with R10 = Exit: back to the run loop with rip = its target.
   const uint8_t* leave = nullptr;
   // Called with R10 = Site and flags saved: the interpreter executes the instruction. Returns with flags both saved
@@ -20,6 +18,11 @@ struct Runtime {
   const uint8_t* hand_over = nullptr;
   // Called with R10 = linear address, R11 = Site, EAX = bytes, flags saved: a store met a watched page.
   const uint8_t* notice = nullptr;
+
+  // Called with flags saved; RAX, R10, R11 and EFLAGS are lost. The vector registers become the guest's; with
+  // load_x87 the x87 registers too, and ZF says whether they could: not while an exception is unmasked.
+  const uint8_t* load_vectors = nullptr;
+  const uint8_t* load_x87 = nullptr;
 
   void emit(Assembler& a, cpu::Cpu& cpu, const Layout& layout);
 };

@@ -46,15 +46,6 @@ TranslatorOptions checked(TranslatorOptions options) {
   return options;
 }
 
-// Of x87 and MMX instructions, which are all the interpreter's: calling it for each costs more than it saves.
-bool is_for_interpreter(const cpu::Block& block) {
-  const std::span<const cpu::Op> ops(block.ops, block.op_count);
-  const auto calls = std::ranges::count_if(ops, [](const cpu::Op& op) {
-    return op.insn != nullptr && (op.insn->unit == x86::Unit::kX87 || op.insn->unit == x86::Unit::kMmx);
-  });
-  return calls * 3 > block.op_count;
-}
-
 }  // namespace
 
 Result<std::unique_ptr<Translator>> Translator::create(cpu::Cpu& cpu, const TranslatorOptions& options) {
@@ -85,8 +76,9 @@ void Translator::log_summary() const {
   using log::Category;
   log::print(Category::kTranslator,
              "cpu {}: {} blocks of {} bytes as {}, {} links, {} runs, {} stale, {} revived, {} flushes",
-             cpu_.config.index, counters_.blocks, counters_.guest_bytes, counters_.host_bytes, counters_.links,
-             counters_.runs, counters_.stale, counters_.revived, counters_.flushes);
+             cpu_.config.index, counters_.blocks.value(), counters_.guest_bytes.value(), counters_.host_bytes.value(),
+             counters_.links.value(), counters_.runs.value(), counters_.stale.value(), counters_.revived.value(),
+             counters_.flushes.value());
   const FallBacks all = fall_backs();
   std::vector<size_t> order;
   for (size_t i = 0; i < all.slow.size(); ++i)
@@ -97,12 +89,33 @@ void Translator::log_summary() const {
                x86::op_name(static_cast<x86::Op>(i)), all.not_emitted[i], all.slow[i]);
 }
 
+void Translator::add_metrics(metrics::Group& group) const {
+  constexpr auto kBytes = metrics::Unit::kBytes;
+  group.add("blocks-translated", counters_.blocks, {.help = "blocks that were warm and became host code"});
+  group.add("guest-bytes", counters_.guest_bytes, {.help = "guest code of translated blocks", .unit = kBytes});
+  group.add("host-bytes", counters_.host_bytes, {.help = "host code emitted for them", .unit = kBytes});
+  group.add("runs", counters_.runs, {.help = "times that the run loop entered translated code"});
+  group.add("links", counters_.links, {.help = "branches that were made to lead from block to block"});
+  group.add("blocks-stale", counters_.stale, {.help = "translated blocks whose page was written"});
+  group.add("blocks-revived", counters_.revived, {.help = "of these, whose bytes were found unchanged"});
+  group.add("code-flushes", counters_.flushes, {.help = "times that all translated code was dropped"});
+}
+
 // A third for what runs, the rest for the ways out of it.
 void Translator::start_code() {
   hot_.start(memory_.write(), memory_.run());
   cold_start_ = memory_.write() + (memory_.size() / 3 & ~page_offset_mask);
   cold_.start(cold_start_, cold_start_ + memory_.delta());
   runtime_.emit(hot_, cpu_, layout_);
+  if (options_.perf_map != nullptr)
+    options_.perf_map->add(memory_.run(), static_cast<size_t>(hot_.here() - memory_.run()), "kite runtime");
+}
+
+// For perf, by the guest's address; the ways out of line apart.
+void Translator::describe(const cpu::Block& block, const Span& hot, const Span& cold) const {
+  if (options_.perf_map == nullptr) return;
+  options_.perf_map->add(hot.start, hot.bytes, fmt::format("guest {:x}", block.rip));
+  options_.perf_map->add(cold.start, cold.bytes, fmt::format("guest {:x} out of line", block.rip));
 }
 
 bool Translator::has_room() const {
@@ -124,7 +137,7 @@ uint64_t Translator::jump_salt(uint32_t mode_key) {
 }
 
 bool Translator::translate(cpu::Cpu& cpu, cpu::Block& block) {
-  if (!can_translate(block) || is_for_interpreter(block) || modes_.size() > kMostModes) return false;
+  if (!can_translate(block) || modes_.size() > kMostModes) return false;
   if (!has_room()) {
     cpu.blocks().flush_later();
     return false;
@@ -135,27 +148,32 @@ bool Translator::translate(cpu::Cpu& cpu, cpu::Block& block) {
   translation.page = cpu::page_of(block.physical);
   if (const auto known = pages_.find(translation.page); known != pages_.end()) make_stale(known->second);
   translation.exec_id = exec_id(cpu::page_of(linear), translation.page);
+  translation.jump_salt = jump_salt(block.mode_key);
+  const Span hot{hot_.here(), 0}, cold{cold_.here(), 0};
   BlockEmitter(*this, cpu, block, translation, hot_, cold_).emit();
+  describe(block, {hot.start, static_cast<size_t>(hot_.here() - hot.start)},
+           {cold.start, static_cast<size_t>(cold_.here() - cold.start)});
   block.translation = &translation;
   Page& page = pages_[translation.page];
   page.translations.push_back(&translation);
   page.generation_at = block.generation_at;
   page.generation = block.generation;
   page.live = true;
-  ++counters_.blocks;
-  counters_.guest_bytes += block.bytes;
-  counters_.host_bytes += translation.host_bytes;
+  counters_.blocks.add();
+  counters_.guest_bytes.add(block.bytes);
+  counters_.host_bytes.add(translation.host_bytes);
   return true;
 }
 
-// The function sanitizer would look for a signature in front of the emitted routine.
-__attribute__((no_sanitize("function"))) void Translator::run(cpu::Cpu& cpu, cpu::Block& block) {
+Translator::Entry Translator::enter(cpu::Cpu& cpu, cpu::Block& block) {
   auto& translation = *static_cast<Translation*>(block.translation);
   cpu::TranslationArea& area = cpu.translation;
   if (area.alarm.load(std::memory_order_relaxed) != 0) [[unlikely]]
-    return;  // with rip at the block
-  if ((cpu.arch.fx.bytes[24] & 0x80) == 0 || (cpu.arch.fx.bytes[25] & 0x1f) != 0x1f) [[unlikely]]
-    return interpret(cpu, block);  // exceptions of the SSE unit are unmasked
+    return nullptr;
+  if ((cpu.arch.fx.bytes[24] & 0x80) == 0 || (cpu.arch.fx.bytes[25] & 0x1f) != 0x1f) [[unlikely]] {
+    area.exit = nullptr;  // exceptions of the SSE unit are unmasked: by its own handlers
+    return block.first;
+  }
   if (translation.stale) [[unlikely]]
     revive(translation);
   if (area.exit != nullptr) link(translation, block);
@@ -163,16 +181,11 @@ __attribute__((no_sanitize("function"))) void Translator::run(cpu::Cpu& cpu, cpu
   if (entry.exec_tag == cpu::page_of(block.rip)) entry.exec_id = translation.exec_id;
   const uint64_t rip = block.rip;
   auto& jump = area.jumps[(rip ^ (rip >> cpu::TranslationArea::kJumpBits)) & (area.jumps.size() - 1)];
-  jump = {.tag = rip ^ jump_salt(block.mode_key), .code = translation.entry_checked};
-  ++counters_.runs;
+  jump = {.tag = rip ^ translation.jump_salt, .code = translation.entry_checked};
+  counters_.runs.add();
   point_gs_to(cpu);
-  runtime_.enter(translation.entry_saved);
-}
-
-// By its own handlers, as if it were not translated.
-void Translator::interpret(cpu::Cpu& cpu, cpu::Block& block) {
-  cpu.translation.exit = nullptr;
-  block.first(cpu, block.ops);
+  area.code = translation.entry_saved;
+  return runtime_.enter;
 }
 
 void Translator::link(Translation& translation, const cpu::Block& block) {
@@ -184,7 +197,7 @@ void Translator::link(Translation& translation, const cpu::Block& block) {
     target = exit.flags_in_host ? translation.entry_flags : translation.entry_saved;
   }
   Assembler::patch(exit.jump, memory_.delta(), target);
-  ++counters_.links;
+  counters_.links.add();
 }
 
 void Translator::code_written(cpu::Cpu&, Gpa physical) {
@@ -205,7 +218,7 @@ void Translator::make_stale(Page& page) {
     std::memcpy(translation->first_bytes.data(), translation->start, translation->first_bytes.size());
     *translation->start = 0xe9;  // jmp
     Assembler::patch(translation->start + 1, memory_.delta(), translation->way_out);
-    ++counters_.stale;
+    counters_.stale.add();
   }
 }
 
@@ -217,7 +230,7 @@ void Translator::revive(Translation& translation) {
   make_stale(page);
   page.generation = translation.block->generation;
   page.live = true;
-  ++counters_.revived;
+  counters_.revived.add();
 }
 
 void Translator::flush(cpu::Cpu& cpu) {
@@ -231,7 +244,7 @@ void Translator::flush(cpu::Cpu& cpu) {
   insns_.clear();
   exec_ids_.clear();
   start_code();
-  ++counters_.flushes;
+  counters_.flushes.add();
 }
 
 }  // namespace kite::jit

@@ -8,14 +8,17 @@
 #include <vector>
 
 #include "accel/jit/code_memory.h"
+#include "accel/jit/perf_map.h"
 #include "accel/jit/plan.h"
 #include "accel/jit/runtime.h"
+#include "metrics/metrics.h"
 
 namespace kite::jit {
 
 struct TranslatorOptions {
-  size_t code_bytes = size_t{128} << 20;  // address space for code; it is committed as it is used
-  uint32_t threshold = 24;                // entries after which a block is translated
+  size_t code_bytes = size_t{128} << 20;   // address space for code; it is committed as it is used
+  uint32_t threshold = 24;                 // entries after which a block is translated
+  std::shared_ptr<PerfMap> perf_map = {};  // gets the names of all code; may be null
 };
 
 class Translator final : public cpu::BlockTranslator {
@@ -29,16 +32,17 @@ class Translator final : public cpu::BlockTranslator {
 
   [[nodiscard]] uint32_t threshold() const override { return options_.threshold; }
   bool translate(cpu::Cpu& cpu, cpu::Block& block) override;
-  void run(cpu::Cpu& cpu, cpu::Block& block) override;
+  Entry enter(cpu::Cpu& cpu, cpu::Block& block) override;
   void code_written(cpu::Cpu& cpu, Gpa physical) override;
   void code_written_elsewhere(cpu::Cpu& cpu) override;
   void flush(cpu::Cpu& cpu) override;
 
   // What happened since the Cpu was made.
   struct Counters {
-    uint64_t blocks = 0, guest_bytes = 0, host_bytes = 0, links = 0, runs = 0, stale = 0, revived = 0, flushes = 0;
+    metrics::Counter blocks, guest_bytes, host_bytes, links, runs, stale, revived, flushes;
   };
   [[nodiscard]] const Counters& counters() const { return counters_; }
+  void add_metrics(metrics::Group& group) const;  // the counters, which must outlive it
   // How often the interpreter has executed instructions for translated code, by operation: those that nothing is
   // emitted for, and those that have left the fast path (a TLB miss, an operand that may fault).
   struct FallBacks {
@@ -64,11 +68,16 @@ class Translator final : public cpu::BlockTranslator {
     bool live = false;        // some are not
   };
 
+  struct Span {
+    const uint8_t* start;
+    size_t bytes;
+  };
+
   void start_code();
+  void describe(const cpu::Block& block, const Span& hot, const Span& cold) const;
   void log_summary() const;
   [[nodiscard]] bool has_room() const;
   uint32_t exec_id(uint64_t linear_page, Gpa page);
-  static void interpret(cpu::Cpu& cpu, cpu::Block& block);
   void link(Translation& translation, const cpu::Block& block);
   void make_stale(Page& page);
   void revive(Translation& translation);
