@@ -16,6 +16,8 @@ Block no_block{};
 namespace {
 
 constexpr size_t kMaxInsnBytes = 15;
+// How far a block goes on a page that data shares (RamBlock::mark_code); others go to its end.
+constexpr uint64_t kSharedPageBytes = 256;
 constexpr size_t kBuckets = size_t{1} << 15;
 constexpr size_t kChunkBytes = size_t{1} << 20;
 
@@ -139,10 +141,12 @@ struct BlockCache::Code {
   Gpa physical = 0;
   std::atomic<uint32_t>* generation_at = nullptr;
   uint32_t generation = 0;
+  uint64_t bytes = 0;  // from `host` on that may be looked at
 
-  // False: an exception was raised.
-  bool fetch(Cpu& cpu, uint64_t linear) {
-    host = cpu.fetch_pointer(linear, physical, &generation_at, &generation);
+  // False: an exception was raised. `wanted`: how many bytes are needed, or as many as there are.
+  bool fetch(Cpu& cpu, uint64_t linear, uint64_t wanted) {
+    bytes = wanted;
+    host = cpu.fetch_pointer(linear, physical, &generation_at, &generation, &bytes);
     return !cpu.exception;
   }
 };
@@ -220,7 +224,7 @@ Block* BlockCache::find(Cpu& cpu, bool may_flush) {
     if (Block* block = lookup(cpu, entry.page | (linear & (kPageSize - 1)))) return block;
     if (cpu.exception) return nullptr;
   }
-  if (!code.fetch(cpu, linear)) return nullptr;
+  if (!code.fetch(cpu, linear, kSharedPageBytes)) return nullptr;
   if (code.host == nullptr) return single(cpu);
   if (entry.exec_tag != page_of(linear) || entry.page != page_of(code.physical)) return build(cpu, code);
   if (Block* block = lookup(cpu, code.physical)) return block;
@@ -251,14 +255,14 @@ bool BlockCache::revalidate(Cpu& cpu, Block& block) {
   if (block.generation_at->load(std::memory_order_relaxed) != block.generation) {
     // The page was written, but perhaps not here: look at the bytes.
     Code code;
-    if (!code.fetch(cpu, linear) || code.host == nullptr) return false;
     const size_t here = std::min<size_t>(block.bytes, kPageSize - (linear & (kPageSize - 1)));
+    if (!code.fetch(cpu, linear, here) || code.host == nullptr) return false;
     if (std::memcmp(code.host, block.code, here) != 0) return false;
     block.generation = code.generation;
   }
   if (block.generation2_at == nullptr) return true;
   Code second;
-  if (!second.fetch(cpu, cpu.code_linear(page_of(linear) + kPageSize - linear))) return false;
+  if (!second.fetch(cpu, cpu.code_linear(page_of(linear) + kPageSize - linear), kMaxInsnBytes)) return false;
   return second.host != nullptr && second.physical == block.physical2 && second.generation == block.generation2;
 }
 
@@ -351,7 +355,7 @@ class BlockCache::Builder {
 Block* BlockCache::build(Cpu& cpu, Code& code) {
   const uint64_t linear = cpu.code_linear();
   const uint64_t on_page = kPageSize - (linear & (kPageSize - 1));
-  const std::span<const uint8_t> bytes(code.host, std::min(on_page, segment_bytes(cpu)));
+  const std::span<const uint8_t> bytes(code.host, std::min(code.bytes, segment_bytes(cpu)));
   Builder builder(*this, cpu);
   while (builder.add(bytes.subspan(builder.size()))) {
   }
@@ -370,7 +374,7 @@ Block* BlockCache::build_crossing(Cpu& cpu, const Code& code) {
   const uint64_t linear = cpu.code_linear();
   const size_t here = kPageSize - (linear & (kPageSize - 1));
   Code second;
-  if (!second.fetch(cpu, cpu.code_linear(here))) return nullptr;
+  if (!second.fetch(cpu, cpu.code_linear(here), kMaxInsnBytes)) return nullptr;
   if (second.host == nullptr) return single(cpu);
   std::array<uint8_t, kMaxInsnBytes> bytes{};
   std::memcpy(bytes.data(), code.host, here);
@@ -420,7 +424,7 @@ Block* BlockCache::single(Cpu& cpu) {
 size_t BlockCache::fetch_some(Cpu& cpu, size_t offset, std::span<uint8_t> to) {
   const uint64_t linear = cpu.code_linear(offset);
   Code code;
-  if (!code.fetch(cpu, linear)) return 0;
+  if (!code.fetch(cpu, linear, to.size())) return 0;
   if (code.host == nullptr) {
     to[0] = static_cast<uint8_t>(cpu.io->mmio_read(code.physical, 1));
     return 1;

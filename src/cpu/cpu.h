@@ -299,8 +299,9 @@ class Cpu {
   // those that the generation stands for. Null without an exception: no memory at `physical`; fetch by mmio_read().
   // `seen` gets the generation that marking answered: take that one, not *generation, which may have moved on (and
   // unmarked the page) since.
+  // `bytes`: in, how many of code will be looked at, up to the end of the page; out, how many may be.
   const uint8_t* fetch_pointer(uint64_t linear, Gpa& physical, std::atomic<uint32_t>** generation,
-                               uint32_t* seen = nullptr);
+                               uint32_t* seen = nullptr, uint64_t* bytes = nullptr);
   // After a store that found a non-zero page state: RamBlock::note_write, then code_written() when the page is one that
   // the running block was decoded from.
   KITE_COLD_CALL void store_noticed(uint64_t address, unsigned bytes);

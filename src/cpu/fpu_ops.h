@@ -99,6 +99,12 @@ inline bool probe_operand(Cpu& cpu, const Op* op, uint64_t address, unsigned byt
 inline uint64_t offset_linear(const Cpu& cpu, uint64_t address, unsigned offset) {
   return cpu.code64 ? address + offset : static_cast<uint32_t>(address + offset);
 }
+// The same inside of the operand of `op`, which begins at `address`: 16-bit effective addresses wrap.
+inline uint64_t offset_linear(const Cpu& cpu, const Op* op, uint64_t address, unsigned offset) {
+  if (op->address_size != 2) return offset_linear(cpu, address, offset);
+  const uint64_t ea = cpu.effective_address(op);
+  return offset_linear(cpu, address - ea, static_cast<uint16_t>(ea + offset));
+}
 
 // The linear address of the last of the operand's `bytes`; effective addresses wrap in their own width.
 inline bool address_of_last(Cpu& cpu, const Op* op, unsigned bytes, Access access, uint64_t& address) {

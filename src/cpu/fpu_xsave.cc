@@ -149,11 +149,11 @@ class Pieces {
   bool write(Cpu& cpu, const Op* op, uint64_t address) const {
     const Seg segment = segment_of(op);
     for (size_t i = 0; i < count_; ++i) {
-      const uint64_t at = offset_linear(cpu, address, pieces_[i].offset);
+      const uint64_t at = offset_linear(cpu, op, address, pieces_[i].offset);
       if (!cpu.probe(at, pieces_[i].bytes, Access::kWrite, segment)) return false;
     }
     for (size_t i = 0; i < count_; ++i) {
-      const uint64_t at = offset_linear(cpu, address, pieces_[i].offset);
+      const uint64_t at = offset_linear(cpu, op, address, pieces_[i].offset);
       if (!cpu.write_bytes(at, pieces_[i].from, pieces_[i].bytes, segment)) return false;
     }
     return true;
@@ -185,7 +185,7 @@ void xsave(Cpu& cpu, const Op* op) {
   uint64_t address = 0, header = 0;
   if (!area_address(cpu, op, Access::kWrite, address)) KITE_FAULT(cpu, op);
   const uint64_t wanted = pair(cpu) & cpu.arch.xcr0, used = in_use(cpu);
-  const uint64_t header_at = offset_linear(cpu, address, kXstateBv);
+  const uint64_t header_at = offset_linear(cpu, op, address, kXstateBv);
   if (!probe_end(cpu, op, extent(wanted, 0), Access::kWrite) ||
       !cpu.probe(header_at, 8, Access::kWrite, segment_of(op)) ||
       !cpu.read_bytes(header_at, &header, 8, segment_of(op)))
@@ -244,7 +244,7 @@ bool valid_header(const Cpu& cpu, const Area& area, bool supervisor) {
 }
 
 bool read_part(Cpu& cpu, const Op* op, uint64_t address, Area& area, unsigned offset, unsigned bytes) {
-  return cpu.read_bytes(offset_linear(cpu, address, offset), &area.bytes[offset], bytes, segment_of(op));
+  return cpu.read_bytes(offset_linear(cpu, op, address, offset), &area.bytes[offset], bytes, segment_of(op));
 }
 
 bool valid_mxcsr(const Area& area) { return (load<uint32_t>(&area.bytes[kMxcsr]) & ~FpuThunks::mxcsr_mask()) == 0; }

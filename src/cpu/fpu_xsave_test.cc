@@ -198,5 +198,18 @@ TEST_F(Xsave, SupervisorFormsWantPrivilegeAndCompaction) {
   EXPECT_EQ(m.vector(), kGp);
 }
 
+TEST(XsaveIn16Bit, TheAreaWrapsWithItsAddress) {
+  TestMachine m(TestMachine::Mode::k32);
+  m.cpu().arch.cr4 |= x86::cr4::kOsxsave;
+  m.cpu().arch.xcr0 = xcr0::kX87 | xcr0::kSse;
+  m.gpr(x86::kRbx) = 0xfec0;
+  m.poke<uint64_t>(0xc0, xcr0::kSse);  // XSTATE_BV, 512 bytes behind the start
+  m.poke<uint64_t>(0xfec0 + 160, 0x1122334455667788);
+  m.gpr(x86::kRax) = xcr0::kSse;
+  m.run({0x67, 0x0f, 0xae, 0x2f});  // xrstor [bx]
+  EXPECT_EQ(m.vector(), std::nullopt);
+  EXPECT_EQ(load_le(m.cpu().arch.fx.bytes.data() + x86::kFxXmm0, 8), 0x1122334455667788u);
+}
+
 }  // namespace
 }  // namespace kite::cpu

@@ -88,10 +88,19 @@ TlbKind Mmu::kind_for(uint8_t cpl) const {
 
 // --- fills
 
+void Mmu::count_miss(Access access) {
+  Counters& counters = cpu_.counters;
+  (access == Access::kRead    ? counters.read_misses
+   : access == Access::kFetch ? counters.fetch_misses
+                              : counters.write_misses)
+      .add();
+}
+
 TlbEntry* Mmu::lookup(uint64_t linear, TlbKind kind, Access access, Fault& fault) {
   TlbTable& table = cpu_.tlbs_[static_cast<size_t>(kind)];
   TlbEntry& entry = table.at(linear);
   if (entry.linear == page_of(linear) && (entry.rights & right_of(access)) != 0) return &entry;
+  count_miss(access);
   fault.linear = access == Access::kFetch ? linear : untagged(linear);
   if (cpu_.long_mode() && !canonical(fault.linear)) {
     fault.canonical = false;
@@ -497,7 +506,8 @@ void Cpu::store_noticed(uint64_t address, unsigned bytes) {
   code_written(physical, bytes);
 }
 
-const uint8_t* Cpu::fetch_pointer(uint64_t linear, Gpa& physical, std::atomic<uint32_t>** generation, uint32_t* seen) {
+const uint8_t* Cpu::fetch_pointer(uint64_t linear, Gpa& physical, std::atomic<uint32_t>** generation, uint32_t* seen,
+                                  uint64_t* bytes) {
   Mmu mmu(*this);
   const TlbEntry* found = mmu.entry(linear, mmu.current_kind(), Access::kFetch, Seg::kCs);
   if (found == nullptr) return nullptr;
@@ -506,13 +516,17 @@ const uint8_t* Cpu::fetch_pointer(uint64_t linear, Gpa& physical, std::atomic<ui
   const PhysicalRange* range = mmu.range_at(physical, 1);
   if (range == nullptr) return nullptr;
   const uint64_t offset = range->block_offset + (physical - range->start);
-  const uint32_t marked = range->block->mark_code(offset);
+  const uint64_t on_page = kPageSize - (linear & kOffsetMask);
+  const uint64_t wanted = bytes != nullptr ? std::min(*bytes, on_page) : on_page;
+  const uint32_t marked = range->block->mark_code(offset, wanted);
   if (seen != nullptr) *seen = marked;
+  if (bytes != nullptr) *bytes = range->block->marks_lines(offset) ? wanted : on_page;
   *generation = range->block->code_generation(offset);
   return range->host + (physical - range->start);
 }
 
 void Cpu::flush_tlb(bool keep_global) {
+  (keep_global ? counters.local_flushes : counters.flushes).add();
   for (TlbTable& table : tlbs_) table.flush(keep_global);
   if (!keep_global) {
     ranges_ = {};
@@ -541,6 +555,7 @@ void Cpu::keys_changed(uint32_t bits, uint16_t met) {
 }
 
 void Cpu::flush_page(uint64_t linear) {
+  counters.page_flushes.add();
   for (TlbTable& table : tlbs_) table.flush_page(linear);
   ++translation_epoch;
 }

@@ -31,6 +31,7 @@ class Mmu {
     uint64_t linear = 0;  // the address that was translated: CR2
   };
   TlbEntry* lookup(uint64_t linear, TlbKind kind, Access access, Fault& fault);
+  void count_miss(Access access);
 
   // 1 to 4096 bytes, all or nothing as far as faults go. No alignment check, no breakpoints.
   bool read(TlbKind kind, uint64_t linear, void* to, unsigned bytes, x86::Seg segment = x86::Seg::kDs);

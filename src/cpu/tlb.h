@@ -45,7 +45,8 @@ struct alignas(64) TlbEntry {
 };
 static_assert(sizeof(TlbEntry) == 64);
 
-inline constexpr unsigned kTlbBits = 10;
+// 32 MiB: what is not used costs address space alone, and flushing goes by what was used.
+inline constexpr unsigned kTlbBits = 13;
 inline constexpr size_t kTlbSize = size_t{1} << kTlbBits;
 
 // Which rights a table was filled for. kUserAligned serves CPL 3 with alignment checking on: its read and write tags

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <bit>
 #include <cerrno>
 #include <utility>
@@ -17,6 +18,17 @@ namespace {
 // reservation leaves on both sides are guard zones.
 constexpr uint64_t kHostAlignment = uint64_t{2} << 20;
 constexpr uint64_t kLargestBlock = uint64_t{1} << 46;
+
+constexpr uint64_t kEveryLine = ~uint64_t{0};
+constexpr unsigned kLineShift = 6;
+static_assert(kPageSize >> kLineShift == 64);
+
+// The lines of the page that [offset, offset + bytes) touches, a bit each.
+uint64_t lines_of(uint64_t page, uint64_t offset, uint64_t bytes) {
+  const uint64_t start = page << kPageShift, end = std::min(start + kPageSize, offset + bytes);
+  const uint64_t first = (std::max(start, offset) - start) >> kLineShift, last = (end - 1 - start) >> kLineShift;
+  return (kEveryLine >> (63 - last)) & (kEveryLine << first);
+}
 
 }  // namespace
 
@@ -54,7 +66,8 @@ Result<std::shared_ptr<RamBlock>> RamBlock::create(std::string name, uint64_t by
   ::madvise(host, bytes, MADV_HUGEPAGE);  // a wish: hosts without huge shared memory refuse it
 
   const uint64_t page_count = bytes >> kPageShift;
-  const uint64_t metadata_bytes = (page_count + 63) / 64 * sizeof(uint64_t) + page_count * (sizeof(uint32_t) + 1);
+  const uint64_t metadata_bytes =
+      (page_count + 63) / 64 * sizeof(uint64_t) + page_count * (sizeof(uint64_t) + sizeof(uint32_t) + 1);
   KITE_ASSIGN(Mapping metadata, reserve(name, align_up(metadata_bytes, kPageSize), PROT_READ | PROT_WRITE));
   return std::shared_ptr<RamBlock>(
       new RamBlock(std::move(name), bytes, std::move(fd), std::move(reservation), host, std::move(metadata)));
@@ -68,7 +81,8 @@ RamBlock::RamBlock(std::string name, uint64_t size, Fd fd, Mapping reservation, 
       host_(host),
       metadata_(std::move(metadata)),
       dirty_(reinterpret_cast<std::atomic<uint64_t>*>(metadata_.address())),
-      generation_(reinterpret_cast<std::atomic<uint32_t>*>(dirty_ + dirty_words())),
+      code_lines_(dirty_ + dirty_words()),
+      generation_(reinterpret_cast<std::atomic<uint32_t>*>(code_lines_ + pages())),
       state_(reinterpret_cast<std::atomic<uint8_t>*>(generation_ + pages())) {}
 
 RamBlock::~RamBlock() = default;
@@ -104,14 +118,20 @@ void RamBlock::unwatch_code(std::atomic<uint32_t>& alarm) {
   std::erase_if(watchers.alarms, [&](const auto& entry) { return entry.first == &alarm; });
 }
 
-void RamBlock::note_page_written(uint64_t page) {
+void RamBlock::note_page_written(uint64_t page, uint64_t offset, uint64_t bytes) {
   const uint8_t state = state_[page].load(std::memory_order_relaxed);
-  if ((state & (kCode | kCodeLeaving)) != 0) note_code_written(page);
+  if ((state & (kCode | kCodeLeaving)) != 0 && is_code_written(page, offset, bytes)) note_code_written(page);
   if ((state & kWatched) != 0) tell_watches(page);
   // The bit is cleared before the page is logged: a collector in between finds nothing and leaves the page unclean, so
   // the bit set here shows in its next interval. The other order could lose every later write.
   if ((state & kClean) != 0 && (state_[page].fetch_and(static_cast<uint8_t>(~kClean)) & kClean) != 0)
     dirty_[page / 64].fetch_or(uint64_t{1} << (page % 64));
+}
+
+// While a writer is on its way to the bump, the lines may be those of a new mark already: then every write counts. The
+// look at the state comes after that at the lines.
+bool RamBlock::is_code_written(uint64_t page, uint64_t offset, uint64_t bytes) const {
+  return (code_lines_[page].load() & lines_of(page, offset, bytes)) != 0 || (state_[page].load() & kCodeLeaving) != 0;
 }
 
 // Unmarks the page, so that a code page that became a data page is fast again, and bumps its generation. Until the
@@ -156,21 +176,29 @@ void RamBlock::unwatch_page(StoreWatch& watch) {
   std::erase_if(watches_, [&watch](const PageWatch& entry) { return entry.watch == &watch; });
 }
 
-uint32_t RamBlock::mark_code(uint64_t offset) {
+uint32_t RamBlock::mark_code(uint64_t offset, uint64_t bytes) {
   static std::mutex mutex;
   constexpr uint8_t kMarked = kCode | kCodeReady;
   const uint64_t page = offset >> kPageShift;
   std::atomic<uint8_t>& state = state_[page];
+  std::atomic<uint64_t>& lines = code_lines_[page];
   // Read before the mark is seen or set: whoever clears the mark later bumps later.
   const uint32_t generation = generation_[page].load();
-  if ((state.load() & kMarked) == kMarked) return generation;
+  const uint64_t wanted = generation < kWholePages ? kEveryLine : lines_of(page, offset, bytes);
+  const auto marked = [&] { return (state.load() & kMarked) == kMarked && (lines.load() & wanted) == wanted; };
+  if (marked()) return generation;
 
+  // Lines are only forgotten here, with the mark gone: a generation that was read before stands for nothing then.
   const std::lock_guard lock(mutex);
-  uint8_t seen = state.fetch_or(kCode);
-  if ((seen & kMarked) == kMarked) return generation;
+  if (marked()) return generation;
+  if ((state.load() & kCode) == 0)
+    lines.store(wanted);
+  else
+    lines.fetch_or(wanted);
+  state.fetch_or(kCode);
   process_wide_barrier();
   // A mark that a writer took away meanwhile stays away; nobody but the holder of the mutex sets it again.
-  for (seen = state.load(); (seen & kCode) != 0;)
+  for (uint8_t seen = state.load(); (seen & kCode) != 0;)
     if (state.compare_exchange_weak(seen, seen | kCodeReady)) break;
   return generation;
 }

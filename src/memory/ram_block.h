@@ -59,11 +59,18 @@ class RamBlock {
     if (bytes == 0) return;
     std::atomic_signal_fence(std::memory_order_seq_cst);  // the compiler keeps store and look in order
     for (uint64_t page = offset >> kPageShift; page <= (offset + bytes - 1) >> kPageShift; ++page)
-      if (state_[page].load(std::memory_order_relaxed) != 0) note_page_written(page);
+      if (state_[page].load(std::memory_order_relaxed) != 0) note_page_written(page, offset, bytes);
   }
   // Marks the page as holding cached code and makes every other thread's earlier stores visible. Answers the generation
   // to remember; cached code is valid while the generation stands. Cheap when the page is marked already.
-  uint32_t mark_code(uint64_t offset);
+  //
+  // At first every write to the page counts. After kWholePages of them code and data seem to share it, and from then on
+  // only writes to lines of 64 bytes that were marked do: [offset, offset + bytes), cut at the end of the page.
+  uint32_t mark_code(uint64_t offset, uint64_t bytes = kPageSize);
+  static constexpr uint32_t kWholePages = 8;
+  [[nodiscard]] bool marks_lines(uint64_t offset) const {
+    return generation_[offset >> kPageShift].load(std::memory_order_relaxed) >= kWholePages;
+  }
 
   // Calls `watch` once, after the next store to the page at `offset`; a store that comes before this returns may or may
   // not call. Unwatching is allowed at any time, and afterwards no call is under way.
@@ -111,7 +118,8 @@ class RamBlock {
 
   RamBlock(std::string name, uint64_t size, Fd fd, Mapping reservation, uint8_t* host, Mapping metadata);
   static Result<Mapping> reserve(const std::string& name, uint64_t bytes, int protection);
-  void note_page_written(uint64_t page);
+  void note_page_written(uint64_t page, uint64_t offset, uint64_t bytes);
+  [[nodiscard]] bool is_code_written(uint64_t page, uint64_t offset, uint64_t bytes) const;
   void note_code_written(uint64_t page);
   void tell_watches(uint64_t page);
   [[nodiscard]] uint64_t pages() const { return size_ >> kPageShift; }
@@ -122,8 +130,9 @@ class RamBlock {
   Fd fd_;
   Mapping reservation_;  // the memory between two guard zones
   uint8_t* host_;
-  Mapping metadata_;  // the three arrays; zero pages until they are touched
+  Mapping metadata_;  // the four arrays; zero pages until they are touched
   std::atomic<uint64_t>* dirty_;
+  std::atomic<uint64_t>* code_lines_;  // a word a page; meaningful while it is marked as code
   std::atomic<uint32_t>* generation_;
   std::atomic<uint8_t>* state_;
   std::atomic<bool> logging_{false};

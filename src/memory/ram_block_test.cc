@@ -91,6 +91,37 @@ TEST(RamBlockCode, AWriteOverABorderBumpsBothPages) {
   EXPECT_NE(block->code_generation(kPageSize)->load(), second);
 }
 
+TEST(RamBlockCode, CodeAndDataThatShareAPageAreToldApartAfterAWhile) {
+  const auto block = make_block(1);
+  for (uint32_t i = 0; i < RamBlock::kWholePages; ++i) {
+    EXPECT_FALSE(block->marks_lines(0));
+    block->mark_code(0x100, 16);
+    block->note_write(0x800, 8);
+  }
+  ASSERT_TRUE(block->marks_lines(0));
+  const uint32_t generation = block->mark_code(0x100, 16);
+  for (const uint64_t elsewhere : {0x0u, 0xffu, 0x140u, 0xfffu}) block->note_write(elsewhere, 1);
+  EXPECT_EQ(block->code_generation(0)->load(), generation);
+  block->note_write(0xfc, 8);  // into the line at 0x100
+  EXPECT_NE(block->code_generation(0)->load(), generation);
+}
+
+TEST(RamBlockCode, LinesThatAreMarkedLaterCountToo) {
+  const auto block = make_block(1);
+  for (uint32_t i = 0; i < RamBlock::kWholePages; ++i) {
+    block->mark_code(0);
+    block->note_write(0, 1);
+  }
+  const uint32_t first = block->mark_code(0x100, 16);
+  EXPECT_EQ(block->mark_code(0xf80, 0x1000), first);  // as far as the page goes
+  block->note_write(0xfff, 1);
+  EXPECT_NE(block->code_generation(0)->load(), first);
+  // With the mark the lines are gone.
+  const uint32_t second = block->mark_code(0x200, 1);
+  block->note_write(0x100, 1);
+  EXPECT_EQ(block->code_generation(0)->load(), second);
+}
+
 TEST(RamBlockCode, AnEmptyWriteIsNone) {
   const auto block = make_block(1);
   const uint32_t generation = block->mark_code(0);

@@ -70,7 +70,7 @@ class GuestRunner::Machine {
     return collect(outcome, trouble);
   }
 
-  [[nodiscard]] uint64_t translated_blocks() const { return translator_ ? translator_->counters().blocks : 0; }
+  [[nodiscard]] uint64_t translated_blocks() const { return translator_ ? translator_->counters().blocks.value() : 0; }
 
  private:
   void map_kernel() {
