@@ -26,7 +26,7 @@ namespace kite::testing {
 class TestDisk final : public block::BlockNode {
  public:
   TestDisk(Executor& executor, uint64_t bytes)
-      : BlockNode(executor, "test", {.name = "test"}), data(bytes), executor_(executor) {}
+      : BlockNode(executor, "test", {.name = "test", .discard_unmap = true}), data(bytes), executor_(executor) {}
   [[nodiscard]] uint64_t length() const override { return data.size(); }
 
   std::vector<uint8_t> data;
@@ -97,6 +97,7 @@ class VirtioMachine {
   }
   // Until nothing is left to be done.
   void settle() {
+    memory.commit();
     for (int i = 0; i < 40; ++i) executor->run_once(0);
   }
   uint64_t load(uint64_t address, unsigned size) { return memory.in(address, size); }
@@ -104,7 +105,7 @@ class VirtioMachine {
   [[nodiscard]] uint8_t* host(uint64_t address) const { return ram->host() + address; }
   // A number that the guest wrote into its memory.
   template <class T>
-  void put(uint64_t address, T value) {
+  void put(uint64_t address, T value) const {
     kite::store(host(address), value);
   }
   template <class T>

@@ -94,10 +94,7 @@ void VirtioBlk::driver_ready() {
   if (!agreed(kConfigWce)) drive_.set_write_cache(agreed(kFlush));
 }
 
-void VirtioBlk::device_reset() {
-  drive_.set_write_cache(write_cache_);
-  drive_.cancel();
-}
+void VirtioBlk::device_reset() { drive_.set_write_cache(write_cache_); }
 
 void VirtioBlk::save_type(StateWriter& writer) { writer.field(kFieldWriteCache, drive_.write_cache()); }
 void VirtioBlk::restore_type(StateReader& reader) { reader.field(kFieldWriteCache, restored_write_cache_); }
@@ -117,7 +114,7 @@ void VirtioBlk::refuse(Chain chain, std::string_view why) {
 void VirtioBlk::end(Chain chain, uint8_t status) {
   const uint64_t bytes = chain->in_bytes;
   // 5.2.6: the last byte of what the device writes.
-  if (!chain->write(memory(), bytes - kStatusBytes, std::span(&status, 1)))
+  if (current(*chain) && !chain->write(memory(), bytes - kStatusBytes, std::span(&status, 1)))
     return refuse(std::move(chain), "a request's status byte is not in RAM");
   finish(std::move(chain), bytes);
 }

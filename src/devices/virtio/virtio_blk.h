@@ -47,6 +47,7 @@ class VirtioBlk final : public VirtioDevice {
   void config_written(uint32_t offset, std::span<const uint8_t> bytes) override;
   void driver_ready() override;
   void device_reset() override;
+  void cancel_requests() override { drive_.cancel(); }
   void save_type(StateWriter& writer) override;
   void restore_type(StateReader& reader) override;
   void apply_type() override;

@@ -112,10 +112,31 @@ void VirtioDevice::reset_locked() {
   if (state_.status != 0) status_before_ = state_.status;
   device_reset();
   for (const auto& queue : queues_) end_life(*queue);
-  resetting_ = stale_ != 0;
+  if (stale_ != 0) {
+    resetting_ = true;
+    if (!std::exchange(cancelling_, true)) {
+      home_.post([shared = shared_] {
+        const std::lock_guard lock(shared->mutex);
+        if (shared->device != nullptr) shared->device->cancel_old_requests();
+      });
+    }
+  }
   state_ = State{};
   begun_ = false;
   agreed_.store(0, std::memory_order_release);
+}
+
+void VirtioDevice::cancel_old_requests() {
+  cancel_requests();
+  const std::lock_guard lock(lock_);
+  cancelling_ = false;
+  end_reset();
+}
+
+void VirtioDevice::end_reset() {
+  if (!resetting_ || stale_ != 0 || cancelling_) return;
+  resetting_ = false;
+  kick_enabled();  // what came after the reset has waited
 }
 
 void VirtioDevice::end_life(Queue& queue) {
@@ -330,9 +351,9 @@ void VirtioDevice::finish(std::unique_ptr<VirtioChain> chain, uint64_t written) 
     --queue.in_flight;
     give(queue, *chain, written);
   } else {
-    // What came after the reset has waited.
+    --stale_;
     if (--queue.stale == 0) post_kick(chain->queue);
-    if (--stale_ == 0 && std::exchange(resetting_, false)) kick_enabled();
+    end_reset();
   }
   if (spare_.size() < shape_.queue_size) spare_.push_back(std::move(chain));
 }

@@ -9,9 +9,10 @@
 //    left in the ring, until next() has answered null (then the driver's next kick calls serve() again).
 //  - read_config() answers the configuration space, config_written() acts on what the driver wrote there;
 //    config_changed() tells the driver that it is another one.
-//  - driver_ready() when the driver is done with setting up; device_reset() when a life ends: ask what is under way to
-//    hurry. The status register shows 0 once every chain has come back to finish(), which forgets those of earlier
-//    lives by itself.
+//  - driver_ready() when the driver is done with setting up; device_reset() when a life ends; and when chains of it are
+//    in flight, cancel_requests(), on the home executor: ask what is under way to hurry. The status register shows 0
+//    once every chain has come back to finish(), which forgets those of earlier lives by itself; nothing is served
+//    before.
 //  - Chains in flight are part of the saved state; a restored device gets them from next() again.
 //  - Its destructor calls retire(), then waits until its requests have ended.
 //
@@ -124,8 +125,9 @@ class VirtioDevice {
   }
   // Locked: whether these, a subset of what is offered, go together; 2.2.
   [[nodiscard]] virtual bool accepts(uint64_t features) const { return (void)features, true; }
-  virtual void driver_ready() {}  // locked
-  virtual void device_reset() {}  // locked; a life ends, chains of it may be in flight
+  virtual void driver_ready() {}     // locked
+  virtual void device_reset() {}     // locked; a life ends, chains of it may be in flight
+  virtual void cancel_requests() {}  // home executor, not locked
   // Locked: state of the type's own, in fields from 1 up.
   virtual void save_type(StateWriter& writer) { (void)writer; }
   virtual void restore_type(StateReader& reader) { (void)reader; }
@@ -136,6 +138,10 @@ class VirtioDevice {
   [[nodiscard]] std::unique_ptr<VirtioChain> next(uint16_t queue);
   // Hands it back; `written` bytes of its writable part were written. Home executor.
   void finish(std::unique_ptr<VirtioChain> chain, uint64_t written);
+  // Whether anybody waits for it: not those of an earlier life, whose memory is the guest's again.
+  [[nodiscard]] bool current(const VirtioChain& chain) const {
+    return queues_[chain.queue]->life.load(std::memory_order_acquire) == chain.life;
+  }
   // The driver did what it must not: nothing happens any more until it resets the device. 2.1.2. Any thread.
   void break_device(std::string_view why);
   // Any thread: the configuration space is another one. 2.5.
@@ -162,7 +168,7 @@ class VirtioDevice {
     std::atomic<bool> kicked{false};  // serve() is on its way
     bool exhausted = false;           // next() found nothing
     bool interrupt = false;           // chains were given since the driver's wishes were last looked at
-    uint32_t life = 0;
+    std::atomic<uint32_t> life{0};
     uint32_t in_flight = 0, stale = 0;                   // chains of this life, and of earlier ones
     std::vector<std::unique_ptr<VirtioChain>> restored;  // to be handed out by next(), the last first
   };
@@ -175,10 +181,12 @@ class VirtioDevice {
   void run_queue(uint16_t index);  // home executor, with Home's mutex
   void post_kick(uint16_t index);  // unless one is on its way
   void look_for_interrupts();
+  void cancel_old_requests();
   // Locked.
   [[nodiscard]] bool ready(Queue& queue);
   void begin();
   void reset_locked();
+  void end_reset();
   void end_life(Queue& queue);
   [[nodiscard]] bool features_fit() const;
   void break_locked(std::string_view why);
@@ -217,7 +225,8 @@ class VirtioDevice {
   bool running_ = false;
   bool begun_ = false;         // driver_ready() was called in this life
   bool serving_ = false;       // serve() is being called
-  bool resetting_ = false;     // chains of the life before are in flight
+  bool resetting_ = false;     // chains of the life before are in flight, or
+  bool cancelling_ = false;    // cancel_requests() is on its way
   uint64_t stale_ = 0;         // of all queues
   uint8_t status_before_ = 0;  // shown until a reset is complete
   uint64_t sequence_ = 0;
