@@ -4,6 +4,7 @@
 #include "block/file_node.h"
 #include "block/filters/filters.h"
 #include "block/graph.h"
+#include "block/nbd/nbd_node.h"
 #include "block/plain_nodes.h"
 #include "block/qcow2/qcow2_node.h"
 #include "block/qed/qed_node.h"
@@ -18,6 +19,7 @@ std::span<const Driver> drivers() {
       {"file", true, &FileNode::open_file, nullptr},
       {"host_device", true, &FileNode::open_device, nullptr},
       {"memory", true, &MemoryNode::open, nullptr},
+      {"nbd", true, &nbd::NbdNode::open, nullptr},
       {"null-aio", true, &NullNode::open_aio, nullptr},
       {"null-co", true, &NullNode::open_co, nullptr},
       {"power-cut", false, &PowerCutNode::open, nullptr},

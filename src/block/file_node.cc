@@ -81,30 +81,6 @@ AlignedBuffer::AlignedBuffer(size_t bytes, size_t alignment) : bytes_(bytes) {
   memory_.reset(static_cast<uint8_t*>(memory));
 }
 
-// Waits its turn among overlapping direct writes, and holds it.
-class FileNode::ActiveGuard {
- public:
-  ActiveGuard(FileNode& node, uint64_t start, uint64_t end, bool rewrites)
-      : node_(node), at_(node.active_.insert(node.active_.end(), {start, end, rewrites})) {}
-  ActiveGuard(const ActiveGuard&) = delete;
-  ActiveGuard& operator=(const ActiveGuard&) = delete;
-  ~ActiveGuard() {
-    node_.active_.erase(at_);
-    node_.active_changed_.wake_all();
-  }
-  // An earlier one in the list that overlaps and does not go well with ours.
-  [[nodiscard]] bool blocked() const {
-    for (auto other = node_.active_.begin(); other != at_; ++other) {
-      if (other->start < at_->end && at_->start < other->end && (other->rewrites || at_->rewrites)) return true;
-    }
-    return false;
-  }
-
- private:
-  FileNode& node_;
-  std::list<ActiveWrite>::iterator at_;
-};
-
 Task<Result<NodePtr>> FileNode::open_file(BlockGraph& graph, NodeConfig config, BlockOptions options) {
   return open_with(graph, std::move(config), std::move(options), false);
 }
@@ -262,8 +238,8 @@ Task<IoResult<>> FileNode::write_bounced(uint64_t offset, IoSlice from) {
   const uint64_t start = align_down(offset, request_alignment_);
   const uint64_t end = align_up(offset + from.bytes(), request_alignment_);
   const bool whole = start == offset && end == offset + from.bytes();
-  const ActiveGuard turn(*this, start, end, !whole);
-  while (turn.blocked()) co_await active_changed_.wait();
+  const WriteTurns::Turn turn(turns_, start, end, !whole);
+  while (turn.blocked()) co_await turns_.changed();
   if (whole && from.aligned_to(memory_alignment_)) co_return co_await transfer(IoOp::Kind::kWrite, offset, from);
   const AlignedBuffer bounce(static_cast<size_t>(end - start), std::max(memory_alignment_, kPage));
   if (!whole) KITE_CO_TRY(co_await transfer(IoOp::Kind::kRead, start, IoSlice(bounce.data(), bounce.size())));

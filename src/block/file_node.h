@@ -2,16 +2,15 @@
 #pragma once
 
 #include <cstdint>
-#include <list>
 #include <memory>
 #include <string>
 #include <vector>
 
-#include "block/co_sync.h"
 #include "block/file_lock.h"
 #include "block/graph.h"
 #include "block/io_engine.h"
 #include "block/node.h"
+#include "block/write_turns.h"
 #include "support/fd.h"
 
 namespace kite::block {
@@ -65,13 +64,6 @@ class FileNode final : public BlockNode {
   Task<IoResult<BlockStatus>> do_block_status(uint64_t offset, uint64_t bytes, bool precise) override;
 
  private:
-  // Direct writes of less than the alignment read and write back their neighbours' bytes: overlapping writes wait.
-  struct ActiveWrite {
-    uint64_t start, end;
-    bool rewrites;
-  };
-  class ActiveGuard;
-
   FileNode(Executor& executor, NodeConfig config, Settings settings);
   Result<> open_descriptor();
   void probe_alignment();
@@ -96,8 +88,7 @@ class FileNode final : public BlockNode {
   bool flush_failed_ = false;
   // The last answer of SEEK_DATA/SEEK_HOLE that is still true: [data_start_, data_end_) is data.
   uint64_t data_start_ = 0, data_end_ = 0;
-  std::list<ActiveWrite> active_;
-  CoQueue active_changed_;
+  WriteTurns turns_;  // of direct writes
 };
 
 }  // namespace kite::block

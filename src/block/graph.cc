@@ -11,6 +11,9 @@ namespace {
 
 constexpr size_t kProbeBytes = 2048;
 
+// The drivers whose requests become system calls on a file of the host.
+bool is_host_file(std::string_view driver) { return driver == "file" || driver == "host_device"; }
+
 // "proto:rest" when the name starts with a protocol's name; a '/' before the colon makes it a path.
 std::string_view protocol_of(std::string_view name) {
   const size_t colon = name.find(':');
@@ -83,6 +86,10 @@ Result<> complete_filename(BlockOptions& options) {
                                   !filename->starts_with("/dev/fd/")
                               ? "host_device"
                               : "file");
+    return {};
+  }
+  if (protocol == "nbd" || protocol.starts_with("nbd+") || protocol.starts_with("nbds")) {
+    options.set("driver", "nbd");
     return {};
   }
   const Driver* driver = find_driver(protocol);
@@ -174,7 +181,7 @@ Task<Result<NodePtr>> BlockGraph::open_file(FileRequest request) {
   if (named != nullptr && driver == nullptr) co_return fail("Unknown driver '{}'", *named);
   if (driver != nullptr && !options.has_child("file")) {
     if (!driver->is_protocol || request.format.empty() || request.format == driver->name) {
-      if (driver->is_protocol && !request.aio.empty()) options.set_default("aio", request.aio);
+      if (is_host_file(driver->name) && !request.aio.empty()) options.set_default("aio", request.aio);
       const bool is_format = !driver->is_protocol;
       if (is_format || request.format == driver->name) co_return co_await open_node(std::move(options), config);
     }
@@ -187,14 +194,14 @@ Task<Result<NodePtr>> BlockGraph::open_file(FileRequest request) {
     options = {};
     for (const auto& [key, value] : below.all()) options.set(key, value);
     options.set("driver", std::string(driver->name));
-    if (!request.aio.empty()) options.set_default("aio", request.aio);
+    if (is_host_file(driver->name) && !request.aio.empty()) options.set_default("aio", request.aio);
     co_return co_await open_node(std::move(options), config);
   }
   if (!request.format.empty()) options.set("driver", request.format);
   BlockOptions file_options = options.take_child("file");
   KITE_CO_TRY(complete_filename(file_options));
   const std::string* protocol = file_options.find("driver");
-  if (!request.aio.empty() && protocol != nullptr && (*protocol == "file" || *protocol == "host_device")) {
+  if (!request.aio.empty() && protocol != nullptr && is_host_file(*protocol)) {
     file_options.set_default("aio", request.aio);
   }
   KITE_CO_ASSIGN(const NodePtr file, co_await open_child(std::move(file_options), config, "file"));

@@ -3,8 +3,10 @@
 
 #include <coroutine>
 #include <cstdint>
+#include <functional>
 
 #include "async/executor.h"
+#include "support/fd.h"
 
 namespace kite::block {
 
@@ -19,5 +21,18 @@ struct SleepAwaiter {
 inline SleepAwaiter sleep_ns(Executor& executor, int64_t ns) { return {executor, ns}; }
 
 int64_t monotonic_ns();
+
+// Calls `ring` on the executor's thread once `ns` have passed, unless it is destroyed before.
+class Alarm {
+ public:
+  Alarm(Executor& executor, int64_t ns, std::function<void()> ring);
+  ~Alarm();
+  Alarm(const Alarm&) = delete;
+  Alarm& operator=(const Alarm&) = delete;
+
+ private:
+  Executor& executor_;
+  Fd timer_;
+};
 
 }  // namespace kite::block
