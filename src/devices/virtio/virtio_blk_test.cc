@@ -1,6 +1,6 @@
 #include "devices/virtio/virtio_blk.h"
 
-#include "devices/virtio/test_virtio.h"
+#include "devices/virtio/test_virtio_blk.h"
 #include "devices/virtio/virtio_blk_regs.h"
 
 namespace kite::devices {
@@ -8,88 +8,7 @@ namespace {
 
 using namespace virtio_blk;
 using namespace virtio;
-using testing::TestBuffer;
-using testing::TestDisk;
-using testing::TestDriver;
-using testing::TestRing;
-using testing::VirtioMachine;
-
-constexpr uint64_t kDiskBytes = 1 << 20;
-constexpr uint64_t kRing = 0x10000, kHeaders = 0x100000, kData = 0x200000, kTables = 0x300000;
-constexpr uint16_t kRingSize = 8;
-
-struct Choice {
-  bool packed, event_index;
-};
-
-// A machine with a virtio-blk function that a driver has set up.
-struct BlkMachine : VirtioMachine {
-  explicit BlkMachine(VirtioBlk::Config config = {}, VirtioPci::Config transport = {},
-                      VirtioDevice::Options options = {.packed = true}, block::DriveConfig drive_config = {}) {
-    disk = std::make_shared<TestDisk>(*executor, kDiskBytes);
-    auto made = block::Drive::create(*executor, std::move(drive_config), disk);
-    EXPECT_TRUE(made);
-    drive = std::move(*made);
-    config.disk.drive = drive.get();
-    config.disk.id = "disk";
-    config.disk.serial = "serial-number";
-    transport.vectors = 3;
-    transport.legacy_device_id = kLegacyDeviceId;
-    transport.class_code = kClass;
-    function = std::make_unique<VirtioPci>(
-        "virtio-blk", transport, std::make_unique<VirtioBlk>("virtio-blk", std::move(config), guest_memory, options));
-    attach(*function);
-  }
-  ~BlkMachine() {
-    function->stop();
-    drive->cancel();
-    settle();
-    function.reset();
-    executor->post([this] { scope.spawn(close()); });
-    settle();
-  }
-  Task<void> close() { static_cast<void>(co_await drive->close()); }
-  // Features of the ring, and the disk's own.
-  void set_up(Choice choice, uint64_t more = kFlush | kDiscard | kWriteZeroes) {
-    const uint64_t ring_bits = (choice.packed ? kRingPacked : 0) | (choice.event_index ? kEventIndex : 0);
-    ASSERT_TRUE(driver.negotiate(kVersion1 | kIndirect | ring_bits | more));
-    ring.emplace(*this, kRing, kRingSize, choice.packed);
-    driver.set_queue(0, *ring, 1);
-    driver.ready();
-  }
-  // Puts a header at slot `slot` of the headers' page.
-  uint64_t header(unsigned slot, uint32_t type, uint64_t sector) const {
-    const uint64_t at = kHeaders + slot * 32;
-    put(at, type);
-    put(at + 4, 0);
-    put(at + 8, sector);
-    put(at + 16, uint8_t{0xee});  // the status goes here
-    return at;
-  }
-  [[nodiscard]] uint8_t request_status(unsigned slot = 0) const { return get<uint8_t>(kHeaders + slot * 32 + 16); }
-  uint16_t add(unsigned slot, uint32_t type, uint64_t sector, std::vector<TestBuffer> data, uint64_t indirect = 0) {
-    const uint64_t at = header(slot, type, sector);
-    data.insert(data.begin(), {.address = at, .bytes = 16});
-    data.push_back({.address = at + 16, .bytes = 1, .write = true});
-    return ring->add(data, indirect);
-  }
-  // One request, from beginning to end.
-  uint8_t request(uint32_t type, uint64_t sector, std::vector<TestBuffer> data, uint64_t indirect = 0) {
-    add(0, type, sector, std::move(data), indirect);
-    driver.kick();
-    settle();
-    EXPECT_TRUE(ring->take());
-    return request_status();
-  }
-  void fill(uint64_t address, size_t bytes, uint8_t value) const { std::memset(host(address), value, bytes); }
-
-  std::shared_ptr<TestDisk> disk;
-  std::unique_ptr<block::Drive> drive;
-  std::unique_ptr<VirtioPci> function;
-  TaskScope scope;
-  TestDriver driver{*this};
-  std::optional<TestRing> ring;
-};
+using namespace testing;  // NOLINT: the machine, the driver and the places in memory
 
 class VirtioBlkRings : public ::testing::TestWithParam<Choice> {};
 INSTANTIATE_TEST_SUITE_P(Rings, VirtioBlkRings,
@@ -182,14 +101,14 @@ TEST_P(VirtioBlkRings, WaitingRequestsTravelInTheState) {
   source.settle();
   ASSERT_EQ(source.drive->stopped_requests(), 2U);
   source.function->stop();
-  const auto state = testing::saved_state(*source.function);
+  const auto state = saved_state(*source.function);
 
   BlkMachine target;
   target.function->stop();
   std::memcpy(target.ram->host(), source.ram->host(), VirtioMachine::kRam);
-  const auto restored = testing::restore_state(*target.function, state);
+  const auto restored = restore_state(*target.function, state);
   ASSERT_TRUE(restored) << restored.error().message;
-  EXPECT_EQ(testing::saved_state(*target.function), state);
+  EXPECT_EQ(saved_state(*target.function), state);
   target.function->start();
   target.settle();
   EXPECT_EQ(target.disk->data[3 * 512], 0x77);
