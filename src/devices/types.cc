@@ -3,6 +3,7 @@
 #include <array>
 #include <utility>
 
+#include "devices/ahci/ahci_types.h"
 #include "devices/debug_exit/debug_exit.h"
 #include "devices/debugcon/debugcon.h"
 #include "devices/ide/ide_types.h"
@@ -157,6 +158,7 @@ void register_device_types(TypeRegistry& registry) {
   registry.add(pci_bridge());
   registry.add(mch());
   registry.add(ich9_lpc());
+  register_ahci_types(registry);
   register_ide_types(registry);
   register_virtio_types(registry);
   register_nvme_types(registry);

@@ -244,8 +244,8 @@ Task<block::IoResult<>> AtaDevice::trim(const Request& request) {
 void AtaDevice::ended(const Request& request, uint64_t bytes, int error) {
   --running_;
   if (request.life != life_) {
-    if (running_ != 0 || !state_.reset_pending || state_.reset_held) return;
-    finish_reset();
+    if (running_ != 0) return;
+    if (state_.reset_pending && !state_.reset_held) finish_reset();
     return wiring_.host.ata_changed(*this);
   }
   if (request.tag) {

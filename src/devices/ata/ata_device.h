@@ -98,7 +98,10 @@ class AtaDevice : public bus::Device {
   void assert_reset();
   void release_reset();
   void run_diagnostic();
+  // Forgets the command under way and queued ones; io_running() until their requests have ended.
+  void abandon() { forget_requests(); }
   [[nodiscard]] bool resetting() const { return state_.reset_held || state_.reset_pending; }
+  [[nodiscard]] bool reset_held() const { return state_.reset_held; }
   [[nodiscard]] bool io_running() const { return running_ != 0; }
 
   // --- the board's side; takes the lock

@@ -32,6 +32,7 @@ class AtaDisk final : public AtaDevice {
   void run_queued(const Queued& queued, SgBuffer data);
   // An error ends queued operation until the host has read the log or reset the device.
   [[nodiscard]] bool queue_failed() const { return disk_.queue_error.valid; }
+  [[nodiscard]] uint8_t queued_error() const { return disk_.queue_error.error; }
   void fail_queued(uint8_t tag, const ata::Taskfile& regs, uint8_t error);
 
   [[nodiscard]] const DiskGeometry& geometry() const { return geometry_; }

@@ -59,6 +59,8 @@ Result<> PcBoard::add_chipset() {
   return {};
 }
 
+Result<> PcBoard::add_disk_controllers() { return add_board_device("piix3-ide", {{"addr", "1.1"}}); }
+
 void PcBoard::open_shadow_ram(bool writable) {
   for (uint8_t pam = 0; pam < kPamCount; ++pam)
     host_bridge_->config_write(static_cast<uint8_t>(kPam0 + pam), 1, writable ? kPamReadWrite : kPamReadOnly);

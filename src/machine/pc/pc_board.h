@@ -19,6 +19,8 @@ class PcBoard final : public PcChassis {
 
  protected:
   Result<> add_chipset() override;
+  Result<> add_disk_controllers() override;
+  [[nodiscard]] bool root_bus_hotplug() const override { return true; }
   [[nodiscard]] std::vector<bus::Device*> chipset() override { return {host_bridge_.get(), piix3_.get(), pm_.get()}; }
   [[nodiscard]] devices::AcpiPm& acpi_pm() override { return pm_->pm(); }
   [[nodiscard]] bus::IrqLine isa_source(uint32_t irq) override { return piix3_->isa_source(irq); }

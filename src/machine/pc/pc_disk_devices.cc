@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <span>
 
+#include "devices/ahci/ahci_types.h"
 #include "devices/ide/ide_types.h"
 #include "devices/ide/piix_ide_regs.h"
 #include "devices/nvme/nvme_types.h"
@@ -50,6 +51,15 @@ Result<MadeDevice> make_piix_ide(const DiskParts& parts) {
   return MadeDevice{.device = std::move(made), .buses = std::move(buses)};
 }
 
+Result<MadeDevice> make_ahci(const DiskParts& parts) {
+  devices::Ahci::Wiring wiring{.memory = parts.memory, .bus_names = {}};
+  for (unsigned port = 0; port < devices::ahci::kPorts; ++port) wiring.bus_names[port] = parts.bus_name("ide", port);
+  auto made = std::make_unique<devices::Ahci>(parts.path, std::move(wiring));
+  std::vector<devices::DiskBus*> buses;
+  for (unsigned port = 0; port < devices::ahci::kPorts; ++port) buses.push_back(&made->bus(port));
+  return MadeDevice{.device = std::move(made), .buses = std::move(buses)};
+}
+
 // --- the table
 
 using enum DriveNeed;
@@ -57,6 +67,8 @@ using Place = DiskMaker::Place;
 
 std::span<const DiskMaker> makers() {
   static const std::vector<DiskMaker> kMakers = {
+      {"ahci", Place::kPci, kNone, "", &make_ahci},
+      {"ich9-ahci", Place::kPci, kNone, "", &make_ahci},
       {"piix3-ide", Place::kPci, kNone, "", &make_piix_ide},
       {"piix4-ide", Place::kPci, kNone, "", &make_piix_ide},
       {"nvme", Place::kPci, kOptional, "/namespace@1,0", &make_nvme},

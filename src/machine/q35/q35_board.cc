@@ -70,6 +70,8 @@ Result<> Q35Board::add_chipset() {
   return {};
 }
 
+Result<> Q35Board::add_disk_controllers() { return add_board_device("ich9-ahci", {{"addr", "1f.2"}}); }
+
 std::vector<bus::Device*> Q35Board::chipset() { return {mch_.get(), lpc_.get(), smbus_.get()}; }
 
 void Q35Board::open_shadow_ram(bool writable) {
