@@ -53,9 +53,13 @@ ScsiDevice::ScsiDevice(std::string path, ScsiUnitConfig config)
     : Device(std::move(path)), config_(std::move(config)), drive_(config_.disk.drive) {
   write_cache_default_ = drive_ == nullptr || drive_->write_cache();
   state_ = power_on_state();
+  if (drive_ != nullptr) drive_->set_resize_hook([this] { capacity_changed(); });
 }
 
-ScsiDevice::~ScsiDevice() { cancelling_.wait_idle(); }
+ScsiDevice::~ScsiDevice() {
+  if (drive_ != nullptr) drive_->set_resize_hook({});
+  cancelling_.wait_idle();
+}
 
 ScsiDevice::State ScsiDevice::power_on_state() const {
   State state;
