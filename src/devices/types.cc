@@ -8,6 +8,8 @@
 #include "devices/debugcon/debugcon.h"
 #include "devices/ide/ide_types.h"
 #include "devices/nvme/nvme_types.h"
+#include "devices/scsi/scsi_bus.h"
+#include "devices/virtio/virtio_scsi_types.h"
 #include "devices/virtio/virtio_types.h"
 
 namespace kite::devices {
@@ -160,6 +162,8 @@ void register_device_types(TypeRegistry& registry) {
   registry.add(ich9_lpc());
   register_ahci_types(registry);
   register_ide_types(registry);
+  register_scsi_types(registry);
+  register_virtio_scsi_types(registry);
   register_virtio_types(registry);
   register_nvme_types(registry);
   for (const PlainType& type : kPlainTypes)

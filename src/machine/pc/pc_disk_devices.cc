@@ -7,6 +7,7 @@
 #include "devices/ide/ide_types.h"
 #include "devices/ide/piix_ide_regs.h"
 #include "devices/nvme/nvme_types.h"
+#include "devices/virtio/virtio_scsi_types.h"
 #include "devices/virtio/virtio_types.h"
 
 namespace kite::machine {
@@ -20,6 +21,14 @@ Result<MadeDevice> make_virtio_blk(const DiskParts& parts) {
   KITE_ASSIGN(auto made, devices::make_virtio_blk(parts.device.type, parts.path, parts.device.properties,
                                                   *parts.pci_bus, std::move(disk), parts.cpu_count, parts.memory));
   return MadeDevice{.device = std::move(made), .buses = {}};
+}
+
+Result<MadeDevice> make_virtio_scsi(const DiskParts& parts) {
+  if (parts.block_executor == nullptr) return fail("-device {}: this machine has no drives", parts.device.type);
+  KITE_ASSIGN(auto made, devices::make_virtio_scsi(parts.device.type, parts.path, parts.bus_name("scsi", 0),
+                                                   parts.device.properties, *parts.pci_bus, parts.cpu_count,
+                                                   parts.memory, *parts.block_executor));
+  return MadeDevice{.device = std::move(made.function), .buses = {made.bus}};
 }
 
 Result<MadeDevice> make_nvme(const DiskParts& parts) {
@@ -75,6 +84,9 @@ std::span<const DiskMaker> makers() {
       {"virtio-blk-pci", Place::kPci, kDisk, "/disk@0,0", &make_virtio_blk},
       {"virtio-blk-pci-transitional", Place::kPci, kDisk, "/disk@0,0", &make_virtio_blk},
       {"virtio-blk-pci-non-transitional", Place::kPci, kDisk, "/disk@0,0", &make_virtio_blk},
+      {"virtio-scsi-pci", Place::kPci, kNone, "", &make_virtio_scsi},
+      {"virtio-scsi-pci-transitional", Place::kPci, kNone, "", &make_virtio_scsi},
+      {"virtio-scsi-pci-non-transitional", Place::kPci, kNone, "", &make_virtio_scsi},
   };
   return kMakers;
 }

@@ -42,7 +42,8 @@ struct DiskParts {
   Clock& clock;                                      // guest time
   uint32_t cpu_count;                                // for queues one a CPU
   bus::InterruptEvents* interrupt_events = nullptr;  // eventfds that interrupt; null in machines without an executor
-  Executor* executor = nullptr;                      // the main loop; null as above. The block thread's is the Drive's
+  Executor* executor = nullptr;                      // the main loop; null as above
+  Executor* block_executor = nullptr;                // the block thread's, as the Drives have; null without disks
   const bus::PciBus* pci_bus = nullptr;              // PCI: the bus that the function will be on
   // Bus `number` of this controller: "ID.0" when it has an id, else the next free name of the word ("ide" -> "ide.1").
   std::function<std::string(std::string_view word, unsigned number)> bus_name;

@@ -43,6 +43,7 @@ DiskParts PcChassis::disk_parts(const DeviceConfig& device, const std::string& p
                   .cpu_count = context_.config.cpu_count,
                   .interrupt_events = interrupt_events(),
                   .executor = context_.executor,
+                  .block_executor = context_.drives == nullptr ? nullptr : &context_.drives->executor(),
                   .bus_name = {},
                   .isa_irq = [this](uint32_t irq) { return isa_source(irq); },
                   .map_port = [this](uint16_t port, const std::shared_ptr<Region>& region) { map_port(port, region); }};
@@ -229,9 +230,15 @@ Result<> PcChassis::add_drives(std::span<const DriveInterface> interfaces) {
   for (const auto& entry : context_.drives->entries())
     if (!entry->made_for_device && std::ranges::find(interfaces, entry->spec.interface) != interfaces.end())
       specs.push_back(&entry->spec);
-  std::ranges::sort(specs, {}, [](const DriveSpec* spec) { return std::tuple(spec->interface, spec->bus, spec->unit); });
+  std::ranges::sort(specs, {},
+                    [](const DriveSpec* spec) { return std::tuple(spec->interface, spec->bus, spec->unit); });
   for (const DriveSpec* spec : specs) {
     Wanted wanted = device_of(*spec, pci_->express());
+    const bool has_bus = std::ranges::any_of(disk_buses_, [&](const BusPlace& place) {
+      const DiskOnBus* const row = find_disk_on_bus(wanted.type);
+      return row != nullptr && row->bus_kind == place.bus->kind();
+    });
+    if (spec->is_default && !has_bus) continue;  // no place for a drive that nobody asked for
     if (auto done = add_board_device(std::move(wanted.type), std::move(wanted.settings)); !done)
       return fail("{}: {}", option_text(*spec), done.error().message);
   }
