@@ -87,6 +87,10 @@ class Board {
     (void)slot;
     return {};
   }
+  // Slots whose devices were asked for and not let go: a reset takes them. Each is reported once.
+  [[nodiscard]] virtual std::vector<std::string> unplugged_by_reset() { return {}; }
+  // The device of this path, or null; for the monitor.
+  [[nodiscard]] bus::Device* find_device(std::string_view path);
   // The root of the PCI hierarchy, for showing it; null: there is none.
   [[nodiscard]] virtual bus::PciBus* pci() { return nullptr; }
 

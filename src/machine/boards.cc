@@ -67,6 +67,12 @@ const BoardInfo* find_board(std::string_view name) {
   return found == std::end(kBoards) ? nullptr : &*found;
 }
 
+bus::Device* Board::find_device(std::string_view path) {
+  for (bus::Device* device : devices())
+    if (device->path() == path) return device;
+  return nullptr;
+}
+
 Result<std::unique_ptr<Board>> create_board(BoardContext context) {
   if (context.config.board == "pc") return PcBoard::create(std::move(context));
   if (context.config.board.starts_with("pc-q35-")) return Q35Board::create(std::move(context));

@@ -35,4 +35,18 @@ struct DriveSpec {
   bool is_default = false;                                // nobody asked for it: -nodefaults would have none
 };
 
+// What the other -drive options took already, and what holds for all.
+struct DrivePlan {
+  std::span<const DriveSpec> drives;
+  unsigned ide_units = 2;   // of a bus: 1 where IDE disks are on AHCI ports
+  bool snapshot = false;    // -snapshot
+  bool is_default = false;  // for DriveSpec::is_default
+};
+// The settings of one -drive; those that are no drive's own go to the image's format. if=pflash is not for here. The
+// message names the setting; the caller names the option.
+Result<DriveSpec> parse_drive(const std::vector<std::pair<std::string, std::string>>& settings, const DrivePlan& plan);
+
+// Limits that contradict each other ("limits.bps-total" with "limits.bps-read").
+Result<> check_throttle(const block::BlockOptions& limits);
+
 }  // namespace kite::machine

@@ -270,17 +270,25 @@ void DriveStore::release_all() {
   for (const auto& entry : entries_) entry->drive->release();
 }
 
-Task<void> DriveStore::cancel_all() {
+Task<void> DriveStore::cancel_requests(std::vector<Drive*> drives) {
   // What a device starts because a request was cancelled waits again, and is cancelled, too.
   for (bool again = true; again;) {
-    for (const auto& entry : entries_) entry->drive->cancel();
+    for (Drive* drive : drives) drive->cancel();
     co_await settle(*executor_);
-    again = false;
-    for (const auto& entry : entries_) again = again || entry->drive->has_waiting();
+    again = std::ranges::any_of(drives, [](const Drive* drive) { return drive->has_waiting(); });
   }
 }
 
-void DriveStore::cancel_waiting() { run(cancel_all()); }
+void DriveStore::cancel_waiting() {
+  std::vector<Drive*> all;
+  for (const auto& entry : entries_) all.push_back(entry->drive.get());
+  run(cancel_requests(std::move(all)));
+}
+
+void DriveStore::cancel_owned_by(std::string_view path) {
+  for (const auto& entry : entries_)
+    if (!path.empty() && entry->owner_path == path) return run(cancel_requests({entry->drive.get()}));
+}
 
 void DriveStore::retry_stopped() {
   for (const auto& entry : entries_) entry->drive->resume();

@@ -75,6 +75,8 @@ class DriveStore {
   void release(block::Drive* drive);
   // The same by the path that set_owner() was told; nothing happens when there is none.
   void release_owned_by(std::string_view path);
+  // Its requests that wait end with ECANCELED. Quiet already.
+  void cancel_owned_by(std::string_view path);
 
   // --- the machine stops and goes on ---
   // No request of any device is on its way below a drive, and no completion runs any more, until release_all(). New
@@ -117,7 +119,7 @@ class DriveStore {
   explicit DriveStore(std::unique_ptr<Executor> executor);
   void run_void(Task<void> task);
   Task<void> drain_all();
-  Task<void> cancel_all();
+  Task<void> cancel_requests(std::vector<block::Drive*> drives);
   Task<Result<>> flush_drives();
   Task<void> close_everything();
   Result<Entry*> add_entry(DriveSpec spec, block::DriveConfig config, block::NodePtr node);

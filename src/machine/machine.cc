@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "machine/accelerator_choice.h"
+#include "machine/drive_store.h"
 #include "support/log.h"
 
 namespace kite::machine {
@@ -15,6 +16,7 @@ std::string_view run_state_name(RunState state) {
     case RunState::kPrelaunch: return "prelaunch";
     case RunState::kRunning: return "running";
     case RunState::kPaused: return "paused";
+    case RunState::kIoError: return "io-error";
     case RunState::kSuspended: return "suspended";
     case RunState::kShutdown: return "shutdown";
     case RunState::kInternalError: return "internal-error";
@@ -46,6 +48,7 @@ Machine::Machine(MachineConfig config, Services services)
 
 Machine::~Machine() {
   stop_threads();
+  leave_disks();
   if (clock_ != nullptr) services_.executor.detach(*clock_);
   services_.executor.detach(realtime_);
 }
@@ -95,7 +98,9 @@ Result<> Machine::build() {
                                                 .irq_chip = accelerator_->irq_chip(),
                                                 .tsc_hz = accelerator_->tsc_hz(),
                                                 .executor = &services_.executor,
-                                                .smm = config_.smm && accelerator_->has_smm()}));
+                                                .smm = config_.smm && accelerator_->has_smm(),
+                                                .drives = services_.drives}));
+  watch_disks();
   io_.set_fpu_error_handler([this] { board_->fpu_error(); });
   memory_.commit();
   ports_.commit();
@@ -197,6 +202,7 @@ void Machine::halt_now() {
   gate_.wait_parked();
   io_.drain_coalesced();
   set_clock_running(false);
+  quiet_disks();
   for (bus::Device* device : board_->devices()) device->stop();
 }
 
@@ -215,6 +221,7 @@ Result<> Machine::resume() {
   state_ = RunState::kRunning;
   emit({.kind = MachineEvent::Kind::kResume});
   set_clock_running(true);
+  wake_disks();
   gate_.open();
   return {};
 }
@@ -222,6 +229,8 @@ Result<> Machine::resume() {
 void Machine::reset(Cause cause) {
   const bool was_running = state_ == RunState::kRunning || state_ == RunState::kSuspended;
   halt_now();
+  if (services_.drives != nullptr) services_.drives->cancel_waiting();
+  for (const std::string& slot : board_->unplugged_by_reset()) take_out(slot);
   if (auto done = reset_hardware(); !done) {
     log::error("reset: {}", done.error().message);
     state_ = RunState::kInternalError;
@@ -236,6 +245,7 @@ void Machine::reset(Cause cause) {
   for (bus::Device* device : board_->devices()) device->start();
   state_ = RunState::kRunning;
   set_clock_running(true);
+  wake_disks();
   gate_.open();
 }
 

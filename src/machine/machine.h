@@ -15,6 +15,7 @@
 
 #include "accel/accelerator.h"
 #include "async/executor.h"
+#include "block/drive.h"
 #include "bus/device.h"
 #include "machine/board.h"
 #include "machine/machine_config.h"
@@ -28,7 +29,16 @@
 namespace kite::machine {
 
 // Names as query-status gives them.
-enum class RunState : uint8_t { kPrelaunch, kRunning, kPaused, kSuspended, kShutdown, kInternalError, kGuestPanicked };
+enum class RunState : uint8_t {
+  kPrelaunch,
+  kRunning,
+  kPaused,
+  kIoError,  // paused by a failed disk request, which is tried again when the machine goes on
+  kSuspended,
+  kShutdown,
+  kInternalError,
+  kGuestPanicked
+};
 std::string_view run_state_name(RunState state);
 
 // Why the machine resets or ends; names as the RESET and SHUTDOWN events give them.
@@ -57,11 +67,16 @@ struct MachineEvent {
     kSuspendDisk,
     kWakeup,
     kWatchdog,
-    kDeviceDeleted
+    kDeviceDeleted,
+    kBlockIoError,
+    kTrayMoved
   } kind;
-  Cause cause = Cause::kHostQmpQuit;  // kReset, kShutdown
-  std::string action = {};            // kWatchdog: what happens, as -watchdog-action names it
-  std::string device = {};            // kDeviceDeleted: its id
+  Cause cause = Cause::kHostQmpQuit;     // kReset, kShutdown
+  std::string action = {};               // kWatchdog: what happens, as -watchdog-action names it
+  std::string device = {};               // kDeviceDeleted: its id; kBlockIoError, kTrayMoved: the drive's, "" for none
+  std::string qdev = {};                 // kBlockIoError, kTrayMoved: the device's path; kDeviceDeleted: the same
+  block::DriveErrorEvent io_error = {};  // kBlockIoError
+  bool tray_open = false;                // kTrayMoved
 };
 
 class Machine {
@@ -72,6 +87,7 @@ class Machine {
     TypeRegistry& types;
     // Ends the process with this status: called on the executor's thread once everything stands still.
     std::function<void(int status)> exit;
+    DriveStore* drives = nullptr;  // null: a machine without disks
   };
 
   static Result<std::unique_ptr<Machine>> create(const MachineConfig& config, Services services);
@@ -90,7 +106,7 @@ class Machine {
   [[nodiscard]] RunState state() const { return state_; }
   // Adds a device; running or not. Its type and properties are checked here.
   Result<> add_device(const ObjectOptions& options);
-  // Asks the guest to let go of a device; the event kDeviceDeleted tells when it is gone.
+  // Asks the guest to let go of a device; the event kDeviceDeleted tells when it is gone. A reset takes it, too.
   Result<> remove_device(std::string_view id);
 
   // --- requests: any thread ---
@@ -117,6 +133,9 @@ class Machine {
   [[nodiscard]] Clock& clock() { return *clock_; }
   [[nodiscard]] ManualClock* manual_clock();  // qtest only, else null
   [[nodiscard]] Board& board() { return *board_; }
+  [[nodiscard]] DriveStore* drives() { return services_.drives; }
+  // A tray that the monitor moves; tells listeners.
+  void tray_moved(const block::Drive* drive, bool open);
   [[nodiscard]] size_t vcpu_count() const { return vcpus_.size(); }
   [[nodiscard]] Vcpu& vcpu(size_t index) { return *vcpus_[index]; }
   [[nodiscard]] int vcpu_thread_id(size_t index) const;  // kernel thread id; 0 before start()
@@ -141,6 +160,12 @@ class Machine {
   void request_eject(std::string slot);
   void take_out(const std::string& slot);
   void halt_now();
+  // machine_disks.cc. Disks stand still from the first to the second; a reset cancels what waits in between.
+  void quiet_disks();
+  void wake_disks();
+  void watch_disks();
+  void leave_disks();
+  void disk_failed(const block::Drive* drive, block::DriveErrorEvent event);
 
   struct VcpuThread {
     std::thread thread;
@@ -163,6 +188,7 @@ class Machine {
   std::vector<std::unique_ptr<VcpuThread>> threads_;
   std::vector<std::function<void(const MachineEvent&)>> listeners_;
   RunState state_ = RunState::kPrelaunch;
+  bool disks_quiet_ = false;
 
   // Requests of other threads, taken by handle_requests() on the main thread.
   struct Requests {

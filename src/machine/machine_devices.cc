@@ -1,4 +1,5 @@
 // Devices that come and go while the machine lives.
+#include "machine/drive_store.h"
 #include "machine/machine.h"
 
 namespace kite::machine {
@@ -23,13 +24,20 @@ void Machine::request_eject(std::string slot) {
 }
 
 void Machine::take_out(const std::string& slot) {
+  DriveStore* const drives = services_.drives;
+  if (drives != nullptr) drives->quiesce();
   std::vector<std::unique_ptr<bus::Device>> gone;
   gate_.exclusive([&] { gone = board_->take_out(slot); });
   io_.apply_map_changes();
-  for (const auto& device : gone) {
+  for (auto& device : gone) {
     device->stop();
-    emit({.kind = MachineEvent::Kind::kDeviceDeleted, .device = device->path()});
+    const std::string path = device->path();
+    if (drives != nullptr) drives->cancel_owned_by(path);
+    device.reset();
+    if (drives != nullptr) drives->release_owned_by(path);
+    emit({.kind = MachineEvent::Kind::kDeviceDeleted, .device = path, .qdev = "/machine/peripheral/" + path});
   }
+  if (drives != nullptr) drives->release_all();
 }
 
 }  // namespace kite::machine

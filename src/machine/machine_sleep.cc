@@ -1,6 +1,7 @@
 // Suspend to RAM: the vCPUs stand still, devices and guest time go on, until something wakes the machine up.
 #include <algorithm>
 
+#include "machine/drive_store.h"
 #include "machine/machine.h"
 #include "support/log.h"
 
@@ -50,6 +51,7 @@ Result<> Machine::system_wakeup() {
 void Machine::wake() {
   if (state_ != RunState::kSuspended) return;
   halt_now();
+  if (services_.drives != nullptr) services_.drives->cancel_waiting();
   board_->before_wake();
   const std::vector<bus::Device*> kept = board_->kept_in_sleep();
   for (bus::Device* device : board_->devices())
@@ -68,6 +70,7 @@ void Machine::wake() {
   for (bus::Device* device : board_->devices()) device->start();
   state_ = RunState::kRunning;
   set_clock_running(true);
+  wake_disks();
   gate_.open();
 }
 

@@ -46,10 +46,6 @@ Failure unknown_option(std::string_view name) {
                       : fail("-{}: no such option; did you mean -{}?", name, near);
 }
 
-Failure unknown_word(std::string_view word) {
-  return fail("'{}': this version of Kite has no disks yet, and options begin with '-'; see 'kite -help'", word);
-}
-
 using Given = std::vector<GivenOption>;
 
 Result<> add_config_file(Given& given, const std::string& path, bool toml) {
@@ -72,7 +68,11 @@ Result<Given> collect(const std::vector<std::string>& arguments) {
   }
   for (; at < arguments.size(); ++at) {
     std::string_view word = arguments[at];
-    if (word.size() < 2 || word[0] != '-') return unknown_word(word);
+    if (word.size() < 2 || word[0] != '-') {
+      given.push_back(
+          {.name = "hda", .argument = std::string(word), .origin = {}});  // an image alone is the first disk
+      continue;
+    }
     word.remove_prefix(word.starts_with("--") ? 2 : 1);
     const auto known = options();
     const auto option = std::find_if(known.begin(), known.end(), [&](const auto& item) { return item.name == word; });

@@ -7,6 +7,8 @@
 #include <string_view>
 #include <vector>
 
+#include "block/options.h"
+#include "machine/drive_spec.h"
 #include "machine/machine_config.h"
 #include "object/object_type.h"
 #include "support/result.h"
@@ -20,12 +22,22 @@ struct MonitorPlan {
   bool pretty = false;
 };
 
+// One option that makes a drive: -drive, or a short one that stands for it.
+struct DriveOption {
+  std::string name, text;  // as given, for messages
+  std::vector<std::pair<std::string, std::string>> settings;
+};
+
 struct LaunchPlan {
   machine::MachineConfig machine;
-  std::vector<std::string> chardevs;  // -chardev texts
-  std::vector<std::string> serials;   // -serial texts
-  std::vector<std::string> globals;   // -global texts
-  std::vector<std::string> devices;   // -device texts
+  std::vector<DriveOption> drive_options;
+  std::vector<block::BlockOptions> nodes;  // -blockdev
+  std::vector<machine::DriveSpec> drives;  // resolve_drives(): of drive_options, and the default ones
+  bool snapshot = false;                   // -snapshot
+  std::vector<std::string> chardevs;       // -chardev texts
+  std::vector<std::string> serials;        // -serial texts
+  std::vector<std::string> globals;        // -global texts
+  std::vector<std::string> devices;        // -device texts
   std::vector<MonitorPlan> monitors;
   std::optional<std::string> qtest;  // -qtest text
   std::optional<std::string> qtest_log;
@@ -41,6 +53,10 @@ struct LaunchPlan {
 
 // Refuses unknown options and values by name, with the nearest known one and the remedy.
 Result<LaunchPlan> plan_launch(const std::vector<std::string>& arguments, TypeRegistry& types);
+
+// After the plan is complete: fills in `drives`, the empty CD-ROM and floppy drives included that a PC has unless
+// -nodefaults or a device of that kind is given.
+Result<> resolve_drives(LaunchPlan& plan);
 
 // After the plan is complete: fills in -device from the registry (globals applied).
 Result<> resolve_devices(LaunchPlan& plan, TypeRegistry& types);

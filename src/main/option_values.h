@@ -25,6 +25,12 @@ Result<> apply_name(OptionContext& context, std::string_view text);
 Result<> apply_boot(OptionContext& context, std::string_view text);
 Result<> apply_mon(OptionContext& context, std::string_view text);
 
+// drive_options.cc
+Result<> apply_drive(OptionContext& context, std::string_view text);
+Result<> apply_blockdev(OptionContext& context, std::string_view text);
+// -hda, -cdrom, -fda...: `place` are the settings that the option stands for, before file=.
+Result<> apply_disk(OptionContext& context, std::string_view option, std::string_view place, std::string_view file);
+
 // firmware_options.cc
 Result<> apply_pflash(OptionContext& context, std::string_view text);
 // -drive if=pflash,...: `pairs` are all of the option's settings.

@@ -1,5 +1,7 @@
 #include "main/options.h"
 
+#include <algorithm>
+
 #include "main/option_values.h"
 #include "support/log.h"
 #include "support/suggest.h"
@@ -44,11 +46,15 @@ Result<> object(Context& context, Text text) {
   return fail("-object {}: this version of Kite has no back end of that kind", options.type);
 }
 
-Result<> drive(Context& context, Text text) {
-  KITE_ASSIGN(const auto pairs, parse_options(text, ""));
-  for (const auto& [key, value] : pairs)
-    if (key == "if" && value == "pflash") return apply_flash(context, "drive", pairs);
-  return fail("-drive {}: this version of Kite has no disks yet; boot with -kernel and -initrd", text);
+// An option that is a disk at a fixed place.
+template <size_t N>
+struct Fixed {
+  char text[N];
+  constexpr Fixed(const char (&from)[N]) { std::copy_n(from, N, text); }
+};
+template <Fixed Option, Fixed Place>
+Result<> disk(Context& context, Text file) {
+  return apply_disk(context, Option.text, Place.text, file);
 }
 
 Result<> display(Context& context, Text text) {
@@ -81,15 +87,17 @@ Result<> log_items(Context& context, Text text) {
 }
 
 constexpr Text kStandard = "Machine", kBoot = "Booting a kernel", kFirmware = "Firmware",
-               kCharacter = "Consoles and monitors", kProcess = "Process", kDebug = "Looking inside",
+               kCharacter = "Consoles and monitors", kProcess = "Process", kDebug = "Looking inside", kDisks = "Disks",
                kDevices = "Devices";
 
 constexpr OptionSpec kOptions[] = {
     {"machine", "[type=]NAME[,accel=A][,hpet=on|off][,smm=on|off][,kernel-irqchip=on|off|split]", kStandard,
      "the board: pc, q35, none ('help' lists them)", apply_machine},
     {"M", "NAME", "", "", apply_machine},
-    {"accel", "NAME[,kernel-irqchip=on|off|split][,dirty-ring-size=N][,translate=on|off][,tb-size=MIB]", kStandard,
-     "what runs guest code: auto, kvm, jit (also tcg), qtest; kvm:jit or repeated: the first that works", apply_accel},
+    {"accel",
+     "NAME[,kernel-irqchip=on|off|split][,dirty-ring-size=N][,translate=on|off][,tb-size=MIB][,perf-map=on|off][,profile=on|off]",
+     kStandard, "what runs guest code: auto, kvm, jit (also tcg), qtest; kvm:jit or repeated: the first that works",
+     apply_accel},
     {"enable-kvm", "", kStandard, "as -accel kvm", [](Context& context, Text) { return apply_accel(context, "kvm"); }},
     {"cpu", "MODEL[,+FLAG][,-FLAG][,enforce]", kStandard, "the CPU that the guest sees ('help' lists models and flags)",
      apply_cpu},
@@ -129,7 +137,23 @@ constexpr OptionSpec kOptions[] = {
     {"smbios", "type=N[,FIELD=VALUE]... or file=FILE", kFirmware,
      "change what SMBIOS says: types 0, 1, 2, 3, 4, 11, 17", apply_smbios},
 
-    {"drive", "if=pflash,file=FILE[,unit=0|1][,readonly=on|off]", kDevices, "firmware in a flash chip", drive},
+    {"drive",
+     "[file=FILE][,if=ide|virtio|scsi|floppy|pflash|none][,format=F][,media=disk|cdrom][,id=ID][,index=N]"
+     "[,cache=MODE][,readonly=on|off][,snapshot=on|off][,OPTION=VALUE]...",
+     kDisks, "a disk: its image, and where the guest finds it; if=none is for -device drive=ID", apply_drive},
+    {"blockdev", "driver=D,node-name=N[,OPTION=VALUE]... or JSON", kDisks,
+     "a node of the block layer by itself, for -device drive=N", apply_blockdev},
+    {"hda", "FILE", kDisks, "IDE disk 0; also -hdb, -hdc, -hdd, and a FILE without any option",
+     disk<"hda", "index=0,media=disk">},
+    {"hdb", "FILE", "", "", disk<"hdb", "index=1,media=disk">},
+    {"hdc", "FILE", "", "", disk<"hdc", "index=2,media=disk">},
+    {"hdd", "FILE", "", "", disk<"hdd", "index=3,media=disk">},
+    {"cdrom", "FILE", kDisks, "CD-ROM image in the IDE drive 2", disk<"cdrom", "index=2,media=cdrom">},
+    {"fda", "FILE", kDisks, "floppy image in drive 0; also -fdb", disk<"fda", "if=floppy,index=0">},
+    {"fdb", "FILE", "", "", disk<"fdb", "if=floppy,index=1">},
+    {"snapshot", "", kDisks, "write to temporary files instead of the images; they are lost at the end",
+     [](Context& context, Text) { return on(context.plan.snapshot); }},
+
     {"device", "TYPE[,PROPERTY=VALUE]...", kDevices, "add a device ('help' lists them, 'TYPE,help' its properties)",
      device},
     {"object", "TYPE[,PROPERTY=VALUE]...", kDevices, "add a back-end object ('help' lists them)", object},
@@ -208,21 +232,11 @@ constexpr OptionSpec kOptions[] = {
      [](Context& context, Text) { return set(context.plan.text, version_text()); }},
 };
 
-constexpr Text kNoDisks = "this version of Kite has no disks yet; boot with -kernel and -initrd";
 constexpr Text kNoNetwork = "this version of Kite has no network yet; leave it out, or use -nic none";
 constexpr Text kNoDisplay = "this version of Kite has no display yet; use -nographic for a serial console";
 constexpr Text kNoUsb = "this version of Kite has no USB yet";
 
 constexpr MissingOption kMissing[] = {
-    {"blockdev", kNoDisks},
-    {"hda", kNoDisks},
-    {"hdb", kNoDisks},
-    {"hdc", kNoDisks},
-    {"hdd", kNoDisks},
-    {"cdrom", kNoDisks},
-    {"fda", kNoDisks},
-    {"fdb", kNoDisks},
-    {"snapshot", kNoDisks},
     {"netdev", kNoNetwork},
     {"redir", kNoNetwork},
     {"vnc", kNoDisplay},

@@ -7,6 +7,7 @@
 #include "async/executor.h"
 #include "chardev/chardev.h"
 #include "devices/types.h"
+#include "machine/drive_store.h"
 #include "machine/machine.h"
 #include "main/launch_plan.h"
 #include "main/process.h"
@@ -27,6 +28,8 @@ class Program {
  private:
   Result<> open_character_devices();
   Result<> open_serial_ports();
+  Result<> open_drives();
+  void warn_of_unused_drives() const;
   void end_with_signal(int signal);
   Result<> open_monitors();
   Result<> open_qtest();
@@ -39,6 +42,7 @@ class Program {
   std::unique_ptr<Executor> executor_;
   Fd signals_;
   std::unique_ptr<ChardevRegistry> chardevs_;
+  std::unique_ptr<machine::DriveStore> drives_;
   std::unique_ptr<machine::Machine> machine_;
   std::vector<std::unique_ptr<monitor::QmpSession>> qmp_;
   std::vector<std::unique_ptr<monitor::HumanSession>> humans_;
@@ -86,6 +90,26 @@ Result<> Program::open_character_devices() {
   return open_serial_ports();
 }
 
+Result<> Program::open_drives() {
+  KITE_ASSIGN(drives_, machine::DriveStore::create());
+  for (block::BlockOptions& options : plan_.nodes) {
+    const std::string name = options.find("node-name") == nullptr ? "" : *options.find("node-name");
+    if (auto done = drives_->add_node(std::move(options)); !done)
+      return fail("-blockdev {}: {}", name, done.error().message);
+  }
+  for (const machine::DriveSpec& spec : plan_.drives) {
+    if (auto done = drives_->add_drive(spec); !done)
+      return fail("-drive {}: {}", spec.has_image ? spec.request.filename : spec.id, done.error().message);
+  }
+  return {};
+}
+
+void Program::warn_of_unused_drives() const {
+  for (const auto& entry : drives_->entries())
+    if (!entry->claimed && !entry->spec.is_default)
+      log::warn("-drive id={}: no device uses it; add a -device with drive={}", entry->spec.id, entry->spec.id);
+}
+
 Result<Chardev*> Program::monitor_chardev(const MonitorPlan& plan, size_t index) {
   if (!plan.legacy) return chardevs_->claim(plan.chardev);
   return chardevs_->add_legacy(fmt::format("compat_monitor{}", index), plan.chardev);
@@ -125,6 +149,7 @@ Result<int> Program::run(const std::vector<std::string>& arguments) {
     return 0;
   }
   KITE_TRY(resolve_devices(plan_, types_));
+  KITE_TRY(resolve_drives(plan_));
   if (!plan_.log_file.empty()) KITE_TRY(log::set_file(plan_.log_file));
   if (!plan_.log_items.empty()) KITE_TRY(log::enable(plan_.log_items));
   set_process_name(plan_.machine.name);
@@ -136,11 +161,16 @@ Result<int> Program::run(const std::vector<std::string>& arguments) {
   KITE_ASSIGN(executor_, Executor::create("kite"));
   KITE_ASSIGN(signals_, watch_signals(*executor_, [this](int signal) { end_with_signal(signal); }));
   KITE_TRY(open_character_devices());
-  KITE_ASSIGN(machine_, machine::Machine::create(plan_.machine,
-                                                 {.executor = *executor_, .types = types_, .exit = [this](int status) {
-                                                    status_ = status;
-                                                    executor_->stop();
-                                                  }}));
+  KITE_TRY(open_drives());
+  KITE_ASSIGN(machine_, machine::Machine::create(plan_.machine, {.executor = *executor_,
+                                                                 .types = types_,
+                                                                 .exit =
+                                                                     [this](int status) {
+                                                                       status_ = status;
+                                                                       executor_->stop();
+                                                                     },
+                                                                 .drives = drives_.get()}));
+  warn_of_unused_drives();
   KITE_TRY(open_qtest());  // its client waits for it before it listens for the monitor
   KITE_TRY(open_monitors());
   KITE_TRY(chardevs_->wait_for_peers());

@@ -1,5 +1,6 @@
 #include "monitor/qmp_session.h"
 
+#include <cerrno>
 #include <chrono>
 
 namespace kite::monitor {
@@ -115,8 +116,29 @@ std::string_view event_name(machine::MachineEvent::Kind kind) {
     case Kind::kWakeup: return "WAKEUP";
     case Kind::kWatchdog: return "WATCHDOG";
     case Kind::kDeviceDeleted: return "DEVICE_DELETED";
+    case Kind::kBlockIoError: return "BLOCK_IO_ERROR";
+    case Kind::kTrayMoved: return "DEVICE_TRAY_MOVED";
   }
   return "";
+}
+
+Json io_error_json(const machine::MachineEvent& event) {
+  const block::DriveErrorEvent& error = event.io_error;
+  const auto action = [&] {
+    switch (error.action) {
+      case block::OnError::kStop: return "stop";
+      case block::OnError::kIgnore: return "ignore";
+      default: return "report";
+    }
+  };
+  Json data{{"device", event.device},
+            {"nospace", error.code == ENOSPC},
+            {"node-name", error.node_name},
+            {"reason", errno_text(error.code)},
+            {"operation", error.operation == block::DriveOperation::kRead ? "read" : "write"},
+            {"action", action()}};
+  if (error.node_name.empty()) data.erase("node-name");
+  return data;
 }
 
 }  // namespace
@@ -131,8 +153,10 @@ void QmpSession::announce(const machine::MachineEvent& event) {
   if (event.kind == Kind::kReset || event.kind == Kind::kShutdown)
     message["data"] = {{"guest", machine::cause_by_guest(event.cause)}, {"reason", machine::cause_name(event.cause)}};
   if (event.kind == Kind::kWatchdog) message["data"] = {{"action", event.action}};
-  if (event.kind == Kind::kDeviceDeleted)
-    message["data"] = {{"device", event.device}, {"path", "/machine/peripheral/" + event.device}};
+  if (event.kind == Kind::kDeviceDeleted) message["data"] = {{"device", event.device}, {"path", event.qdev}};
+  if (event.kind == Kind::kTrayMoved)
+    message["data"] = {{"device", event.device}, {"tray-open", event.tray_open}, {"id", event.qdev}};
+  if (event.kind == Kind::kBlockIoError) message["data"] = io_error_json(event);
   send(message);
 }
 

@@ -56,6 +56,7 @@ Result<> PcChassis::build() {
   add_serial_ports();
   KITE_TRY(add_board_disks());
   for (const DeviceConfig& device : context_.config.devices) KITE_TRY(add_user_device(device));
+  KITE_TRY(add_added_disks());
   KITE_TRY(tell_firmware());
   ioapic_tap_ = {.intercept_inputs = [this](std::function<void(uint32_t, bool)> tap) { gsi_->set_tap(std::move(tap)); },
                  .drive_input =

@@ -61,6 +61,7 @@ class PcChassis : public Board {
   Result<> plug(const DeviceConfig& device) override;
   Result<> request_unplug(std::string_view id) override;
   [[nodiscard]] std::vector<std::unique_ptr<bus::Device>> take_out(std::string_view slot) override;
+  [[nodiscard]] std::vector<std::string> unplugged_by_reset() override { return std::exchange(unplugging_, {}); }
   [[nodiscard]] bus::PciBus* pci() override { return pci_.get(); }
   [[nodiscard]] IrqTap* irq_tap(std::string_view path) override;
 
@@ -91,6 +92,8 @@ class PcChassis : public Board {
   virtual uint16_t program_chipset() = 0;
   // The ISA interrupt to which program_chipset() routes pin 1..4 of a slot on the root bus.
   [[nodiscard]] virtual uint8_t isa_irq_of(uint8_t slot, uint8_t pin) const = 0;
+  // Functions come to and go from the root bus while the machine runs; the guest finds them when it looks.
+  [[nodiscard]] virtual bool root_bus_hotplug() const { return false; }
   // The chip set's own disk controllers, after everything else of the chip set: add_board_device().
   virtual Result<> add_disk_controllers() { return {}; }
   // A part of the board by its type, as -device makes it, with these properties.
@@ -136,11 +139,16 @@ class PcChassis : public Board {
   Result<> add_user_serial(const DeviceConfig& device, const std::string& path);
   Result<> add_pc_testdev();
   // pc_disks.cc: controllers and disks.
-  Result<> add_board_disks();
+  Result<> add_board_disks();                                       // the chip set's controllers; IDE and floppy drives
+  Result<> add_added_disks();                                       // -drive if=virtio and scsi, after -device
+  Result<> add_drives(std::span<const DriveInterface> interfaces);  // of -drive
   Result<> add_disk_on_bus(DeviceConfig device, const std::string& path, bool running);
   Result<> add_isa_disk(DeviceConfig device, const std::string& path);
   Result<std::unique_ptr<bus::PciDevice>> make_pci_disk(DeviceConfig device, const std::string& path);
   void forget_disk_device(bus::Device& device);  // its buses go with it
+  // The disk, or the function and the disks behind it, out of every list; in the order in which they may be destroyed.
+  std::vector<std::unique_ptr<bus::Device>> take_disk(std::string_view path);
+  std::vector<std::unique_ptr<bus::Device>> take_function(bus::PciDevice& function);
   Result<> claim_drive(DeviceConfig& device, DriveNeed need);
   void own_drive(const DeviceConfig& device, const std::string& path);
   void give_back(block::Drive* drive);
@@ -212,6 +220,7 @@ class PcChassis : public Board {
   };
   std::vector<BusPlace> disk_buses_;
   std::vector<DiskPlace> disks_;
+  std::vector<std::string> unplugging_;  // paths of devices on the root bus that device_del named
   std::vector<Vcpu*> vcpus_;
   IrqTap ioapic_tap_;
 };

@@ -106,10 +106,11 @@ Result<std::unique_ptr<bus::PciDevice>> PcChassis::make_pci_device(const DeviceC
 Result<> PcChassis::add_pci_device(const DeviceConfig& device, const std::string& path, bool running) {
   KITE_ASSIGN(bus::PciBus * bus, bus_for(device));
   PcieRootPort* const port = slot_above(*bus);
-  if (running && (port == nullptr || !port->hotplug()))
+  const bool takes_more = port != nullptr ? port->hotplug() : bus == pci_.get() && root_bus_hotplug();
+  if (running && !takes_more)
     return fail(
-        "bus '{}' takes no devices while the machine runs; put a pcie-root-port there before it starts "
-        "(q35 board) and use the port's id as bus",
+        "Bus '{}' does not support hotplugging; put a pcie-root-port there before the machine starts (q35 board) and "
+        "use the port's id as bus",
         bus->name());
   Address address;
   if (const std::string text = device.properties.string("addr"); !text.empty()) {
@@ -136,40 +137,68 @@ Result<> PcChassis::add_pci_device(const DeviceConfig& device, const std::string
 // --- while the machine runs
 
 Result<> PcChassis::plug(const DeviceConfig& device) {
-  if (!is_pci_device(device)) return fail("{}: only PCI devices can be added while the machine runs", device.type);
   KITE_ASSIGN(const std::string path, free_path(device));
-  return add_pci_device(device, path, true);
+  if (is_pci_device(device)) return add_pci_device(device, path, true);
+  if (find_disk_on_bus(device.type) != nullptr) return add_disk_on_bus(device, path, true);
+  return fail("{}: only PCI devices and disks can be added while the machine runs", device.type);
 }
 
 Result<> PcChassis::request_unplug(std::string_view id) {
+  for (const DiskPlace& disk : disks_) {
+    if (disk.device->path() != id) continue;
+    if (!disk.bus->hotplug()) return fail("Bus '{}' does not support hotplugging", disk.bus->name());
+    context_.requests.eject(std::string(id));
+    return {};
+  }
   for (const auto& device : user_devices_) {
     if (device->path() != id) continue;
     auto* const pci = dynamic_cast<bus::PciDevice*>(device.get());
+    if (pci != nullptr && pci->as_bridge() != nullptr)
+      return fail("'{}' is a bridge and stays for as long as the machine does", id);
     PcieRootPort* const port = pci == nullptr ? nullptr : slot_above(*pci->bus());
-    if (port == nullptr)
+    if (port != nullptr) return port->request_unplug();
+    if (pci == nullptr || pci->bus() != pci_.get() || !root_bus_hotplug())
       return fail("'{}' is in no slot of a pcie-root-port and stays for as long as the machine does", id);
-    if (pci->as_bridge() != nullptr) return fail("'{}' is a bridge and stays for as long as the machine does", id);
-    return port->request_unplug();
+    if (std::ranges::find(unplugging_, id) != unplugging_.end())
+      return fail("Device {} is already in the process of unplug", id);
+    unplugging_.emplace_back(id);
+    return {};
   }
   return fail("there is no device with the id '{}'", id);
 }
 
-std::vector<std::unique_ptr<bus::Device>> PcChassis::take_out(std::string_view slot) {
+std::vector<std::unique_ptr<bus::Device>> PcChassis::take_function(bus::PciDevice& function) {
   std::vector<std::unique_ptr<bus::Device>> out;
-  PcieRootPort* port = nullptr;
-  for (const auto& device : user_devices_)
-    if (device->path() == slot) port = dynamic_cast<PcieRootPort*>(device.get());
-  if (port == nullptr || port->secondary().devices().empty()) return out;
-  for (bus::PciDevice* gone : port->secondary().devices()) {
-    port->secondary().detach(*gone);
-    const auto at = std::find_if(user_devices_.begin(), user_devices_.end(),
-                                 [gone](const auto& device) { return device.get() == gone; });
-    if (at == user_devices_.end()) continue;
-    out.push_back(std::move(*at));
-    user_devices_.erase(at);
-  }
-  port->unplugged();
+  // What sits on its disk buses goes first.
+  std::vector<std::string> behind;
+  for (const DiskPlace& disk : disks_)
+    for (const BusPlace& place : disk_buses_)
+      if (place.bus == disk.bus && place.controller == &function) behind.push_back(disk.device->path());
+  for (const std::string& path : behind) std::ranges::move(take_disk(path), std::back_inserter(out));
+  forget_disk_device(function);
+  function.bus()->detach(function);
+  const auto at = std::ranges::find_if(user_devices_, [&](const auto& device) { return device.get() == &function; });
+  if (at == user_devices_.end()) return out;
+  out.push_back(std::move(*at));
+  user_devices_.erase(at);
   return out;
+}
+
+std::vector<std::unique_ptr<bus::Device>> PcChassis::take_out(std::string_view slot) {
+  if (auto disk = take_disk(slot); !disk.empty()) return disk;
+  for (const auto& device : user_devices_) {
+    if (device->path() != slot) continue;
+    auto* const port = dynamic_cast<PcieRootPort*>(device.get());
+    auto* const function = dynamic_cast<bus::PciDevice*>(device.get());
+    if (port == nullptr) return function != nullptr ? take_function(*function) : decltype(take_disk(slot)){};
+    std::vector<std::unique_ptr<bus::Device>> out;
+    if (port->secondary().devices().empty()) return out;
+    for (bus::PciDevice* gone : port->secondary().devices())
+      std::ranges::move(take_function(*gone), std::back_inserter(out));
+    port->unplugged();
+    return out;
+  }
+  return {};
 }
 
 }  // namespace kite::machine

@@ -1,0 +1,61 @@
+// Disks of a machine that stops, goes on, is reset, ends; and what happens when one fails.
+#include "machine/drive_store.h"
+#include "machine/machine.h"
+#include "support/log.h"
+
+namespace kite::machine {
+
+void Machine::quiet_disks() {
+  DriveStore* const drives = services_.drives;
+  if (drives == nullptr || std::exchange(disks_quiet_, true)) return;
+  drives->quiesce();
+  if (const auto flushed = drives->flush_all(); !flushed) log::warn("{}", flushed.error().message);
+}
+
+void Machine::wake_disks() {
+  DriveStore* const drives = services_.drives;
+  if (drives == nullptr || !std::exchange(disks_quiet_, false)) return;
+  drives->release_all();
+  drives->retry_stopped();
+}
+
+void Machine::watch_disks() {
+  if (services_.drives == nullptr) return;
+  services_.drives->set_error_hook([this](const block::Drive* drive, const block::DriveErrorEvent& event) {
+    if (event.action == block::OnError::kStop) gate_.close();
+    services_.executor.post([this, drive, event] { disk_failed(drive, event); });
+  });
+}
+
+// Devices go: nothing of theirs may be under way or wait.
+void Machine::leave_disks() {
+  DriveStore* const drives = services_.drives;
+  if (drives == nullptr) return;
+  drives->quiesce();
+  drives->cancel_waiting();
+  drives->set_error_hook({});
+  vcpus_.clear();  // they know the board's APICs
+  board_.reset();
+  drives->release_all();
+}
+
+void Machine::disk_failed(const block::Drive* drive, block::DriveErrorEvent event) {
+  const bool stops = event.action == block::OnError::kStop;
+  const DriveStore::Entry* const entry = services_.drives->find(drive);
+  emit({.kind = MachineEvent::Kind::kBlockIoError,
+        .device = entry != nullptr ? entry->spec.id : event.drive_id,
+        .qdev = entry != nullptr ? entry->qdev : "",
+        .io_error = std::move(event)});
+  if (!stops || state_ != RunState::kRunning) return;
+  halt_now();
+  state_ = RunState::kIoError;
+  emit({.kind = MachineEvent::Kind::kStop});
+}
+
+void Machine::tray_moved(const block::Drive* drive, bool open) {
+  const DriveStore::Entry* const entry = services_.drives->find(drive);
+  if (entry == nullptr) return;
+  emit({.kind = MachineEvent::Kind::kTrayMoved, .device = entry->spec.id, .qdev = entry->qdev, .tray_open = open});
+}
+
+}  // namespace kite::machine
