@@ -112,6 +112,7 @@ void register_ata_types(TypeRegistry& registry) {
     std::vector<Property> properties = disk_properties();
     properties.push_back(
         property::unsigned_integer("unit", "place on the bus; 255: the first free one", kAnyUnit, 0, 255));
+    properties.push_back(property::string("bus", "the IDE channel or AHCI port; the first with room"));
     properties.push_back(property::string("ver", "firmware version, up to 8 characters"));
     properties.push_back(property::string("model", "model, up to 40 characters"));
     properties.push_back(property::unsigned_integer("wwn", "world wide name; 0: none", 0, 0, ~uint64_t{0}));
