@@ -217,6 +217,7 @@ Block* BlockCache::find(Cpu& cpu, bool may_flush) {
     cpu.raise(x86::Vector::kGp, 0);
     return nullptr;
   }
+  if (const JumpEntry& known = jump_entry(rip); known.rip == rip && renew(cpu, *known.block)) return known.block;
   const uint64_t linear = cpu.code_linear();
   const TlbEntry& entry = cpu.tlb().at(linear);
   Code code;

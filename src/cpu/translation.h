@@ -10,6 +10,7 @@
 #include <cstdint>
 
 #include "memory/guest_types.h"
+#include "metrics/metrics.h"
 
 namespace kite::cpu {
 
@@ -39,7 +40,12 @@ struct TranslationArea {
   uint64_t saved_flags = 0;                          // AX after LAHF; SETO AL
   uint64_t spare[4] = {};                            // registers that wait while a sequence uses their place
   const void* exit = nullptr;                        // what translated code returned through
-  const void* code = nullptr;                        // what `enter` leads to
+  // Counted by code that was emitted to: blocks entered, cycles from entering code to leaving it.
+  metrics::Counter blocks_entered, cycles;
+  uint64_t cycles_at = 0;  // the time-stamp when code was last entered
+  // Predicted returns are on the host's stack: where they begin, and where there are too many. While code runs.
+  uint64_t returns = 0, returns_end = 0;
+  const void* code = nullptr;  // what `enter` leads to
   std::array<Jump, size_t{1} << kJumpBits> jumps{};
 };
 

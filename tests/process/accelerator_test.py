@@ -27,10 +27,11 @@ def check(condition, why):
 
 
 def tiny_guest(path):
-    """An ELF32 image for multiboot 1: mov al, 1; out 0xf4, al; hlt."""
+    """An ELF32 image for multiboot 1: mov ecx, 1000; 1: dec ecx; jnz 1b; mov al, 1; out 0xf4, al; hlt."""
     base, header = 0x100000, 84
     magic, flags = 0x1badb002, 0
-    text = struct.pack("<III", magic, flags, -(magic + flags) & 0xffffffff) + b"\xb0\x01\xe6\xf4\xf4\xeb\xfd"
+    text = struct.pack("<III", magic, flags, -(magic + flags) & 0xffffffff) 
+    text += b"\xb9\xe8\x03\x00\x00\x49\x75\xfd\xb0\x01\xe6\xf4\xf4\xeb\xfd"
     size = header + len(text)
     elf = struct.pack("<4s4B8xHHIIIIIHHHHHH", b"\x7fELF", 1, 1, 1, 0, 2, 3, 1, base + header + 12, 52, 0, 0, 52, 32, 1, 0,
                       0, 0)
@@ -125,6 +126,43 @@ def test_auto_says_in_one_line_what_it_takes():
 def test_jit_says_nothing():
     done = run("-accel", "jit")
     check(done.returncode == EXIT_STATUS and done.stderr == "", f"status {done.returncode}: {done.stderr}")
+
+
+def translation_log(*arguments):
+    """What -d out_asm writes about the tiny guest."""
+    with tempfile.TemporaryDirectory() as folder:
+        done = run(*arguments, "-d", "out_asm", "-D", f"{folder}/log")
+        check(done.returncode == EXIT_STATUS, f"status {done.returncode}: {done.stderr}")
+        with open(f"{folder}/log", encoding="ascii") as file:
+            return file.read()
+
+
+def test_out_asm_shows_host_code_under_the_guests():
+    log = translation_log("-accel", "jit")
+    block = log[log.index("dec ecx"):]
+    check("jne" in block and "out of line" in block, log)
+    check(log.count("dec ecx") >= 2, f"the guest's and the host's are one instruction here: {log}")
+
+
+def test_nothing_is_translated_when_that_is_off():
+    log = translation_log("-accel", "jit,translate=off")
+    check(log == "", log)
+
+
+def test_perf_map_names_translated_code():
+    with tempfile.TemporaryDirectory() as folder:
+        marker = f"{folder}/pid"
+        done = run("-accel", "jit,perf-map=on", before=["sh", "-c", f'echo $$ >{marker}; exec "$0" "$@"'])
+        check(done.returncode == EXIT_STATUS, f"status {done.returncode}: {done.stderr}")
+        with open(marker, encoding="ascii") as file:
+            path = f"/tmp/perf-{file.read().strip()}.map"
+    with open(path, encoding="ascii") as file:
+        lines = file.read().splitlines()
+    os.unlink(path)
+    names = [line.split(" ", 2) for line in lines]
+    check(all(len(words) == 3 and int(words[0], 16) and int(words[1], 16) for words in names), lines)
+    check(any(words[2].startswith("guest ") for words in names), lines)
+    check(any("runtime" in words[2] for words in names), lines)
 
 
 def test_absent_kvm_is_refused():

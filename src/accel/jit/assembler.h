@@ -145,15 +145,25 @@ class Assembler {
     dword(0);
     return at_ - 4;
   }
-  void jcc(Condition condition, const uint8_t* target) { bind(jcc(condition), target); }
-  void jmp(const uint8_t* target) { bind(jmp(), target); }
-  void call(const uint8_t* target) {
+  uint8_t* call() {
     byte(0xe8);
     dword(0);
-    bind(at_ - 4, target);
+    return at_ - 4;
   }
+  void jcc(Condition condition, const uint8_t* target) { bind(jcc(condition), target); }
+  void jmp(const uint8_t* target) { bind(jmp(), target); }
+  void call(const uint8_t* target) { bind(call(), target); }
   void jmp(const Mem& place) { rm(4, 0xff, 4, place); }
+  void call(const Mem& place) { rm(4, 0xff, 2, place); }
   void ret() { byte(0xc3); }
+  // The address of a place that bind() gives: `lea to, [rip + ...]`.
+  uint8_t* lea_here(Reg to) {
+    byte(static_cast<uint8_t>(0x48 | (to >> 3) << 2));
+    byte(0x8d);
+    byte(static_cast<uint8_t>((to & 7) << 3 | 5));
+    dword(0);
+    return at_ - 4;
+  }
   // `site` as jmp() and jcc() answered it, `target` as here() answers it.
   void bind(uint8_t* site, const uint8_t* target) const { patch(site, delta_, target); }
   static void patch(uint8_t* site, ptrdiff_t delta, const uint8_t* target) {

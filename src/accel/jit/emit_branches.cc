@@ -179,6 +179,41 @@ void BlockEmitter::push_return(uint64_t leave_rip) {
   stored(place, leave_rip);
 }
 
+// Calls of the guest are calls of the host, so that the host predicts the returns: the stack gets the guest's return
+// address beside the host's. It is forgotten whenever translated code is left, and when it is full.
+void BlockEmitter::predict_return() {
+  a_.rm(8, 0x3b, kRsp, in_cpu(layout_.returns_end));  // cmp
+  Detour forget{.kind = Detour::Kind::kForget, .jump = a_.jcc(Condition::kBe), .resume = a_.here()};
+  detours_.push_back(forget);
+  const uint64_t next = wide_ ? op().next_rip() : static_cast<uint32_t>(op().next_rip());
+  a_.mov_imm(kRax, next ^ t_.jump_salt(block_.mode_key));
+  a_.byte(0x50);  // push rax
+}
+
+// What was mapped here at the call may have changed: the way on is checked as that to another page.
+void BlockEmitter::return_here() {
+  a_.lea(8, kRsp, at(kRsp, 8));
+  flags_ = Flags::kSaved;
+  Exit& exit = new_exit(wide_ ? op().next_rip() : static_cast<uint32_t>(op().next_rip()));
+  exit.crosses = true;
+  leave_by(a_.jmp(), exit, true);
+}
+
+// As go_to().
+void BlockEmitter::call_to(uint64_t target) {
+  write_instruction_pointer();
+  save_flags();
+  if (target <= op().rip) check_alarm(new_exit(target));
+  predict_return();
+  if (target == block_.rip) {
+    a_.call(translation_.entry_saved);
+  } else {
+    Exit& exit = new_exit(target);
+    leave_by(a_.call(), exit, true);
+  }
+  return_here();
+}
+
 BlockEmitter::Outcome BlockEmitter::call() {
   const Operand& to = insn().operand[0];
   ends_ = true;
@@ -186,7 +221,7 @@ BlockEmitter::Outcome BlockEmitter::call() {
   if (to.kind == x86::OperandKind::kRel) {
     if (!target_is_safe(op().imm)) return Outcome::kInterpret;
     push_return(op().imm);
-    go_to(op().imm, op().rip);
+    call_to(op().imm);
     return Outcome::kEnd;
   }
   if (!read_target()) return Outcome::kInterpret;
@@ -194,17 +229,36 @@ BlockEmitter::Outcome BlockEmitter::call() {
   a_.store(8, in_cpu(layout_.spare), kRax);
   a_.store(8, in_cpu(layout_.spare + 8), kR10);
   push_return(Site::kDynamic);
-  a_.jmp(in_cpu(layout_.spare));
+  predict_return();
+  a_.call(in_cpu(layout_.spare));
+  return_here();
   return Outcome::kEnd;
 }
 
+// To where the last call predicted; else that prediction is dropped, by a RET too, since the host counts them.
 BlockEmitter::Outcome BlockEmitter::ret() {
   ends_ = true;
   if (op().operand_size != pointer_bytes_) return Outcome::kInterpret;
+  const auto release = static_cast<int32_t>(pointer_bytes_ + static_cast<uint32_t>(op().imm));
   const Place place = look_up_stack(0, false);
   a_.load(pointer_bytes_, kR10, place.mem);
+  a_.mov_imm(kRax, t_.jump_salt(block_.mode_key));
+  a_.rr(8, 0x31, kR10, kRax);         // xor
+  a_.rm(8, 0x3b, kRax, at(kRsp, 8));  // cmp
+  uint8_t* const other = a_.jcc(Condition::kNe);
+  a_.lea(pointer_bytes_, kStack, at(kStack, release));
+  a_.ret();
+  a_.bind_here(other);
+  a_.rm(8, 0x3b, kRsp, in_cpu(layout_.returns));  // cmp
+  uint8_t* const none = a_.jcc(Condition::kE);
+  uint8_t* const dropped = a_.lea_here(kR11);
+  a_.store(8, at(kRsp), kR11);
+  a_.ret();
+  a_.bind_here(dropped);
+  a_.lea(8, kRsp, at(kRsp, 8));
+  a_.bind_here(none);
   find_code();
-  a_.lea(pointer_bytes_, kStack, at(kStack, static_cast<int32_t>(pointer_bytes_ + static_cast<uint32_t>(op().imm))));
+  a_.lea(pointer_bytes_, kStack, at(kStack, release));
   a_.rr(4, 0xff, 4, kRax);  // jmp
   return Outcome::kEnd;
 }

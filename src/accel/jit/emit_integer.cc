@@ -13,8 +13,6 @@ constexpr unsigned kAdc = 2, kSbb = 3, kCmp = 7;  // operations as the opcodes n
 constexpr auto kAccumulator = static_cast<Reg>(kHost[x86::kRax]);
 static_assert(kHost[x86::kRdx] == kRdx && kHost[x86::kRcx] == kRcx);
 
-bool plain(const Operand& o) { return o.kind == x86::OperandKind::kGpr && !o.high_byte; }
-
 }  // namespace
 
 BlockEmitter::Outcome BlockEmitter::integer() {
@@ -69,7 +67,7 @@ BlockEmitter::Outcome BlockEmitter::binary(unsigned operation) {
   const bool needs_flags = operation == kAdc || operation == kSbb;
   const uint32_t byte = size == 1 ? 0 : 1;
   if (is_memory(to)) return binary_to_memory(operation);
-  if (!plain(to)) return Outcome::kInterpret;
+  if (to.high_byte) return binary_to_high_byte(operation);
   Reg target;
   if (is_memory(from)) {
     if (!memory_allowed()) return Outcome::kInterpret;
@@ -82,12 +80,36 @@ BlockEmitter::Outcome BlockEmitter::binary(unsigned operation) {
     target = use(to.reg, kR10);
     a_.alu_imm(size, operation, target, static_cast<uint32_t>(insn().imm));
   } else {
-    if (!plain(from)) return Outcome::kInterpret;
     if (needs_flags) load_flags();
     target = use(to.reg, kR10);
-    a_.rr(size, operation << 3 | byte, use(from.reg, kR11), target, 0, size == 1, size == 1);
+    a_.rr(size, operation << 3 | byte, use(from, kR11), target, 0, size == 1, size == 1);
   }
   if (operation != kCmp) put(to.reg, target);
+  flags_made();
+  return Outcome::kDone;
+}
+
+// To AH, CH, DH or BH: with an immediate, or from AL.
+BlockEmitter::Outcome BlockEmitter::binary_to_high_byte(unsigned operation) {
+  const Operand &to = insn().operand[0], &from = insn().operand[1];
+  const bool needs_flags = operation == kAdc || operation == kSbb;
+  if (is_memory(from)) {
+    if (!memory_allowed()) return Outcome::kInterpret;
+    const Place place = look_up(1, false);
+    if (needs_flags) load_flags();
+    a_.rm(4, 0x0fb6, kRax, place.mem);  // movzx
+  } else {
+    if (needs_flags) load_flags();
+    if (!is_immediate(from)) byte_to_al(from);
+  }
+  const unsigned high = begin_high_byte(to);
+  if (is_immediate(from)) {
+    a_.rr(1, 0x80, operation, high);
+    a_.immediate(1, static_cast<uint32_t>(insn().imm));
+  } else {
+    a_.rr(1, operation << 3, kRax, high);
+  }
+  end_high_byte(to);
   flags_made();
   return Outcome::kDone;
 }
@@ -96,13 +118,13 @@ BlockEmitter::Outcome BlockEmitter::binary_to_memory(unsigned operation) {
   const Operand &to = insn().operand[0], &from = insn().operand[1];
   const unsigned size = to.size;
   const uint8_t lock = op().lock ? kLock : 0;
-  if (!memory_allowed() || !(is_immediate(from) || plain(from))) return Outcome::kInterpret;
+  if (!memory_allowed()) return Outcome::kInterpret;
   const Place place = look_up(size, operation != kCmp);
   if (operation == kAdc || operation == kSbb) load_flags();
   if (is_immediate(from))
     a_.alu_imm(size, operation, place.mem, static_cast<uint32_t>(insn().imm), lock);
   else
-    a_.rm(size, operation << 3 | (size == 1 ? 0u : 1u), use(from.reg, kRax), place.mem, lock, size == 1);
+    a_.rm(size, operation << 3 | (size == 1 ? 0u : 1u), use(from, kRax), place.mem, lock, size == 1);
   flags_made();
   if (operation != kCmp) stored(place);
   return Outcome::kDone;
@@ -112,7 +134,6 @@ BlockEmitter::Outcome BlockEmitter::test() {
   const Operand &to = insn().operand[0], &from = insn().operand[1];
   const unsigned size = to.size;
   const uint32_t immediate_opcode = size == 1 ? 0xf6 : 0xf7, opcode = size == 1 ? 0x84 : 0x85;
-  if (!(is_immediate(from) || plain(from))) return Outcome::kInterpret;
   if (is_memory(to)) {
     if (!memory_allowed()) return Outcome::kInterpret;
     const Place place = look_up(size, false);
@@ -120,16 +141,25 @@ BlockEmitter::Outcome BlockEmitter::test() {
       a_.rm(size, immediate_opcode, 0, place.mem);
       a_.immediate(size, static_cast<uint32_t>(insn().imm));
     } else {
-      a_.rm(size, opcode, use(from.reg, kRax), place.mem, 0, size == 1);
+      a_.rm(size, opcode, use(from, kRax), place.mem, 0, size == 1);
     }
+  } else if (to.high_byte) {
+    if (!is_immediate(from)) byte_to_al(from);
+    const unsigned high = begin_high_byte(to);
+    if (is_immediate(from)) {
+      a_.rr(1, immediate_opcode, 0, high);
+      a_.immediate(1, static_cast<uint32_t>(insn().imm));
+    } else {
+      a_.rr(1, opcode, kRax, high);
+    }
+    end_high_byte(to);
   } else {
-    if (!plain(to)) return Outcome::kInterpret;
     const Reg target = use(to.reg, kR10);
     if (is_immediate(from)) {
       a_.rr(size, immediate_opcode, 0, target, 0, false, size == 1);
       a_.immediate(size, static_cast<uint32_t>(insn().imm));
     } else {
-      a_.rr(size, opcode, use(from.reg, kR11), target, 0, size == 1, size == 1);
+      a_.rr(size, opcode, use(from, kR11), target, 0, size == 1, size == 1);
     }
   }
   flags_made();
@@ -149,8 +179,13 @@ BlockEmitter::Outcome BlockEmitter::unary(uint32_t opcode, unsigned extension, b
     stored(place);
     return Outcome::kDone;
   }
-  if (!plain(to)) return Outcome::kInterpret;
   if (needs_flags) load_flags();
+  if (to.high_byte) {
+    a_.rr(1, opcode, extension, begin_high_byte(to));
+    end_high_byte(to);
+    if (makes_flags) flags_made();
+    return Outcome::kDone;
+  }
   const Reg target = use(to.reg, kR10);
   a_.rr(size, opcode, extension, target, 0, false, size == 1);
   put(to.reg, target);
@@ -176,8 +211,14 @@ BlockEmitter::Outcome BlockEmitter::shift(unsigned extension) {
     stored(place);
     return Outcome::kDone;
   }
-  if (!plain(to)) return Outcome::kInterpret;
   if (needs_flags) load_flags();
+  if (to.high_byte) {
+    a_.rr(1, opcode, extension, begin_high_byte(to));
+    if (by_immediate) a_.byte(by);
+    end_high_byte(to);
+    flags_made();
+    return Outcome::kDone;
+  }
   const Reg target = use(to.reg, kR10);
   a_.rr(size, opcode, extension, target, 0, false, size == 1);
   if (by_immediate) a_.byte(by);
@@ -188,7 +229,7 @@ BlockEmitter::Outcome BlockEmitter::shift(unsigned extension) {
 
 BlockEmitter::Outcome BlockEmitter::shift_double(uint32_t opcode) {
   const Operand &to = insn().operand[0], &from = insn().operand[1], &count = insn().operand[2];
-  if (!plain(to) || !plain(from)) return Outcome::kInterpret;
+  if (!is_register(to)) return Outcome::kInterpret;
   const bool by_immediate = is_immediate(count);
   load_flags();
   const Reg target = use(to.reg, kR10);
@@ -233,7 +274,7 @@ BlockEmitter::Outcome BlockEmitter::multiply_wide(unsigned extension) {
     a_.mov(8, kRax, kAccumulator);
     a_.rm(size, opcode, extension, place.mem);
   } else {
-    if (!plain(from)) return Outcome::kInterpret;
+    if (from.high_byte) return Outcome::kInterpret;
     const Reg source = use(from.reg, kR10);
     a_.mov(8, kRax, kAccumulator);
     a_.rr(size, opcode, extension, source, 0, false, size == 1);
@@ -247,7 +288,7 @@ BlockEmitter::Outcome BlockEmitter::multiply_wide(unsigned extension) {
 BlockEmitter::Outcome BlockEmitter::divide(bool is_signed) {
   const Operand& by = insn().operand[0];
   const unsigned size = by.size;
-  if (size < 4) return Outcome::kInterpret;
+  if (size == 1) return is_signed ? Outcome::kInterpret : divide_byte();
   Reg divisor;
   if (is_memory(by)) {
     if (!memory_allowed()) return Outcome::kInterpret;
@@ -261,7 +302,7 @@ BlockEmitter::Outcome BlockEmitter::divide(bool is_signed) {
   if (is_signed) {
     // The dividend is as narrow as the divisor, which is neither 0 nor -1.
     a_.mov(size, kRax, kAccumulator);
-    a_.shift_imm(size, 7, kRax, size == 8 ? 63 : 31);
+    a_.shift_imm(size, 7, kRax, static_cast<uint8_t>(size * 8 - 1));
     a_.rr(size, 0x39, kRax, kRdx);  // cmp
     miss(a_.jcc(Condition::kNe));
     a_.lea(size, kRax, at(divisor, 1));
@@ -279,12 +320,66 @@ BlockEmitter::Outcome BlockEmitter::divide(bool is_signed) {
   return Outcome::kDone;
 }
 
+// AX by a byte, whose quotient must fit.
+BlockEmitter::Outcome BlockEmitter::divide_byte() {
+  const Operand& by = insn().operand[0];
+  if (is_memory(by)) {
+    if (!memory_allowed()) return Outcome::kInterpret;
+    const Place place = look_up(1, false);
+    a_.rm(4, 0x0fb6, kR10, place.mem);  // movzx
+  } else {
+    save_flags();
+    a_.rr(4, 0x0fb6, kR10, use(by, kR10), 0, false, true);
+  }
+  a_.rr(4, 0x0fb7, kRax, kAccumulator);  // movzx
+  a_.shift_imm(4, 5, kRax, 8);
+  a_.rr(4, 0x39, kR10, kRax);  // cmp
+  miss(a_.jcc(Condition::kAe));
+  load_flags();
+  a_.mov(8, kRax, kAccumulator);
+  a_.rr(1, 0xf6, 6, kR10);
+  a_.mov(8, kAccumulator, kRax);
+  flags_made();
+  return Outcome::kDone;
+}
+
+// Where the bit is, a register says: anywhere in memory.
+BlockEmitter::Outcome BlockEmitter::bit_string(unsigned extension) {
+  const Operand &to = insn().operand[0], &bit = insn().operand[1];
+  const unsigned size = to.size;
+  if (!memory_allowed() || op().address_size != pointer_bytes_) return Outcome::kInterpret;
+  const uint8_t log = size == 8 ? 3 : size == 4 ? 2 : 1;
+  save_flags();
+  linear_to_r10();
+  const Reg number = use(bit.reg, kR11);
+  if (size == 8)
+    a_.mov(8, kRax, number);
+  else
+    a_.rr(8, size == 4 ? 0x63 : 0x0fbf, kRax, number);  // movsx
+  a_.shift_imm(8, 7, kRax, static_cast<uint8_t>(log + 3));
+  a_.lea(op().address_size, kR10, at(kR10, kRax, log));
+  const Place place = look_up_r10(size, extension != 4);
+  if (in_host(bit.reg))
+    a_.mov(4, kRax, static_cast<Reg>(kHost[bit.reg]));
+  else
+    a_.load(4, kRax, layout_.slot(bit.reg));
+  a_.alu_imm(4, 4, kRax, size * 8 - 1);
+  a_.store(4, in_cpu(layout_.spare), kRax);
+  load_flags();
+  a_.load(4, kRax, in_cpu(layout_.spare));
+  a_.rm(size, 0x0f83 | extension << 3, kRax, place.mem, op().lock ? kLock : 0);
+  flags_made();
+  if (extension != 4) stored(place);
+  return Outcome::kDone;
+}
+
 BlockEmitter::Outcome BlockEmitter::bit_test(unsigned extension) {
   const Operand &to = insn().operand[0], &bit = insn().operand[1];
   const bool by_immediate = is_immediate(bit);
   const uint32_t opcode = by_immediate ? 0x0fba : 0x0f83 | extension << 3;
   if (is_memory(to)) {
-    if (!by_immediate || !memory_allowed()) return Outcome::kInterpret;
+    if (!by_immediate) return bit_string(extension);
+    if (!memory_allowed()) return Outcome::kInterpret;
     const Place place = look_up(to.size, extension != 4);
     load_flags();
     a_.rm(to.size, opcode, extension, place.mem, op().lock ? kLock : 0);

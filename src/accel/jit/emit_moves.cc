@@ -9,6 +9,7 @@ using x86::Operand;
 namespace {
 
 constexpr uint8_t kLock = 0xf0;
+constexpr auto kAccumulator = static_cast<Reg>(kHost[x86::kRax]);
 
 bool plain(const Operand& o) { return o.kind == x86::OperandKind::kGpr && !o.high_byte; }
 
@@ -27,6 +28,9 @@ BlockEmitter::Outcome BlockEmitter::moves() {
     case Code::kXchg: return exchange();
     case Code::kXadd: return exchange_add();
     case Code::kCmpxchg: return compare_exchange();
+    case Code::kCmpxchg8b: return compare_exchange_pair(8);
+    case Code::kCmpxchg16b: return compare_exchange_pair(16);
+    case Code::kMovbe: return move_swapped();
     case Code::kBswap: return swap_bytes();
     case Code::kCbw:
     case Code::kCwd: return widen();
@@ -46,21 +50,21 @@ BlockEmitter::Outcome BlockEmitter::move() {
   const Operand &to = insn().operand[0], &from = insn().operand[1];
   const unsigned size = to.size;
   if (is_register(to) && is_register(from)) {
-    if (!plain(to) || !plain(from)) return Outcome::kInterpret;
+    if (to.high_byte) return move_to_high_byte();
     if (!in_host(to.reg) && size < 4) {
-      a_.store(size, layout_.slot(to.reg), use(from.reg, kR11));
+      a_.store(size, layout_.slot(to.reg), use(from, kR11));
       return Outcome::kDone;
     }
     const Reg target = BlockEmitter::target(to.reg, kR10);
     if (!in_host(from.reg))
       a_.load(size, target, layout_.slot(from.reg));
     else
-      a_.rr(size, size == 1 ? 0x88 : 0x89, kHost[from.reg], target, 0, true, true);
+      a_.rr(size, size == 1 ? 0x88 : 0x89, use(from, kR11), target, 0, true, true);
     put(to.reg, target);
     return Outcome::kDone;
   }
   if (is_register(to) && is_immediate(from)) {
-    if (!plain(to)) return Outcome::kInterpret;
+    if (to.high_byte) return move_to_high_byte();
     const uint64_t value = size == 8 ? insn().imm : insn().imm & ((uint64_t{1} << size * 8) - 1);
     if (size < 4) {
       if (!in_host(to.reg)) {
@@ -77,7 +81,8 @@ BlockEmitter::Outcome BlockEmitter::move() {
     return Outcome::kDone;
   }
   if (is_register(to) && is_memory(from)) {
-    if (!plain(to) || !memory_allowed()) return Outcome::kInterpret;
+    if (!memory_allowed()) return Outcome::kInterpret;
+    if (to.high_byte) return move_to_high_byte();
     const Place place = look_up(size, false);
     if (in_host(to.reg)) {
       a_.rm(size, size == 1 ? 0x8a : 0x8b, kHost[to.reg], place.mem, 0, size == 1);
@@ -94,16 +99,32 @@ BlockEmitter::Outcome BlockEmitter::move() {
     stored(place);
     return Outcome::kDone;
   }
-  if (!plain(from)) return Outcome::kInterpret;
+  if (!is_register(from)) return Outcome::kInterpret;
   const Place place = look_up(size, true);
-  a_.store(size, place.mem, use(from.reg, kRax));
+  a_.store(size, place.mem, use(from, kRax));
   stored(place);
+  return Outcome::kDone;
+}
+
+BlockEmitter::Outcome BlockEmitter::move_to_high_byte() {
+  const Operand &to = insn().operand[0], &from = insn().operand[1];
+  if (is_memory(from))
+    a_.rm(4, 0x0fb6, kRax, look_up(1, false).mem);  // movzx
+  else if (!is_immediate(from))
+    byte_to_al(from);
+  const unsigned high = begin_high_byte(to);
+  if (is_immediate(from)) {
+    a_.rr(1, 0xc6, 0, high);
+    a_.immediate(1, static_cast<uint32_t>(insn().imm));
+  } else {
+    a_.rr(1, 0x88, kRax, high);
+  }
+  end_high_byte(to);
   return Outcome::kDone;
 }
 
 BlockEmitter::Outcome BlockEmitter::extend(bool is_signed) {
   const Operand &to = insn().operand[0], &from = insn().operand[1];
-  if (!plain(to) || (is_register(from) && from.high_byte)) return Outcome::kInterpret;
   if (from.size == to.size) return Outcome::kInterpret;  // MOVSXD without REX.W
   const uint32_t opcode = from.size == 4 ? 0x63 : (is_signed ? 0x0fbe : 0x0fb6) + (from.size == 2 ? 1 : 0);
   const unsigned size = to.size;
@@ -116,7 +137,8 @@ BlockEmitter::Outcome BlockEmitter::extend(bool is_signed) {
     return Outcome::kDone;
   }
   const Reg target = size == 2 ? use(to.reg, kR10) : BlockEmitter::target(to.reg, kR10);
-  a_.rr(size, opcode, target, use(from.reg, kR11), 0, false, from.size == 1);
+  const Reg source = use(from, kR11);
+  a_.rr(size, opcode, target, source, 0, false, from.size == 1);
   put(to.reg, target);
   return Outcome::kDone;
 }
@@ -168,8 +190,12 @@ BlockEmitter::Outcome BlockEmitter::set_byte() {
     stored(place);
     return Outcome::kDone;
   }
-  if (!plain(to)) return Outcome::kInterpret;
   load_flags();
+  if (to.high_byte) {
+    a_.rr(1, opcode, 0, begin_high_byte(to));
+    end_high_byte(to);
+    return Outcome::kDone;
+  }
   if (in_host(to.reg))
     a_.rr(1, opcode, 0, kHost[to.reg], 0, false, true);
   else
@@ -212,13 +238,48 @@ BlockEmitter::Outcome BlockEmitter::exchange_add() {
 
 BlockEmitter::Outcome BlockEmitter::compare_exchange() {
   const Operand &to = insn().operand[0], &from = insn().operand[1];
-  if (!is_memory(to) || !plain(from) || !in_host(from.reg) || !memory_allowed()) return Outcome::kInterpret;
+  if (!is_memory(to) || !plain(from) || !memory_allowed()) return Outcome::kInterpret;
   const Place place = look_up(to.size, true, true);
-  const auto accumulator = static_cast<Reg>(kHost[x86::kRax]);
-  a_.mov(8, kRax, accumulator);
-  a_.rm(to.size, to.size == 1 ? 0x0fb0 : 0x0fb1, kHost[from.reg], place.mem, op().lock ? kLock : 0, to.size == 1);
-  a_.mov(8, accumulator, kRax);
+  const bool waits = !in_host(from.reg);  // the entry's offset, while R11 is the value
+  if (waits) a_.store(8, in_cpu(layout_.spare), kR11);
+  const Reg value = use(from.reg, kR11);
+  a_.mov(8, kRax, kAccumulator);
+  a_.rm(to.size, to.size == 1 ? 0x0fb0 : 0x0fb1, value, place.mem, op().lock ? kLock : 0, to.size == 1);
+  a_.mov(8, kAccumulator, kRax);
+  if (waits) a_.load(8, kR11, in_cpu(layout_.spare));
   flags_made();
+  stored(place);
+  return Outcome::kDone;
+}
+
+// CMPXCHG8B and CMPXCHG16B, which change ZF alone.
+BlockEmitter::Outcome BlockEmitter::compare_exchange_pair(unsigned bytes) {
+  static_assert(kHost[x86::kRdx] == kRdx && kHost[x86::kRcx] == kRcx && kHost[x86::kRbx] == kRbx);
+  if (!memory_allowed()) return Outcome::kInterpret;
+  const Place place = look_up(bytes, true, true, bytes == 16 ? 16 : 0);
+  load_flags();
+  a_.mov(8, kRax, kAccumulator);
+  a_.rm(bytes == 16 ? 8 : 4, 0x0fc7, 1, place.mem, op().lock ? kLock : 0);
+  a_.mov(8, kAccumulator, kRax);
+  flags_made();
+  stored(place);
+  return Outcome::kDone;
+}
+
+BlockEmitter::Outcome BlockEmitter::move_swapped() {
+  static const bool host_has = __builtin_cpu_supports("movbe") != 0;
+  const Operand &to = insn().operand[0], &from = insn().operand[1];
+  const unsigned size = to.size;
+  if (!host_has || !memory_allowed()) return Outcome::kInterpret;
+  if (is_memory(from)) {
+    const Place place = look_up(size, false);
+    const Reg target = size == 2 ? use(to.reg, kRax) : BlockEmitter::target(to.reg, kRax);
+    a_.rm(size, 0x0f38f0, target, place.mem);
+    put(to.reg, target);
+    return Outcome::kDone;
+  }
+  const Place place = look_up(size, true);
+  a_.rm(size, 0x0f38f1, use(from.reg, kRax), place.mem);
   stored(place);
   return Outcome::kDone;
 }
@@ -237,7 +298,6 @@ BlockEmitter::Outcome BlockEmitter::swap_bytes() {
 
 // CBW, CWDE, CDQE; CWD, CDQ, CQO.
 BlockEmitter::Outcome BlockEmitter::widen() {
-  constexpr auto kAccumulator = static_cast<Reg>(kHost[x86::kRax]);
   static_assert(kHost[x86::kRdx] == kRdx);
   const unsigned size = op().operand_size;
   if (insn().op == Code::kCwd) {

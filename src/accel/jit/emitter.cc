@@ -50,7 +50,10 @@ void BlockEmitter::emit() {
     outcome = instruction();
     if (outcome == Outcome::kInterpret) {
       if (ends_ || cpu::ends_block(insn().op)) {
-        hand_over();
+        if (ends_)
+          hand_over();
+        else
+          execute_and_go_on();
         outcome = Outcome::kEnd;
       } else {
         interpret();
@@ -144,12 +147,14 @@ void BlockEmitter::begin() {
     translation_.start = a_.cursor();
   }
   flags_ = Flags::kSaved;
+  if (t_.profiles()) a_.alu_imm(8, 0, in_cpu(layout_.blocks_entered), 1);
 }
 
 BlockEmitter::Outcome BlockEmitter::instruction() {
   if (op().handler == cpu::invalid_opcode) return Outcome::kInterpret;
-  for (Outcome (BlockEmitter::*family)() : {&BlockEmitter::moves, &BlockEmitter::integer, &BlockEmitter::branches,
-                                            &BlockEmitter::vectors, &BlockEmitter::x87})
+  for (Outcome (BlockEmitter::*family)() :
+       {&BlockEmitter::moves, &BlockEmitter::integer, &BlockEmitter::branches, &BlockEmitter::vectors,
+        &BlockEmitter::x87, &BlockEmitter::bit_fields, &BlockEmitter::system})
     if (const Outcome outcome = (this->*family)(); outcome != Outcome::kInterpret) return outcome;
   return Outcome::kInterpret;
 }
@@ -227,6 +232,10 @@ void BlockEmitter::detours() {
         cold_.jmp(t_.runtime().hand_over);
         break;
       case Detour::Kind::kNotice: notice(detour); break;
+      case Detour::Kind::kForget:
+        cold_.load(8, kRsp, in_cpu(layout_.returns));
+        cold_.jmp(detour.resume);
+        break;
       case Detour::Kind::kLeave:
         if (detour.save) emit_save(cold_);
         cold_.mov_imm(kR10, reinterpret_cast<uintptr_t>(detour.exit));
@@ -293,6 +302,35 @@ Reg BlockEmitter::use(unsigned guest, Reg scratch) {
 
 void BlockEmitter::put(unsigned guest, Reg value) {
   if (!in_host(guest)) a_.store(8, layout_.slot(guest), value);
+}
+
+Reg BlockEmitter::use(const x86::Operand& operand, Reg scratch) {
+  if (!operand.high_byte) return use(operand.reg, scratch);
+  const unsigned number = operand.reg + 4u;  // AH is 4, BH is 7
+  if (operand.reg == x86::kRax) a_.mov(4, kRax, static_cast<Reg>(kHost[x86::kRax]));
+  a_.rr(4, 0x0fb6, kRax, number);  // movzx
+  return kRax;
+}
+
+void BlockEmitter::byte_to_al(const x86::Operand& operand) {
+  if (operand.high_byte)
+    use(operand, kRax);
+  else
+    a_.rr(4, 0x0fb6, kRax, use(operand.reg, kR10), 0, false, true);  // movzx
+}
+
+// AH is R8's, which has none: it changes places with RBX.
+unsigned BlockEmitter::begin_high_byte(const x86::Operand& operand) {
+  static_assert(kHost[x86::kRax] == kR8 && kHost[x86::kRcx] == kRcx && kHost[x86::kRdx] == kRdx &&
+                kHost[x86::kRbx] == kRbx);
+  constexpr unsigned kBh = 7;
+  if (operand.reg != x86::kRax) return operand.reg + 4u;
+  a_.rr(8, 0x87, kR8, kRbx);  // xchg
+  return kBh;
+}
+
+void BlockEmitter::end_high_byte(const x86::Operand& operand) {
+  if (operand.reg == x86::kRax) a_.rr(8, 0x87, kR8, kRbx);
 }
 
 }  // namespace kite::jit

@@ -44,9 +44,16 @@ class BlockEmitter {
   static constexpr uint64_t kNoRip = ~uint64_t{0};
   // Code out of line, emitted behind the block.
   struct Detour {
-    enum class Kind : uint8_t { kInterpret, kHandOver, kNotice, kLeave, kLoad /* units */ } kind = Kind::kInterpret;
+    enum class Kind : uint8_t {
+      kInterpret,
+      kHandOver,
+      kNotice,
+      kLeave,
+      kForget /* predicted returns */,
+      kLoad /* units */
+    } kind = Kind::kInterpret;
     uint8_t* jump = nullptr;          // leads to it
-    const uint8_t* resume = nullptr;  // kInterpret, kNotice, kLoad: where it goes on
+    const uint8_t* resume = nullptr;  // kInterpret, kNotice, kForget, kLoad: where it goes on
     Site* site = nullptr;             // kLoad of x87 registers: who takes over when they cannot be loaded
     Exit* exit = nullptr;             // kLeave
     bool save = false;                // kLeave: EFLAGS have to be saved first
@@ -91,6 +98,12 @@ class BlockEmitter {
   // The register to make the new value of the guest's in, and its way to the Cpu when it lives there.
   static Reg target(unsigned guest, Reg scratch) { return in_host(guest) ? static_cast<Reg>(kHost[guest]) : scratch; }
   void put(unsigned guest, Reg value);
+  // A register operand to read; AH, CH, DH and BH come in AL.
+  Reg use(const x86::Operand& operand, Reg scratch);
+  void byte_to_al(const x86::Operand& operand);  // from a byte register; flags are kept
+  // The byte register of a REX-less encoding that is AH, CH, DH or BH until end_high_byte(). Flags are kept.
+  unsigned begin_high_byte(const x86::Operand& operand);
+  void end_high_byte(const x86::Operand& operand);
 
   // --- memory (emit_memory.cc) ---
   [[nodiscard]] bool address_is_constant() const;
@@ -146,6 +159,16 @@ class BlockEmitter {
   Outcome bit_test(unsigned extension);
   Outcome scan(uint32_t opcode, uint8_t prefix);
   Outcome set_carry(uint8_t opcode);
+  Outcome binary_to_high_byte(unsigned operation);
+  Outcome divide_byte();
+  Outcome bit_string(unsigned extension);
+  Outcome bit_fields();  // emit_bits.cc
+  Outcome bmi(bool makes_flags);
+  Outcome multiply_without_flags();
+  Outcome add_with_one_flag(uint8_t prefix);
+  Outcome checksum();
+  Outcome load_ah();
+  Outcome store_ah();
   Outcome moves();  // emit_moves.cc
   Outcome move();
   Outcome extend(bool is_signed);
@@ -155,11 +178,24 @@ class BlockEmitter {
   Outcome exchange();
   Outcome exchange_add();
   Outcome compare_exchange();
+  Outcome compare_exchange_pair(unsigned bytes);
+  Outcome move_to_high_byte();
+  Outcome move_swapped();
   Outcome swap_bytes();
   Outcome widen();
   Outcome push();
   Outcome pop();
   Outcome leave_frame();
+  Outcome system();  // emit_system.cc
+  Outcome change_flag(uint64_t flag, bool set);
+  Outcome clear_interrupt_flag();
+  Outcome set_interrupt_flag();
+  Outcome push_flags();
+  Outcome swap_gs();
+  Outcome move_from_segment();
+  bool require_privilege();
+  Outcome pause();
+  void execute_and_go_on();
   Outcome branches();  // emit_branches.cc
   Outcome jump_if();
   Outcome jump();
@@ -168,6 +204,9 @@ class BlockEmitter {
   Outcome count_and_jump();
   bool read_target();
   void push_return(uint64_t leave_rip);
+  void predict_return();  // before a call of the host's, which may lose RAX and EFLAGS
+  void return_here();     // behind it
+  void call_to(uint64_t target);
   Exit& new_exit(uint64_t target);
   void leave_by(uint8_t* jump, Exit& exit, bool link);
   void check_alarm(Exit& exit);

@@ -1,5 +1,7 @@
 #include "accel/jit/jit_accelerator.h"
 
+#include <x86intrin.h>
+
 #include <algorithm>
 
 #include "accel/jit/translator.h"
@@ -34,6 +36,7 @@ class JitVcpu final : public Vcpu {
   Result<> translate(const JitOptions& options, std::shared_ptr<jit::PerfMap> perf_map) {
     KITE_ASSIGN(translator_, jit::Translator::create(cpu_, {.code_bytes = options.code_mib << 20,
                                                             .threshold = options.threshold,
+                                                            .profile = options.profile,
                                                             .perf_map = std::move(perf_map)}));
     cpu_.translator = translator_.get();
     return {};
@@ -42,10 +45,15 @@ class JitVcpu final : public Vcpu {
     metrics_ = std::make_unique<metrics::Group>("jit", metrics::Subject::of_vcpu(cpu_.config.index));
     add_metrics(*metrics_, cpu_.counters);
     if (translator_ != nullptr) translator_->add_metrics(*metrics_);
+    metrics_->add_gauge("cycles", [this] { return cycles(); },
+                        {.help = "time-stamps that passed while the vCPU ran", .unit = metrics::Unit::kCycles});
   }
 
   HaltReason run(CpuIo& io) override {
-    switch (cpu_.run(io, requests_, sipi_vector_)) {
+    run_began_.store(__rdtsc(), std::memory_order_relaxed);
+    const cpu::Exit exit = cpu_.run(io, requests_, sipi_vector_);
+    cycles_.add(__rdtsc() - run_began_.exchange(0, std::memory_order_relaxed));
+    switch (exit) {
       case cpu::Exit::kHalted: return HaltReason::kHalted;
       case cpu::Exit::kShutdown: return HaltReason::kShutdown;
       case cpu::Exit::kKicked: return HaltReason::kKicked;
@@ -75,9 +83,17 @@ class JitVcpu final : public Vcpu {
   }
 
  private:
+  // Including those of the run under way; any thread.
+  [[nodiscard]] uint64_t cycles() const {
+    const uint64_t began = run_began_.load(std::memory_order_relaxed), ended = cycles_.value();
+    return began == 0 ? ended : ended + (__rdtsc() - began);
+  }
+
   JitAccelerator& owner_;
   cpu::Cpu cpu_;
   std::unique_ptr<jit::Translator> translator_;
+  metrics::Counter cycles_;
+  std::atomic<uint64_t> run_began_{0};
   std::unique_ptr<metrics::Group> metrics_;  // the last member: goes first
 };
 

@@ -3,9 +3,12 @@
 #include <gtest/gtest.h>
 
 #include <cstring>
+#include <map>
+#include <string>
 #include <thread>
 #include <vector>
 
+#include "metrics/metrics.h"
 #include "x86/host_features.h"
 
 namespace kite {
@@ -25,8 +28,8 @@ class NoDevices final : public CpuIo {
   std::function<void(uint32_t)> on_write;
 };
 
-// One real-mode vCPU at 0x1000 over 64 KiB of RAM.
-class JitAcceleratorTest : public ::testing::Test {
+// One real-mode vCPU at 0x1000 over 64 KiB of RAM, with and without a translator.
+class JitAcceleratorTest : public ::testing::TestWithParam<bool> {
  protected:
   void SetUp() override {
     spec_.features = accelerator_.offered_features();
@@ -63,24 +66,24 @@ class JitAcceleratorTest : public ::testing::Test {
   ManualClock clock_;
   std::shared_ptr<RamBlock> block_ = *RamBlock::create("ram", 0x10000);
   AddressSpace memory_{"memory", uint64_t{1} << 52};
-  JitAccelerator accelerator_;
+  JitAccelerator accelerator_{{.translate = GetParam()}};
   NoDevices io_;
   std::unique_ptr<Vcpu> vcpu_;
 };
 
-TEST_F(JitAcceleratorTest, RunsUntilHalted) {
+TEST_P(JitAcceleratorTest, RunsUntilHalted) {
   put(*block_, 0x1000, {0x40, 0xf4});  // inc ax; hlt
   EXPECT_EQ(vcpu_->run(io_), HaltReason::kHalted);
   EXPECT_EQ(rax(), 1u);
 }
 
-TEST_F(JitAcceleratorTest, KickEndsTheRunOnce) {
+TEST_P(JitAcceleratorTest, KickEndsTheRunOnce) {
   put(*block_, 0x1000, {0xeb, 0xfe});  // jmp .
   vcpu_->kick();
   EXPECT_EQ(vcpu_->run(io_), HaltReason::kKicked);
 }
 
-TEST_F(JitAcceleratorTest, NmiWakesTheWaitForWork) {
+TEST_P(JitAcceleratorTest, NmiWakesTheWaitForWork) {
   put(*block_, 0x1000, {0xf4});
   ASSERT_EQ(vcpu_->run(io_), HaltReason::kHalted);
   std::thread other([&] { vcpu_->post(request::kNmi); });
@@ -92,7 +95,7 @@ TEST_F(JitAcceleratorTest, NmiWakesTheWaitForWork) {
   EXPECT_EQ(rax(), 5u);
 }
 
-TEST_F(JitAcceleratorTest, RemovedMemoryIsNotRunFrom) {
+TEST_P(JitAcceleratorTest, RemovedMemoryIsNotRunFrom) {
   auto other = *RamBlock::create("other", 0x10000);
   put(*block_, 0x1000, {0xb8, 0x01, 0x00, 0xf4});  // mov ax, 1; hlt
   put(*other, 0x1000, {0xb8, 0x02, 0x00, 0xf4});
@@ -104,7 +107,7 @@ TEST_F(JitAcceleratorTest, RemovedMemoryIsNotRunFrom) {
   EXPECT_EQ(rax(), 2u);
 }
 
-TEST_F(JitAcceleratorTest, MapChangeByAnInstructionHoldsForTheNext) {
+TEST_P(JitAcceleratorTest, MapChangeByAnInstructionHoldsForTheNext) {
   auto other = *RamBlock::create("other", 0x10000);
   put(*block_, 0x1000, {0xe6, 0x80, 0xb8, 0x01, 0x00, 0xf4});  // out 0x80, al; mov ax, 1; hlt
   put(*other, 0x1000, {0xe6, 0x80, 0xb8, 0x02, 0x00, 0xf4});
@@ -116,7 +119,7 @@ TEST_F(JitAcceleratorTest, MapChangeByAnInstructionHoldsForTheNext) {
   EXPECT_EQ(rax(), 2u);
 }
 
-TEST_F(JitAcceleratorTest, TripleFaultIsShutdown) {
+TEST_P(JitAcceleratorTest, TripleFaultIsShutdown) {
   x86::ArchState state;
   vcpu_->get_state(state);
   state.idtr.limit = 0;
@@ -125,13 +128,38 @@ TEST_F(JitAcceleratorTest, TripleFaultIsShutdown) {
   EXPECT_EQ(vcpu_->run(io_), HaltReason::kShutdown);
 }
 
-TEST_F(JitAcceleratorTest, ResetStartsAtTheResetVector) {
+TEST_P(JitAcceleratorTest, ResetStartsAtTheResetVector) {
   vcpu_->reset();
   x86::ArchState state;
   vcpu_->get_state(state);
   EXPECT_EQ(state.rip, 0xfff0u);
   EXPECT_EQ(state.seg[static_cast<size_t>(x86::Seg::kCs)].base, 0xffff0000u);
 }
+
+// The names of vCPU 0's metrics, and their values.
+std::map<std::string, uint64_t> metrics_of_vcpu() {
+  std::map<std::string, uint64_t> values;
+  metrics::Registry::process().for_each([&](const metrics::Source& source) {
+    if (source.subject() != metrics::Subject::of_vcpu(0)) return;
+    for (const metrics::Sample& sample : source.read()) values[sample.description.name] = sample.values.front();
+  });
+  return values;
+}
+
+TEST_P(JitAcceleratorTest, CountsWhatItDoes) {
+  put(*block_, 0x1000, {0xa1, 0x00, 0x20, 0xf4});  // mov ax, [0x2000]; hlt
+  vcpu_->run(io_);
+  const auto values = metrics_of_vcpu();
+  EXPECT_EQ(values.at("jit.blocks-decoded"), 1u);
+  EXPECT_EQ(values.at("jit.tlb-misses-read"), 1u);
+  EXPECT_EQ(values.at("jit.tlb-misses-fetch"), 1u);
+  EXPECT_EQ(values.contains("jit.blocks-translated"), GetParam());
+  vcpu_.reset();
+  EXPECT_FALSE(metrics_of_vcpu().contains("jit.blocks-decoded"));
+}
+
+INSTANTIATE_TEST_SUITE_P(, JitAcceleratorTest, testing::Bool(),
+                         [](const auto& chosen) { return chosen.param ? "translates" : "interprets"; });
 
 TEST(JitFeatures, BorrowedInstructionsNeedTheHost) {
   const x86::FeatureSet offered = JitAccelerator().offered_features();

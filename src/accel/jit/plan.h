@@ -20,7 +20,9 @@ inline constexpr std::array<uint8_t, 16> kHost = {kR8,   kRcx,  kRdx,  kRbx,  kR
 struct Layout {
   explicit Layout(cpu::Cpu& cpu);
   int32_t gpr, rip, cc, rflags, segment_base[x86::kSegCount], selector[x86::kSegCount], block, mode_key;
-  int32_t alarm, completed, saved_flags, spare, exit, code, jumps, fx, mxcsr, host_mxcsr, units;
+  int32_t alarm, completed, saved_flags, spare, exit, code, returns, returns_end, blocks_entered, cycles, cycles_at,
+      jumps, fx, mxcsr, host_mxcsr, units;
+  int32_t cpl, requests, kernel_gs_base, pauses;
   int32_t tlb[static_cast<size_t>(cpu::TlbKind::kCount)];
 
   [[nodiscard]] Mem vector(unsigned number) const {

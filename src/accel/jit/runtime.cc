@@ -2,6 +2,8 @@
 
 #include <cstddef>
 
+#include "accel/jit/translator.h"
+
 namespace kite::jit {
 namespace {
 
@@ -16,12 +18,16 @@ constexpr int32_t kFop = 6, kFip = 8, kFdp = 16;
 constexpr uint32_t kX87Masks = 0x3f;
 constexpr uint16_t kHostFcw = 0x37f;  // as the ABI has it
 
+// Predicted returns: where the host goes on, and the guest's address with the salt of its mode.
+constexpr int32_t kReturnBytes = 16, kMostReturns = 1024;
+
 constexpr Reg kCalleeSaved[] = {kRbx, kRbp, kR12, kR13, kR14, kR15};
 
 // Emits the routines; each begins with the guest in registers, or ends so.
 class Writer {
  public:
-  Writer(Assembler& a, cpu::Cpu& cpu, const Layout& layout) : a_(a), cpu_(cpu), layout_(layout) {}
+  Writer(Assembler& a, cpu::Cpu& cpu, const Layout& layout, bool profile)
+      : a_(a), cpu_(cpu), layout_(layout), profile_(profile) {}
 
   void push(Reg reg) {
     if (reg >= 8) a_.byte(0x41);
@@ -31,12 +37,39 @@ class Writer {
     if (reg >= 8) a_.byte(0x41);
     a_.byte(static_cast<uint8_t>(0x58 | (reg & 7)));
   }
-  void prologue() {
+  // The time-stamp in RAX; RDX is lost.
+  void time_stamp() {
+    a_.byte(0x0f);  // rdtsc
+    a_.byte(0x31);
+    a_.shift_imm(8, 4, kRdx, 32);
+    a_.rr(8, 0x09, kRdx, kRax);  // or
+  }
+  // Around what is the translator's time; RAX, RDX and EFLAGS are lost.
+  void code_begins() {
+    if (!profile_) return;
+    time_stamp();
+    a_.store(8, in_cpu(layout_.cycles_at), kRax);
+  }
+  void code_ends() {
+    if (!profile_) return;
+    time_stamp();
+    a_.rm(8, 0x2b, kRax, in_cpu(layout_.cycles_at));  // sub
+    a_.rm(8, 0x01, kRax, in_cpu(layout_.cycles));     // add
+  }
+  // The stack of predicted returns begins with one that no guest address matches but a non-canonical one.
+  void prologue(const uint8_t* unpredicted) {
     for (const Reg reg : kCalleeSaved) push(reg);
-    a_.alu_imm(8, 5, kRsp, 8);  // 16-byte alignment
+    a_.alu_imm(8, 5, kRsp, 24);  // 16-byte alignment
+    a_.store_imm(8, at(kRsp, 8), 0);
+    a_.mov_imm(kRax, reinterpret_cast<uintptr_t>(unpredicted));
+    a_.store(8, at(kRsp), kRax);
+    a_.store(8, in_cpu(layout_.returns), kRsp);
+    a_.lea(8, kRax, at(kRsp, -kMostReturns * kReturnBytes));
+    a_.store(8, in_cpu(layout_.returns_end), kRax);
   }
   void epilogue() {
-    a_.alu_imm(8, 0, kRsp, 8);
+    a_.load(8, kRsp, in_cpu(layout_.returns));
+    a_.alu_imm(8, 0, kRsp, 24);
     for (size_t i = std::size(kCalleeSaved); i-- > 0;) pop(kCalleeSaved[i]);
   }
   // Everything of the guest to the Cpu; RCX, RDX, RSI and EFLAGS are lost.
@@ -109,14 +142,24 @@ class Writer {
   void load_vectors();
   void load_x87(const uint8_t* load_vectors);
   void interpret(const uint8_t* out);
+  void execute(const uint8_t* out);
   void notice(const uint8_t* out);
 
   Assembler& a_;
   cpu::Cpu& cpu_;
   const Layout& layout_;
+  bool profile_;
   bool has_avx_ = __builtin_cpu_supports("avx") != 0;
   const uint8_t* save_units_ = nullptr;
 };
+
+// Executes an instruction that ends its block. Answers the code to go on with, or null: the run loop has something to
+// do.
+const void* execute_site(cpu::Cpu& cpu, const Site* site) {
+  cpu.block = site->block;
+  site->op.handler(cpu, &site->op);
+  return static_cast<const Translator*>(cpu.translator)->code_at_rip(cpu);
+}
 
 // A store went to a page whose state is not 0. Answers whether that has ended the block.
 bool note_store(cpu::Cpu& cpu, uint64_t address, unsigned bytes, const Site* site) {
@@ -213,6 +256,7 @@ void Writer::load_x87(const uint8_t* load_vectors) {
 void Writer::interpret(const uint8_t* out) {
   spill();
   saved_to_cc();
+  code_ends();
   set_block(kR10);
   count(kR10);
   a_.store_imm(4, in_cpu(layout_.completed), 0);
@@ -235,6 +279,7 @@ void Writer::interpret(const uint8_t* out) {
   a_.rr(4, 0xf7, 0, kRcx);  // test
   a_.dword(kMxcsrMasks);
   uint8_t* const unmasked = a_.jcc(Condition::kNe);
+  code_begins();
   cc_to_saved();
   saved_to_eflags();
   fill();
@@ -242,6 +287,24 @@ void Writer::interpret(const uint8_t* out) {
   for (uint8_t* const site : {not_completed, removed, other_mode, unmasked}) a_.bind_here(site);
   a_.alu_imm(8, 0, kRsp, 8);
   a_.jmp(out);
+}
+
+void Writer::execute(const uint8_t* out) {
+  spill();
+  saved_to_cc();
+  code_ends();
+  count(kR10);
+  cpu_to(kRdi);
+  a_.mov(8, kRsi, kR10);
+  a_.mov_imm(kRax, reinterpret_cast<uintptr_t>(&execute_site));
+  a_.rr(4, 0xff, 2, kRax);
+  a_.rr(8, 0x85, kRax, kRax);  // test
+  a_.jcc(Condition::kE, out);
+  a_.store(8, in_cpu(layout_.code), kRax);
+  code_begins();
+  cc_to_saved();
+  fill();
+  a_.jmp(in_cpu(layout_.code));
 }
 
 void Writer::notice(const uint8_t* out) {
@@ -260,6 +323,7 @@ void Writer::notice(const uint8_t* out) {
   fill();
   a_.ret();
   a_.bind_here(ended);
+  code_ends();
   a_.alu_imm(8, 0, kRsp, 8);
   a_.jmp(out);
 }
@@ -291,35 +355,55 @@ Layout::Layout(cpu::Cpu& cpu) {
   spare = distance(&cpu.translation.spare);
   exit = distance(&cpu.translation.exit);
   code = distance(&cpu.translation.code);
+  blocks_entered = distance(&cpu.translation.blocks_entered);
+  cycles = distance(&cpu.translation.cycles);
+  cycles_at = distance(&cpu.translation.cycles_at);
+  returns = distance(&cpu.translation.returns);
+  returns_end = distance(&cpu.translation.returns_end);
   jumps = distance(&cpu.translation.jumps);
   fx = distance(&cpu.arch.fx);
   constexpr int32_t kMxcsr = 24;  // in the FXSAVE image (SDM 1, table 10-2)
   mxcsr = fx + kMxcsr;
   host_mxcsr = distance(&cpu.translation.host_mxcsr);
   units = distance(&cpu.translation.units);
+  cpl = distance(&cpu.cpl);
+  requests = distance(&cpu.requests);
+  kernel_gs_base = distance(&cpu.arch.kernel_gs_base);
+  pauses = distance(&cpu.pauses);
   for (size_t i = 0; i < std::size(tlb); ++i) tlb[i] = distance(&cpu.tlb(static_cast<cpu::TlbKind>(i)));
 }
 
-void Runtime::emit(Assembler& a, cpu::Cpu& cpu, const Layout& layout) {
-  Writer w(a, cpu, layout);
+void Runtime::emit(Assembler& a, cpu::Cpu& cpu, const Layout& layout, bool profile) {
+  Writer w(a, cpu, layout, profile);
   w.save_units();
   load_vectors = a.here();
   w.load_vectors();
   load_x87 = a.here();
   w.load_x87(load_vectors);
+  // A return to R10, which is not canonical, has found the end of the stack: fetching from there is what faults.
+  const uint8_t* const unpredicted = a.here();
+  w.spill();
+  w.saved_to_cc();
+  w.code_ends();
+  a.store(8, in_cpu(layout.rip), kR10);
+  uint8_t* const leave_there = a.jmp();
+
   enter = reinterpret_cast<cpu::BlockTranslator::Entry>(reinterpret_cast<uintptr_t>(a.here()));
-  w.prologue();
+  w.prologue(unpredicted);
+  w.code_begins();
   w.cc_to_saved();
   w.fill();
   a.jmp(in_cpu(layout.code));
 
   const uint8_t* const out = a.here();
+  a.bind_here(leave_there);
   w.epilogue();
   a.ret();
 
   leave = a.here();
   w.spill();
   w.saved_to_cc();
+  w.code_ends();
   a.load(8, kRax, at(kR10, offsetof(Exit, target)));
   a.store(8, in_cpu(layout.rip), kRax);
   a.store(8, in_cpu(layout.exit), kR10);
@@ -328,6 +412,7 @@ void Runtime::emit(Assembler& a, cpu::Cpu& cpu, const Layout& layout) {
   hand_over = a.here();
   w.spill();
   w.saved_to_cc();
+  w.code_ends();
   w.set_block(kR10);
   w.count(kR10);
   w.cpu_to(kRdi);
@@ -338,6 +423,8 @@ void Runtime::emit(Assembler& a, cpu::Cpu& cpu, const Layout& layout) {
 
   interpret = a.here();
   w.interpret(out);
+  execute = a.here();
+  w.execute(out);
   notice = a.here();
   w.notice(out);
 }

@@ -16,6 +16,9 @@ struct Runtime {
   const uint8_t* interpret = nullptr;
   // Jumped to with R10 = Site and flags saved: the interpreter executes the instruction and goes on from it.
   const uint8_t* hand_over = nullptr;
+  // Jumped to with R10 = Site and flags saved: the interpreter executes the instruction, and code is entered where it
+  // leads to if it can be.
+  const uint8_t* execute = nullptr;
   // Called with R10 = linear address, R11 = Site, EAX = bytes, flags saved: a store met a watched page.
   const uint8_t* notice = nullptr;
 
@@ -24,7 +27,8 @@ struct Runtime {
   const uint8_t* load_vectors = nullptr;
   const uint8_t* load_x87 = nullptr;
 
-  void emit(Assembler& a, cpu::Cpu& cpu, const Layout& layout);
+  // `profile`: TranslationArea::cycles is kept.
+  void emit(Assembler& a, cpu::Cpu& cpu, const Layout& layout, bool profile);
 };
 
 // The exceptions of the SSE unit; translated code runs only while all are masked.

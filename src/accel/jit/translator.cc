@@ -11,6 +11,7 @@
 #include <span>
 
 #include "accel/jit/emitter.h"
+#include "cpu/events.h"
 #include "support/log.h"
 
 namespace kite::jit {
@@ -44,6 +45,11 @@ TranslatorOptions checked(TranslatorOptions options) {
   options.code_bytes = std::clamp(options.code_bytes & ~page_offset_mask, size_t{1} << 20, size_t{1} << 30);
   options.threshold = std::max(options.threshold, 1u);
   return options;
+}
+
+// Exceptions of the SSE unit are.
+bool unmasked(const cpu::Cpu& cpu) {
+  return (cpu.arch.fx.bytes[24] & 0x80) == 0 || (cpu.arch.fx.bytes[25] & 0x1f) != 0x1f;
 }
 
 }  // namespace
@@ -98,6 +104,12 @@ void Translator::add_metrics(metrics::Group& group) const {
   group.add("links", counters_.links, {.help = "branches that were made to lead from block to block"});
   group.add("blocks-stale", counters_.stale, {.help = "translated blocks whose page was written"});
   group.add("blocks-revived", counters_.revived, {.help = "of these, whose bytes were found unchanged"});
+  if (options_.profile) {
+    const cpu::TranslationArea& area = cpu_.translation;
+    group.add("blocks-entered", area.blocks_entered,
+              {.help = "times that a translated block was entered, from anywhere"});
+    group.add("cycles-translated", area.cycles, {.help = "spent in translated code", .unit = metrics::Unit::kCycles});
+  }
   group.add("code-flushes", counters_.flushes, {.help = "times that all translated code was dropped"});
 }
 
@@ -106,7 +118,7 @@ void Translator::start_code() {
   hot_.start(memory_.write(), memory_.run());
   cold_start_ = memory_.write() + (memory_.size() / 3 & ~page_offset_mask);
   cold_.start(cold_start_, cold_start_ + memory_.delta());
-  runtime_.emit(hot_, cpu_, layout_);
+  runtime_.emit(hot_, cpu_, layout_, options_.profile);
   if (options_.perf_map != nullptr)
     options_.perf_map->add(memory_.run(), static_cast<size_t>(hot_.here() - memory_.run()), "kite runtime");
 }
@@ -165,12 +177,25 @@ bool Translator::translate(cpu::Cpu& cpu, cpu::Block& block) {
   return true;
 }
 
+const void* Translator::code_at_rip(const cpu::Cpu& cpu) const {
+  if (cpu.exception || cpu.attention() || cpu.translation.alarm.load(std::memory_order_relaxed) != 0 ||
+      cpu.halt_requested || cpu.interrupt_shadow || cpu.arch.nmi_pending != 0 ||
+      cpu.arch.activity != x86::Activity::kActive || must_step(cpu) || unmasked(cpu))
+    return nullptr;
+  const auto mode = std::ranges::find(modes_, cpu.mode_key);
+  if (mode == modes_.end()) return nullptr;
+  const uint64_t rip = cpu.state.rip, salt = (static_cast<uint64_t>(mode - modes_.begin()) + 1) << kSaltShift;
+  const auto& jumps = cpu.translation.jumps;
+  const auto& jump = jumps[(rip ^ (rip >> cpu::TranslationArea::kJumpBits)) & (jumps.size() - 1)];
+  return jump.tag == (rip ^ salt) ? jump.code : nullptr;
+}
+
 Translator::Entry Translator::enter(cpu::Cpu& cpu, cpu::Block& block) {
   auto& translation = *static_cast<Translation*>(block.translation);
   cpu::TranslationArea& area = cpu.translation;
   if (area.alarm.load(std::memory_order_relaxed) != 0) [[unlikely]]
     return nullptr;
-  if ((cpu.arch.fx.bytes[24] & 0x80) == 0 || (cpu.arch.fx.bytes[25] & 0x1f) != 0x1f) [[unlikely]] {
+  if (unmasked(cpu)) [[unlikely]] {
     area.exit = nullptr;  // exceptions of the SSE unit are unmasked: by its own handlers
     return block.first;
   }

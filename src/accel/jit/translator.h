@@ -18,6 +18,7 @@ namespace kite::jit {
 struct TranslatorOptions {
   size_t code_bytes = size_t{128} << 20;   // address space for code; it is committed as it is used
   uint32_t threshold = 24;                 // entries after which a block is translated
+  bool profile = false;                    // code counts the blocks that are entered, and the time spent in it
   std::shared_ptr<PerfMap> perf_map = {};  // gets the names of all code; may be null
 };
 
@@ -51,6 +52,7 @@ class Translator final : public cpu::BlockTranslator {
   [[nodiscard]] FallBacks fall_backs() const;
 
   // --- for the emitter ---
+  [[nodiscard]] bool profiles() const { return options_.profile; }
   [[nodiscard]] const Layout& layout() const { return layout_; }
   [[nodiscard]] const Runtime& runtime() const { return runtime_; }
   Site& new_site() { return sites_.emplace_back(); }
@@ -58,6 +60,8 @@ class Translator final : public cpu::BlockTranslator {
   x86::Insn& keep(const x86::Insn& insn) { return insns_.emplace_back(insn); }
   // Put before the addresses of a mode's code where indirect branches look for them.
   [[nodiscard]] uint64_t jump_salt(uint32_t mode_key);
+  // Between instructions: what to go on with at rip, if that is known and nothing is due before.
+  [[nodiscard]] const void* code_at_rip(const cpu::Cpu& cpu) const;
 
  private:
   // The translations of one physical page.

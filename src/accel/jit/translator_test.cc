@@ -106,6 +106,32 @@ TEST_F(TranslatorTest, AnotherMappingOfAPageIsNotTakenForTheOld) {
   EXPECT_EQ(m.gpr(x::kRax) & 0xff, 2u);
 }
 
+class ProfileTest : public testing::Test {
+ protected:
+  uint64_t entered_in_loop(bool profile) {
+    TestMachine m;
+    auto made = Translator::create(m.cpu(), {.code_bytes = size_t{1} << 20, .threshold = 1, .profile = profile});
+    if (!made) throw std::runtime_error(made.error().message);
+    m.cpu().translator = made->get();
+    m.gpr(x::kRcx) = 1000;
+    m.run({0x48, 0xff, 0xc0, 0xff, 0xc9, 0x75, 0xf9});  // inc rax; dec ecx; jnz
+    m.cpu().translator = nullptr;
+    cycles = m.cpu().translation.cycles.value();
+    return m.cpu().translation.blocks_entered.value();
+  }
+  uint64_t cycles = 0;
+};
+
+TEST_F(ProfileTest, EntriesIntoBlocksAndTimeAreCounted) {
+  EXPECT_GE(entered_in_loop(true), 1000u);
+  EXPECT_GT(cycles, 1000u);
+}
+
+TEST_F(ProfileTest, NothingIsCountedUnasked) {
+  EXPECT_EQ(entered_in_loop(false), 0u);
+  EXPECT_EQ(cycles, 0u);
+}
+
 // With room for a few blocks only.
 class SmallCacheTest : public TranslatorTest {
  protected:
