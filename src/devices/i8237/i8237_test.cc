@@ -18,6 +18,7 @@ class I8237Test : public ::testing::Test, public DmaClient {
     ports_.map(0x00, dma_.byte_ports());
     ports_.map(0xc0, dma_.word_ports());
     ports_.map(0x80, dma_.page_ports());
+    space_.commit();
     dma_.reset();
   }
   void dma_ready() override { ++ready_; }

@@ -44,14 +44,14 @@ inline constexpr unsigned kSqEntryShift = 6, kCqEntryShift = 4;
 
 // --- commands: 4.2, figure 105
 struct Command {
-  uint8_t opcode;
-  uint8_t flags;  // [1:0] fused operation, [7:6] PRP or SGL
-  uint16_t cid;
-  uint32_t nsid;
-  uint32_t cdw2, cdw3;
-  uint64_t mptr;
-  uint64_t prp1, prp2;
-  uint32_t cdw10, cdw11, cdw12, cdw13, cdw14, cdw15;
+  uint8_t opcode = 0;
+  uint8_t flags = 0;  // [1:0] fused operation, [7:6] PRP or SGL
+  uint16_t cid = 0;
+  uint32_t nsid = 0;
+  uint32_t cdw2 = 0, cdw3 = 0;
+  uint64_t mptr = 0;
+  uint64_t prp1 = 0, prp2 = 0;
+  uint32_t cdw10 = 0, cdw11 = 0, cdw12 = 0, cdw13 = 0, cdw14 = 0, cdw15 = 0;
 };
 static_assert(sizeof(Command) == 64);
 inline constexpr uint8_t kFlagsFuse = 0x03, kFlagsReserved = 0x3c;
