@@ -3,6 +3,7 @@
 #include <cerrno>
 
 #include "block/co_sync.h"
+#include "block/throttle.h"
 #include "block/timed.h"
 #include "support/bits.h"
 #include "support/suggest.h"
@@ -61,7 +62,7 @@ Drive::Drive(Executor& executor, DriveConfig config)
 }
 
 Drive::~Drive() {
-  if (in_flight_ != 0 || !held_.empty() || !stopped_.empty()) std::terminate();  // requests would outlive the drive
+  if (in_flight_ != 0 || has_waiting()) std::terminate();  // requests would outlive the drive
 }
 
 Permissions Drive::permissions(bool read_only) const {
@@ -109,6 +110,9 @@ Task<IoResult<>> Drive::perform(Operation operation) {
   if (!executor_.on_this_thread()) co_await executor_.schedule();
   if (operation.how.id == 0) operation.how.id = next_request_id();
   const int64_t started = monotonic_ns();
+  if (throttle_ != nullptr && operation.kind != DriveOperation::kFlush) {
+    if (!co_await take_turn(operation.kind != DriveOperation::kRead, operation.bytes)) co_return io_fail(ECANCELED);
+  }
   while (true) {
     while (holds_.load(std::memory_order_acquire) != 0) {
       if (!co_await WaitIn{held_}) co_return io_fail(ECANCELED);
@@ -131,6 +135,27 @@ Task<IoResult<>> Drive::perform(Operation operation) {
     stopped_count_.fetch_sub(1, std::memory_order_acq_rel);
     if (!again) co_return io_fail(ECANCELED);
   }
+}
+
+Task<bool> Drive::take_turn(bool write, uint64_t bytes) {
+  while (const std::shared_ptr<ThrottleGroup> group = throttle_) {
+    const uint64_t generation = group->generation();
+    const int64_t wait = group->reserve(write, bytes, monotonic_ns());
+    if (wait <= 0) co_return true;
+    WaitIn turn{throttled_};
+    const Alarm alarm(executor_, wait, [this, waiter = &turn.waiter] {
+      if (std::erase(throttled_, waiter) != 0) resume_in_turn(waiter->handle);
+    });
+    if (!co_await turn) co_return false;
+    // Other limits: the turn is another one.
+    if (throttle_ == group && group->generation() == generation) co_return true;
+  }
+  co_return true;
+}
+
+void Drive::set_throttle(std::shared_ptr<ThrottleGroup> group) {
+  throttle_ = std::move(group);
+  wake(throttled_, false);
 }
 
 IoResult<> Drive::check(const Operation& operation) const {
@@ -162,6 +187,9 @@ void Drive::count(const Operation& operation, int64_t started_ns, bool failed) {
   } else {
     stats.operations.add();
     stats.bytes.add(operation.bytes);
+    const uint64_t end = operation.offset + operation.bytes;
+    if (operation.kind == DriveOperation::kWrite && end > highest_written())
+      highest_written_.store(end, std::memory_order_relaxed);
   }
   stats.total_ns.add(spent);
   stats.latency.record(spent);
@@ -234,6 +262,7 @@ void Drive::cancel() {
   on_home([this] {
     wake(held_, true);
     wake(stopped_, true);
+    wake(throttled_, true);
   });
 }
 

@@ -50,6 +50,8 @@ struct DriveConfig {
   bool share_write = false;  // share-rw: other devices may write the same node
 };
 
+class ThrottleGroup;
+
 class Drive {
  public:
   using ErrorHook = std::function<void(const DriveErrorEvent&)>;
@@ -105,13 +107,18 @@ class Drive {
   Task<void> drain();
   // Requests that wait end with ECANCELED; those below are asked to hurry and end by themselves. For device resets.
   void cancel();
+  // Limits that this drive shares with the others of its group; null: none. Reads, writes and what changes content wait
+  // for their turn before they go below. On the drive's executor.
+  void set_throttle(std::shared_ptr<ThrottleGroup> group);
   // Tries the requests again that an error stopped. The machine calls it when it runs again.
   void resume();
   [[nodiscard]] size_t stopped_requests() const;
   // Whether no request is below the drive; on the drive's executor.
   [[nodiscard]] bool idle() const { return in_flight_ == 0; }
   // Whether requests wait, held or stopped; on the drive's executor.
-  [[nodiscard]] bool has_waiting() const { return !held_.empty() || !stopped_.empty(); }
+  [[nodiscard]] bool has_waiting() const { return !held_.empty() || !stopped_.empty() || !throttled_.empty(); }
+  // The end of what was written farthest out, in bytes. Any thread.
+  [[nodiscard]] uint64_t highest_written() const { return highest_written_.load(std::memory_order_relaxed); }
 
   // Puts another medium in (null: takes it out), after draining. The old node is closed if this was its last use.
   Task<Result<>> change_medium(NodePtr node, bool read_only);
@@ -137,6 +144,7 @@ class Drive {
   Drive(Executor& executor, DriveConfig config);
   Task<IoResult<>> perform(Operation operation);
   Task<IoResult<>> attempt(Operation operation);
+  Task<bool> take_turn(bool write, uint64_t bytes);
   [[nodiscard]] IoResult<> check(const Operation& operation) const;
   OnError decide(const Operation& operation, int code);
   void count(const Operation& operation, int64_t started_ns, bool failed);
@@ -157,8 +165,11 @@ class Drive {
   // The four below belong to the drive's executor.
   size_t in_flight_ = 0;
   std::vector<std::coroutine_handle<>> drainers_;
-  std::vector<Waiter*> held_;     // behind hold()
-  std::vector<Waiter*> stopped_;  // behind an error
+  std::vector<Waiter*> held_;       // behind hold()
+  std::vector<Waiter*> stopped_;    // behind an error
+  std::vector<Waiter*> throttled_;  // for their turn
+  std::shared_ptr<ThrottleGroup> throttle_;
+  std::atomic<uint64_t> highest_written_{0};
   std::atomic<int> holds_{0};
   std::atomic<size_t> stopped_count_{0};
   metrics::Group metrics_;

@@ -35,6 +35,8 @@ struct BoardRequests {
   std::function<void(int status)> exit;         // isa-debug-exit
   std::function<void()> watchdog;               // a watchdog expired: what -watchdog-action says
   std::function<void(std::string slot)> eject;  // the guest has let go of what is in this slot: Board::take_out()
+  // A tray has moved, of the device that has this drive. Devices may hold locks.
+  std::function<void(const block::Drive* drive, bool open)> tray_moved;
 };
 
 struct BoardContext {

@@ -152,24 +152,6 @@ Result<> take_media(DriveSpec& spec, BlockOptions& options) {
 
 }  // namespace
 
-Result<> check_throttle(const BlockOptions& limits) {
-  const auto given = [&](const std::string& name) {
-    const std::string* const text = limits.find("limits." + name);
-    return text != nullptr && *text != "0";
-  };
-  for (const std::string unit : {"bps", "iops"}) {
-    for (const std::string end : {"", "-max"}) {
-      if (given(unit + "-total" + end) && (given(unit + "-read" + end) || given(unit + "-write" + end)))
-        return fail("bps/iops/max total values and read/write values cannot be used at the same time");
-    }
-    for (const std::string kind : {"-total", "-read", "-write"}) {
-      if (given(unit + kind + "-max") && !given(unit + kind))
-        return fail("bps_max/iops_max require corresponding bps/iops values");
-    }
-  }
-  return {};
-}
-
 std::string_view drive_interface_name(DriveInterface interface) { return kInterfaces[static_cast<size_t>(interface)]; }
 
 Result<DriveSpec> parse_drive(const std::vector<std::pair<std::string, std::string>>& pairs, const DrivePlan& plan) {
@@ -194,15 +176,8 @@ Result<DriveSpec> parse_drive(const std::vector<std::pair<std::string, std::stri
     return fail("id={}: an id is a letter, then letters, digits, '-', '.', '_'", spec.id);
   KITE_TRY(take_cache(spec, options));
   KITE_TRY(take_error_policies(spec, options));
-  const BlockOptions limits = options.take_child("throttling");
-  for (const auto& [name, value] : limits.all()) {
-    if (name == "group") {
-      spec.throttle_group = value;
-    } else {
-      spec.throttle.set("limits." + name, value);
-    }
-  }
-  KITE_TRY(check_throttle(spec.throttle));
+  KITE_ASSIGN(spec.throttle, block::take_throttle_limits(options, "throttling."));
+  spec.throttle_group = options.take_string("throttling.group");
   spec.request.format = options.take_string("format");
   if (options.has("driver")) {
     if (!spec.request.format.empty()) return fail("Cannot specify both 'driver' and 'format'");

@@ -12,6 +12,7 @@
 #include "block/drive.h"
 #include "block/graph.h"
 #include "block/options.h"
+#include "block/throttle.h"
 #include "support/result.h"
 
 namespace kite::machine {
@@ -29,8 +30,8 @@ struct DriveSpec {
   bool write_cache = true;  // of the drive: cache.writeback
   bool snapshot = false;    // writes go to a temporary overlay
   bool copy_on_read = false;
-  block::BlockOptions throttle;  // "limits.bps-total" and so on, empty: none
-  std::string throttle_group;
+  block::ThrottleLimits throttle;
+  std::string throttle_group;                             // who shares the limits; "": nobody
   std::optional<block::OnError> read_error, write_error;  // what -drive says; the device may say more
   bool is_default = false;                                // nobody asked for it: -nodefaults would have none
 };
@@ -45,8 +46,5 @@ struct DrivePlan {
 // The settings of one -drive; those that are no drive's own go to the image's format. if=pflash is not for here. The
 // message names the setting; the caller names the option.
 Result<DriveSpec> parse_drive(const std::vector<std::pair<std::string, std::string>>& settings, const DrivePlan& plan);
-
-// Limits that contradict each other ("limits.bps-total" with "limits.bps-read").
-Result<> check_throttle(const block::BlockOptions& limits);
 
 }  // namespace kite::machine

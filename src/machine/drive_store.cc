@@ -75,6 +75,7 @@ Result<> DriveStore::add_drive(DriveSpec spec) {
   config.write_error = spec.write_error.value_or(block::OnError::kEnospc);
   KITE_ASSIGN(Entry * entry, add_entry(std::move(spec), std::move(config), std::move(node)));
   entry->removable = entry->spec.cdrom || entry->spec.interface == DriveInterface::kFloppy;
+  if (entry->spec.throttle.any()) set_throttle(*entry, entry->spec.throttle, entry->spec.throttle_group);
   return {};
 }
 
@@ -126,6 +127,92 @@ DriveStore::Entry* DriveStore::find(std::string_view name) {
 DriveStore::Entry* DriveStore::find(const Drive* drive) {
   const auto found = std::ranges::find_if(entries_, [drive](const auto& entry) { return entry->drive.get() == drive; });
   return found == entries_.end() ? nullptr : found->get();
+}
+
+// --- media
+
+namespace {
+
+Task<Result<>> put_in(Drive& drive, NodePtr node, bool read_only) {
+  const NodePtr keep = node;
+  Result<> done = co_await drive.change_medium(std::move(node), read_only);
+  // A node that only the drive would have had.
+  if (!done && keep != nullptr && keep->user_count() == 0 && !keep->kept()) (void)co_await keep->close();
+  co_return done;
+}
+
+Task<Result<>> open_and_put_in(block::BlockGraph& graph, Drive& drive, block::BlockGraph::FileRequest request) {
+  const bool read_only = request.read_only;
+  KITE_CO_ASSIGN(NodePtr node, co_await graph.open_file(std::move(request)));
+  co_return co_await put_in(drive, std::move(node), read_only);
+}
+
+Task<Result<>> find_and_put_in(block::BlockGraph& graph, Drive& drive, std::string name, bool read_only) {
+  NodePtr node = graph.find(name);
+  if (node == nullptr) co_return fail("Cannot find device='' nor node-name='{}'", name);
+  if (node->user_count() != 0) co_return fail("Node '{}' is already in use", name);
+  co_return co_await put_in(drive, std::move(node), read_only);
+}
+
+// The node itself, or what a drive has in it.
+Task<Result<>> resize_node(block::BlockGraph& graph, Drive* drive, std::string name, uint64_t bytes) {
+  const NodePtr node = drive != nullptr ? drive->node() : graph.find(name);
+  if (node == nullptr) co_return fail("Cannot find device='{}' nor node-name='{}'", name, name);
+  if (node->read_only()) co_return fail("Block node '{}' is read-only", node->name());
+  co_return co_await node->truncate(bytes);
+}
+
+Task<std::vector<Drive*>> take_new_length(std::vector<Drive*> drives) {
+  std::vector<Drive*> changed;
+  for (Drive* drive : drives) {
+    const uint64_t before = drive->length();
+    drive->refresh();
+    if (drive->length() != before) changed.push_back(drive);
+  }
+  co_return changed;
+}
+
+}  // namespace
+
+Result<> DriveStore::insert_file(Entry& entry, block::BlockGraph::FileRequest request) {
+  return run(open_and_put_in(*graph_, *entry.drive, std::move(request)));
+}
+
+Result<> DriveStore::insert_node(Entry& entry, std::string_view name) {
+  const bool read_only = entry.spec.cdrom || entry.always_read_only;
+  return run(find_and_put_in(*graph_, *entry.drive, std::string(name), read_only));
+}
+
+Result<> DriveStore::remove_medium(Entry& entry) { return run(close_drive(*entry.drive)); }
+
+Result<> DriveStore::resize(std::string_view name, uint64_t bytes) {
+  Entry* const entry = find(name);
+  KITE_TRY(run(resize_node(*graph_, entry == nullptr ? nullptr : entry->drive.get(), std::string(name), bytes)));
+  std::vector<Drive*> all;
+  for (const auto& each : entries_) all.push_back(each->drive.get());
+  for (const Drive* drive : run(take_new_length(std::move(all)))) drive->resized();
+  return {};
+}
+
+namespace {
+Task<void> apply_throttle(Drive& drive, std::shared_ptr<block::ThrottleGroup> group, block::ThrottleLimits limits) {
+  if (group != nullptr) group->configure(limits);
+  drive.set_throttle(std::move(group));
+  co_return;
+}
+}  // namespace
+
+void DriveStore::set_throttle(Entry& entry, const block::ThrottleLimits& limits, const std::string& group) {
+  std::shared_ptr<block::ThrottleGroup> shared;
+  if (limits.any()) {
+    shared = group.empty() ? nullptr : throttle_groups_[group].lock();
+    if (shared == nullptr) shared = std::make_shared<block::ThrottleGroup>();
+    if (!group.empty()) throttle_groups_[group] = shared;
+  }
+  run(apply_throttle(*entry.drive, shared, limits));
+  entry.throttle = std::move(shared);
+  entry.spec.throttle = limits;
+  entry.spec.throttle_group = group;
 }
 
 // --- devices
@@ -195,6 +282,7 @@ Result<> DriveStore::claim_for(DeviceConfig& device, DriveNeed need) {
   if (entry == nullptr) return {};
   entry->claimed = true;
   entry->removable = need == DriveNeed::kCdrom || need == DriveNeed::kFloppy;
+  entry->always_read_only = need == DriveNeed::kCdrom;
   device.drive = entry->drive.get();
   const bool read_only = entry->drive->has_medium() && entry->drive->read_only();
   Result<> done = apply_policies(*entry, device);

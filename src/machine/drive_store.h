@@ -7,6 +7,7 @@
 
 #include <condition_variable>
 #include <functional>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -65,6 +66,17 @@ class DriveStore {
   // drive_del: takes the medium away from whoever has the drive, and the drive once nobody has.
   Result<> remove_drive(std::string_view id);
 
+  struct Entry;
+  // --- media of removable drives; the device is told by the caller ---
+  Result<> insert_file(Entry& entry, block::BlockGraph::FileRequest request);
+  Result<> insert_node(Entry& entry, std::string_view name);
+  Result<> remove_medium(Entry& entry);
+  // Makes a node longer or shorter, and tells the devices that use it. `name` is a drive or a node.
+  Result<> resize(std::string_view name, uint64_t bytes);
+
+  // Limits for a drive's requests, shared with all drives of the group; an empty name is a group of its own.
+  void set_throttle(Entry& entry, const block::ThrottleLimits& limits, const std::string& group);
+
   // --- devices ---
   // Fills in device.drive as the type needs it: the -drive or node that the property "drive" names, or an empty
   // removable drive; applies the device's werror, rerror, share-rw and write-cache. The device has it until release().
@@ -101,10 +113,12 @@ class DriveStore {
     std::unique_ptr<block::Drive> drive;
     bool made_for_device = false;  // there is no -drive: it names a node, or is an empty removable drive
     bool removable = false;
+    bool always_read_only = false;  // a CD-ROM drive
     bool claimed = false;
-    bool doomed = false;     // drive_del came while a device had it: it goes with the device
-    std::string owner_path;  // of the bus::Device
-    std::string qdev;        // as the monitor names it
+    std::shared_ptr<block::ThrottleGroup> throttle;  // null: no limits
+    bool doomed = false;                             // drive_del came while a device had it: it goes with the device
+    std::string owner_path;                          // of the bus::Device
+    std::string qdev;                                // as the monitor names it
   };
   [[nodiscard]] const std::vector<std::unique_ptr<Entry>>& entries() const { return entries_; }
   // By the id of a -drive, by a device's id or QOM path, or by the name of the node in it; null: none.
@@ -132,6 +146,7 @@ class DriveStore {
   std::unique_ptr<block::BlockGraph> graph_;
   std::vector<std::unique_ptr<Entry>> entries_;
   ErrorHook error_hook_;
+  std::map<std::string, std::weak_ptr<block::ThrottleGroup>, std::less<>> throttle_groups_;
   int quiet_ = 0;  // calls of quiesce()
   std::thread thread_;
 };

@@ -134,8 +134,6 @@ class Machine {
   [[nodiscard]] ManualClock* manual_clock();  // qtest only, else null
   [[nodiscard]] Board& board() { return *board_; }
   [[nodiscard]] DriveStore* drives() { return services_.drives; }
-  // A tray that the monitor moves; tells listeners.
-  void tray_moved(const block::Drive* drive, bool open);
   [[nodiscard]] size_t vcpu_count() const { return vcpus_.size(); }
   [[nodiscard]] Vcpu& vcpu(size_t index) { return *vcpus_[index]; }
   [[nodiscard]] int vcpu_thread_id(size_t index) const;  // kernel thread id; 0 before start()
@@ -165,6 +163,7 @@ class Machine {
   void wake_disks();
   void watch_disks();
   void leave_disks();
+  void tray_moved(const block::Drive* drive, bool open);
   void disk_failed(const block::Drive* drive, block::DriveErrorEvent event);
 
   struct VcpuThread {

@@ -5,6 +5,7 @@
 #include <charconv>
 #include <vector>
 
+#include "monitor/block_commands.h"
 #include "monitor/device_commands.h"
 #include "monitor/stats_commands.h"
 #include "support/suggest.h"
@@ -80,6 +81,8 @@ std::string info_registers(Context& context, std::string_view) {
 }
 
 constexpr HumanCommand kInfo[] = {
+    {"block", "", "show the disks: [-n] [-v] [DEVICE]", info_block},
+    {"blockstats", "", "show what the disks did", info_blockstats},
     {"chardev", "", "show the character devices", info_chardev},
     {"cpus", "", "show the CPUs and their threads", info_cpus},
     {"mtree", "", "show the memory and port maps", info_memory_tree},
@@ -162,10 +165,15 @@ std::string mce(Context& context, std::string_view rest) {
 std::string help(Context& context, std::string_view rest);
 
 constexpr HumanCommand kCommands[] = {
+    {"block_resize", "", "make a disk longer or shorter: DEVICE SIZE", human_block_resize},
+    {"change", "", "put another medium in: DEVICE FILE [FORMAT [retain|read-only|read-write]]", human_change},
     {"cont", "c", "let the machine go on",
      [](Context& context, std::string_view) { return through_qmp(context, "cont"); }},
     {"device_add", "", "add a device: TYPE[,PROPERTY=VALUE]...", human_device_add},
     {"device_del", "", "take a device out: ID", human_device_del},
+    {"drive_add", "", "add a drive for device_add: 0 if=none,id=ID,file=FILE[,OPTION=VALUE]...", human_drive_add},
+    {"drive_del", "", "take a drive out: ID", human_drive_del},
+    {"eject", "", "take the medium out: [-f] DEVICE", human_eject},
     {"help", "?", "this list", help},
     {"info", "", "show something: 'info help' lists what", info},
     {"mce", "", "report a machine check: [-b] CPU BANK STATUS MCGSTATUS ADDR MISC", mce},

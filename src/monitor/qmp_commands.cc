@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "monitor/block_commands.h"
 #include "monitor/device_commands.h"
 #include "monitor/human_commands.h"
 #include "monitor/stats_commands.h"
@@ -206,7 +207,7 @@ constexpr QmpCommand kCommands[] = {
 
 QmpReply query_commands(Context&, const Json&) {
   Json list = Json::array();
-  for (const QmpCommand& command : kCommands) list.push_back({{"name", command.name}});
+  for (const QmpCommand& command : qmp_commands()) list.push_back({{"name", command.name}});
   return list;
 }
 
@@ -244,12 +245,19 @@ std::expected<void, QmpError> check_arguments(const QmpCommand& command, const J
 
 }  // namespace
 
-std::span<const QmpCommand> qmp_commands() { return kCommands; }
+std::span<const QmpCommand> qmp_commands() {
+  static const std::vector<QmpCommand> kAll = [] {
+    std::vector<QmpCommand> all(std::begin(kCommands), std::end(kCommands));
+    all.insert(all.end(), block_commands().begin(), block_commands().end());
+    return all;
+  }();
+  return kAll;
+}
 
 QmpReply run_qmp_command(MonitorContext& context, std::string_view name, const Json& arguments) {
-  const auto command = std::find_if(std::begin(kCommands), std::end(kCommands),
-                                    [&](const QmpCommand& item) { return item.name == name; });
-  if (command == std::end(kCommands))
+  const std::span<const QmpCommand> all = qmp_commands();
+  const auto command = std::ranges::find(all, name, &QmpCommand::name);
+  if (command == all.end())
     return std::unexpected(QmpError{"CommandNotFound", fmt::format("The command {} has not been found", name)});
   if (auto checked = check_arguments(*command, arguments); !checked) return std::unexpected(checked.error());
   return command->run(context, arguments);

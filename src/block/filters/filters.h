@@ -11,29 +11,9 @@
 #include "block/co_sync.h"
 #include "block/filter_node.h"
 #include "block/graph.h"
+#include "block/throttle.h"
 
 namespace kite::block {
-
-// Rates in units (bytes or operations) a second; 0: no limit. A burst is what may pass at once beyond the rate.
-struct RateLimit {
-  uint64_t rate = 0;
-  uint64_t burst = 0;  // "max": units a second for burst_seconds
-  uint64_t burst_seconds = 1;
-};
-
-// A bucket that leaks at the rate. Time is passed in, so that it can be tested.
-class LeakyBucket {
- public:
-  void configure(RateLimit limit) { limit_ = limit; }
-  [[nodiscard]] bool limits() const { return limit_.rate != 0; }
-  // How long this many units have to wait at `now_ns`, in ns; 0: they pass, and are counted.
-  int64_t take(uint64_t units, int64_t now_ns);
-
- private:
-  RateLimit limit_;
-  double level_ = 0;  // units
-  int64_t last_ns_ = 0;
-};
 
 class ThrottleNode final : public FilterNode {
  public:
@@ -48,10 +28,7 @@ class ThrottleNode final : public FilterNode {
   using FilterNode::FilterNode;
   Task<void> admit(bool write, uint64_t bytes);
 
-  enum Kind : size_t { kTotal, kRead, kWrite, kKinds };
-  std::array<LeakyBucket, kKinds> bytes_, operations_;
-  uint64_t operation_bytes_ = 0;  // larger requests count as several
-  std::array<CoMutex, 2> turn_;   // reads and writes each in order
+  ThrottleGroup group_;
 };
 
 // What is read from a backing file is written into the image.

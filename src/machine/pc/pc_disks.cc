@@ -3,6 +3,7 @@
 #include <tuple>
 
 #include "bus/pci.h"
+#include "devices/storage/removable.h"
 #include "machine/pc/pc_chassis.h"
 #include "support/suggest.h"
 
@@ -47,6 +48,7 @@ DiskParts PcChassis::disk_parts(const DeviceConfig& device, const std::string& p
                   .bus_name = {},
                   .isa_irq = [this](uint32_t irq) { return isa_source(irq); },
                   .map_port = [this](uint16_t port, const std::shared_ptr<Region>& region) { map_port(port, region); }};
+  parts.dma = dma_.get();
   parts.bus_name = [this, id = device.id](std::string_view word, unsigned number) {
     if (!id.empty()) return fmt::format("{}.{}", id, number);
     // Numbered on from the buses of the controllers before.
@@ -173,6 +175,9 @@ Result<> PcChassis::add_disk_on_bus(DeviceConfig device, const std::string& path
     return Failure(std::move(made).error());
   }
   bus::Device& disk = **made;
+  if (auto* const removable = dynamic_cast<devices::Removable*>(&disk); removable != nullptr)
+    removable->set_tray_hook(
+        [moved = context_.requests.tray_moved, drive = device.drive](bool open) { moved(drive, open); });
   disks_.push_back({.device = std::move(*made), .bus = bus, .drive = device.drive});
   own_drive(device, path);
   const std::string place = bus->boot_path(disk);
