@@ -125,9 +125,62 @@ def monitor():
                                        "irq_intercept_out ioapic", "module_load a b", "clock_step 50000000", "inb", "outb 1 2 3")
 
 
+def image():
+    # Images of our own writers, unchanged and with a few patches; fuzz/image_fuzz.cc says what the bytes mean.
+    chosen = random.Random(2)
+    for how in range(1, 128):
+        if how & 3:
+            yield f"own-{how:02x}", bytes([how])
+            yield f"patched-{how:02x}", bytes([how]) + b"".join(
+                struct.pack("<HB", chosen.choice([chosen.randrange(112), chosen.randrange(16384)]), chosen.choice([0, 1, 0x80, 0xFF]))
+                for _ in range(4))
+    for version in (2, 3):
+        # header, refcount table, refcount block, L1 table, L2 table, one cluster of data: 512 bytes each
+        head = struct.pack(">4sIQIIQIIQQIIQ", b"QFI\xfb", version, 0, 0, 9, 65536, 0, 2, 3 * 512, 512, 1, 0, 0)
+        head += struct.pack(">QQQII8s", 0, 0, 0, 4, 112, b"") if version == 3 else b""
+        table = struct.pack(">Q", 2 * 512).ljust(512, b"\0")
+        counts = struct.pack(">6H", *[1] * 6).ljust(512, b"\0")
+        l1 = struct.pack(">Q", 1 << 63 | 4 * 512).ljust(512, b"\0")
+        l2 = struct.pack(">QQ", 1 << 63 | 5 * 512, 1 if version == 3 else 0).ljust(512, b"\0")
+        for mode in (0, 0x40):
+            yield f"qcow2-{version}-{mode}", bytes([mode]) + head.ljust(512, b"\0") + table + counts + l1 + l2 + b"d" * 512
+    qed = struct.pack("<4sIIIQQQQQII", b"QED\0", 4096, 1, 1, 2, 0, 0, 4096, 65536, 0, 0).ljust(4096, b"\0")
+    l1, l2 = struct.pack("<Q", 8192).ljust(4096, b"\0"), struct.pack("<QQ", 12288, 1).ljust(4096, b"\0")
+    for mode in (0, 0x40):
+        yield f"qed-{mode}", bytes([mode]) + qed + l1 + l2 + b"d" * 4096
+
+
+def block():
+    for number, text in enumerate((
+            "driver=qcow2,file.driver=memory,file.growable=on", '{"driver":"raw","file":{"driver":"null-co"},"offset":512}',
+            "driver=blkdebug,image.driver=null-co,inject-error.0.event=none,inject-error.0.errno=5", "nbd://[::1]:10809/a%20b",
+            "nbd+unix:///x?socket=/tmp/a", "nbd:unix:/a:exportname=b", "driver=copy-on-read,file.driver=raw,file.file.driver=memory",
+            "writethrough", "falloc", "a,,b=c,d=1G")):
+        yield f"options{number}", b"\0" + text.encode()
+
+    def option(number, kind, data=b""):
+        return struct.pack(">QIII", 0x3E889045565A9, number, kind, len(data)) + data
+
+    def chunk(cookie, kind, data=b"", done=1):
+        return struct.pack(">IHHQI", 0x668E33EF, done, kind, cookie, len(data)) + data
+
+    hello = b"\1NBDMAGICIHAVEOPT" + struct.pack(">H", 3)
+    go = option(7, 3, struct.pack(">HQH", 0, 8192, 0x86D)) + option(7, 3, struct.pack(">HIII", 3, 1, 4096, 65536)) + option(7, 1)
+    simple = b"".join(struct.pack(">IIQ", 0x67446698, 0, cookie) + (b"r" * 8192 if cookie == 1 else b"") for cookie in range(1, 4))
+    yield "nbd-simple", hello + option(8, 1 << 31 | 1) + go + simple
+    context = option(10, 4, struct.pack(">I", 1) + b"base:allocation") + option(10, 1)
+    read = chunk(1, 1, struct.pack(">Q", 0) + b"r" * 4096, 0) + chunk(1, 2, struct.pack(">QI", 4096, 4096))
+    status = chunk(2, 5, struct.pack(">III", 1, 4096, 3))
+    rest = b"".join(struct.pack(">IIQ", 0x67446698, 0, cookie) for cookie in range(3, 9))
+    yield "nbd-structured", hello + option(8, 1) + context + go + read + status + rest
+    yield "nbd-errors", hello + option(8, 1) + context + go + chunk(1, 0x8002, struct.pack(">IH2sQ", 28, 2, b"no", 512)) + rest
+    yield "nbd-refused", hello + option(8, 1 << 31 | 5)
+    yield "nbd-oldstyle", b"\1NBDMAGIC" + struct.pack(">QQI", 0x420281861253, 8192, 1) + bytes(124) + simple
+
+
 def main():
     root = pathlib.Path(sys.argv[1])
-    for target in (board, cpu, decoder, kernel, monitor):
+    for target in (block, board, cpu, decoder, image, kernel, monitor):
         folder = root / target.__name__
         folder.mkdir(parents=True, exist_ok=True)
         for name, data in target():

@@ -7,11 +7,11 @@ build=$1 seconds=$2
 shift 2
 here=$(cd "$(dirname "$0")" && pwd)
 targets=("$@")
-[ ${#targets[@]} -gt 0 ] || targets=(board cpu decoder kernel monitor)
+[ ${#targets[@]} -gt 0 ] || targets=(block board cpu decoder image kernel monitor)
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 python3 "$here/make_seeds.py" "$work/seeds" || { echo "fuzz: 0 passed, 1 failed, 0 skipped"; exit 1; }
-declare -A longest=([board]=4096 [cpu]=512 [decoder]=16 [kernel]=8192 [monitor]=4096)
+declare -A longest=([block]=32768 [board]=4096 [cpu]=512 [decoder]=16 [image]=20000 [kernel]=8192 [monitor]=4096)
 export ASAN_OPTIONS=detect_leaks=1:allocator_may_return_null=1 UBSAN_OPTIONS=print_stacktrace=1
 passed=0 failed=0
 for name in "${targets[@]}"; do

@@ -90,6 +90,8 @@ Result<Address> parse_host(std::string_view text, bool needs_port) {
 // What follows "nbd:".
 Result<Target> parse_old(std::string_view name) {
   Target target;
+  if (!name.starts_with("nbd:"))
+    return fail("File name string for new protocols must start with \"nbd:\", not '{}'", name);
   std::string_view rest = name.substr(4);
   constexpr std::string_view kExport = ":exportname=";
   if (const size_t at = rest.find(kExport); at != std::string_view::npos) {

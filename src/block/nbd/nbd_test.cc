@@ -381,9 +381,10 @@ TEST(NbdNames, AreParsedInAllForms) {
 }
 
 TEST(NbdNames, WhatIsNoneIsRefused) {
-  for (const char* name : {"nbd:", "nbd:localhost", "nbd:localhost:0", "nbd:localhost:99999", "nbd:unix:",
-                           "nbds://host", "nbd+unix:///x", "nbd+unix://host/x?socket=/a", "nbd://host:port/",
-                           "nbd://host/?socket=/a", "nbd:[::1", "nbd://host/%zz", "nbd+udp://host"}) {
+  for (const char* name :
+       {"", "x", "disk.img", "nbd:", "nbd:localhost", "nbd:localhost:0", "nbd:localhost:99999",
+        "nbd:unix:", "nbds://host", "nbd+unix:///x", "nbd+unix://host/x?socket=/a", "nbd://host:port/",
+        "nbd://host/?socket=/a", "nbd:[::1", "nbd://host/%zz", "nbd+udp://host"}) {
     EXPECT_FALSE(parse_target(name)) << name;
   }
 }

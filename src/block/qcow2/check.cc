@@ -13,11 +13,19 @@ uint64_t UseCounts::get(uint64_t index) const {
   return found == chunks_.end() ? 0 : (*found->second)[index % kChunk];
 }
 
-void UseCounts::add(uint64_t index, int delta) {
-  std::unique_ptr<Chunk>& chunk = chunks_[index / kChunk];
-  if (chunk == nullptr) chunk = std::make_unique<Chunk>();
-  uint32_t& count = (*chunk)[index % kChunk];
-  count = static_cast<uint32_t>(static_cast<int64_t>(count) + delta);
+void UseCounts::add(uint64_t index, uint32_t times) {
+  if (last_ == nullptr || last_number_ != index / kChunk) {
+    if (chunks_.size() >= kMostChunks && !chunks_.contains(index / kChunk)) {
+      full_ = true;
+      return;
+    }
+    std::unique_ptr<Chunk>& chunk = chunks_[index / kChunk];
+    if (chunk == nullptr) chunk = std::make_unique<Chunk>();
+    last_ = chunk.get();
+    last_number_ = index / kChunk;
+  }
+  uint32_t& count = (*last_)[index % kChunk];
+  count += std::min(times, UINT32_MAX - count);
   end_ = std::max(end_, index + 1);
 }
 
@@ -31,10 +39,11 @@ std::vector<uint64_t> UseCounts::chunks() const {
 void Checker::corruption(std::string line, bool fixed) {
   message_((fixed ? "Repairing: " : "ERROR: ") + std::move(line));
   ++(fixed ? result_.corruptions_fixed : result_.corruptions);
+  beyond_repair_ += fixed ? 0 : 1;
 }
 
 // Whatever lies more than a cluster behind the end of the file is no use of anything: this also bounds our memory.
-void Checker::use(uint64_t offset, uint64_t bytes) {
+void Checker::use(uint64_t offset, uint64_t bytes, uint32_t times) {
   if (bytes == 0) return;
   const uint64_t cluster = node_.header_.cluster_bytes();
   const uint64_t length = node_.file_->length();
@@ -46,18 +55,19 @@ void Checker::use(uint64_t offset, uint64_t bytes) {
     return;
   }
   for (uint64_t at = align_down(offset, cluster); at < offset + bytes; at += cluster)
-    uses_.add(at >> node_.header_.cluster_bits);
+    uses_.add(at >> node_.header_.cluster_bits, times);
 }
 
-void Checker::count_entry(uint64_t entry, uint64_t bitmap, bool active, bool& drop) {
+void Checker::count_entry(uint64_t entry, uint64_t bitmap, bool& drop) {
   const Header& header = node_.header_;
+  const bool active = l2_.active;
   if ((entry & kCompressed) != 0) {
     uint64_t host = 0;
     uint64_t bytes = 0;
     node_.parse_compressed(entry, host, bytes);
     if ((entry & kCopied) != 0)
       corruption(fmt::format("coffset={:#x}: copied flag must never be set for compressed clusters", host), false);
-    use(host, bytes);
+    use(host, bytes, l2_.times);
     if (active) {
       ++result_.compressed_clusters;
       ++result_.allocated_clusters;
@@ -75,19 +85,19 @@ void Checker::count_entry(uint64_t entry, uint64_t bitmap, bool active, bool& dr
     corruption(fmt::format("offset={:#x}: Cluster is not properly aligned; L2 entry corrupted.", host), drop);
     return;
   }
-  use(host, header.cluster_bytes());
+  use(host, header.cluster_bytes(), l2_.times);
   if (!active) return;
   ++result_.allocated_clusters;
   if (next_contiguous_ != 0 && host != next_contiguous_) ++result_.fragmented_clusters;
   next_contiguous_ = host + header.cluster_bytes();
 }
 
-Task<IoResult<>> Checker::count_l2(uint64_t table_at, bool active) {
+Task<IoResult<>> Checker::count_l2(uint64_t table_at) {
   KITE_CO_ASSIGN(const TablePtr table, co_await node_.l2_cache_->get(*node_.file_, table_at));
   for (uint64_t index = 0; index < node_.header_.l2_entries(); ++index) {
     bool drop = false;
     const uint64_t bitmap = node_.l2_bitmap(*table, index);
-    count_entry(node_.l2_entry(*table, index), bitmap, active, drop);
+    count_entry(node_.l2_entry(*table, index), bitmap, drop);
     if (drop) node_.set_l2_entry(*table, index, kZero, bitmap);
   }
   co_return IoResult<>{};
@@ -96,6 +106,11 @@ Task<IoResult<>> Checker::count_l2(uint64_t table_at, bool active) {
 Task<IoResult<>> Checker::count_l1(uint64_t offset, uint64_t entries, bool active) {
   const uint64_t cluster = node_.header_.cluster_bytes();
   if (entries == 0) co_return IoResult<>{};
+  if (!active && uses_.get(offset >> node_.header_.cluster_bits) != 0) {
+    // Two that read the same bytes as their L1 table: nothing tells whose they are, and nothing may be given back.
+    corruption(fmt::format("the L1 table of a snapshot lies upon something else (offset {:#x})", offset), false);
+    co_return io_fail(EIO);
+  }
   use(offset, entries * 8);
   std::vector<uint64_t> l1;
   if (active) {
@@ -111,9 +126,34 @@ Task<IoResult<>> Checker::count_l1(uint64_t offset, uint64_t entries, bool activ
       continue;
     }
     use(table_at, cluster);
-    if (table_at < node_.file_->length()) KITE_CO_TRY(co_await count_l2(table_at, active));
+    if (table_at >= node_.file_->length()) continue;
+    const auto [place, fresh] = l2_places_.try_emplace(table_at, l2_tables_.size());
+    if (fresh) l2_tables_.push_back({.table_at = table_at});
+    L2Uses& table = l2_tables_[place->second];
+    if (table.times != UINT32_MAX) ++table.times;
+    table.active |= active;
   }
   co_return IoResult<>{};
+}
+
+Task<IoResult<>> Checker::count_l2_tables() {
+  for (L2Uses& table : l2_tables_) {
+    KITE_CO_ASSIGN(table.hole, co_await is_hole(table.table_at));
+    if (table.hole) continue;
+    l2_ = table;
+    KITE_CO_TRY(co_await count_l2(table.table_at));
+  }
+  co_return IoResult<>{};
+}
+
+Task<IoResult<bool>> Checker::is_hole(uint64_t table_at) {
+  const uint64_t cluster = node_.header_.cluster_bytes();
+  if (table_at + cluster > node_.file_->length() || node_.l2_cache_->peek(table_at) != nullptr ||
+      node_.refcount_cache_->peek(table_at) != nullptr) {
+    co_return false;
+  }
+  KITE_CO_ASSIGN(const BlockStatus status, co_await node_.file_->block_status(table_at, cluster));
+  co_return status.zero&& status.bytes >= cluster;
 }
 
 Task<IoResult<>> Checker::count_refcount_structures() {
@@ -172,14 +212,19 @@ Task<IoResult<>> Checker::count_bitmaps() {
 
 Task<IoResult<>> Checker::count_all() {
   const Header& header = node_.header_;
+  l2_tables_.clear();
+  l2_places_.clear();
   use(0, header.cluster_bytes());
   KITE_CO_TRY(co_await count_l1(header.l1_offset, node_.l1_.size(), true));
   for (const Snapshot& snapshot : node_.snapshots_) {
     KITE_CO_TRY(co_await count_l1(snapshot.l1_offset, snapshot.l1_entries, false));
   }
+  KITE_CO_TRY(co_await count_l2_tables());
   use(header.snapshots_offset, node_.snapshot_table_bytes_);
   KITE_CO_TRY(co_await count_bitmaps());
-  co_return co_await count_refcount_structures();
+  KITE_CO_TRY(co_await count_refcount_structures());
+  if (uses_.full()) co_return io_fail(EFBIG);
+  co_return IoResult<>{};
 }
 
 Task<IoResult<>> Checker::compare_cluster(uint64_t index, uint64_t stored) {
@@ -209,15 +254,27 @@ Task<IoResult<>> Checker::compare_cluster(uint64_t index, uint64_t stored) {
 Task<IoResult<>> Checker::compare() {
   // Clusters that some block counts...
   const uint64_t a_block = node_.refcounts_a_block();
+  std::vector<uint64_t> used_slots;
+  for (const uint64_t chunk : uses_.chunks()) {
+    for (uint64_t slot = chunk * UseCounts::kChunk / a_block;
+         slot <= (chunk * UseCounts::kChunk + UseCounts::kChunk - 1) / a_block; ++slot) {
+      if (used_slots.empty() || used_slots.back() != slot) used_slots.push_back(slot);
+    }
+  }
   for (uint64_t slot = 0; slot < node_.reftable_.size(); ++slot) {
     const uint64_t offset = node_.reftable_[slot] & kReftableMask;
     if (offset == 0 || !is_aligned(offset, node_.header_.cluster_bytes()) || offset >= node_.file_->length()) continue;
+    // One block for two ranges: it was reported, and the refcounts are made anew.
+    if (uses_.get(offset >> node_.header_.cluster_bits) != 1 && needs_rebuild_) continue;
+    if (!std::ranges::binary_search(used_slots, slot)) {
+      KITE_CO_ASSIGN(const bool hole, co_await is_hole(offset));
+      if (hole) continue;
+    }
     KITE_CO_ASSIGN(const TablePtr block, co_await node_.refcount_block(slot * a_block));
     if (block == nullptr) continue;
-    const TablePtr hold = block;
     for (uint64_t i = 0; i < a_block; ++i) {
       const uint64_t index = slot * a_block + i;
-      const uint64_t stored = node_.block_refcount(*hold, index);
+      const uint64_t stored = node_.block_refcount(*block, index);
       if (stored != uses_.get(index)) KITE_CO_TRY(co_await compare_cluster(index, stored));
     }
   }
@@ -246,6 +303,7 @@ Task<IoResult<>> Checker::rebuild() {
   UseCounts fresh;
   std::swap(fresh, uses_);
   const CheckResult before = result_;
+  const uint64_t beyond_repair = beyond_repair_;
   const CheckMessage quiet = [](const std::string&) {};
   const CheckMessage loud = std::exchange(message_, quiet);
   const std::vector<uint64_t> old_reftable = std::exchange(node_.reftable_, {});
@@ -253,6 +311,7 @@ Task<IoResult<>> Checker::rebuild() {
   const IoResult<> counted = co_await count_all();
   message_ = loud;
   result_ = before;
+  beyond_repair_ = beyond_repair;
   header.reftable_clusters = old_clusters;
   if (!counted) {
     node_.reftable_ = old_reftable;
@@ -323,8 +382,14 @@ Task<IoResult<>> Qcow2Node::adopt_reftable(std::vector<uint64_t> table, uint64_t
   co_return IoResult<>{};
 }
 
+// A leak that was given back may have left a cluster to one user, which then may have the flag.
+bool Checker::mends_copied() const {
+  return repair_ == Repair::kAll ||
+         (repair_ == Repair::kLeaks && result_.corruptions == 0 && result_.leaks == 0 && result_.leaks_fixed != 0);
+}
+
 Task<IoResult<>> Checker::check_copied_l2(uint64_t table_at) {
-  const bool fix = repair_ == Repair::kAll;
+  const bool fix = mends_copied();
   for (uint64_t index = 0; index < node_.header_.l2_entries(); ++index) {
     KITE_CO_ASSIGN(const TablePtr table, co_await node_.l2_cache_->get(*node_.file_, table_at));
     const uint64_t entry = node_.l2_entry(*table, index);
@@ -344,7 +409,7 @@ Task<IoResult<>> Checker::check_copied_l2(uint64_t table_at) {
 }
 
 Task<IoResult<>> Checker::check_copied() {
-  const bool fix = repair_ == Repair::kAll;
+  const bool fix = mends_copied();
   for (size_t slot = 0; slot < node_.l1_.size(); ++slot) {
     const uint64_t entry = node_.l1_[slot];
     const uint64_t table_at = entry & kOffsetMask;
@@ -360,6 +425,8 @@ Task<IoResult<>> Checker::check_copied() {
         node_.mark_l1(slot);
       }
     }
+    const auto place = l2_places_.find(table_at);
+    if (place == l2_places_.end() || std::exchange(l2_tables_[place->second].hole, true)) continue;
     KITE_CO_TRY(co_await check_copied_l2(table_at));
   }
   co_return IoResult<>{};
@@ -374,9 +441,10 @@ Task<Result<CheckResult>> Checker::run() {
     message_("Rebuilding refcount structure");
     done = co_await rebuild();
     if (done) {
-      result_.corruptions_fixed += result_.corruptions;
+      result_.corruptions_fixed += result_.corruptions - beyond_repair_;
       result_.leaks_fixed += result_.leaks;
-      result_.corruptions = result_.leaks = 0;
+      result_.corruptions = beyond_repair_;
+      result_.leaks = 0;
     }
   }
   result_.image_end_offset = uses_.end() << header.cluster_bits;

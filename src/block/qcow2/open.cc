@@ -180,6 +180,29 @@ Task<Result<>> Qcow2Node::write_header() {
   co_return Result<>{};
 }
 
+Task<IoResult<>> Qcow2Node::write_pointers(uint64_t at, const uint8_t* fields, size_t bytes) {
+  IoResult<> done = co_await file_->write(at, IoSlice::of_const(fields, bytes));
+  if (done) done = co_await file_->flush();
+  pointers_unknown_ |= !done;
+  co_return done;
+}
+
+Task<IoResult<>> Qcow2Node::restore_pointers() {
+  if (!pointers_unknown_) co_return IoResult<>{};
+  uint8_t fields[48];
+  store_be64(fields, header_.size);
+  store_be32(fields + 8, header_.crypt_method);
+  store_be32(fields + 12, header_.l1_entries);
+  store_be64(fields + 16, header_.l1_offset);
+  store_be64(fields + 24, header_.reftable_offset);
+  store_be32(fields + 32, header_.reftable_clusters);
+  store_be32(fields + 36, header_.snapshot_count);
+  store_be64(fields + 40, header_.snapshots_offset);
+  KITE_CO_TRY(co_await write_pointers(24, fields, sizeof fields));
+  pointers_unknown_ = false;
+  co_return IoResult<>{};
+}
+
 Task<IoResult<>> Qcow2Node::set_incompatible(uint64_t set, uint64_t clear) {
   const uint64_t bits = (header_.incompatible | set) & ~clear;
   uint8_t raw[8];
@@ -205,7 +228,9 @@ Task<IoResult<>> Qcow2Node::settle() {
     const CoMutex::Lock lock = co_await meta_.lock();
     KITE_CO_TRY(co_await apply_freed());
   } while (!freed_.empty() || !freed_batches_.empty() || !refcount_cache_->dirty_tables().empty());
-  co_return IoResult<>{};
+  if (!copied_stale_) co_return IoResult<>{};
+  KITE_CO_TRY(co_await refresh_copied(false));
+  co_return co_await write_back(true, true);
 }
 
 Task<Result<>> Qcow2Node::do_close() {

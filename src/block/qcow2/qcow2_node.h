@@ -124,6 +124,10 @@ class Qcow2Node final : public FormatNode {
   Task<Result<>> recover_dirty();
   Task<IoResult<>> settle();
   Task<Result<>> write_header();
+  // Some of the header's bytes 24..71 (size, places of the tables), durably. When that fails, which of both the file
+  // has is unknown: ship() writes them anew before anything else, and what either names is not given back.
+  Task<IoResult<>> write_pointers(uint64_t at, const uint8_t* fields, size_t bytes);
+  Task<IoResult<>> restore_pointers();
   Task<IoResult<>> set_incompatible(uint64_t set, uint64_t clear);
   void mark_corrupt(const std::string& why);
 
@@ -213,6 +217,7 @@ class Qcow2Node final : public FormatNode {
   template <class Visit>
   Task<IoResult<>> for_uses(const std::vector<uint64_t>& l1, Visit visit);
   Task<IoResult<>> count_uses(const std::vector<uint64_t>& l1);  // all or nothing
+  Task<IoResult<>> uncount_uses(const std::vector<uint64_t>& l1, uint64_t most = UINT64_MAX);
   Task<IoResult<>> release_uses(const std::vector<uint64_t>& l1);
   Task<IoResult<>> refresh_copied(bool none);
   Task<IoResult<>> take_snapshot(SnapshotInfo info);
@@ -242,6 +247,8 @@ class Qcow2Node final : public FormatNode {
   uint64_t refcount_cache_bytes_ = uint64_t{16} << 20;
   bool corrupt_ = false;
   bool loaded_ = false;
+  bool pointers_unknown_ = false;
+  bool copied_stale_ = false;  // "copied" is missing where it could be: a snapshot's work was broken off
 
   std::vector<uint64_t> l1_;
   size_t l1_dirty_from_ = 0, l1_dirty_to_ = 0;  // entries that differ from the file's

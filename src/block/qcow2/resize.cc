@@ -60,8 +60,7 @@ Task<IoResult<>> Qcow2Node::grow(uint64_t bytes) {
 Task<IoResult<>> Qcow2Node::write_size(uint64_t bytes) {
   uint8_t field[8];
   store_be64(field, bytes);
-  KITE_CO_TRY(co_await file_->write(24, IoSlice(field, sizeof field)));
-  KITE_CO_TRY(co_await file_->flush());
+  KITE_CO_TRY(co_await write_pointers(24, field, sizeof field));
   header_.size = bytes;
   co_return IoResult<>{};
 }

@@ -144,8 +144,7 @@ Task<IoResult<>> Qcow2Node::write_snapshots(std::vector<Snapshot> snapshots) {
   uint8_t fields[12];
   store_be32(fields, static_cast<uint32_t>(snapshots.size()));
   store_be64(fields + 4, place);
-  KITE_CO_TRY(co_await file_->write(60, IoSlice(fields, sizeof fields)));
-  KITE_CO_TRY(co_await file_->flush());
+  KITE_CO_TRY(co_await write_pointers(60, fields, sizeof fields));
   free_range(header_.snapshots_offset, snapshot_table_bytes_);
   header_.snapshot_count = static_cast<uint32_t>(snapshots.size());
   header_.snapshots_offset = place;
@@ -163,10 +162,15 @@ void Qcow2Node::free_range(uint64_t offset, uint64_t bytes) {
 // visit(cluster index) for every use of a cluster below the L1 table: tables, data, pieces of compressed data.
 template <class Visit>
 Task<IoResult<>> Qcow2Node::for_uses(const std::vector<uint64_t>& l1, Visit visit) {
+  std::unordered_set<uint64_t> seen;
   for (const uint64_t l1_entry : l1) {
     const uint64_t table_at = l1_entry & kOffsetMask;
     if (table_at == 0) continue;
     if (!is_aligned(table_at, header_.cluster_bytes())) co_return io_fail(EIO);
+    if (!seen.insert(table_at).second) {
+      mark_corrupt(fmt::format("two L1 entries name the L2 table at {:#x}", table_at));
+      co_return io_fail(EIO);
+    }
     KITE_CO_ASSIGN(const TablePtr table, co_await l2_cache_->get(*file_, table_at));
     const std::vector<uint8_t> copy = table->bytes;  // visit() may suspend
     const uint64_t step = header_.l2_entry_bytes();
@@ -209,13 +213,18 @@ Task<IoResult<>> Qcow2Node::count_uses(const std::vector<uint64_t>& l1) {
   const CountUp up{[this](uint64_t index, int64_t delta) { return add_refcount(index, delta); }, &counted};
   const IoResult<> done = co_await for_uses(l1, up);
   if (done) co_return done;
+  co_await uncount_uses(l1, counted);
+  co_return done;
+}
+
+// The first `most` of what count_uses() counted, back. With meta_ held.
+Task<IoResult<>> Qcow2Node::uncount_uses(const std::vector<uint64_t>& l1, uint64_t most) {
   const auto down = [&](uint64_t index) -> Task<IoResult<>> {
-    if (counted == 0) return ready(IoResult<>{});
-    --counted;
+    if (most == 0) return ready(IoResult<>{});
+    --most;
     return add_refcount(index, -1);
   };
-  co_await for_uses(l1, down);
-  co_return done;
+  co_return co_await for_uses(l1, down);
 }
 
 Task<IoResult<>> Qcow2Node::release_uses(const std::vector<uint64_t>& l1) {
@@ -229,9 +238,10 @@ Task<IoResult<>> Qcow2Node::release_uses(const std::vector<uint64_t>& l1) {
 // The flag "copied" of the active L1 table and its L2 tables says whether the refcount is 1; `none` takes all away.
 Task<IoResult<>> Qcow2Node::refresh_copied(bool none) {
   const CoMutex::Lock lock = co_await meta_.lock();
+  std::unordered_set<uint64_t> seen;
   for (size_t slot = 0; slot < l1_.size(); ++slot) {
     const uint64_t table_at = l1_[slot] & kOffsetMask;
-    if (table_at == 0) continue;
+    if (table_at == 0 || !seen.insert(table_at).second) continue;
     KITE_CO_ASSIGN(const uint64_t table_users, co_await refcount(table_at >> header_.cluster_bits));
     const uint64_t l1_entry = table_at | (!none && table_users == 1 ? kCopied : 0);
     if (std::exchange(l1_[slot], l1_entry) != l1_entry) mark_l1(slot);
@@ -249,6 +259,7 @@ Task<IoResult<>> Qcow2Node::refresh_copied(bool none) {
       set_l2_entry(*again, index, wanted, l2_bitmap(*again, index));
     }
   }
+  copied_stale_ = none;
   co_return IoResult<>{};
 }
 
@@ -264,8 +275,7 @@ Task<IoResult<>> Qcow2Node::switch_l1(std::vector<uint64_t> l1, uint64_t disk_by
   store_be32(fields + 12, static_cast<uint32_t>(l1.size()));
   store_be64(fields + 16, place);
   if (!debug_event("l1_grow_activate_table")) co_return io_fail(EIO);
-  KITE_CO_TRY(co_await file_->write(24, IoSlice(fields, sizeof fields)));
-  KITE_CO_TRY(co_await file_->flush());
+  KITE_CO_TRY(co_await write_pointers(24, fields, sizeof fields));
   free_range(header_.l1_offset, l1_.size() * 8);
   l1_ = std::move(l1);
   header_.l1_entries = static_cast<uint32_t>(l1_.size());
@@ -291,19 +301,31 @@ Task<Result<>> Qcow2Node::snapshot_create(SnapshotInfo info) {
 Task<IoResult<>> Qcow2Node::take_snapshot(SnapshotInfo info) {
   if (snapshots_.size() >= kMaxSnapshots) co_return io_fail(EFBIG);
   // First everything stops being ours alone, durably; then it is counted twice; then the snapshot is there.
-  KITE_CO_TRY(co_await refresh_copied(true));
-  KITE_CO_TRY(co_await write_back(true));
-  IoResult<> done = co_await count_uses(l1_);
+  copied_stale_ = true;
+  IoResult<> done = co_await refresh_copied(true);
+  if (done) done = co_await write_back(true);
+  if (done) done = co_await count_uses(l1_);
   if (!done) {
     co_await refresh_copied(false);
     co_return done;
   }
   std::vector<uint8_t> raw(l1_.size() * 8);
   for (size_t i = 0; i < l1_.size(); ++i) store_be64(raw.data() + i * 8, l1_[i]);
-  KITE_CO_ASSIGN(const uint64_t place, co_await write_new_table(std::move(raw)));
-  std::vector<Snapshot> snapshots = snapshots_;
-  snapshots.push_back({std::move(info), place, static_cast<uint32_t>(l1_.size()), {}});
-  co_return co_await write_snapshots(std::move(snapshots));
+  const auto place = co_await write_new_table(std::move(raw));
+  done = place ? IoResult<>{} : std::unexpected(place.error());
+  if (done) {
+    std::vector<Snapshot> snapshots = snapshots_;
+    snapshots.push_back({std::move(info), *place, static_cast<uint32_t>(l1_.size()), {}});
+    done = co_await write_snapshots(std::move(snapshots));
+  }
+  // Where the header may name the snapshot already, all it uses stays counted.
+  if (!done && !pointers_unknown_) {
+    if (place) free_range(*place, l1_.size() * 8);
+    const CoMutex::Lock lock = co_await meta_.lock();
+    co_await uncount_uses(l1_);
+  }
+  if (!done) co_await refresh_copied(false);
+  co_return done;
 }
 
 Task<Result<>> Qcow2Node::snapshot_apply(std::string id_or_name) {
@@ -323,7 +345,12 @@ Task<IoResult<>> Qcow2Node::apply_snapshot(Snapshot snapshot) {
   for (uint64_t& entry : l1) entry &= ~kCopied;
   KITE_CO_TRY(co_await count_uses(l1));
   const std::vector<uint64_t> old = l1_;
-  KITE_CO_TRY(co_await switch_l1(std::move(l1), snapshot.info.disk_bytes));
+  copied_stale_ = true;
+  if (const IoResult<> done = co_await switch_l1(l1, snapshot.info.disk_bytes); !done) {
+    const CoMutex::Lock lock = co_await meta_.lock();
+    if (!pointers_unknown_) co_await uncount_uses(l1);
+    co_return done;
+  }
   KITE_CO_TRY(co_await release_uses(old));
   KITE_CO_TRY(co_await write_back(true));
   KITE_CO_TRY(co_await refresh_copied(false));
@@ -345,6 +372,7 @@ Task<IoResult<>> Qcow2Node::drop_snapshot(size_t index) {
   std::vector<Snapshot> left = snapshots_;
   left.erase(left.begin() + static_cast<std::ptrdiff_t>(index));
   KITE_CO_TRY(co_await write_snapshots(std::move(left)));
+  copied_stale_ = true;
   KITE_CO_TRY(co_await release_uses(l1));
   free_range(gone.l1_offset, uint64_t{gone.l1_entries} * 8);
   KITE_CO_TRY(co_await write_back(true));

@@ -126,6 +126,7 @@ Task<IoResult<>> Qcow2Node::write_back(bool durable, bool lazy_too) {
 }
 
 Task<IoResult<>> Qcow2Node::ship(Shipment& shipment, bool durable) {
+  KITE_CO_TRY(co_await restore_pointers());
   KITE_CO_TRY(co_await ship_tables(shipment, true));
   if (!shipment.reftable.empty()) {
     KITE_CO_TRY(co_await file_->flush());

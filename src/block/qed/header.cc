@@ -29,6 +29,11 @@ Result<Header> parse_header(std::span<const uint8_t> raw) {
   if (!std::has_single_bit(header.table_clusters) || header.table_clusters > kMaxTableClusters) {
     return fail("the QED image has tables of {} clusters; 1, 2, 4, 8 or 16 are possible", header.table_clusters);
   }
+  constexpr uint64_t kLargestTable = uint64_t{256} << 20;
+  if (header.table_bytes() > kLargestTable) {
+    return fail("the QED image has tables of {} bytes each: more than {} are not supported", header.table_bytes(),
+                kLargestTable);
+  }
   if (header.header_clusters == 0) return fail("the QED image has no header");
   if (header.size > header.max_size() || header.size > uint64_t{1} << 62 || !is_aligned(header.size, 512)) {
     return fail("the QED image has an invalid size of {} bytes", header.size);

@@ -10,7 +10,7 @@ namespace kite::block::qed {
 namespace {
 
 constexpr uint64_t kZeroCluster = 1;  // [qed] "L2 table": offset 1 stands for zeroes
-constexpr size_t kMostTables = 256;   // kept in memory
+constexpr uint64_t kCacheBytes = uint64_t{64} << 20;  // of L2 tables in memory, and two at least
 constexpr uint64_t kMaxAllocation = uint64_t{4} << 20;
 constexpr uint32_t kFileShared = Permissions::kConsistentRead | Permissions::kWriteUnchanged;
 
@@ -108,8 +108,12 @@ Task<IoResult<QedNode::Table>> QedNode::load_table(uint64_t offset) {
     KITE_CO_TRY(co_await file_->read(offset, IoSlice(table->data(), table->size() * 8)));
   } while (links != links_);
   // Tables are written as they change, so any may go.
-  if (tables_.size() >= kMostTables) tables_.erase(tables_.begin());
+  make_room();
   co_return tables_.try_emplace(offset, std::move(table)).first->second;
+}
+
+void QedNode::make_room() {
+  if (tables_.size() >= std::max<uint64_t>(kCacheBytes / header_.table_bytes(), 2)) tables_.erase(tables_.begin());
 }
 
 Task<IoResult<QedNode::Extent>> QedNode::find_extent(uint64_t offset, uint64_t bytes) {
@@ -247,7 +251,7 @@ Task<IoResult<>> QedNode::link(uint64_t offset, uint64_t clusters, uint64_t firs
   l1[slot] = place;
   KITE_CO_TRY(co_await write_entries(header_.l1_offset, l1, slot, slot + 1));
   l1_[slot] = place;
-  if (tables_.size() >= kMostTables) tables_.erase(tables_.begin());
+  make_room();
   tables_[place] = std::move(table);
   co_return IoResult<>{};
 }
@@ -397,7 +401,7 @@ Task<Result<CheckResult>> QedNode::check(Repair repair, CheckMessage message) {
   const CoMutex::Lock lock = co_await allocating_.lock();
   CheckResult result;
   result.total_clusters = (header_.size + header_.cluster - 1) / header_.cluster;
-  constexpr uint64_t kMostClusters = uint64_t{1} << 33;
+  constexpr uint64_t kMostClusters = uint64_t{1} << 31;  // a bit each
   if (file_end_ / header_.cluster > kMostClusters) co_return fail("the file is too large to be checked");
   std::vector<bool> used(file_end_ / header_.cluster);
   const auto use_table = [&](uint64_t at) {

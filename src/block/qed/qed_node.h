@@ -88,6 +88,7 @@ class QedNode final : public FormatNode {
   Task<Result<>> open_backing(BlockGraph& graph, BlockOptions options, bool given);
   Task<IoResult<Extent>> find_extent(uint64_t offset, uint64_t bytes);
   Task<IoResult<Table>> load_table(uint64_t offset);
+  void make_room();  // for one more table in memory
   [[nodiscard]] bool valid_table(uint64_t offset) const;
   [[nodiscard]] bool valid_cluster(uint64_t offset) const;
   Task<IoResult<>> write_header();
