@@ -49,6 +49,9 @@ std::vector<Property> geometry_properties() {
       property::unsigned_integer("cyls", "cylinders; 0: chosen by size", 0, 0, 65535),
       property::unsigned_integer("heads", "heads; 0: chosen by size", 0, 0, 255),
       property::unsigned_integer("secs", "sectors a track; 0: chosen by size", 0, 0, 255),
+      property::unsigned_integer("lcyls", "cylinders as the BIOS shows them; 0: it decides", 0, 0, 65535),
+      property::unsigned_integer("lheads", "heads as the BIOS shows them", 0, 0, 255),
+      property::unsigned_integer("lsecs", "sectors a track as the BIOS shows them", 0, 0, 255),
       property::choice("bios-chs-trans", "how the BIOS translates the geometry", "auto",
                        {"auto", "none", "lba", "large", "rechs"}),
   };

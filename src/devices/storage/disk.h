@@ -35,7 +35,8 @@ struct DiskConfig {
 // opt_io_size, discard_granularity, write-cache, share-rw, rerror, werror, bootindex, serial. The geometry's (cyls,
 // heads, secs, bios-chs-trans) and model, ver, wwn are the device types' own to declare where they have them.
 std::vector<Property> disk_properties();
-std::vector<Property> geometry_properties();  // cyls, heads, secs, bios-chs-trans
+// cyls, heads, secs, bios-chs-trans; and lcyls, lheads, lsecs, which are the board's: it tells firmware.
+std::vector<Property> geometry_properties();
 
 // Reads and checks them; `drive` is what the property "drive" names, or null. The device's own "serial", "model",
 // "ver", "wwn" and geometry come in when declared. `what` is the type, for messages.

@@ -8,6 +8,16 @@ Result<> BootOrder::add(uint64_t index, std::string path, std::string owner) {
   return {};
 }
 
+void BootOrder::add_geometry(const std::string& path, uint64_t cylinders, uint64_t heads, uint64_t sectors) {
+  geometries_ += fmt::format("{}{} {} {} {}", geometries_.empty() ? "" : "\n", path, cylinders, heads, sectors);
+}
+
+std::vector<uint8_t> BootOrder::geometry_file() const {
+  std::vector<uint8_t> bytes(geometries_.begin(), geometries_.end());
+  if (!bytes.empty()) bytes.push_back(0);
+  return bytes;
+}
+
 std::vector<uint8_t> BootOrder::file(bool strict) const {
   std::string text = first_;
   for (const auto& [index, entry] : devices_) text += (text.empty() ? "" : "\n") + entry.path;

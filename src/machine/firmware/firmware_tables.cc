@@ -87,6 +87,8 @@ Result<> add_boot_files(devices::FwCfg& fw_cfg, const BootConfig& boot, const Bo
     KITE_TRY(fw_cfg.add_file("etc/boot-menu-wait", little_endian(static_cast<uint64_t>(boot.splash_time_ms), 2)));
   const auto timeout = static_cast<uint64_t>(boot.reboot_timeout_ms);  // -1: all ones
   KITE_TRY(fw_cfg.add_file("etc/boot-fail-wait", little_endian(timeout, 4)));
+  if (std::vector<uint8_t> geometry = order.geometry_file(); !geometry.empty())
+    KITE_TRY(fw_cfg.add_file("bios-geometry", std::move(geometry)));
   if (order.empty() && !boot.strict) return {};
   return fw_cfg.add_file("bootorder", order.file(boot.strict));
 }
@@ -165,7 +167,10 @@ void fill_cmos(devices::Rtc& rtc, const FirmwareFacts& facts) {
   set16(0x5b, above_4g);
   rtc.set_cmos(0x5d, static_cast<uint8_t>(above_4g >> 16));
   rtc.set_cmos(0x5f, static_cast<uint8_t>(facts.config.cpu_count - 1));
-  rtc.set_cmos(0x14, 0x06);  // equipment: coprocessor, PS/2 mouse; no floppy, no video
+  // Equipment: coprocessor, PS/2 mouse, floppy drives; no video.
+  const unsigned drives = (facts.floppies >> 4 != 0 ? 1u : 0u) + ((facts.floppies & 0xf) != 0 ? 1u : 0u);
+  rtc.set_cmos(0x10, facts.floppies);
+  rtc.set_cmos(0x14, static_cast<uint8_t>(0x06 | (drives == 0 ? 0u : (drives - 1) << 6 | 1u)));
   const BootConfig& boot = facts.config.boot;
   set_boot_order(rtc, boot, boot.once.empty() ? boot.order : boot.once);
 }

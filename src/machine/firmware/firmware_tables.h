@@ -23,6 +23,7 @@ struct FirmwareFacts {
   const x86::CpuSpec& cpu;
   std::string product;                 // "Standard PC (i440FX + PIIX, 1996)"
   uint64_t ram_low = 0, ram_high = 0;  // bytes from 0; from 4 GiB
+  uint8_t floppies = 0;                // Fdc::cmos_types()
   // Asked when the tables are made and again when firmware reads them, with the fw_cfg device's lock held: by then it
   // has put the power management registers where it wants them.
   std::function<boot::AcpiConfig()> acpi;

@@ -59,7 +59,10 @@ Result<> PcBoard::add_chipset() {
   return {};
 }
 
-Result<> PcBoard::add_disk_controllers() { return add_board_device("piix3-ide", {{"addr", "1.1"}}); }
+Result<> PcBoard::add_disk_controllers() {
+  KITE_TRY(add_board_device("piix3-ide", {{"addr", "1.1"}}));
+  return add_board_device("isa-fdc", {});
+}
 
 void PcBoard::open_shadow_ram(bool writable) {
   for (uint8_t pam = 0; pam < kPamCount; ++pam)

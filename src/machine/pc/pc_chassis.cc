@@ -212,6 +212,10 @@ void PcChassis::add_isa_devices() {
   port92_ = std::make_unique<devices::Port92>("port92", context_.requests.reset);
   fpu_error_ = std::make_unique<devices::FpuError>("fpu-error", isa_source(13));
   fw_cfg_ = std::make_unique<devices::FwCfg>("fw_cfg", guest_memory_);
+  dma_ = std::make_unique<devices::I8237>("dma", guest_memory_);
+  map_port(0x00, dma_->byte_ports());
+  map_port(0x80, dma_->page_ports());
+  map_port(0xc0, dma_->word_ports());
   map_port(0x60, keyboard_->data_region());
   map_port(0x64, keyboard_->command_region());
   map_port(0x92, port92_->region());
@@ -239,8 +243,8 @@ std::vector<bus::Device*> PcChassis::devices() {
   for (auto& apic : apics_) all.push_back(apic.get());
   for (bus::Device* device : chipset()) all.push_back(device);
   if (pit_) all.push_back(pit_.get());
-  const std::initializer_list<bus::Device*> rest = {rtc_.get(), keyboard_.get(), port92_.get(), fpu_error_.get(),
-                                                    fw_cfg_.get()};
+  const std::initializer_list<bus::Device*> rest = {rtc_.get(),    dma_.get(),       keyboard_.get(),
+                                                    port92_.get(), fpu_error_.get(), fw_cfg_.get()};
   all.insert(all.end(), rest);
   if (hpet_) all.push_back(hpet_.get());
   for (auto& port : serial_) all.push_back(port.get());

@@ -20,6 +20,7 @@
 #include "devices/fw_cfg/fw_cfg.h"
 #include "devices/hpet/hpet.h"
 #include "devices/i8042/i8042.h"
+#include "devices/i8237/i8237.h"
 #include "devices/ioapic/io_apic.h"
 #include "devices/pic/pic.h"
 #include "devices/pit/pit.h"
@@ -96,6 +97,7 @@ class PcChassis : public Board {
   [[nodiscard]] virtual bool root_bus_hotplug() const { return false; }
   // The chip set's own disk controllers, after everything else of the chip set: add_board_device().
   virtual Result<> add_disk_controllers() { return {}; }
+  [[nodiscard]] bool has_floppy_drive() const;  // -drive if=floppy, -fda
   // A part of the board by its type, as -device makes it, with these properties.
   Result<> add_board_device(std::string type, std::vector<std::pair<std::string, std::string>> values);
   // What the chip set adds to the tables: `config` holds what the chassis knows.
@@ -139,6 +141,7 @@ class PcChassis : public Board {
   Result<> add_user_serial(const DeviceConfig& device, const std::string& path);
   Result<> add_pc_testdev();
   // pc_disks.cc: controllers and disks.
+  void tell_geometry();
   Result<> add_board_disks();                                       // the chip set's controllers; IDE and floppy drives
   Result<> add_added_disks();                                       // -drive if=virtio and scsi, after -device
   Result<> add_drives(std::span<const DriveInterface> interfaces);  // of -drive
@@ -201,6 +204,7 @@ class PcChassis : public Board {
   std::unique_ptr<devices::Rtc> rtc_;
   std::unique_ptr<devices::Hpet> hpet_;  // null with -machine hpet=off
   std::unique_ptr<devices::I8042> keyboard_;
+  std::unique_ptr<devices::I8237> dma_;
   std::unique_ptr<devices::Port92> port92_;
   std::unique_ptr<devices::FpuError> fpu_error_;
   std::unique_ptr<devices::FwCfg> fw_cfg_;

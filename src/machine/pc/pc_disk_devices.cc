@@ -4,6 +4,7 @@
 #include <span>
 
 #include "devices/ahci/ahci_types.h"
+#include "devices/fdc/fdc.h"
 #include "devices/ide/ide_types.h"
 #include "devices/ide/piix_ide_regs.h"
 #include "devices/nvme/nvme_types.h"
@@ -69,6 +70,22 @@ Result<MadeDevice> make_ahci(const DiskParts& parts) {
   return MadeDevice{.device = std::move(made), .buses = std::move(buses)};
 }
 
+Result<MadeDevice> make_isa_fdc(const DiskParts& parts) {
+  const PropertyMap& properties = parts.device.properties;
+  const auto base = static_cast<uint16_t>(properties.integer("iobase"));
+  constexpr uint16_t kInputPort = 7;  // the port between belongs to the hard disks
+  auto made = std::make_unique<devices::Fdc>(
+      parts.path,
+      devices::Fdc::Config{.bus_name = parts.bus_name("floppy-bus", 0),
+                           .dma_channel = static_cast<unsigned>(properties.integer("dma")),
+                           .fallback = devices::parse_floppy_type(properties.string("fallback"))},
+      devices::Fdc::Wiring{.irq = parts.isa_irq(static_cast<uint32_t>(properties.integer("irq"))), .dma = parts.dma});
+  parts.map_port(base, made->region());
+  parts.map_port(static_cast<uint16_t>(base + kInputPort), made->input_region());
+  devices::DiskBus* const bus = &made->drive_bus();
+  return MadeDevice{.device = std::move(made), .buses = {bus}};
+}
+
 // --- the table
 
 using enum DriveNeed;
@@ -80,6 +97,7 @@ std::span<const DiskMaker> makers() {
       {"ich9-ahci", Place::kPci, kNone, "", &make_ahci},
       {"piix3-ide", Place::kPci, kNone, "", &make_piix_ide},
       {"piix4-ide", Place::kPci, kNone, "", &make_piix_ide},
+      {"isa-fdc", Place::kIsa, kNone, "/fdc@03f0", &make_isa_fdc},
       {"nvme", Place::kPci, kOptional, "/namespace@1,0", &make_nvme},
       {"virtio-blk-pci", Place::kPci, kDisk, "/disk@0,0", &make_virtio_blk},
       {"virtio-blk-pci-transitional", Place::kPci, kDisk, "/disk@0,0", &make_virtio_blk},

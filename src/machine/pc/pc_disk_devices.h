@@ -24,6 +24,7 @@
 #include "bus/interrupt_event.h"
 #include "bus/irq_line.h"
 #include "bus/pci_bus.h"
+#include "devices/i8237/i8237.h"
 #include "devices/storage/disk.h"
 #include "devices/storage/disk_bus.h"
 #include "machine/drive_store.h"
@@ -49,6 +50,7 @@ struct DiskParts {
   std::function<std::string(std::string_view word, unsigned number)> bus_name;
   // ISA only.
   std::function<bus::IrqLine(uint32_t irq)> isa_irq;
+  devices::I8237* dma = nullptr;
   std::function<void(uint16_t port, const std::shared_ptr<Region>& region)> map_port;
 
   // The device's own disk, for types that are disks themselves. device.drive may be null where the table says so.

@@ -3,6 +3,7 @@
 #include <tuple>
 
 #include "bus/pci.h"
+#include "devices/ata/ata_disk.h"
 #include "devices/storage/removable.h"
 #include "machine/pc/pc_chassis.h"
 #include "support/suggest.h"
@@ -79,9 +80,13 @@ void PcChassis::own_drive(const DeviceConfig& device, const std::string& path) {
 }
 
 Result<> PcChassis::note_boot_place(const DeviceConfig& device, const std::string& path, std::string place) {
+  if (place.empty()) return {};
+  const auto logical = [&](const char* name) { return device.properties.integer(name); };
+  if (const uint64_t heads = logical("lheads"); heads != 0 && logical("lcyls") != 0 && logical("lsecs") != 0)
+    boot_order_.add_geometry(place, logical("lcyls"), heads, logical("lsecs"));
   const PropertyValue* const value = device.properties.find("bootindex");
   const int64_t* const index = value == nullptr ? nullptr : std::get_if<int64_t>(value);
-  if (index == nullptr || *index < 0 || place.empty()) return {};
+  if (index == nullptr || *index < 0) return {};
   return boot_order_.add(static_cast<uint64_t>(*index), std::move(place), path);
 }
 
@@ -194,6 +199,35 @@ std::vector<std::unique_ptr<bus::Device>> PcChassis::take_disk(std::string_view 
   return out;
 }
 
+// [SeaBIOS] and others take the geometry of IDE disks from CMOS: 0x12 whether there are two, 0x19 and 0x1a their types
+// (47: described by the user, at 0x1b and 0x24), 0x39 how each of four is translated, two bits each.
+void PcChassis::tell_geometry() {
+  using Translation = devices::DiskGeometry::Translation;
+  uint8_t present = 0, translations = 0;
+  for (const DiskPlace& place : disks_) {
+    const auto* const disk = dynamic_cast<const devices::AtaDisk*>(place.device.get());
+    const std::string bus = place.bus->name();
+    if (disk == nullptr || (bus != "ide.0" && bus != "ide.1")) continue;
+    const devices::DiskGeometry& geometry = disk->geometry();
+    const unsigned unit = place.bus->boot_path(*place.device).ends_with("disk@1") ? 1 : 0;
+    const unsigned number = (bus == "ide.1" ? 2 : 0) + unit;
+    const unsigned code =
+        geometry.translation == Translation::kAuto ? 0 : static_cast<unsigned>(geometry.translation) - 1;
+    translations = static_cast<uint8_t>(translations | code << (2 * number));
+    if (number > 1) continue;
+    present = static_cast<uint8_t>(present | (number == 0 ? 0xf0 : 0x0f));
+    rtc_->set_cmos(static_cast<uint8_t>(0x19 + number), 47);
+    const auto low = static_cast<uint8_t>(geometry.cylinders), high = static_cast<uint8_t>(geometry.cylinders >> 8);
+    const uint8_t control = geometry.heads > 8 ? 0xc8 : 0xc0;
+    const uint8_t bytes[] = {low, high, static_cast<uint8_t>(geometry.heads),  0xff, 0xff, control,
+                             low, high, static_cast<uint8_t>(geometry.sectors)};
+    for (size_t at = 0; at < std::size(bytes); ++at)
+      rtc_->set_cmos(static_cast<uint8_t>((number == 0 ? 0x1b : 0x24) + at), bytes[at]);
+  }
+  rtc_->set_cmos(0x12, present);
+  rtc_->set_cmos(0x39, translations);
+}
+
 // --- the board's own, and -drive
 
 namespace {
@@ -248,6 +282,12 @@ Result<> PcChassis::add_drives(std::span<const DriveInterface> interfaces) {
       return fail("{}: {}", option_text(*spec), done.error().message);
   }
   return {};
+}
+
+bool PcChassis::has_floppy_drive() const {
+  return context_.drives != nullptr && std::ranges::any_of(context_.drives->entries(), [](const auto& entry) {
+           return !entry->made_for_device && entry->spec.interface == DriveInterface::kFloppy;
+         });
 }
 
 Result<> PcChassis::add_board_disks() {

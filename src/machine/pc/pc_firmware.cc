@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "boot/acpi.h"
+#include "devices/fdc/fdc.h"
 #include "machine/firmware/firmware_tables.h"
 #include "machine/pc/pc_chassis.h"
 #include "machine/pc/pci_setup.h"
@@ -86,14 +87,19 @@ boot::AcpiConfig PcChassis::acpi_config() const {
 }
 
 Result<> PcChassis::tell_firmware() {
+  uint8_t floppies = 0;
+  for (const auto& device : user_devices_)
+    if (auto* const fdc = dynamic_cast<devices::Fdc*>(device.get()); fdc != nullptr) floppies = fdc->cmos_types();
   const FirmwareFacts facts{.config = context_.config,
                             .cpu = context_.cpu,
                             .product = product(),
                             .ram_low = ram_low_,
                             .ram_high = ram_high_,
+                            .floppies = floppies,
                             .acpi = [this] { return acpi_config(); },
                             .reserved = reserved_ranges()};
   fill_cmos(*rtc_, facts);
+  tell_geometry();
   if (system_rom_->starts() && !context_.config.kernel_path.empty())
     KITE_TRY(offer_kernel(*fw_cfg_, facts, boot_order_));
   return fill_fw_cfg(*fw_cfg_, facts, boot_order_);

@@ -70,7 +70,11 @@ Result<> Q35Board::add_chipset() {
   return {};
 }
 
-Result<> Q35Board::add_disk_controllers() { return add_board_device("ich9-ahci", {{"addr", "1f.2"}}); }
+Result<> Q35Board::add_disk_controllers() {
+  KITE_TRY(add_board_device("ich9-ahci", {{"addr", "1f.2"}}));
+  // A floppy controller only where somebody has a floppy.
+  return has_floppy_drive() ? add_board_device("isa-fdc", {}) : Result<>{};
+}
 
 std::vector<bus::Device*> Q35Board::chipset() { return {mch_.get(), lpc_.get(), smbus_.get()}; }
 
