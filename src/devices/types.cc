@@ -7,6 +7,7 @@
 #include "devices/debug_exit/debug_exit.h"
 #include "devices/debugcon/debugcon.h"
 #include "devices/ide/ide_types.h"
+#include "devices/fdc/fdc_types.h"
 #include "devices/nvme/nvme_types.h"
 #include "devices/scsi/scsi_bus.h"
 #include "devices/virtio/virtio_scsi_types.h"
@@ -141,6 +142,7 @@ constexpr std::array kPlainTypes{
     PlainType{"port92", "isa-device", "ISA", "System control port A", false},
     PlainType{"fw_cfg_io", "sys-bus-device", "System", "Firmware configuration", false},
     PlainType{"isa-i8259", "isa-device", "ISA", "8259A interrupt controller", false},
+    PlainType{"i8237", "isa-device", "ISA", "8237A DMA controllers", false},
     PlainType{"isa-pit", "isa-device", "ISA", "8254 interval timer", false},
     PlainType{"mc146818rtc", "isa-device", "ISA", "MC146818 real-time clock", false},
     PlainType{"ioapic", "sys-bus-device", "System", "82093AA I/O APIC", false},
@@ -166,6 +168,7 @@ void register_device_types(TypeRegistry& registry) {
   register_virtio_scsi_types(registry);
   register_virtio_types(registry);
   register_nvme_types(registry);
+  register_floppy_types(registry);
   for (const PlainType& type : kPlainTypes)
     registry.add({.name = type.name,
                   .parent = type.parent,
