@@ -7,7 +7,7 @@ build=$1 seconds=$2
 shift 2
 here=$(cd "$(dirname "$0")" && pwd)
 targets=("$@")
-[ ${#targets[@]} -gt 0 ] || targets=(block board cpu decoder image kernel monitor)
+[ ${#targets[@]} -gt 0 ] || targets=(block board cpu decoder image kernel monitor scsi)
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 python3 "$here/make_seeds.py" "$work/seeds" || { echo "fuzz: 0 passed, 1 failed, 0 skipped"; exit 1; }
