@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "support/bits.h"
+#include "support/bytes.h"
 
 namespace kite::monitor {
 
@@ -172,18 +173,37 @@ std::string QtestServer::memory_access(const Words& words) {
   return "OK";
 }
 
+namespace {
+
+// Of an aligned access of 1, 2, 4 or 8 bytes: registers are reached whole, as a CPU would.
+unsigned widest_access(uint64_t address, uint64_t bytes) {
+  unsigned size = 8;
+  while (size > bytes || address % size != 0) size /= 2;
+  return size;
+}
+
+}  // namespace
+
 std::vector<uint8_t> QtestServer::read_memory(uint64_t address, uint64_t bytes) {
   std::vector<uint8_t> data(bytes);
   GuestMemory memory(machine_.memory());
   if (memory.read(address, data)) return data;
-  for (uint64_t at = 0; at < bytes; ++at) data[at] = static_cast<uint8_t>(machine_.io().mmio_read(address + at, 1));
+  for (uint64_t at = 0; at < bytes;) {
+    const unsigned size = widest_access(address + at, bytes - at);
+    store_le(&data[at], size, machine_.io().mmio_read(address + at, size));
+    at += size;
+  }
   return data;
 }
 
 void QtestServer::write_memory(uint64_t address, std::span<const uint8_t> bytes) {
   GuestMemory memory(machine_.memory());
   if (memory.write(address, bytes)) return;
-  for (size_t at = 0; at < bytes.size(); ++at) machine_.io().mmio_write(address + at, 1, bytes[at]);
+  for (size_t at = 0; at < bytes.size();) {
+    const unsigned size = widest_access(address + at, bytes.size() - at);
+    machine_.io().mmio_write(address + at, size, load_le(&bytes[at], size));
+    at += size;
+  }
 }
 
 std::string QtestServer::read_bytes(const Words& words) {
