@@ -373,12 +373,13 @@ void AtaDisk::check_power() {
   finish();
 }
 
-// [ATA8-ACS] 7.8
+// [ATA8-ACS] 7.8. Word 105 of IDENTIFY allows no count that would need the high byte.
 void AtaDisk::data_set_management() {
   constexpr uint8_t kTrim = 1;
-  if (state_.regs.features.value != kTrim || config_.discard_granularity == 0 || count() > kBufferSectors)
+  const uint32_t blocks = state_.regs.count.value;
+  if (state_.regs.features.value != kTrim || config_.discard_granularity == 0 || blocks == 0 || blocks > kBufferSectors)
     return abort();
-  begin_buffer_dma(size_t{count()} * kSectorBytes, false);
+  begin_buffer_dma(size_t{blocks} * kSectorBytes, false);
 }
 
 void AtaDisk::trim_ranges() {
