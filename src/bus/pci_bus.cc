@@ -6,6 +6,7 @@
 
 #include "bus/pci_bridge.h"
 #include "support/bits.h"
+#include "support/log.h"
 
 namespace kite::bus {
 namespace {
@@ -31,9 +32,10 @@ Result<> PciBus::attach(PciDevice& device, uint8_t slot, uint8_t function) {
   if (slot > 31 || function > 7)
     return fail("PCI address {:02x}.{} of '{}' does not exist: slots are 0-1f, functions 0-7", slot, function,
                 device.path());
+  // It exists there for command lines that were written so, and a configuration cycle finds it; a guest does not look.
   if (slot >= config_.slots)
-    return fail("'{}' cannot be at {:02x}.{}: bus '{}' has slot{} only", device.path(), slot, function, config_.name,
-                config_.slots == 1 ? " 0" : fmt::format("s 0-{:x}", config_.slots - 1));
+    log::warn("'{}' is at {:02x}.{}, but bus '{}' has slot{} only: guests will not find it", device.path(), slot,
+              function, config_.name, config_.slots == 1 ? " 0" : fmt::format("s 0-{:x}", config_.slots - 1));
   const auto devfn = static_cast<uint8_t>(slot << 3 | function);
   if (devices_[devfn] != nullptr)
     return fail("PCI address {:02x}.{} is taken by '{}'; '{}' needs another", slot, function, devices_[devfn]->path(),

@@ -86,10 +86,8 @@ Result<> Machine::build() {
       .exit = [this](int status) { request_exit(status); },
       .watchdog = [this] { request_watchdog(); },
       .eject = [this](std::string slot) { request_eject(std::move(slot)); },
-      .tray_moved =
-          [this](const block::Drive* drive, bool open) {
-            services_.executor.post([this, drive, open] { tray_moved(drive, open); });
-          },
+      .tray_moved = [this](const block::Drive* drive,
+                           bool open) { services_.executor.post([this, drive, open] { tray_moved(drive, open); }); },
   };
   KITE_ASSIGN(board_, create_board(BoardContext{.config = config_,
                                                 .cpu = cpu_spec_,

@@ -149,7 +149,11 @@ QmpReply device_list_properties(Context& context, const Json& arguments) {
 }
 
 QmpReply human_monitor_command(Context& context, const Json& arguments) {
-  return Json(run_human_command(context, arguments.at("command-line").get<std::string>()));
+  // Lines end as on a terminal.
+  std::string text;
+  for (const char letter : run_human_command(context, arguments.at("command-line").get<std::string>()))
+    text += letter == '\n' ? std::string("\r\n") : std::string(1, letter);
+  return Json(text);
 }
 
 QmpReply stats(Context&, const Json& arguments) { return query_stats(metrics::Registry::process(), arguments); }

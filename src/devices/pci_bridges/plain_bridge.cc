@@ -30,7 +30,8 @@ bus::PciIds ids_of(PlainBridge::Model model) {
 PlainBridge::PlainBridge(std::string path, Model model, std::string bus_name)
     : PciBridge(std::move(path), ids_of(model),
                 model == Model::kPcieToPci ? bus::PciGeneration::kExpress : bus::PciGeneration::kConventional,
-                {.name = std::move(bus_name)}) {
+                {.name = std::move(bus_name)}),
+      model_(model) {
   if (model == Model::kPcieToPci)
     add_express_capability({.offset = kExpressOffset, .type = bus::PcieType::kToPciBridge});
 }

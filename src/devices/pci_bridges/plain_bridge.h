@@ -16,9 +16,15 @@ class PlainBridge final : public bus::PciBridge {
   enum class Model : uint8_t { kI82801b11, kPciToPci, kPcieToPci };
   PlainBridge(std::string path, Model model, std::string bus_name);
 
+  // Functions may come to its bus, and go from it, while the machine runs; a guest finds them when it looks.
+  [[nodiscard]] bool takes_functions() const { return model_ != Model::kI82801b11; }
+
   void reset() override;
   void save(StateWriter& writer) override;
   void restore(StateReader& reader) override;
+
+ private:
+  const Model model_;
 };
 
 }  // namespace kite::devices

@@ -8,14 +8,22 @@ Result<> BootOrder::add(uint64_t index, std::string path, std::string owner) {
   return {};
 }
 
-void BootOrder::add_geometry(const std::string& path, uint64_t cylinders, uint64_t heads, uint64_t sectors) {
-  geometries_ += fmt::format("{}{} {} {} {}", geometries_.empty() ? "" : "\n", path, cylinders, heads, sectors);
+void BootOrder::add_geometry(std::string path, std::string owner, uint64_t cylinders, uint64_t heads,
+                             uint64_t sectors) {
+  geometries_.push_back(
+      {.path = fmt::format("{} {} {} {}", path, cylinders, heads, sectors), .owner = std::move(owner)});
+}
+
+void BootOrder::remove(std::string_view owner) {
+  std::erase_if(devices_, [owner](const auto& device) { return device.second.owner == owner; });
+  std::erase_if(geometries_, [owner](const Entry& disk) { return disk.owner == owner; });
 }
 
 std::vector<uint8_t> BootOrder::geometry_file() const {
-  std::vector<uint8_t> bytes(geometries_.begin(), geometries_.end());
-  if (!bytes.empty()) bytes.push_back(0);
-  return bytes;
+  std::string text;
+  for (const Entry& disk : geometries_) text += (text.empty() ? "" : "\n") + disk.path;
+  text.push_back('\0');
+  return {text.begin(), text.end()};
 }
 
 std::vector<uint8_t> BootOrder::file(bool strict) const {

@@ -20,8 +20,11 @@ class BootOrder {
   void prefer(std::string path) { first_ = std::move(path); }
   [[nodiscard]] bool empty() const { return devices_.empty() && first_.empty(); }
   // The geometry that the BIOS shows of the disk at that path.
-  void add_geometry(const std::string& path, uint64_t cylinders, uint64_t heads, uint64_t sectors);
-  // The file "bios-geometry": a line a disk, "PATH CYLINDERS HEADS SECTORS"; empty when nobody asked for one.
+  void add_geometry(std::string path, std::string owner, uint64_t cylinders, uint64_t heads, uint64_t sectors);
+  // The device is gone.
+  void remove(std::string_view owner);
+  [[nodiscard]] bool has_geometry() const { return !geometries_.empty(); }
+  // The file "bios-geometry": a line a disk, "PATH CYLINDERS HEADS SECTORS"; ends with a zero.
   [[nodiscard]] std::vector<uint8_t> geometry_file() const;
   // The file: one path a line, with `strict` a last line that stops the firmware there; ends with a zero.
   [[nodiscard]] std::vector<uint8_t> file(bool strict) const;
@@ -35,7 +38,7 @@ class BootOrder {
   };
   std::string first_;
   std::map<uint64_t, Entry> devices_;
-  std::string geometries_;
+  std::vector<Entry> geometries_;  // path: the whole line
 };
 
 }  // namespace kite::machine

@@ -82,23 +82,29 @@ Result<> add_smbios(devices::FwCfg& fw_cfg, const FirmwareFacts& facts) {
   return fw_cfg.add_file("etc/smbios/smbios-anchor", std::move(tables.anchor));
 }
 
-Result<> add_boot_files(devices::FwCfg& fw_cfg, const BootConfig& boot, const BootOrder& order) {
+Result<> add_boot_files(devices::FwCfg& fw_cfg, const BootConfig& boot) {
   if (boot.splash_time_ms >= 0)
     KITE_TRY(fw_cfg.add_file("etc/boot-menu-wait", little_endian(static_cast<uint64_t>(boot.splash_time_ms), 2)));
   const auto timeout = static_cast<uint64_t>(boot.reboot_timeout_ms);  // -1: all ones
   KITE_TRY(fw_cfg.add_file("etc/boot-fail-wait", little_endian(timeout, 4)));
-  if (std::vector<uint8_t> geometry = order.geometry_file(); !geometry.empty())
-    KITE_TRY(fw_cfg.add_file("bios-geometry", std::move(geometry)));
-  if (order.empty() && !boot.strict) return {};
-  return fw_cfg.add_file("bootorder", order.file(boot.strict));
+  return {};
 }
 
 }  // namespace
 
+Result<> tell_boot_order(devices::FwCfg& fw_cfg, const BootConfig& boot, const BootOrder& order) {
+  // A file that is there stays, emptier.
+  if (order.has_geometry() || !fw_cfg.file("bios-geometry").empty())
+    KITE_TRY(fw_cfg.set_file("bios-geometry", order.geometry_file()));
+  if (order.empty() && !boot.strict && fw_cfg.file("bootorder").empty()) return {};
+  return fw_cfg.set_file("bootorder", order.file(boot.strict));
+}
+
 Result<> fill_fw_cfg(devices::FwCfg& fw_cfg, const FirmwareFacts& facts, const BootOrder& order) {
   add_numbers(fw_cfg, facts.config);
   KITE_TRY(fw_cfg.add_file("etc/e820", memory_map(facts)));
-  KITE_TRY(add_boot_files(fw_cfg, facts.config.boot, order));
+  KITE_TRY(add_boot_files(fw_cfg, facts.config.boot));
+  KITE_TRY(tell_boot_order(fw_cfg, facts.config.boot, order));
   KITE_TRY(add_acpi(fw_cfg, facts));
   KITE_TRY(add_smbios(fw_cfg, facts));
   for (const auto& [name, bytes] : facts.config.firmware.files) {

@@ -32,6 +32,8 @@ struct FirmwareFacts {
 
 // Identity, memory map, CPUs, boot menu and order, ACPI tables with their loader script, SMBIOS, -fw_cfg files.
 Result<> fill_fw_cfg(devices::FwCfg& fw_cfg, const FirmwareFacts& facts, const BootOrder& order);
+// "bootorder" and "bios-geometry" as they are now: again at every reset.
+Result<> tell_boot_order(devices::FwCfg& fw_cfg, const BootConfig& boot, const BootOrder& order);
 
 // A kernel given by -kernel, for firmware to start: the kernel keys, and the option ROM at the head of the boot order.
 Result<> offer_kernel(devices::FwCfg& fw_cfg, const FirmwareFacts& facts, BootOrder& order);

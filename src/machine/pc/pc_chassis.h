@@ -149,6 +149,7 @@ class PcChassis : public Board {
   Result<> add_isa_disk(DeviceConfig device, const std::string& path);
   Result<std::unique_ptr<bus::PciDevice>> make_pci_disk(DeviceConfig device, const std::string& path);
   void forget_disk_device(bus::Device& device);  // its buses go with it
+  [[nodiscard]] bool takes_functions(const bus::PciBus& bus) const;
   // The disk, or the function and the disks behind it, out of every list; in the order in which they may be destroyed.
   std::vector<std::unique_ptr<bus::Device>> take_disk(std::string_view path);
   std::vector<std::unique_ptr<bus::Device>> take_function(bus::PciDevice& function);

@@ -82,8 +82,8 @@ void PcChassis::own_drive(const DeviceConfig& device, const std::string& path) {
 Result<> PcChassis::note_boot_place(const DeviceConfig& device, const std::string& path, std::string place) {
   if (place.empty()) return {};
   const auto logical = [&](const char* name) { return device.properties.integer(name); };
-  if (const uint64_t heads = logical("lheads"); heads != 0 && logical("lcyls") != 0 && logical("lsecs") != 0)
-    boot_order_.add_geometry(place, logical("lcyls"), heads, logical("lsecs"));
+  if (logical("lcyls") != 0 || logical("lheads") != 0 || logical("lsecs") != 0)
+    boot_order_.add_geometry(place, path, logical("lcyls"), logical("lheads"), logical("lsecs"));
   const PropertyValue* const value = device.properties.find("bootindex");
   const int64_t* const index = value == nullptr ? nullptr : std::get_if<int64_t>(value);
   if (index == nullptr || *index < 0) return {};
@@ -193,6 +193,7 @@ std::vector<std::unique_ptr<bus::Device>> PcChassis::take_disk(std::string_view 
   std::vector<std::unique_ptr<bus::Device>> out;
   const auto at = std::ranges::find_if(disks_, [path](const DiskPlace& disk) { return disk.device->path() == path; });
   if (at == disks_.end()) return out;
+  boot_order_.remove(path);
   at->bus->detach(*at->device);
   out.push_back(std::move(at->device));
   disks_.erase(at);

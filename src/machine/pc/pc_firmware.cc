@@ -123,6 +123,7 @@ Result<> PcChassis::load_software(std::vector<std::unique_ptr<Vcpu>>& vcpus) {
   const BootConfig& boot = context_.config.boot;
   asleep_.store(false);
   if (std::exchange(booted_, true) && !boot.once.empty()) set_boot_order(*rtc_, boot, boot.order);
+  KITE_TRY(tell_boot_order(*fw_cfg_, boot, boot_order_));  // devices may have come and gone
   if (system_rom_->starts() || context_.config.kernel_path.empty()) return {};
   return start_kernel(vcpus);
 }

@@ -106,7 +106,7 @@ Result<std::unique_ptr<bus::PciDevice>> PcChassis::make_pci_device(const DeviceC
 Result<> PcChassis::add_pci_device(const DeviceConfig& device, const std::string& path, bool running) {
   KITE_ASSIGN(bus::PciBus * bus, bus_for(device));
   PcieRootPort* const port = slot_above(*bus);
-  const bool takes_more = port != nullptr ? port->hotplug() : bus == pci_.get() && root_bus_hotplug();
+  const bool takes_more = port != nullptr ? port->hotplug() : takes_functions(*bus);
   if (running && !takes_more)
     return fail(
         "Bus '{}' does not support hotplugging; put a pcie-root-port there before the machine starts (q35 board) and "
@@ -136,6 +136,13 @@ Result<> PcChassis::add_pci_device(const DeviceConfig& device, const std::string
 
 // --- while the machine runs
 
+// Buses without a slot that can tell the guest.
+bool PcChassis::takes_functions(const bus::PciBus& bus) const {
+  if (&bus == pci_.get()) return root_bus_hotplug();
+  const auto* const bridge = dynamic_cast<const PlainBridge*>(bus.bridge());
+  return bridge != nullptr && bridge->takes_functions();
+}
+
 Result<> PcChassis::plug(const DeviceConfig& device) {
   KITE_ASSIGN(const std::string path, free_path(device));
   if (is_pci_device(device)) return add_pci_device(device, path, true);
@@ -157,7 +164,7 @@ Result<> PcChassis::request_unplug(std::string_view id) {
       return fail("'{}' is a bridge and stays for as long as the machine does", id);
     PcieRootPort* const port = pci == nullptr ? nullptr : slot_above(*pci->bus());
     if (port != nullptr) return port->request_unplug();
-    if (pci == nullptr || pci->bus() != pci_.get() || !root_bus_hotplug())
+    if (pci == nullptr || !takes_functions(*pci->bus()))
       return fail("'{}' is in no slot of a pcie-root-port and stays for as long as the machine does", id);
     if (std::ranges::find(unplugging_, id) != unplugging_.end())
       return fail("Device {} is already in the process of unplug", id);
@@ -176,6 +183,7 @@ std::vector<std::unique_ptr<bus::Device>> PcChassis::take_function(bus::PciDevic
       if (place.bus == disk.bus && place.controller == &function) behind.push_back(disk.device->path());
   for (const std::string& path : behind) std::ranges::move(take_disk(path), std::back_inserter(out));
   forget_disk_device(function);
+  boot_order_.remove(function.path());
   function.bus()->detach(function);
   const auto at = std::ranges::find_if(user_devices_, [&](const auto& device) { return device.get() == &function; });
   if (at == user_devices_.end()) return out;
