@@ -102,6 +102,7 @@ std::span<const DiskMaker> makers() {
       {"virtio-blk-pci", Place::kPci, kDisk, "/disk@0,0", &make_virtio_blk},
       {"virtio-blk-pci-transitional", Place::kPci, kDisk, "/disk@0,0", &make_virtio_blk},
       {"virtio-blk-pci-non-transitional", Place::kPci, kDisk, "/disk@0,0", &make_virtio_blk},
+      {"virtio-scsi", Place::kPci, kNone, "", &make_virtio_scsi},
       {"virtio-scsi-pci", Place::kPci, kNone, "", &make_virtio_scsi},
       {"virtio-scsi-pci-transitional", Place::kPci, kNone, "", &make_virtio_scsi},
       {"virtio-scsi-pci-non-transitional", Place::kPci, kNone, "", &make_virtio_scsi},
