@@ -18,6 +18,7 @@ std::span<const Driver> drivers() {
       {"copy-on-read", false, &CopyOnReadNode::open, nullptr},
       {"file", true, &FileNode::open_file, nullptr},
       {"host_device", true, &FileNode::open_device, nullptr},
+      {"host_cdrom", true, &FileNode::open_cdrom, nullptr},
       {"memory", true, &MemoryNode::open, nullptr},
       {"nbd", true, &nbd::NbdNode::open, nullptr},
       {"null-aio", true, &NullNode::open_aio, nullptr},

@@ -50,12 +50,11 @@ std::string strip_protocol(std::string filename, std::string_view protocol) {
   return filename;
 }
 
-Task<Result<NodePtr>> open_with(BlockGraph& graph, NodeConfig config, BlockOptions options, bool host_device) {
+Task<Result<NodePtr>> open_with(BlockGraph& graph, NodeConfig config, BlockOptions options, std::string driver) {
   FileNode::Settings settings;
-  settings.host_device = host_device;
-  settings.filename = strip_protocol(options.take_string("filename"), host_device ? "host_device:" : "file:");
-  if (settings.filename.empty())
-    co_return fail("A '{}' node needs the option 'filename'", host_device ? "host_device" : "file");
+  settings.host_device = driver != "file";
+  settings.filename = strip_protocol(options.take_string("filename"), driver + ":");
+  if (settings.filename.empty()) co_return fail("A '{}' node needs the option 'filename'", driver);
   const std::string aio = options.take_string("aio");
   KITE_CO_ASSIGN(settings.engine, engine_kind(aio));
   if (aio == "native" && !config.direct) {
@@ -68,7 +67,8 @@ Task<Result<NodePtr>> open_with(BlockGraph& graph, NodeConfig config, BlockOptio
   options.take("x-check-cache-dropped");
   options.take("pr-manager");
   options.take("aio-max-batch");
-  KITE_CO_TRY(options.all_taken(host_device ? "host_device" : "file"));
+  KITE_CO_TRY(options.all_taken(driver));
+  settings.driver = std::move(driver);
   co_return FileNode::open(graph.executor(), std::move(config), std::move(settings));
 }
 
@@ -82,10 +82,14 @@ AlignedBuffer::AlignedBuffer(size_t bytes, size_t alignment) : bytes_(bytes) {
 }
 
 Task<Result<NodePtr>> FileNode::open_file(BlockGraph& graph, NodeConfig config, BlockOptions options) {
-  return open_with(graph, std::move(config), std::move(options), false);
+  return open_with(graph, std::move(config), std::move(options), "file");
 }
 Task<Result<NodePtr>> FileNode::open_device(BlockGraph& graph, NodeConfig config, BlockOptions options) {
-  return open_with(graph, std::move(config), std::move(options), true);
+  return open_with(graph, std::move(config), std::move(options), "host_device");
+}
+// The medium of a drive of the host, read as a device; it is not ejected or locked.
+Task<Result<NodePtr>> FileNode::open_cdrom(BlockGraph& graph, NodeConfig config, BlockOptions options) {
+  return open_with(graph, std::move(config), std::move(options), "host_cdrom");
 }
 
 Result<NodePtr> FileNode::open(Executor& executor, NodeConfig config, Settings settings) {
@@ -96,7 +100,7 @@ Result<NodePtr> FileNode::open(Executor& executor, NodeConfig config, Settings s
 }
 
 FileNode::FileNode(Executor& executor, NodeConfig config, Settings settings)
-    : BlockNode(executor, settings.host_device ? "host_device" : "file", std::move(config)),
+    : BlockNode(executor, settings.driver.empty() ? "file" : settings.driver, std::move(config)),
       settings_(std::move(settings)) {}
 
 FileNode::~FileNode() = default;
@@ -115,12 +119,14 @@ Result<> FileNode::open_descriptor() {
   if (::fstat(fd_.get(), &status) != 0) return fail("Could not stat file: {}", errno_text(errno));
   is_device_ = S_ISBLK(status.st_mode) || S_ISCHR(status.st_mode);
   if (settings_.host_device && !is_device_) {
-    return fail("'host_device' driver requires '{}' to be either a character or block device", name);
+    return fail("'{}' driver requires '{}' to be either a character or block device", driver(), name);
   }
-  if (!settings_.host_device && !S_ISREG(status.st_mode) && !is_device_) {
+  if (!settings_.host_device && !S_ISREG(status.st_mode) && !S_ISBLK(status.st_mode)) {
     return fail("'file' driver requires '{}' to be a regular file", name);
   }
-  if (is_device_) {
+  if (S_ISCHR(status.st_mode)) {
+    length_ = 0;  // as far as anybody knows
+  } else if (is_device_) {
     uint64_t bytes = 0;
     if (::ioctl(fd_.get(), BLKGETSIZE64, &bytes) != 0)
       return fail("Could not get the size of '{}': {}", name, errno_text(errno));

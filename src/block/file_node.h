@@ -35,11 +35,13 @@ class FileNode final : public BlockNode {
   struct Settings {
     std::string filename;
     bool host_device = false;
+    std::string driver{};  // "file", "host_device" or "host_cdrom"
     bool locking = true;
     IoEngine::Kind engine = IoEngine::Kind::kAuto;
     bool drop_cache = true;
   };
   static Task<Result<NodePtr>> open_file(BlockGraph& graph, NodeConfig config, BlockOptions options);
+  static Task<Result<NodePtr>> open_cdrom(BlockGraph& graph, NodeConfig config, BlockOptions options);
   static Task<Result<NodePtr>> open_device(BlockGraph& graph, NodeConfig config, BlockOptions options);
   static Result<NodePtr> open(Executor& executor, NodeConfig config, Settings settings);
   ~FileNode() override;

@@ -144,6 +144,11 @@ Task<Result<NodePtr>> BlockGraph::open_node(BlockOptions options, NodeConfig inh
     for (const Driver& each : drivers()) known.push_back(each.name);
     co_return fail("Unknown driver '{}'{}", name, suggestion(name, known));
   }
+  // A format's file name is that of its file.
+  if (!driver->is_protocol && options.has("filename") && !options.has_child("file")) {
+    options.set("file.filename", *options.find("filename"));
+    options.erase("filename");
+  }
   KITE_CO_ASSIGN(NodeConfig config, take_config(options, std::move(inherited), driver->is_protocol));
   if (!config.name.empty() && find(config.name) != nullptr) {
     co_return fail("Duplicate nodes with node-name='{}'", config.name);

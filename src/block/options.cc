@@ -36,6 +36,31 @@ Result<> flatten(const nlohmann::json& value, const std::string& path, BlockOpti
   return {};
 }
 
+// Scripts write names in the shell with 'single quotes': the same text as JSON has it.
+std::string double_quoted(std::string_view text) {
+  std::string out;
+  char quote = 0;
+  for (size_t i = 0; i < text.size(); ++i) {
+    const char c = text[i];
+    if (c == '\\' && quote != 0 && i + 1 < text.size()) {
+      // \' is no escape in JSON.
+      if (text[i + 1] != '\'') out += c;
+      out += text[++i];
+    } else if (quote == 0 && (c == '"' || c == '\'')) {
+      quote = c;
+      out += '"';
+    } else if (c == quote && quote != 0) {
+      quote = 0;
+      out += '"';
+    } else if (c == '"') {
+      out += "\\\"";
+    } else {
+      out += c;
+    }
+  }
+  return out;
+}
+
 Result<BlockOptions> parse_json(std::string_view text) {
   constexpr int kDeepest = 16;
   bool too_deep = false;
@@ -43,7 +68,7 @@ Result<BlockOptions> parse_json(std::string_view text) {
     too_deep |= depth > kDeepest;
     return depth <= kDeepest;
   };
-  const nlohmann::json value = nlohmann::json::parse(text, watch, false);
+  const nlohmann::json value = nlohmann::json::parse(double_quoted(text), watch, false);
   if (value.is_discarded() || too_deep) return fail("Could not parse the JSON options");
   BlockOptions options;
   KITE_TRY(flatten(value, "", options));

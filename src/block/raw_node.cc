@@ -5,6 +5,11 @@
 #include "support/bits.h"
 
 namespace kite::block {
+namespace {
+
+constexpr uint64_t kSector = 512;
+
+}  // namespace
 
 Task<Result<NodePtr>> RawNode::open(BlockGraph& graph, NodeConfig config, BlockOptions options) {
   KITE_CO_ASSIGN(const uint64_t offset, options.take_size("offset", 0));
@@ -12,7 +17,6 @@ Task<Result<NodePtr>> RawNode::open(BlockGraph& graph, NodeConfig config, BlockO
   KITE_CO_ASSIGN(const uint64_t size, options.take_size("size", 0));
   KITE_CO_ASSIGN(NodePtr below, co_await graph.open_child(options.take_child("file"), config, "file"));
   KITE_CO_TRY(options.all_taken("raw"));
-  constexpr uint64_t kSector = 512;
   const uint64_t length = below->length();
   if (offset > length)
     co_return fail("Offset (0x{:x}) cannot be greater than size of the containing file ({})", offset, length);
@@ -30,9 +34,23 @@ Task<Result<NodePtr>> RawNode::open(BlockGraph& graph, NodeConfig config, BlockO
   co_return NodePtr(std::move(node));
 }
 
+// Disks have whole sectors: what a file lacks of its last one reads as zeroes, and is there once it is written.
 uint64_t RawNode::length() const {
   const uint64_t below = file_->length();
-  return size_.value_or(below - std::min(below, offset_));
+  const uint64_t bytes = below - std::min(below, offset_);
+  return size_.value_or(file_->growable() ? align_up(bytes, kSector) : bytes);
+}
+
+Task<IoResult<>> RawNode::do_discard(uint64_t offset, uint64_t bytes, IoHow how) {
+  const uint64_t below = file_->length();
+  const uint64_t from = offset + offset_;
+  return from >= below ? ready(IoResult<>{}) : file_->discard(from, std::min(bytes, below - from), how);
+}
+
+Task<IoResult<BlockStatus>> RawNode::do_block_status(uint64_t offset, uint64_t bytes, bool precise) {
+  if (offset + offset_ < file_->length()) return file_->block_status(offset + offset_, bytes, precise);
+  return ready<IoResult<BlockStatus>>(BlockStatus{
+      .bytes = bytes, .data = false, .zero = true, .has_offset = true, .offset = offset + offset_, .file = file()});
 }
 
 Task<IoResult<>> RawNode::do_read(uint64_t offset, IoSlice to, IoHow how) {

@@ -25,12 +25,8 @@ class RawNode final : public FilterNode {
   Task<IoResult<>> do_write_zeroes(uint64_t offset, uint64_t bytes, IoHow how) override {
     return file_->write_zeroes(offset + offset_, bytes, how);
   }
-  Task<IoResult<>> do_discard(uint64_t offset, uint64_t bytes, IoHow how) override {
-    return file_->discard(offset + offset_, bytes, how);
-  }
-  Task<IoResult<BlockStatus>> do_block_status(uint64_t offset, uint64_t bytes, bool precise) override {
-    return file_->block_status(offset + offset_, bytes, precise);
-  }
+  Task<IoResult<>> do_discard(uint64_t offset, uint64_t bytes, IoHow how) override;
+  Task<IoResult<BlockStatus>> do_block_status(uint64_t offset, uint64_t bytes, bool precise) override;
 
  private:
   using FilterNode::FilterNode;

@@ -59,7 +59,12 @@ Result<uint64_t> backing_size(Session& session, const CreateCall& call) {
   OpenRequest request{.filename = resolve_relative(call.filename, call.backing), .format = call.backing_format};
   if (call.backing.starts_with("json:")) request.filename = call.backing;
   const auto image = open_image(session, request);
-  if (!image) return fail("{}\nCould not open backing image.", image.error().message);
+  if (!image) {
+    std::string why = image.error().message;
+    const std::string head = fmt::format("Could not open '{}': ", request.filename);
+    if (why.starts_with(head + "Could not open")) why.erase(0, head.size());
+    return fail("{}\nCould not open backing image.", why);
+  }
   if (call.backing_format.empty()) {
     return fail("Backing file specified without backing format\nDetected format of {}.", image->node().driver());
   }

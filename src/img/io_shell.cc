@@ -183,6 +183,20 @@ int IoShell::close_command(Words&) {
   return 0;
 }
 
+namespace {
+
+// What a file name adds to options: the name of the image's file; "blkdebug:CONFIG:IMAGE" that of the one below.
+std::string operand_options(const std::string& options, const std::string& name) {
+  constexpr std::string_view kDebug = "blkdebug:";
+  const size_t colon = name.starts_with(kDebug) ? name.find(':', kDebug.size()) : std::string::npos;
+  if (colon == std::string::npos || options.find("driver=blkdebug") == std::string::npos)
+    return ",file.filename=" + name;
+  const std::string config = name.substr(kDebug.size(), colon - kDebug.size());
+  return (config.empty() ? "" : ",config=" + config) + ",image.filename=" + name.substr(colon + 1);
+}
+
+}  // namespace
+
 int IoShell::open_command(Words& words) {
   OpenRequest request;
   request.writable = true;
@@ -197,13 +211,15 @@ int IoShell::open_command(Words& words) {
       case 't': request.cache = text; return true;
       case 'k': request.aio = "native"; return true;
       case 'i': request.aio = text; return true;
+      case 's': request.snapshot = true; return true;
+      case 'C': request.copy_on_read = true; return true;
       case 'U': request.force_share = true; return true;
       case 'o': options += (options.empty() ? "" : ",") + std::string(text); return true;
       default: bad = true; return false;
     }
   });
   if (bad) {
-    std::printf("open: -s, -C and -d are not supported yet\n");
+    std::printf("open: -d is not supported\n");
     return -1;
   }
   const auto names = operands(argv);
@@ -211,10 +227,7 @@ int IoShell::open_command(Words& words) {
     std::fprintf(stderr, "file open already, try 'help close'\n");
     return -1;
   }
-  if (!options.empty() && !names.empty())
-    options += (options.starts_with("driver=") || options.find(",driver=") != std::string::npos ? ",file.filename="
-                                                                                                : ",file.filename=") +
-               names[0];
+  if (!options.empty() && !names.empty()) options += operand_options(options, names[0]);
   request.image_opts = !options.empty();
   request.filename = request.image_opts ? options : names.empty() ? "" : names[0];
   if (!request.image_opts) request.format = defaults.format;
@@ -364,8 +377,8 @@ int run_io(const std::string& program, const std::vector<std::string>& arguments
           case 'd': bad = "--discard is not supported yet"; return true;
           case 'm': bad = "--misalign is not supported yet"; return true;
           case 'T': bad = "--trace is not supported yet"; return true;
-          case 's': bad = "--snapshot is not supported yet"; return true;
-          case 'C': bad = "--copy-on-read is not supported yet; use --image-opts driver=copy-on-read"; return true;
+          case 's': request.snapshot = true; return true;
+          case 'C': request.copy_on_read = true; return true;
           case kImageOpts: request.image_opts = true; return true;
           default: return false;
         }

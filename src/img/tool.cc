@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "block/plain_nodes.h"
 #include "support/log.h"
 
 namespace kite::img {
@@ -36,6 +37,43 @@ int Session::finish() {
   return closed ? 0 : complain(closed.error().message);
 }
 
+namespace {
+
+// An empty qcow2 image in memory over a node.
+Task<Result<NodePtr>> open_overlay(BlockGraph& graph, NodePtr below) {
+  const auto memory = std::make_shared<MemoryNode>(graph.executor(), NodeConfig{}, 0, true);
+  KITE_CO_TRY(graph.adopt(memory));
+  memory->set_kept(true);
+  CreateRequest request;
+  request.bytes = below->length();
+  KITE_CO_TRY(co_await find_image_format("qcow2")->create(graph, memory, std::move(request)));
+  BlockOptions options;
+  options.set("driver", "qcow2");
+  options.set("file", memory->name());
+  options.set("backing", below->name());
+  options.set("discard", "unmap");
+  Result<NodePtr> node = co_await graph.open(std::move(options));
+  memory->set_kept(false);
+  co_return node;
+}
+
+Task<Result<NodePtr>> open_layers(BlockGraph& graph, BlockGraph::FileRequest file, const OpenRequest& request) {
+  if (request.copy_on_read && file.read_only) co_return fail("Can't use copy-on-read on read-only device");
+  if (request.snapshot) file.read_only = true;
+  KITE_CO_ASSIGN(NodePtr node, co_await graph.open_file(std::move(file)));
+  if (request.snapshot) {
+    KITE_CO_ASSIGN(node, co_await open_overlay(graph, std::move(node)));
+  }
+  if (!request.copy_on_read) co_return node;
+  BlockOptions options;
+  options.set("driver", "copy-on-read");
+  options.set("file", node->name());
+  options.set("discard", "unmap");
+  co_return co_await graph.open(std::move(options));
+}
+
+}  // namespace
+
 Result<Image> open_image(Session& session, const OpenRequest& request) {
   BlockGraph::FileRequest file;
   KITE_ASSIGN(const CacheMode cache, parse_cache_mode(request.cache));
@@ -57,7 +95,7 @@ Result<Image> open_image(Session& session, const OpenRequest& request) {
   file.aio = request.aio.empty() && !cache.direct ? "inline" : request.aio;
   if (!request.detect_zeroes.empty()) file.options.set("detect-zeroes", request.detect_zeroes);
   if (request.backing != nullptr) file.options.set("backing", request.backing->name());
-  auto node = session.await(session.graph().open_file(std::move(file)));
+  auto node = session.await(open_layers(session.graph(), std::move(file), request));
   const std::string shown = request.image_opts ? "" : request.filename;
   if (!node) {
     if (request.image_opts) return fail("Could not open '{}': {}", request.filename, node.error().message);

@@ -56,6 +56,8 @@ struct OpenRequest {
   bool force_share = false;
   bool no_backing = false;
   bool for_check = false;
+  bool snapshot = false;      // writes go to an overlay in memory, which ends with the tool
+  bool copy_on_read = false;  // what is read from a backing file is kept in the image
   std::string cache = "writeback";
   std::string aio{};
   std::string detect_zeroes{};

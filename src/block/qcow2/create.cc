@@ -128,7 +128,7 @@ Task<Result<>> create(BlockGraph& graph, NodePtr file, CreateRequest request) {
   }
   if (request.backing_filename.size() > kMaxBackingName) co_return fail("Backing file name too long");
   if (settings.header.l1_entries_for(request.bytes) > kMaxL1Bytes / 8) {
-    co_return fail("Image size too large for file format 'qcow2'; try using a larger cluster size");
+    co_return fail("The image size is too large for file format 'qcow2' (try using a larger cluster size)");
   }
   constexpr uint64_t kSector = 512;
   settings.header.backing_name = request.backing_filename;

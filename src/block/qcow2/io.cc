@@ -124,6 +124,8 @@ Task<IoResult<uint64_t>> Qcow2Node::write_allocating(uint64_t offset, IoSlice fr
   if (!reuse) {
     const CoMutex::Lock lock = co_await meta_.lock();
     KITE_CO_TRY(co_await apply_freed());
+    // The first table of a range lies in front of its data, so that data stays in one piece.
+    KITE_CO_TRY(co_await l2_for_write(start));
     KITE_CO_ASSIGN(allocation, co_await allocate((align_up(end, cluster) - start) / cluster));
   } else if (header_.extended_l2()) {
     end = std::min(end, offset + first.bytes);

@@ -25,10 +25,11 @@ Result<> parse_extensions(std::span<const uint8_t> file, size_t at, size_t end, 
         header.backing_format = text;
         break;
       case Extension::kFeatureNames:
-        for (size_t i = 0; i + kFeatureNameBytes <= length; i += kFeatureNameBytes) {
-          const char* name = text.data() + i + 2;
-          header.feature_names.push_back(
-              {data[i], data[i + 1], std::string(name, ::strnlen(name, kFeatureNameBytes - 2))});
+        // A later table takes the place of an earlier one; the last name may be cut off.
+        header.feature_names.clear();
+        for (size_t i = 0; i + 2 < length; i += kFeatureNameBytes) {
+          const std::string name = text.substr(i + 2, kFeatureNameBytes - 2);
+          header.feature_names.push_back({data[i], data[i + 1], name.substr(0, name.find('\0'))});
         }
         break;
       default: header.unknown.push_back({type, {data.begin(), data.end()}}); break;
@@ -40,14 +41,13 @@ Result<> parse_extensions(std::span<const uint8_t> file, size_t at, size_t end, 
 
 std::string unknown_features(const Header& header, uint64_t unknown) {
   std::string text;
-  for (uint8_t bit = 0; bit < 64; ++bit) {
-    if ((unknown >> bit & 1) == 0) continue;
-    const auto named = std::ranges::find_if(
-        header.feature_names, [&](const FeatureName& feature) { return feature.kind == 0 && feature.bit == bit; });
-    if (!text.empty()) text += ", ";
-    text += named != header.feature_names.end() ? named->name
-                                                : fmt::format("Unknown incompatible feature: {:x}", uint64_t{1} << bit);
+  const auto add = [&](const std::string& name) { text += (text.empty() ? "" : ", ") + name; };
+  for (const FeatureName& feature : header.feature_names) {
+    if (feature.kind != 0 || feature.bit > 63 || (unknown >> feature.bit & 1) == 0) continue;
+    add(feature.name);
+    unknown &= ~(uint64_t{1} << feature.bit);
   }
+  if (unknown != 0) add(fmt::format("Unknown incompatible feature: {:x}", unknown));
   return text;
 }
 

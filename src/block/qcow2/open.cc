@@ -51,10 +51,16 @@ Result<> Qcow2Node::take_options(BlockOptions& options) {
   KITE_ASSIGN(pass_discard_request_, options.take_bool("pass-discard-request", config_.discard_unmap));
   KITE_ASSIGN(pass_discard_snapshot_, options.take_bool("pass-discard-snapshot", true));
   KITE_ASSIGN(pass_discard_other_, options.take_bool("pass-discard-other", false));
+  const bool all_sizes =
+      options.has("cache-size") && options.has("l2-cache-size") && options.has("refcount-cache-size");
   KITE_ASSIGN(const uint64_t total, options.take_size("cache-size", 0));
+  const bool has_total = total != 0;
   KITE_ASSIGN(cache_bytes_, options.take_size("l2-cache-size", total != 0 ? total / 2 : cache_bytes_));
   KITE_ASSIGN(refcount_cache_bytes_,
               options.take_size("refcount-cache-size", total != 0 ? total / 2 : refcount_cache_bytes_));
+  if (all_sizes) return fail("cache-size, l2-cache-size and refcount-cache-size may not be set at the same time");
+  if (has_total && cache_bytes_ > total) return fail("l2-cache-size may not exceed cache-size");
+  if (has_total && refcount_cache_bytes_ > total) return fail("refcount-cache-size may not exceed cache-size");
   // Understood for the sake of command lines written for QEMU. Whole tables are cached, and unused ones are dropped
   // as others come.
   KITE_TRY(options.take_size("l2-cache-entry-size", 0));

@@ -48,7 +48,7 @@ Task<Result<>> QedNode::load() {
     co_return fail("Failed to read QED header: {}", errno_text(done.error().code));
   KITE_CO_ASSIGN(header_, parse_header(head));
   file_end_ = align_up(file_->length(), header_.cluster);
-  if (!valid_table(header_.l1_offset)) co_return fail("the QED image's L1 table is outside of the file");
+  if (!valid_table(header_.l1_offset)) co_return fail("QED table offset is invalid: the L1 table is outside of the file");
   l1_.resize(header_.entries());
   if (const auto done = co_await file_->read(header_.l1_offset, IoSlice(l1_.data(), l1_.size() * 8)); !done) {
     co_return fail("Failed to read L1 table: {}", errno_text(done.error().code));
