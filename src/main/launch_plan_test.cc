@@ -110,5 +110,56 @@ TEST_F(LaunchPlanTest, MistypedOptionsAreRefusedWithTheNearest) {
   EXPECT_EQ(refusal({"-m"}), "-m: it wants a value: -m [size=]MEGS");
 }
 
+// --- disks
+
+std::vector<std::string> ids_of(const LaunchPlan& plan) {
+  std::vector<std::string> ids;
+  for (const machine::DriveSpec& drive : plan.drives) ids.push_back(drive.id);
+  return ids;
+}
+
+TEST_F(LaunchPlanTest, APcHasAnEmptyCdromAndFloppyDrive) {
+  LaunchPlan made = plan({});
+  ASSERT_TRUE(resolve_drives(made));
+  EXPECT_EQ(ids_of(made), (std::vector<std::string>{"ide1-cd0", "floppy0"}));
+}
+
+TEST_F(LaunchPlanTest, WithoutDefaultsThereAreNoDrives) {
+  LaunchPlan made = plan({"-nodefaults"});
+  ASSERT_TRUE(resolve_drives(made));
+  EXPECT_TRUE(made.drives.empty());
+}
+
+TEST_F(LaunchPlanTest, ACdromTakesThePlaceOfTheEmptyOne) {
+  LaunchPlan made = plan({"-cdrom", "x.iso", "-fda", "a,b.img"});
+  ASSERT_TRUE(resolve_drives(made));
+  ASSERT_EQ(ids_of(made), (std::vector<std::string>{"ide1-cd0", "floppy0"}));
+  EXPECT_EQ(made.drives[0].request.filename, "x.iso");
+  EXPECT_EQ(made.drives[1].request.filename, "a,b.img");
+}
+
+TEST_F(LaunchPlanTest, ADiskOfADeviceLeavesNoEmptyCdromDrive) {
+  LaunchPlan made = plan({"-blockdev", "driver=null-co,node-name=n", "-device", "ide-hd,drive=n"});
+  ASSERT_TRUE(resolve_devices(made, types_));
+  ASSERT_TRUE(resolve_drives(made));
+  EXPECT_EQ(ids_of(made), std::vector<std::string>{"floppy0"});
+}
+
+TEST_F(LaunchPlanTest, AFileAloneIsTheFirstDisk) {
+  LaunchPlan made = plan({"server.qcow2", "-nodefaults", "-snapshot"});
+  ASSERT_TRUE(resolve_drives(made));
+  ASSERT_EQ(ids_of(made), std::vector<std::string>{"ide0-hd0"});
+  EXPECT_TRUE(made.drives[0].snapshot);
+}
+
+TEST_F(LaunchPlanTest, ABlockdevIsGivenInEitherForm) {
+  const LaunchPlan made =
+      plan({"-blockdev", R"({"driver":"qcow2","node-name":"n","file":{"driver":"file","filename":"x"}})", "-blockdev",
+            "qcow2,node-name=m,file.driver=file,file.filename=x"});
+  ASSERT_EQ(made.nodes.size(), 2u);
+  EXPECT_EQ(*made.nodes[0].find("file.filename"), "x");
+  EXPECT_EQ(*made.nodes[1].find("driver"), "qcow2");
+}
+
 }  // namespace
 }  // namespace kite::main

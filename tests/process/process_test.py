@@ -35,8 +35,27 @@ WRONG = [
     (["-cpu", "qemu46"], ["qemu46", "qemu64"]),
     (["-cpu", "qemu64,+ssse33"], ["ssse33", "ssse3"]),
     (["-cpu", "qemu64,+vmx,enforce"], ["vmx", "enforce"]),
-    (["-drive", "file=x"], ["-drive", "no disks"]),
-    (["-hda", "x"], ["-hda", "no disks"]),
+    (["-drive", "file=/nonexistent/x"], ["-drive", "/nonexistent/x", "No such file"]),
+    (["-hda", "/nonexistent/x"], ["/nonexistent/x", "No such file"]),
+    (["-hda", "/dev/null", "-drive", "index=0"], ["index=0", "exists"]),
+    (["-drive", "if=virtoi,file=x"], ["virtoi", "virtio"]),
+    (["-drive", "if=sd,file=x"], ["if=sd", "no such interface"]),
+    (["-drive", "file=x,format=qcow3"], ["qcow3", "qcow2"]),
+    (["-drive", "file=x,cache=non"], ["non", "none"]),
+    (["-drive", "file=x,aio=native"], ["aio=native", "cache.direct=on"]),
+    (["-drive", "file=x,media=disc"], ["disc", "cdrom"]),
+    (["-drive", "driver=null-co,if=none,id=d,siez=1M"], ["siez", "size"]),
+    (["-drive", "driver=null-co,if=none,id=d,bps=1,bps_rd=1"], ["total", "at the same time"]),
+    (["-drive", "driver=null-co,if=none,id=d", "-drive", "driver=null-co,if=none,id=d"], ["'d'", "taken"]),
+    (["-drive", "driver=null-co,if=ide,index=9"], ["bus=4", "ide.4"]),
+    (["-drive", "if=none,id=d,file=/etc/hostname"], ["/etc/hostname", "format=raw"]),
+    (["-blockdev", "driver=null-co"], ["-blockdev", "node-name"]),
+    (["-blockdev", "driver=nul-co,node-name=n"], ["nul-co", "null-co"]),
+    (["-device", "virtio-blk-pci,drive=nix"], ["nix", "-drive"]),
+    (["-device", "virtio-blk-pci"], ["virtio-blk-pci", "drive=ID"]),
+    (["-blockdev", "driver=null-co,node-name=n", "-device", "ide-hd,drive=n,bus=ide.7"], ["ide.7", "ide.1"]),
+    (["-blockdev", "driver=null-co,node-name=n", "-device", "ide-hd,drive=n,bootindex=1",
+      "-device", "virtio-blk-pci,drive=n,bootindex=2"], ["'n'", "write"]),
     (["-netdev", "user,id=n"], ["-netdev", "no network"]),
     (["-vnc", ":0"], ["-vnc", "-nographic"]),
     (["-vga", "std"], ["-vga", "none"]),
@@ -56,6 +75,8 @@ WRONG = [
     (["-cpu", "host,famly=3"], ["famly", "family"]),
     (["-cpu", "qemu64,family=99999"], ["family=99999", "0x10e"]),
     (["-accel", "jit,translate=maybe"], ["maybe", "off"]),
+    (["-accel", "jit,threshold=0"], ["threshold=0", "1000000"]),
+    (["-accel", "jit,profile=yes"], ["profile=yes", "off"]),
     (["-accel", "kvm,kernel-irqchip=maybe"], ["maybe", "split"]),
     (["-machine", "q35", "-device", "pcie-root-port,bus=nowhere"], ["nowhere", "pcie.0"]),
     (["-machine", "q35", "-device", "pcie-root-port,addr=99.1"], ["99.1", "1c.0"]),
@@ -67,7 +88,7 @@ WRONG = [
     (["-device"], ["-device", "wants a value"]),
     (["-rtc", "clok=vm"], ["clok", "clock"]),
     (["-redir", "tcp:80::80"], ["-redir", "no network"]),
-    (["disk.img"], ["disk.img", "no disks"]),
+    (["/nonexistent/disk.img"], ["/nonexistent/disk.img", "No such file"]),
     (["-device", "isa-debug-exitt"], ["isa-debug-exitt", "isa-debug-exit"]),
     (["-device", "isa-debug-exit,iobas=1"], ["iobas", "iobase"]),
     (["-device", "isa-debug-exit,iobase=x"], ["iobase", "x"]),
@@ -302,6 +323,92 @@ def test_human_monitor_over_qmp():
         check("pc.ram" in human("info mtree"), "memory tree")
         check("RIP=" in human("info registers"), "registers")
         check("did you mean" in human("inffo status"), "suggestion")
+
+
+def qcow2(folder, name="disk.qcow2"):
+    path = f"{folder}/{name}"
+    check(run("img", "create", "-q", "-f", "qcow2", path, "16M").returncode == 0, "no image was made")
+    return path
+
+
+def test_a_disk_is_shown_and_closed_cleanly():
+    with tempfile.TemporaryDirectory() as folder:
+        path = qcow2(folder)
+        with Machine("-drive", f"if=virtio,file={path},id=d0", qtest=True) as machine:
+            blocks = {entry["device"]: entry for entry in machine.qmp.command("query-block")["return"]}
+            check(blocks["d0"]["inserted"]["drv"] == "qcow2", blocks)
+            check(blocks["d0"]["inserted"]["image"]["virtual-size"] == 16 << 20, blocks)
+            check({"ide1-cd0", "floppy0"} <= set(blocks), f"no empty drives: {list(blocks)}")
+            stats = {entry["device"]: entry for entry in machine.qmp.command("query-blockstats")["return"]}
+            check(stats["d0"]["stats"]["rd_operations"] == 0, stats["d0"])
+            again = run("-accel", "qtest", "-display", "none", "-serial", "none", "-monitor", "none", "-hda", path)
+            check(again.returncode == 1 and "lock" in again.stderr, f"two machines write one image: {again.stderr}")
+            machine.process.send_signal(signal.SIGTERM)
+            check(machine.end() == 0, "SIGTERM")
+        checked = run("img", "check", path)
+        check(checked.returncode == 0 and "No errors" in checked.stdout, checked.stdout)
+
+
+def test_nodefaults_has_no_drives():
+    with Machine("-nodefaults", "-S") as machine:
+        check(machine.qmp.command("query-block")["return"] == [], "drives")
+
+
+def test_q35_has_its_cdrom_at_port_2():
+    with Machine("-M", "q35", qtest=True) as machine:
+        check([entry["device"] for entry in machine.qmp.command("query-block")["return"]] == ["ide2-cd0"], "drives")
+
+
+def test_nodes_come_and_go():
+    with Machine(qtest=True) as machine:
+        qmp = machine.qmp
+        check("return" in qmp.command("blockdev-add", driver="null-co", size=1 << 20, **{"node-name": "n"}), "add")
+        check("n" in [node["node-name"] for node in qmp.command("query-named-block-nodes")["return"]], "not listed")
+        check("Duplicate" in qmp.command("blockdev-add", driver="null-co", **{"node-name": "n"})["error"]["desc"], "twice")
+        check("return" in qmp.command("device_add", driver="virtio-blk-pci", id="d", drive="n"), "device_add")
+        check("in use" in qmp.command("blockdev-del", **{"node-name": "n"})["error"]["desc"], "taken from its device")
+        check("return" in qmp.command("device_del", id="d"), "device_del")
+        qmp.command("system_reset")
+        check(qmp.event("DEVICE_DELETED")["data"]["device"] == "d", "not deleted")
+        check("return" in qmp.command("blockdev-del", **{"node-name": "n"}), "del")
+
+
+def test_a_medium_is_changed():
+    with tempfile.TemporaryDirectory() as folder, Machine(qtest=True) as machine:
+        with open(f"{folder}/x.iso", "wb") as file:
+            file.truncate(1 << 20)
+        qmp = machine.qmp
+        check("return" in qmp.command("blockdev-change-medium", device="ide1-cd0", filename=f"{folder}/x.iso"), "change")
+        check([qmp.event("DEVICE_TRAY_MOVED")["data"]["tray-open"] for _ in range(2)] == [True, False], "trays")
+        cdrom = [entry for entry in qmp.command("query-block")["return"] if entry["device"] == "ide1-cd0"][0]
+        check(cdrom["inserted"]["ro"] and not cdrom["tray_open"], cdrom)
+        check("not open" in qmp.command("blockdev-remove-medium", id=cdrom["qdev"])["error"]["desc"], "through the tray")
+        check("return" in qmp.command("eject", device="ide1-cd0"), "eject")
+        cdrom = [entry for entry in qmp.command("query-block")["return"] if entry["device"] == "ide1-cd0"][0]
+        check("inserted" not in cdrom and cdrom["tray_open"], cdrom)
+        check("not removable" not in qmp.command("eject", device="nix")["error"]["desc"], "eject of nothing")
+
+
+def test_disks_in_the_human_monitor():
+    with tempfile.TemporaryDirectory() as folder, Machine(qtest=True) as machine:
+        def human(line):
+            return machine.qmp.command("human-monitor-command", **{"command-line": line})["return"]
+        check(human(f"drive_add 0 if=none,id=d,file={qcow2(folder)}") == "OK\r\n", "drive_add")
+        check("disk.qcow2 (qcow2)" in human("info block d"), human("info block"))
+        check(human("block_resize d 32M") == "", "block_resize")
+        check("33554432" in human("info block -v d"), "size")
+        check(human("drive_del d") == "", "drive_del")
+        check("not found" in human("drive_del d"), "deleted twice")
+
+
+def test_limits_are_set_and_shown():
+    with Machine("-drive", "if=none,id=d,driver=null-co", qtest=True) as machine:
+        limits = {"bps": 0, "bps_rd": 1000, "bps_wr": 0, "iops": 7, "iops_rd": 0, "iops_wr": 0}
+        check("return" in machine.qmp.command("block_set_io_throttle", device="d", iops_max=70, **limits), "set")
+        shown = [entry for entry in machine.qmp.command("query-block")["return"] if entry["device"] == "d"][0]["inserted"]
+        check(shown["bps_rd"] == 1000 and shown["iops"] == 7 and shown["iops_max"] == 70, shown)
+        limits["bps"] = 5
+        check("same time" in machine.qmp.command("block_set_io_throttle", device="d", **limits)["error"]["desc"], "both")
 
 
 def test_qtest_ports_memory_and_clock():
