@@ -69,7 +69,10 @@ bool ApicBus::send_ipi(const ApicMessage& message, Shorthand shorthand, CpuApic&
 bool ApicBus::send_msi(uint64_t address, uint32_t data) {
   // [SDM 3A 11.11.1] address: 31:20 = 0xfee, 19:12 destination, 3 redirection hint, 2 destination mode.
   // [SDM 3A 11.11.2] data: 15 trigger mode, 14 level, 10:8 delivery mode, 7:0 vector.
-  if (address < kMessageBase || address - kMessageBase >= kMessageSize) return false;
+  if (address < kMessageBase || address - kMessageBase >= kMessageSize) {
+    if (memory_ != nullptr) static_cast<void>(memory_->store(address, data));
+    return false;
+  }
   if (remote_ != nullptr) return remote_->send_msi(address, data);
   const bool level = (data & 1u << 15) != 0;
   if (level && (data & 1u << 14) == 0) return false;  // a level that goes away is no message to a processor

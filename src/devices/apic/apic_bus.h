@@ -15,6 +15,7 @@
 #include "bus/msi.h"
 #include "devices/apic/apic_message.h"
 #include "devices/apic/ext_int.h"
+#include "memory/guest_memory.h"
 #include "memory/region.h"
 
 namespace kite::devices {
@@ -51,6 +52,7 @@ class ApicBus final : public bus::IrqSink, public bus::MsiSink, private IoHandle
   void attach(EoiListener& listener);
   void set_ext_int(ExtInt& ext_int) { ext_int_ = &ext_int; }
   void set_remote(RemoteApics& remote) { remote_ = &remote; }  // instead of attach(CpuApic&)
+  void set_memory(GuestMemory& memory) { memory_ = &memory; }  // for messages to elsewhere
 
   // The 8259's INT, wired to LINT0 of every processor, and the NMI wire on LINT1.
   [[nodiscard]] bus::IrqLine intr_line() { return {*this, kIntr}; }
@@ -59,7 +61,8 @@ class ApicBus final : public bus::IrqSink, public bus::MsiSink, private IoHandle
 
   // Any thread. Answers whether at least one processor took the message.
   bool send(const ApicMessage& message);
-  // A write of `data` to `address` in message space, from a device. Anything that is no message is dropped.
+  // A write of `data` to `address`, from a device. Outside of message space it is what the wires carry: a write to
+  // memory (set_memory()). What is no message and reaches no memory is dropped.
   bool send_msi(uint64_t address, uint32_t data) override;
 
   // Message space as the processors see it: mapped at kMessageBase with a low priority; reads answer all ones.
@@ -84,6 +87,7 @@ class ApicBus final : public bus::IrqSink, public bus::MsiSink, private IoHandle
   std::vector<EoiListener*> listeners_;
   ExtInt* ext_int_ = nullptr;
   RemoteApics* remote_ = nullptr;
+  GuestMemory* memory_ = nullptr;
   std::shared_ptr<Region> region_;
 };
 

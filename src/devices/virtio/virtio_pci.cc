@@ -249,7 +249,11 @@ void VirtioPci::raise(uint8_t isr, uint16_t vector) {
 
 void VirtioPci::queue_interrupt(uint16_t vector) { raise(kIsrQueue, vector); }
 
-void VirtioPci::config_interrupt() { raise(kIsrConfig, state_.config_vector); }
+void VirtioPci::config_interrupt() {
+  // Where the pin is shared with the queues, drivers have always found both bits set, and some wait for the first.
+  const bool pin = !msix_enabled_.load(std::memory_order_acquire);
+  raise(static_cast<uint8_t>(kIsrConfig | (pin ? kIsrQueue : 0)), state_.config_vector);
+}
 
 uint8_t VirtioPci::take_isr() {
   const uint8_t isr = state_.isr;  // 4.1.4.5.1: reading clears it and the line

@@ -106,6 +106,7 @@ std::vector<boot::E820Entry> PcChassis::e820() const {
 void PcChassis::add_interrupt_controllers() {
   IrqChip* const chip = context_.irq_chip;
   apic_bus_ = std::make_unique<devices::ApicBus>();
+  apic_bus_->set_memory(guest_memory_);
   context_.memory.root().add(devices::ApicBus::kMessageBase, apic_bus_->message_region());
   if (chip != nullptr) {
     kernel_irq_ = std::make_unique<KernelIrq>(*chip, vcpus_);
