@@ -6,8 +6,8 @@
 #include "devices/ahci/ahci_types.h"
 #include "devices/debug_exit/debug_exit.h"
 #include "devices/debugcon/debugcon.h"
-#include "devices/ide/ide_types.h"
 #include "devices/fdc/fdc_types.h"
+#include "devices/ide/ide_types.h"
 #include "devices/nvme/nvme_types.h"
 #include "devices/scsi/scsi_bus.h"
 #include "devices/virtio/virtio_scsi_types.h"
@@ -31,6 +31,14 @@ ObjectType abstract_type(std::string name, std::string parent, std::string bus, 
 }
 
 void add_roots(TypeRegistry& registry) {
+  registry.add(abstract_type("object", "", "", "What -object makes"));
+  registry.add(
+      {.name = "memory-backend-ram",
+       .parent = "object",
+       .description = "Memory that a device asks for by its id",
+       .bus = "",
+       .properties = {property::size("size", "bytes", 0),
+                      property::boolean("share", "other processes may map it too; no device needs that yet", false)}});
   registry.add(abstract_type("device", "", "", "Anything a machine is made of"));
   registry.add(abstract_type("sys-bus-device", "device", "System", "A device wired to the board itself"));
   registry.add(abstract_type("isa-device", "device", "ISA", "A device at fixed ports"));

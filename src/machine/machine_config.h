@@ -75,6 +75,12 @@ struct DeviceConfig {
   block::Drive* drive = nullptr;  // what its "drive" property names; filled in when the board makes the device
 };
 
+// -object memory-backend-ram: memory that a device asks for by its id.
+struct MemoryBackend {
+  std::string id;
+  uint64_t bytes = 0;
+};
+
 struct MachineConfig {
   std::string board = "pc";  // pc, none
   std::string name;          // -name, for the process and the monitor
@@ -88,6 +94,7 @@ struct MachineConfig {
   std::string kernel_path, initrd_path, command_line;
   std::vector<Chardev*> serial_ports;  // -serial, in order; null: the port is not there ("none")
   std::vector<DeviceConfig> devices;
+  std::vector<MemoryBackend> memory_backends;
   bool hpet = true;  // -machine hpet=on|off
   bool smm = true;   // -machine smm=on|off: system-management mode, where the accelerator has it
   RtcConfig rtc;

@@ -42,8 +42,16 @@ Result<> device(Context& context, Text text) {
 Result<> object(Context& context, Text text) {
   if (text == "help" || text == "?") return set(context.plan.text, context.types.list_help("object"));
   KITE_ASSIGN(const auto options, parse_object_options(text, "qom-type"));
-  KITE_TRY(context.types.resolve(options, "-object"));
-  return fail("-object {}: this version of Kite has no back end of that kind", options.type);
+  KITE_ASSIGN(const PropertyMap properties, context.types.resolve(options, "-object"));
+  if (options.type != "memory-backend-ram")
+    return fail("-object {}: this version of Kite has no back end of that kind", options.type);
+  const uint64_t bytes = properties.integer("size");
+  if (options.id.empty() || bytes == 0)
+    return fail("-object memory-backend-ram: give it an id and a size, as id=mem0,size=1M");
+  for (const auto& other : context.plan.machine.memory_backends)
+    if (other.id == options.id) return fail("-object memory-backend-ram: the id '{}' is taken", options.id);
+  context.plan.machine.memory_backends.push_back({.id = options.id, .bytes = bytes});
+  return {};
 }
 
 // An option that is a disk at a fixed place.
@@ -95,7 +103,8 @@ constexpr OptionSpec kOptions[] = {
      "the board: pc, q35, none ('help' lists them)", apply_machine},
     {"M", "NAME", "", "", apply_machine},
     {"accel",
-     "NAME[,kernel-irqchip=on|off|split][,dirty-ring-size=N][,translate=on|off][,tb-size=MIB][,perf-map=on|off][,profile=on|off]",
+     "NAME[,kernel-irqchip=on|off|split][,dirty-ring-size=N][,translate=on|off][,tb-size=MIB]"
+     "[,threshold=N][,perf-map=on|off][,profile=on|off]",
      kStandard, "what runs guest code: auto, kvm, jit (also tcg), qtest; kvm:jit or repeated: the first that works",
      apply_accel},
     {"enable-kvm", "", kStandard, "as -accel kvm", [](Context& context, Text) { return apply_accel(context, "kvm"); }},

@@ -17,7 +17,7 @@ namespace {
 
 constexpr uint64_t kWindowBytes = 0x2000, kMsixTable = 0x2000, kMsixPending = 0x3000, kBarBytes = 0x4000;
 constexpr uint8_t kMsixOffset = 0x40, kExpressOffset = 0x80;
-constexpr unsigned kCmbBar = 2;
+constexpr unsigned kCmbBar = 2, kPersistentBar = 4;
 constexpr uint64_t kTimeout = 15;  // CAP.TO: 7.5 s, in units of 500 ms
 // CMBSZ: data of reads and writes, lists, completion and submission queues; in units of 1 MiB.
 constexpr uint32_t kCmbUses = 0x1f, kCmbUnitMib = 2u << 8;
@@ -40,6 +40,14 @@ Result<std::unique_ptr<NvmeController>> NvmeController::create(std::string path,
     KITE_ASSIGN(made->cmb_, RamBlock::create(made->path() + ".cmb", cmb_bytes));
     made->declare_bar(kCmbBar, Region::ram_device("nvme-cmb", made->cmb_),
                       {.size = cmb_bytes, .prefetchable = true, .is_64 = true});
+  }
+  if (const auto& block = made->options_.persistent; block != nullptr) {
+    made->persistent_region_ = Region::ram_device("nvme-pmr", block);
+    made->persistent_region_->set_enabled(false);
+    auto container = Region::container("nvme-pmr-bar", block->size());
+    container->add(0, made->persistent_region_);
+    made->declare_bar(kPersistentBar, std::move(container),
+                      {.size = block->size(), .prefetchable = true, .is_64 = true});
   }
   return made;
 }
@@ -84,7 +92,8 @@ NvmeNamespace* NvmeController::find_namespace(uint32_t nsid) const {
 
 uint64_t NvmeController::capabilities() const {
   return (kMostEntries - 1) | uint64_t{1} << kCapCqr | kTimeout << kCapTo | uint64_t{1} << kCapCss |
-         uint64_t{kLargestPageShift} << kCapMpsMax | uint64_t{cmb_ != nullptr} << kCapCmbs;
+         uint64_t{kLargestPageShift} << kCapMpsMax | uint64_t{persistent_region_ != nullptr} << kCapPmrs |
+         uint64_t{cmb_ != nullptr} << kCapCmbs;
 }
 
 uint64_t NvmeController::register_at(uint64_t offset) const {
@@ -103,6 +112,13 @@ uint64_t NvmeController::register_at(uint64_t offset) const {
       return cmb ? kCmbBar | size << 32 : 0;
     }
     case CMBMSC: return state_.cmbmsc;
+    case PMRCAP:
+      if (persistent_region_ == nullptr) return 0;
+      return kPmrRead | kPmrWrite | kPersistentBar << kPmrBarShift | kPmrReadStatusFlushes | kPmrMemorySpace |
+             uint64_t{state_.persistent_enabled ? kPmrEnable : 0} << 32;  // PMRCTL
+    case PMRSTS: return persistent_region_ == nullptr || state_.persistent_enabled ? 0 : kPmrNotReady;
+    case PMRMSCL & ~7u: return state_.pmrmsc << 32;
+    case PMRMSCU: return state_.pmrmsc >> 32;
     default: return 0;  // reserved, or what is not offered
   }
 }
@@ -164,6 +180,14 @@ void NvmeController::write_register(uint64_t offset, uint32_t value) {
     case ACQ + 4:
       if (!fixed) state_.acq = high(state_.acq);
       return;
+    case PMRCTL:
+      state_.persistent_enabled = persistent_region_ != nullptr && (value & kPmrEnable) != 0;
+      return persistent_changed();
+    case PMRMSCL:
+    case PMRMSCU:
+      if (persistent_region_ == nullptr) return;
+      state_.pmrmsc = (offset == PMRMSCL ? low(state_.pmrmsc) : high(state_.pmrmsc)) & (kCmbAddress | kCmbMemorySpace);
+      return persistent_changed();
     case CMBMSC:
     case CMBMSC + 4:
       if (cmb_ == nullptr) return;
@@ -173,6 +197,13 @@ void NvmeController::write_register(uint64_t offset, uint32_t value) {
       return;
     default: return;
   }
+}
+
+// [NVMe 1.4] 3.1.20: the region is there while it is enabled. Its content outlasts everything but the process.
+void NvmeController::persistent_changed() {
+  if (persistent_region_ == nullptr) return;
+  persistent_region_->set_enabled(state_.persistent_enabled);
+  pmrmsc_.store(state_.persistent_enabled ? state_.pmrmsc : 0, std::memory_order_release);
 }
 
 void NvmeController::write_configuration(uint32_t value) {
@@ -228,6 +259,8 @@ void NvmeController::finish_reset() {
   fresh.asq = state_.asq;
   fresh.acq = state_.acq;
   fresh.cmbmsc = state_.cmbmsc;
+  fresh.pmrmsc = state_.pmrmsc;
+  fresh.persistent_enabled = state_.persistent_enabled;
   fresh.error_count = state_.error_count;
   fresh.errors = state_.errors;
   state_ = std::move(fresh);
@@ -261,9 +294,12 @@ void NvmeController::config_written(uint16_t offset, unsigned, uint32_t) {
 }
 
 void NvmeController::config_loaded() {
-  constexpr uint16_t kBar = bus::pci::kBar0 + 4 * kCmbBar;
-  const uint64_t address = config_.get32(kBar) | uint64_t{config_.get32(kBar + 4)} << 32;
-  cmb_address_.store(align_down(address, 16), std::memory_order_release);
+  const auto bar = [this](unsigned index) {
+    const auto at = static_cast<uint16_t>(bus::pci::kBar0 + 4 * index);
+    return align_down(config_.get32(at) | uint64_t{config_.get32(static_cast<uint16_t>(at + 4))} << 32, 16);
+  };
+  cmb_address_.store(bar(kCmbBar), std::memory_order_release);
+  persistent_address_.store(bar(kPersistentBar), std::memory_order_release);
 }
 
 void NvmeController::update_pin() {
@@ -324,6 +360,7 @@ void NvmeController::reset() {
     ++life_;
     state_ = State{};
     cmbmsc_.store(0, std::memory_order_release);
+    persistent_changed();
     ready_ = 0;
     pending_.clear();
     std::erase_if(requests_, [](const Request& request) { return !request.begun; });

@@ -1,7 +1,7 @@
 // NVMe controller: PCI function 1b36:0010, class 01.08.02. [NVMe 1.4].
 //
-// BAR 0: registers, doorbells, MSI-X table. BAR 2: the controller's memory buffer, when it has one. Up to 256
-// namespaces; up to 64 pairs of I/O queues; PRPs and SGLs; shadow doorbells.
+// BAR 0: registers, doorbells, MSI-X table. BAR 2: the controller's memory buffer, BAR 4: the persistent memory region,
+// when it has them. Up to 256 namespaces; up to 64 pairs of I/O queues; PRPs and SGLs; shadow doorbells.
 //
 // Admin commands run on the vCPU that rings the doorbell, I/O commands on the executor of the drives. A reset, a
 // shutdown and the deletion of a queue end when the requests under way have.
@@ -39,6 +39,7 @@ class NvmeController final : public bus::PciDevice, private nvme::DmaReader {
     unsigned vectors = 65;   // of MSI-X
     unsigned mdts = 7;       // most bytes of a command: 4 KiB << mdts; 0: no limit but the queue's fields
     uint64_t cmb_bytes = 0;  // controller memory buffer: a power of two from 1 MiB, or 0
+    std::shared_ptr<RamBlock> persistent = nullptr;       // memory of the persistent memory region; a power of two
     std::optional<bus::PcieType> express = std::nullopt;  // on a PCI Express bus
   };
   // Refuses a serial number that is none. `memory` outlives the controller.
@@ -92,7 +93,8 @@ class NvmeController final : public bus::PciDevice, private nvme::DmaReader {
   static constexpr uint16_t kTemperature = 0x143, kDefaultOverTemperature = 0x157;  // kelvins
   struct State {
     uint32_t cc = 0, csts = 0, aqa = 0, interrupt_mask = 0;
-    uint64_t asq = 0, acq = 0, cmbmsc = 0;
+    uint64_t asq = 0, acq = 0, cmbmsc = 0, pmrmsc = 0;
+    bool persistent_enabled = false;
     bool resetting = false;  // CC.EN went to 0; requests are still on their way
     std::array<SubmissionQueue, kMostQueues + 1> sqs{};
     std::array<CompletionQueue, kMostQueues + 1> cqs{};
@@ -134,6 +136,7 @@ class NvmeController final : public bus::PciDevice, private nvme::DmaReader {
   void submission_doorbell(unsigned queue, uint32_t tail);
   void completion_doorbell(unsigned queue, uint32_t head);
   void enable();
+  void persistent_changed();
   void begin_reset();
   void finish_reset();
   void begin_shutdown();
@@ -237,6 +240,7 @@ class NvmeController final : public bus::PciDevice, private nvme::DmaReader {
   // Wiring.
   GuestMemory& memory_;
   std::shared_ptr<RamBlock> cmb_;
+  std::shared_ptr<Region> persistent_region_;  // inside of BAR 4
   IoWindow<NvmeController> window_;
   std::unique_ptr<NamespaceBus> bus_;
   std::unique_ptr<NvmeNamespace> own_namespace_;
@@ -252,14 +256,16 @@ class NvmeController final : public bus::PciDevice, private nvme::DmaReader {
   std::list<Request> spare_;
   uint64_t ready_ = 0;  // bit n: I/O submission queue n+1 may have commands
   unsigned next_queue_ = 0;
-  uint32_t life_ = 0;                       // grows with every reset
-  bool working_ = false;                    // a worker is on its way or at work
-  bool stopped_ = false;                    // between stop() and start()
-  bool work_here_ = false;                  // without a home: the thread that rang the doorbell works
-  std::vector<RequestRef> pending_;         // admin commands that take their time
-  std::atomic<uint64_t> page_bytes_{4096};  // CC.MPS as of the last enabling
-  std::atomic<uint64_t> cmbmsc_{0};         // as state_.cmbmsc
-  std::atomic<uint64_t> cmb_address_{0};    // of BAR 2
+  uint32_t life_ = 0;                            // grows with every reset
+  bool working_ = false;                         // a worker is on its way or at work
+  bool stopped_ = false;                         // between stop() and start()
+  bool work_here_ = false;                       // without a home: the thread that rang the doorbell works
+  std::vector<RequestRef> pending_;              // admin commands that take their time
+  std::atomic<uint64_t> page_bytes_{4096};       // CC.MPS as of the last enabling
+  std::atomic<uint64_t> cmbmsc_{0};              // as state_.cmbmsc
+  std::atomic<uint64_t> cmb_address_{0};         // of BAR 2
+  std::atomic<uint64_t> pmrmsc_{0};              // as state_.pmrmsc, 0 while the region is off
+  std::atomic<uint64_t> persistent_address_{0};  // of BAR 4
   bool default_write_cache_ = true;
 
   TaskScope tasks_;

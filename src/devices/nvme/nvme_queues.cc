@@ -23,13 +23,18 @@ constexpr uint64_t shadow_head(unsigned queue) { return uint64_t{queue} * 8 + 4;
 
 // --- memory
 
-// [NVMe 1.4] 3.1.14: while CMBMSC.CMSE is set, what lies in the controller's window means its memory buffer.
+// [NVMe 1.4] 3.1.14, 3.1.26: what lies in a window that CMBMSC or PMRMSC opens means that memory of the controller's.
 Gpa NvmeController::dma_address(Gpa address) const {
-  const uint64_t window = cmbmsc_.load(std::memory_order_acquire);
-  if (cmb_ == nullptr || (window & kCmbMemorySpace) == 0) return address;
-  const uint64_t base = window & kCmbAddress;
-  if (address < base || address - base >= options_.cmb_bytes) return address;
-  return cmb_address_.load(std::memory_order_acquire) + (address - base);
+  const auto inside = [address](uint64_t window, uint64_t bytes) {
+    const uint64_t base = window & kCmbAddress;
+    return (window & kCmbMemorySpace) != 0 && address >= base && address - base < bytes;
+  };
+  const uint64_t cmb = cmbmsc_.load(std::memory_order_acquire), pmr = pmrmsc_.load(std::memory_order_acquire);
+  if (cmb_ != nullptr && inside(cmb, options_.cmb_bytes))
+    return cmb_address_.load(std::memory_order_acquire) + (address - (cmb & kCmbAddress));
+  if (options_.persistent != nullptr && inside(pmr, options_.persistent->size()))
+    return persistent_address_.load(std::memory_order_acquire) + (address - (pmr & kCmbAddress));
+  return address;
 }
 
 bool NvmeController::dma_read(Gpa address, std::span<uint8_t> to) {

@@ -7,25 +7,30 @@ namespace kite::devices::nvme {
 
 // --- BAR 0: 3.1
 enum Reg : uint16_t {
-  CAP = 0x00,     // r-  8 bytes: capabilities
-  VS = 0x08,      // r-  version
-  INTMS = 0x0c,   // rs  interrupt mask set
-  INTMC = 0x10,   // rc  interrupt mask clear
-  CC = 0x14,      // rw  controller configuration
-  CSTS = 0x1c,    // r-  controller status
-  AQA = 0x24,     // rw  sizes of the admin queues
-  ASQ = 0x28,     // rw  8 bytes: base of the admin submission queue
-  ACQ = 0x30,     // rw  8 bytes: base of the admin completion queue
-  CMBLOC = 0x38,  // r-  controller memory buffer: which BAR, where
-  CMBSZ = 0x3c,   // r-  its size and what it may hold
-  CMBMSC = 0x50,  // rw  8 bytes: its place as commands name it
-  CMBSTS = 0x58,  // r-  its status
+  CAP = 0x00,       // r-  8 bytes: capabilities
+  VS = 0x08,        // r-  version
+  INTMS = 0x0c,     // rs  interrupt mask set
+  INTMC = 0x10,     // rc  interrupt mask clear
+  CC = 0x14,        // rw  controller configuration
+  CSTS = 0x1c,      // r-  controller status
+  AQA = 0x24,       // rw  sizes of the admin queues
+  ASQ = 0x28,       // rw  8 bytes: base of the admin submission queue
+  ACQ = 0x30,       // rw  8 bytes: base of the admin completion queue
+  CMBLOC = 0x38,    // r-  controller memory buffer: which BAR, where
+  CMBSZ = 0x3c,     // r-  its size and what it may hold
+  CMBMSC = 0x50,    // rw  8 bytes: its place as commands name it
+  CMBSTS = 0x58,    // r-  its status
+  PMRCAP = 0xe00,   // r-  persistent memory region: what it can do
+  PMRCTL = 0xe04,   // rw  [0] enable
+  PMRSTS = 0xe08,   // r-  [8] not ready
+  PMRMSCL = 0xe14,  // rw  its place as commands name it, as CMBMSC
+  PMRMSCU = 0xe18,  // rw
 };
 inline constexpr uint64_t kDoorbells = 0x1000;  // SQ y tail at + 8y, CQ y head at + 8y + 4 (CAP.DSTRD is 0)
 inline constexpr uint32_t kVersion14 = 0x00010400;
 
 // CAP.
-inline constexpr unsigned kCapCqr = 16, kCapTo = 24, kCapCss = 37, kCapMpsMax = 52, kCapCmbs = 57;
+inline constexpr unsigned kCapCqr = 16, kCapTo = 24, kCapCss = 37, kCapMpsMax = 52, kCapPmrs = 56, kCapCmbs = 57;
 // CC.
 inline constexpr uint32_t kCcEnable = 1;
 inline constexpr uint32_t kCcBits = 0x00fffff1;
@@ -37,6 +42,11 @@ enum ShutdownStatus : uint32_t { kShutdownNone = 0, kShutdownOccurring = 1, kShu
 // CMBMSC.
 inline constexpr uint64_t kCmbCapabilities = 1u << 0, kCmbMemorySpace = 1u << 1;
 inline constexpr uint64_t kCmbAddress = ~uint64_t{0xfff};
+// PMRCAP: commands may read and write it; reading PMRSTS makes writes durable; it has a place in controller memory
+// space.
+inline constexpr uint32_t kPmrRead = 1u << 3, kPmrWrite = 1u << 4, kPmrBarShift = 5, kPmrReadStatusFlushes = 2u << 10,
+                          kPmrMemorySpace = 1u << 24;
+inline constexpr uint32_t kPmrEnable = 1u << 0, kPmrNotReady = 1u << 8;
 
 inline constexpr unsigned kLargestPageShift = 4;  // CAP.MPSMAX: 64 KiB; the smallest is 4 KiB
 inline constexpr uint32_t kMostEntries = 2048;    // of a queue: CAP.MQES + 1

@@ -14,8 +14,8 @@ struct NvmeController::Saved {
   static constexpr uint32_t kVersion = 1;
   static constexpr size_t kQueues = kMostQueues + 1;
   std::array<uint32_t, 4> registers;  // CC, CSTS, AQA, interrupt mask
-  std::array<uint64_t, 5> addresses;  // ASQ, ACQ, CMBMSC, shadow doorbells, event indexes
-  bool resetting;
+  std::array<uint64_t, 6> addresses;  // ASQ, ACQ, CMBMSC, shadow doorbells, event indexes, PMRMSC
+  bool resetting, persistent_enabled;
   // A row for each queue.
   std::array<std::array<uint64_t, 8>, kQueues> sqs;  // exists, deleting, cq, delete cid, size, head, tail, base
   std::array<std::array<uint64_t, 8>, kQueues> cqs;  // exists, interrupts, phase, vector, size, head, tail, base
@@ -30,7 +30,7 @@ struct NvmeController::Saved {
   std::vector<uint8_t> waiting;   // 2 bytes of queue, 16 of completion
   std::vector<uint8_t> requests;  // 2 bytes of queue, 64 of command
   uint8_t own_format;             // of the controller's own namespace
-  std::vector<uint8_t> cmb;
+  std::vector<uint8_t> cmb, persistent;
 };
 
 template <class Codec>
@@ -53,6 +53,8 @@ void visit(Codec& codec, NvmeController::Saved& wire) {
   codec.field(16, wire.requests);
   codec.field(17, wire.own_format);
   codec.field(18, wire.cmb);
+  codec.field(19, wire.persistent_enabled);
+  codec.field(20, wire.persistent);
 }
 
 namespace {
@@ -84,10 +86,12 @@ std::vector<T> unpack(const std::vector<uint8_t>& bytes) {
 
 NvmeController::Saved NvmeController::taken_apart() {
   Saved wire{};
-  const auto& [cc, csts, aqa, interrupt_mask, asq, acq, cmbmsc, resetting, sqs, cqs, shadow_doorbells, event_indexes,
-               features, event_requests, events, masked_events, errors, error_count] = state_;
+  const auto& [cc, csts, aqa, interrupt_mask, asq, acq, cmbmsc, pmrmsc, persistent_enabled, resetting, sqs, cqs,
+               shadow_doorbells, event_indexes, features, event_requests, events, masked_events, errors, error_count] =
+      state_;
   wire.registers = {cc, csts, aqa, interrupt_mask};
-  wire.addresses = {asq, acq, cmbmsc, shadow_doorbells, event_indexes};
+  wire.addresses = {asq, acq, cmbmsc, shadow_doorbells, event_indexes, pmrmsc};
+  wire.persistent_enabled = persistent_enabled;
   wire.resetting = resetting;
   for (uint16_t number = 0; number < sqs.size(); ++number) {
     const auto& [exists, deleting, cq, delete_cid, size, head, tail, base, in_flight] = sqs[number];
@@ -122,6 +126,8 @@ NvmeController::Saved NvmeController::taken_apart() {
   }
   wire.own_format = static_cast<uint8_t>(own_namespace_ != nullptr ? own_namespace_->format() : 0);
   if (cmb_ != nullptr) wire.cmb.assign(cmb_->host(), cmb_->host() + options_.cmb_bytes);
+  if (options_.persistent != nullptr)
+    wire.persistent.assign(options_.persistent->host(), options_.persistent->host() + options_.persistent->size());
   return wire;
 }
 
@@ -211,6 +217,10 @@ bool NvmeController::put_together(StateReader& reader, const Saved& wire, State&
                "there are too many events") ||
       !require(reader, wire.own_format < NvmeNamespace::kFormats, "a namespace format that does not exist") ||
       !require(reader, wire.cmb.size() == options_.cmb_bytes, "the controller memory buffer has another size here") ||
+      !require(reader,
+               wire.persistent.size() == (options_.persistent == nullptr ? 0 : options_.persistent->size()) &&
+                   (!wire.persistent_enabled || options_.persistent != nullptr),
+               "the persistent memory region has another size here") ||
       !put_queues(reader, wire, state) || !put_requests(reader, wire, state, requests))
     return false;
   state.cc = cc;
@@ -222,6 +232,8 @@ bool NvmeController::put_together(StateReader& reader, const Saved& wire, State&
   state.cmbmsc = wire.addresses[2];
   state.shadow_doorbells = wire.addresses[3];
   state.event_indexes = wire.addresses[4];
+  state.pmrmsc = wire.addresses[5];
+  state.persistent_enabled = wire.persistent_enabled;
   state.resetting = wire.resetting;
   state.features = {.arbitration = wire.features[0],
                     .power = wire.features[1],
@@ -268,6 +280,8 @@ void NvmeController::restore(StateReader& reader) {
   page_bytes_.store(uint64_t{4096} << shift, std::memory_order_release);
   if (own_namespace_ != nullptr) own_namespace_->set_format(wire.own_format);
   if (cmb_ != nullptr) std::ranges::copy(wire.cmb, cmb_->host());
+  if (options_.persistent != nullptr) std::ranges::copy(wire.persistent, options_.persistent->host());
+  persistent_changed();
   set_write_cache(state_.features.write_cache);
 }
 

@@ -690,6 +690,32 @@ TEST(NvmeController, MemoryBufferHoldsQueuesAndData) {
   EXPECT_EQ(m.space.in(kCmb + 0x1004, 1), uint32_t{'S'});
 }
 
+TEST(NvmeController, PersistentRegionIsThereWhileItIsEnabled) {
+  constexpr uint64_t kRegion = 0xfd000000;
+  TestSpace space{uint64_t{1} << 32}, ports;
+  FakeLines lines;
+  bus::PciBus bus{space.root(), ports.root(), lines};
+  GuestMemory memory(space.space());
+  auto block = RamBlock::create("pmr", 4096);
+  ASSERT_TRUE(block);
+  auto made = NvmeController::create("n", {.serial = "S", .name = "n", .persistent = *block}, memory);
+  ASSERT_TRUE(made);
+  ASSERT_TRUE(bus.attach(**made, 4, 0));
+  (*made)->config_write(0x10, 4, kBar);
+  (*made)->config_write(0x20, 4, kRegion);
+  (*made)->config_write(0x04, 2, 6);
+
+  space.out(kRegion, 0x99, 1);
+  EXPECT_EQ(space.in(kRegion, 1), 0xffu);
+  EXPECT_EQ(space.in(kBar + PMRSTS, 4), kPmrNotReady);
+  space.out(kBar + PMRCTL, kPmrEnable, 4);
+  space.out(kRegion, 0x99, 1);
+  EXPECT_EQ(space.in(kRegion, 1), 0x99u);
+  EXPECT_EQ(space.in(kBar + PMRSTS, 4), 0u);
+  (*made)->reset();
+  EXPECT_EQ((*block)->host()[0], 0x99);
+}
+
 // --- state
 
 TEST_F(NvmeIo, RequestsUnderWayTravel) {

@@ -1,13 +1,14 @@
 #include "devices/nvme/nvme_types.h"
 
 #include <algorithm>
+#include <bit>
 
 #include "devices/nvme/namespace_bus.h"
 
 namespace kite::devices {
 namespace {
 
-constexpr uint64_t kMostCmbMib = 1024;
+constexpr uint64_t kMostCmbMib = 64;  // as much as saved state holds in one piece
 
 std::vector<Property> with(std::vector<Property> properties, std::vector<Property> more) {
   properties.insert(properties.end(), more.begin(), more.end());
@@ -43,6 +44,8 @@ void register_nvme_types(TypeRegistry& registry) {
                property::unsigned_integer("max_ioqpairs", "pairs of I/O queues", kQueues, 1, kQueues),
                property::unsigned_integer("msix_qsize", "MSI-X vectors", kQueues + 1, 1, kQueues + 1),
                property::unsigned_integer("mdts", "most bytes of a command: 4 KiB times 2^mdts; 0: no limit", 7, 0, 15),
+               property::link("pmrdev", "memory of the persistent memory region: a memory-backend-ram",
+                              "memory-backend"),
                property::unsigned_integer("cmb_size_mb",
                                           "controller memory buffer, in MiB (a power of two); "
                                           "0: none",
@@ -62,17 +65,21 @@ void register_nvme_types(TypeRegistry& registry) {
 
 Result<std::unique_ptr<NvmeController>> make_nvme_controller(std::string path, std::string bus_name,
                                                              const PropertyMap& properties, const DiskConfig& disk,
-                                                             GuestMemory& memory,
-                                                             std::optional<bus::PcieType> express) {
+                                                             GuestMemory& memory, std::optional<bus::PcieType> express,
+                                                             std::shared_ptr<RamBlock> persistent) {
   const uint64_t cmb_mib = properties.integer("cmb_size_mb");
   if ((cmb_mib & (cmb_mib - 1)) != 0)
     return fail("-device nvme: cmb_size_mb={} is no power of two, as the size of a PCI BAR is", cmb_mib);
+  if (persistent != nullptr && (!std::has_single_bit(persistent->size()) || persistent->size() > kMostCmbMib << 20))
+    return fail("-device nvme: pmrdev={} has {} bytes; a persistent memory region is a power of two up to {} MiB",
+                properties.string("pmrdev"), persistent->size(), kMostCmbMib);
   NvmeController::Config config{.serial = properties.string("serial"),
                                 .name = std::move(bus_name),
                                 .queues = static_cast<unsigned>(properties.integer("max_ioqpairs")),
                                 .vectors = static_cast<unsigned>(properties.integer("msix_qsize")),
                                 .mdts = static_cast<unsigned>(properties.integer("mdts")),
                                 .cmb_bytes = cmb_mib << 20,
+                                .persistent = std::move(persistent),
                                 .express = express};
   NvmeNamespace::Identity identity{.nsid = 1, .eui64 = properties.integer("eui64")};
   if (identity.eui64 == 0) identity.eui64 = make_eui64(config.serial, identity.nsid);

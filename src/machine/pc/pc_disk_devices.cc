@@ -37,8 +37,10 @@ Result<MadeDevice> make_nvme(const DiskParts& parts) {
   if (parts.pci_bus->express())
     express = parts.pci_bus->bridge() == nullptr ? bus::PcieType::kIntegratedEndpoint : bus::PcieType::kEndpoint;
   KITE_ASSIGN(const devices::DiskConfig disk, parts.disk());
-  KITE_ASSIGN(auto made, devices::make_nvme_controller(parts.path, parts.bus_name("nvme-bus", 0),
-                                                       parts.device.properties, disk, parts.memory, express));
+  KITE_ASSIGN(auto persistent, parts.memory_backend(parts.device.properties.string("pmrdev")));
+  KITE_ASSIGN(auto made,
+              devices::make_nvme_controller(parts.path, parts.bus_name("nvme-bus", 0), parts.device.properties, disk,
+                                            parts.memory, express, std::move(persistent)));
   devices::DiskBus* const bus = &made->bus_of_namespaces();
   return MadeDevice{.device = std::move(made), .buses = {bus}};
 }

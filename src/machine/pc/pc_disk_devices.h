@@ -51,6 +51,8 @@ struct DiskParts {
   // ISA only.
   std::function<bus::IrqLine(uint32_t irq)> isa_irq;
   devices::I8237* dma = nullptr;
+  // The memory of -object memory-backend-ram with this id; "" is none.
+  std::function<Result<std::shared_ptr<RamBlock>>(const std::string& id)> memory_backend;
   std::function<void(uint16_t port, const std::shared_ptr<Region>& region)> map_port;
 
   // The device's own disk, for types that are disks themselves. device.drive may be null where the table says so.

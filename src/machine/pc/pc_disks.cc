@@ -6,6 +6,7 @@
 #include "devices/ata/ata_disk.h"
 #include "devices/storage/removable.h"
 #include "machine/pc/pc_chassis.h"
+#include "support/bits.h"
 #include "support/suggest.h"
 
 namespace kite::machine {
@@ -48,8 +49,16 @@ DiskParts PcChassis::disk_parts(const DeviceConfig& device, const std::string& p
                   .block_executor = context_.drives == nullptr ? nullptr : &context_.drives->executor(),
                   .bus_name = {},
                   .isa_irq = [this](uint32_t irq) { return isa_source(irq); },
+                  .memory_backend = {},
                   .map_port = [this](uint16_t port, const std::shared_ptr<Region>& region) { map_port(port, region); }};
   parts.dma = dma_.get();
+  parts.memory_backend = [this](const std::string& id) -> Result<std::shared_ptr<RamBlock>> {
+    if (id.empty()) return std::shared_ptr<RamBlock>();
+    constexpr uint64_t kPage = 4096;
+    for (const MemoryBackend& backend : context_.config.memory_backends)
+      if (backend.id == id) return RamBlock::create(id, align_up(backend.bytes, kPage));
+    return fail("there is no -object memory-backend-ram,id={}", id);
+  };
   parts.bus_name = [this, id = device.id](std::string_view word, unsigned number) {
     if (!id.empty()) return fmt::format("{}.{}", id, number);
     // Numbered on from the buses of the controllers before.
