@@ -86,8 +86,12 @@ Result<> Machine::build() {
       .exit = [this](int status) { request_exit(status); },
       .watchdog = [this] { request_watchdog(); },
       .eject = [this](std::string slot) { request_eject(std::move(slot)); },
-      .tray_moved = [this](const block::Drive* drive,
-                           bool open) { services_.executor.post([this, drive, open] { tray_moved(drive, open); }); },
+      // A monitor's command that moves it hears of it before its answer.
+      .tray_moved =
+          [this](const block::Drive* drive, bool open) {
+            if (services_.executor.on_this_thread()) return tray_moved(drive, open);
+            services_.executor.post([this, drive, open] { tray_moved(drive, open); });
+          },
   };
   KITE_ASSIGN(board_, create_board(BoardContext{.config = config_,
                                                 .cpu = cpu_spec_,

@@ -267,13 +267,13 @@ void AtaDevice::ended(const Request& request, uint64_t bytes, int error) {
 
 // --- resets
 
-// What is under way ends some time; until then status shows BSY.
+// What is under way ends some time (nothing is cancelled: a write that the drive has taken may as well be done); until
+// then status shows BSY.
 void AtaDevice::forget_requests() {
   ++life_;
   issued_ = false;
   state_.phase = Phase::kIdle;
   state_.interrupt = false;
-  if (running_ != 0) drive()->cancel();
 }
 
 void AtaDevice::assert_reset() {
