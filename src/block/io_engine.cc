@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <condition_variable>
 #include <deque>
@@ -20,7 +21,8 @@ namespace {
 // Blocking calls in up to kMaxThreads threads, which are started as work queues up and joined with the engine.
 class ThreadEngine final : public IoEngine {
  public:
-  explicit ThreadEngine(Executor& executor) : executor_(executor) {}
+  explicit ThreadEngine(Executor& executor, size_t most_threads = kMaxThreads)
+      : executor_(executor), most_threads_(most_threads) {}
   ~ThreadEngine() override {
     {
       const std::lock_guard lock(mutex_);
@@ -33,12 +35,31 @@ class ThreadEngine final : public IoEngine {
   void submit(IoOp& op) override {
     const std::lock_guard lock(mutex_);
     queue_.push_back(&op);
-    if (queue_.size() > idle_ && threads_.size() < kMaxThreads) threads_.emplace_back([this] { work(); });
-    more_.notify_one();
+    call_helpers(queue_.size());
+  }
+  // For one who means to take() it, unless a thread is faster: a lone operation wakes nobody.
+  void offer(IoOp& op) {
+    const std::lock_guard lock(mutex_);
+    queue_.push_back(&op);
+    if (queue_.size() > 1) call_helpers(queue_.size() - 1);
+  }
+  // The first operation that no thread has begun, or null.
+  IoOp* take() {
+    const std::lock_guard lock(mutex_);
+    if (queue_.empty()) return nullptr;
+    IoOp* op = queue_.front();
+    queue_.pop_front();
+    return op;
   }
 
  private:
   static constexpr size_t kMaxThreads = 16;
+
+  // Under mutex_.
+  void call_helpers(size_t wanted) {
+    if (wanted > idle_ && threads_.size() < most_threads_) threads_.emplace_back([this] { work(); });
+    more_.notify_one();
+  }
 
   void work() {
     ::pthread_setname_np(::pthread_self(), "block-io");
@@ -58,6 +79,7 @@ class ThreadEngine final : public IoEngine {
   }
 
   Executor& executor_;
+  const size_t most_threads_;
   std::mutex mutex_;
   std::condition_variable more_;
   std::deque<IoOp*> queue_;
@@ -66,10 +88,15 @@ class ThreadEngine final : public IoEngine {
   std::vector<std::thread> threads_;
 };
 
-// Small requests at once; large ones, where copying takes longer than a change of threads, side by side in threads.
+// Small requests at once. Large ones, where copying takes longer than a change of threads, side by side: this thread
+// does one after the other when it has nothing else to do, and others help where more than one waits.
 class InlineEngine final : public IoEngine {
  public:
-  explicit InlineEngine(Executor& executor) : threads_(executor) {}
+  explicit InlineEngine(Executor& executor)
+      : executor_(executor), threads_(executor, std::max(kLeastHelpers, std::thread::hardware_concurrency())) {
+    executor_.add_batch_hook(this, [this] { return perform_one(); });
+  }
+  ~InlineEngine() override { executor_.remove_batch_hook(this); }
   [[nodiscard]] std::string_view name() const override { return "inline"; }
 
  protected:
@@ -81,9 +108,21 @@ class InlineEngine final : public IoEngine {
     op.result = perform_blocking(op);
     return true;
   }
-  void submit(IoOp& op) override { threads_.submit(op); }
+  void submit(IoOp& op) override { threads_.offer(op); }
 
  private:
+  static constexpr unsigned kLeastHelpers = 4;
+
+  // The engine may be gone when the waiter returns.
+  bool perform_one() {
+    IoOp* op = threads_.take();
+    if (op == nullptr) return false;
+    op->result = perform_blocking(*op);
+    op->waiter.resume();
+    return true;
+  }
+
+  Executor& executor_;
   ThreadEngine threads_;
 };
 

@@ -17,7 +17,7 @@ namespace {
 enum Long : int { kObject = 256, kImageOpts, kTargetImageOpts, kSalvage, kTargetIsZero, kBitmaps };
 
 constexpr uint64_t kSector = 512;
-constexpr uint64_t kPiece = uint64_t{2} << 20;  // what one coroutine copies at once
+constexpr uint64_t kPiece = uint64_t{512} << 10;  // what one coroutine copies at once: small enough for caches
 constexpr size_t kMemoryAlignment = 4096;
 
 struct Settings {
