@@ -71,4 +71,9 @@ Task<Result<>> RawNode::truncate(uint64_t bytes, Preallocation preallocation) {
   return file_->truncate(bytes + offset_, preallocation);
 }
 
+Task<IoResult<>> RawNode::do_flush(IoHow how) {
+  for (const char* const event : {"flush_to_os", "flush_to_disk"}) KITE_CO_TRY(file_->debug_event(event));
+  co_return co_await file_->flush(how);
+}
+
 }  // namespace kite::block

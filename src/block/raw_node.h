@@ -26,6 +26,7 @@ class RawNode final : public FilterNode {
     return file_->write_zeroes(offset + offset_, bytes, how);
   }
   Task<IoResult<>> do_discard(uint64_t offset, uint64_t bytes, IoHow how) override;
+  Task<IoResult<>> do_flush(IoHow how) override;
   Task<IoResult<BlockStatus>> do_block_status(uint64_t offset, uint64_t bytes, bool precise) override;
 
  private:

@@ -9,7 +9,7 @@
 #include <cstring>
 #include <fstream>
 
-#include "devices/storage/disk.h"
+#include "block/filters/filters.h"
 
 namespace kite::machine {
 namespace {
@@ -206,6 +206,33 @@ TEST_F(DriveStoreTest, AStoppedRequestIsTriedAgain) {
   store_->retry_stopped();
   scope_.wait_idle();
   EXPECT_TRUE(request.result);
+}
+
+Task<IoResult<>> flush(block::Drive& drive) { return drive.flush(); }
+Task<bool> add_break(block::Drive& drive) {
+  auto* const blkdebug = dynamic_cast<block::BlkdebugNode*>(drive.node()->file());
+  if (blkdebug != nullptr) blkdebug->add_break("flush_to_os", "A");
+  co_return blkdebug != nullptr;
+}
+Task<bool> resume_break(block::Drive& drive) {
+  co_return dynamic_cast<block::BlkdebugNode*>(drive.node()->file())->resume("A");
+}
+Task<bool> is_idle(block::Drive& drive) { co_return drive.idle(); }
+
+TEST_F(DriveStoreTest, ABreakHoldsARequestUntilItIsResumed) {
+  ASSERT_TRUE(add(
+      {{"if", "none"}, {"id", "d"}, {"format", "raw"}, {"file.driver", "blkdebug"}, {"file.image.driver", "null-co"}}));
+  ASSERT_TRUE(store_->run(add_break(drive("d"))));
+  struct Flush {
+    static Task<void> run(block::Drive& drive, std::atomic<bool>& done) { done = (co_await flush(drive)).has_value(); }
+  };
+  std::atomic<bool> done{false};
+  scope_.spawn(Flush::run(drive("d"), done));
+  while (store_->run(is_idle(drive("d")))) usleep(100);
+  EXPECT_FALSE(done);
+  EXPECT_TRUE(store_->run(resume_break(drive("d"))));
+  scope_.wait_idle();
+  EXPECT_TRUE(done);
 }
 
 TEST_F(DriveStoreTest, ALimitDoesNotHinderAPause) {

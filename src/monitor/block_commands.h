@@ -20,5 +20,7 @@ std::string human_drive_del(MonitorContext& context, std::string_view rest);
 std::string human_eject(MonitorContext& context, std::string_view rest);
 std::string human_change(MonitorContext& context, std::string_view rest);
 std::string human_block_resize(MonitorContext& context, std::string_view rest);
+// disk_io_command.cc: "[-d] DEVICE COMMAND": a few commands of the I/O tool on an image in use.
+std::string human_disk_io(MonitorContext& context, std::string_view rest);
 
 }  // namespace kite::monitor

@@ -179,6 +179,7 @@ constexpr HumanCommand kCommands[] = {
     {"mce", "", "report a machine check: [-b] CPU BANK STATUS MCGSTATUS ADDR MISC", mce},
     {"nmi", "", "send a non-maskable interrupt to every CPU",
      [](Context& context, std::string_view) { return through_qmp(context, "inject-nmi"); }},
+    {"qemu-io", "", "read, write or hold up an image in use: DEVICE \"COMMAND\" (help lists commands)", human_disk_io},
     {"quit", "q", "end Kite", [](Context& context, std::string_view) { return through_qmp(context, "quit"); }},
     {"stop", "s", "stop the machine", [](Context& context, std::string_view) { return through_qmp(context, "stop"); }},
     {"system_powerdown", "", "press the power button",

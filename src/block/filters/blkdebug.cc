@@ -91,6 +91,7 @@ BlockLimits BlkdebugNode::limits() const { return limits_; }
 IoResult<> BlkdebugNode::debug_event(std::string_view event) {
   // All rules of an event look at the state in which it came.
   const unsigned state = state_;
+  for (Break& stop : breaks_) stop.met = stop.met || stop.event == event;
   for (Rule& rule : rules_) {
     if (rule.event != event || (rule.state != 0 && rule.state != state)) continue;
     if (rule.new_state != 0) {
@@ -100,6 +101,20 @@ IoResult<> BlkdebugNode::debug_event(std::string_view event) {
     }
   }
   return {};
+}
+
+void BlkdebugNode::add_break(std::string event, std::string tag) {
+  breaks_.push_back({.event = std::move(event), .tag = std::move(tag)});
+}
+
+bool BlkdebugNode::resume(std::string_view tag) {
+  if (std::erase_if(breaks_, [tag](const Break& stop) { return stop.tag == tag; }) == 0) return false;
+  resumed_.wake_all();
+  return true;
+}
+
+Task<void> BlkdebugNode::pass_breaks() {
+  while (std::ranges::any_of(breaks_, &Break::met)) co_await resumed_.wait();
 }
 
 IoResult<> BlkdebugNode::inject(IoType type, uint64_t offset, uint64_t bytes) {
@@ -115,24 +130,29 @@ IoResult<> BlkdebugNode::inject(IoType type, uint64_t offset, uint64_t bytes) {
 }
 
 Task<IoResult<>> BlkdebugNode::do_read(uint64_t offset, IoSlice to, IoHow how) {
-  if (const auto error = inject(kIoRead, offset, to.bytes()); !error) return ready(error);
-  return file_->read(offset, to, how);
+  co_await pass_breaks();
+  KITE_CO_TRY(inject(kIoRead, offset, to.bytes()));
+  co_return co_await file_->read(offset, to, how);
 }
 Task<IoResult<>> BlkdebugNode::do_write(uint64_t offset, IoSlice from, IoHow how) {
-  if (const auto error = inject(kIoWrite, offset, from.bytes()); !error) return ready(error);
-  return file_->write(offset, from, how);
+  co_await pass_breaks();
+  KITE_CO_TRY(inject(kIoWrite, offset, from.bytes()));
+  co_return co_await file_->write(offset, from, how);
 }
 Task<IoResult<>> BlkdebugNode::do_write_zeroes(uint64_t offset, uint64_t bytes, IoHow how) {
-  if (const auto error = inject(kIoZeroes, offset, bytes); !error) return ready(error);
-  return file_->write_zeroes(offset, bytes, how);
+  co_await pass_breaks();
+  KITE_CO_TRY(inject(kIoZeroes, offset, bytes));
+  co_return co_await file_->write_zeroes(offset, bytes, how);
 }
 Task<IoResult<>> BlkdebugNode::do_discard(uint64_t offset, uint64_t bytes, IoHow how) {
-  if (const auto error = inject(kIoDiscard, offset, bytes); !error) return ready(error);
-  return file_->discard(offset, bytes, how);
+  co_await pass_breaks();
+  KITE_CO_TRY(inject(kIoDiscard, offset, bytes));
+  co_return co_await file_->discard(offset, bytes, how);
 }
 Task<IoResult<>> BlkdebugNode::do_flush(IoHow how) {
-  if (const auto error = inject(kIoFlush, 0, 0); !error) return ready(error);
-  return file_->flush(how);
+  co_await pass_breaks();
+  KITE_CO_TRY(inject(kIoFlush, 0, 0));
+  co_return co_await file_->flush(how);
 }
 
 }  // namespace kite::block

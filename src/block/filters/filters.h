@@ -55,6 +55,11 @@ class BlkdebugNode final : public FilterNode {
   [[nodiscard]] std::string filename() const override;
   IoResult<> debug_event(std::string_view event) override;
 
+  // From the next event of that name on requests wait, until resume() of the tag.
+  void add_break(std::string event, std::string tag);
+  // Lets go what waits at the tag, and forgets the break, met or not; false: there is none.
+  bool resume(std::string_view tag);
+
  protected:
   Task<IoResult<>> do_read(uint64_t offset, IoSlice to, IoHow how) override;
   Task<IoResult<>> do_write(uint64_t offset, IoSlice from, IoHow how) override;
@@ -80,7 +85,15 @@ class BlkdebugNode final : public FilterNode {
   Result<> read_config(const std::string& filename);
   IoResult<> inject(IoType type, uint64_t offset, uint64_t bytes);
 
+  struct Break {
+    std::string event, tag;
+    bool met = false;
+  };
+  Task<void> pass_breaks();
+
   std::vector<Rule> rules_;
+  std::vector<Break> breaks_;
+  CoQueue resumed_;
   unsigned state_ = 1;
   std::string config_file_;
   BlockLimits limits_;
