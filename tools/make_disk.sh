@@ -33,7 +33,7 @@ menuentry "Debian" {
   initrd /initrd.img
 }
 CONFIG
-  chroot "$root" sh -c "cd /root && apt-get -qq -o APT::Sandbox::User=root download busybox hello"
+  chroot "$root" sh -c "cd /root && apt-get -qq -o APT::Sandbox::User=root download bc libreadline8 readline-common hello"
   # Boots on software CPUs wait for nothing that this guest does not need.
   ln -sf /dev/null "$root/etc/systemd/system/apt-daily.timer"
   ln -sf /dev/null "$root/etc/systemd/system/apt-daily-upgrade.timer"

@@ -61,8 +61,8 @@ def work(guest):
     """What installing software does to a disk: many small files, renames, syncs."""
     guest.run("cd /root && dpkg -i *.deb >/root/dpkg.log 2>&1 || { cat /root/dpkg.log; false; }")
     guest.run("hello")
-    if guest.run("busybox awk 'BEGIN {printf \"%d\", 3^20}'") != str(3 ** 20):
-        guest.fail("the installed awk computes nonsense")
+    if guest.run("echo '2^200' | bc") != str(2 ** 200):
+        guest.fail("the installed bc computes nonsense")
     guest.run("mkdir /root/t && tar -C /usr/lib -cf - systemd udev | tar -C /root/t -xf - && sync")
     guest.run("(cd /usr/lib && find systemd udev -type f | sort | xargs sha256sum) >/root/sums && sync")
 
