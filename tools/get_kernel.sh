@@ -13,8 +13,8 @@ case "$flavour" in
   *) echo "get_kernel.sh: '$flavour' is not one of 6.1-cloud, 6.1, 6.12-cloud" >&2; exit 2 ;;
 esac
 [ ! -s "$folder/$flavour/vmlinuz" ] || [ ! -d "$folder/$flavour/modules" ] || exit 0
-modules="ata_piix ata_generic ahci sd_mod sr_mod sg nvme virtio_pci virtio_blk virtio_scsi sym53c8xx floppy ext4 isofs vfat
-  nls_ascii nls_cp437 nls_utf8"
+modules="ata_piix ata_generic ahci sd_mod sr_mod sg nvme virtio_pci virtio_blk virtio_scsi sym53c8xx floppy crc32c_generic ext4
+  isofs vfat nls_ascii nls_cp437 nls_utf8"
 
 package_of() {  # the kernel package that a meta package stands for
   apt-cache depends "$1" 2>/dev/null | sed -n 's/^ *Depends: \(linux-image-[0-9].*\)/\1/p' | head -n 1

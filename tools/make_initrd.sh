@@ -20,7 +20,7 @@ cat >"$tree/bin/load-disks" <<'LOAD'
 #!/bin/sh
 # Loads what this kernel has as modules of drivers for disks and file systems, and waits for the disks to show up.
 for module in ata_piix ata_generic ahci virtio_pci virtio_blk virtio_scsi nvme sym53c8xx floppy sd_mod sr_mod sg \
-    ext4 isofs vfat nls_ascii nls_cp437 nls_utf8; do
+    crc32c_generic ext4 isofs vfat nls_ascii nls_cp437 nls_utf8; do
   modprobe -q "$module"
 done
 found=
