@@ -50,8 +50,8 @@ void BlockEmitter::emit() {
     outcome = instruction();
     if (outcome == Outcome::kInterpret) {
       if (ends_ || cpu::ends_block(insn().op)) {
-        if (ends_)
-          hand_over();
+        if (ends_ || insn().op == Code::kLoope || insn().op == Code::kLoopne)
+          hand_over();  // their handlers go on to other blocks themselves
         else
           execute_and_go_on();
         outcome = Outcome::kEnd;
