@@ -117,10 +117,15 @@ Result<> DriveStore::remove_drive(std::string_view id) {
 
 DriveStore::Entry* DriveStore::find(std::string_view name) {
   if (name.empty()) return nullptr;
-  const auto known = [&](const std::unique_ptr<Entry>& entry) {
-    return !entry->doomed && (entry->spec.id == name || entry->owner_path == name || entry->qdev == name);
-  };
-  const auto found = std::ranges::find_if(entries_, known);
+  for (const auto& entry : entries_)
+    if (!entry->doomed && entry->spec.id == name) return entry.get();
+  return find_owned_by(name);
+}
+
+DriveStore::Entry* DriveStore::find_owned_by(std::string_view device) {
+  if (device.empty()) return nullptr;
+  const auto owned = [device](const auto& entry) { return entry->owner_path == device || entry->qdev == device; };
+  const auto found = std::ranges::find_if(entries_, owned);
   return found == entries_.end() ? nullptr : found->get();
 }
 
@@ -292,11 +297,7 @@ Result<> DriveStore::claim_for(DeviceConfig& device, DriveNeed need) {
   if (done && read_only && (device.type == "ide-hd" || device.type == "ide-cf"))
     done = fail("{}: the drive is read-only, which an IDE disk cannot be; leave readonly=on out or add snapshot=on",
                 shown_name(device));
-  if (!done) {
-    unclaim(*entry);
-    if (entry->made_for_device) drop(*entry);
-    device.drive = nullptr;
-  }
+  if (!done) give_back(std::exchange(device.drive, nullptr));
   return done;
 }
 
@@ -312,6 +313,13 @@ void DriveStore::unclaim(Entry& entry) {
   entry.claimed = false;
   entry.owner_path.clear();
   entry.qdev.clear();
+}
+
+void DriveStore::give_back(Drive* drive) {
+  Entry* const entry = drive == nullptr ? nullptr : find(drive);
+  if (entry == nullptr) return;
+  unclaim(*entry);
+  if (entry->made_for_device) drop(*entry);
 }
 
 void DriveStore::release(Drive* drive) {

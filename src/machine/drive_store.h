@@ -85,7 +85,9 @@ class DriveStore {
   void set_owner(block::Drive& drive, std::string path, std::string qdev);
   // The device is gone, and its drive goes with it; a node that has a name stays. Null is allowed.
   void release(block::Drive* drive);
-  // The same by the path that set_owner() was told; nothing happens when there is none.
+  // The device did not come to be: another one may have the drive. Null is allowed.
+  void give_back(block::Drive* drive);
+  // release() by the path that set_owner() was told; nothing happens when there is none.
   void release_owned_by(std::string_view path);
   // Its requests that wait end with ECANCELED. Quiet already.
   void cancel_owned_by(std::string_view path);
@@ -121,8 +123,10 @@ class DriveStore {
     std::string qdev;                                // as the monitor names it
   };
   [[nodiscard]] const std::vector<std::unique_ptr<Entry>>& entries() const { return entries_; }
-  // By the id of a -drive, by a device's id or QOM path, or by the name of the node in it; null: none.
+  // By the id of a -drive, else as find_owned_by(); null: none.
   [[nodiscard]] Entry* find(std::string_view id_or_path);
+  // By the path or the monitor's name of the device that has it.
+  [[nodiscard]] Entry* find_owned_by(std::string_view device);
   [[nodiscard]] Entry* find(const block::Drive* drive);
 
  private:

@@ -27,7 +27,8 @@ std::expected<Entry*, QmpError> drive_of(Context& context, const Json& arguments
   const bool by_device = arguments.contains("device"), by_id = arguments.contains("id");
   if (by_device == by_id) return qmp_fail("Need exactly one of 'device' and 'id'");
   const std::string name = arguments.at(by_id ? "id" : "device");
-  Entry* const entry = store_of(context) == nullptr ? nullptr : store_of(context)->find(name);
+  machine::DriveStore* const store = store_of(context);
+  Entry* const entry = store == nullptr ? nullptr : by_id ? store->find_owned_by(name) : store->find(name);
   if (entry == nullptr) return not_found(name);
   return entry;
 }

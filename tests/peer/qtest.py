@@ -10,7 +10,8 @@ import sys
 import tempfile
 
 TESTS = ["machine-none-test", "rtc-test", "i440fx-test", "fw_cfg-test", "endianness-test", "boot-order-test",
-         "boot-serial-test", "q35-test", "lpc-ich9-test", "tco-test", "ioh3420-test", "i82801b11-test", "qos-test"]
+         "boot-serial-test", "q35-test", "lpc-ich9-test", "tco-test", "ioh3420-test", "i82801b11-test", "drive_del-test",
+         "hd-geo-test", "qos-test"]
 # Of qos-test's subtests, those with one of these words in their path: the devices that exist.
 QOS = ["/virtio-blk-pci/"]
 
@@ -33,7 +34,9 @@ def main():
         # The harness reads the target from the binary's name.
         link = os.path.join(scratch, "kite-system-x86_64")
         os.symlink(os.path.abspath(kite), link)
-        environment = dict(os.environ, QTEST_QEMU_BINARY=link, QTEST_QEMU_IMG="/bin/false")
+        images = os.path.join(scratch, "kite-img")
+        os.symlink(os.path.abspath(kite), images)
+        environment = dict(os.environ, QTEST_QEMU_BINARY=link, QTEST_QEMU_IMG=images)
         for test in TESTS:
             program = os.path.join(directory, "tests/qtest", test)
             if only and test not in only:

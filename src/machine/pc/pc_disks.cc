@@ -77,7 +77,7 @@ Result<> PcChassis::claim_drive(DeviceConfig& device, DriveNeed need) {
 }
 
 void PcChassis::give_back(block::Drive* drive) {
-  if (context_.drives != nullptr) context_.drives->release(drive);
+  if (context_.drives != nullptr) context_.drives->give_back(drive);
 }
 
 void PcChassis::own_drive(const DeviceConfig& device, const std::string& path) {

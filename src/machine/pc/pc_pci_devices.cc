@@ -124,6 +124,9 @@ Result<> PcChassis::add_pci_device(const DeviceConfig& device, const std::string
   made->reset();
   if (auto attached = bus->attach(*made, address.slot, address.function); !attached) {
     forget_disk_device(*made);
+    made.reset();
+    const auto* const entry = context_.drives != nullptr ? context_.drives->find_owned_by(path) : nullptr;
+    if (entry != nullptr) give_back(entry->drive.get());
     return attached;
   }
   if (device.properties.boolean("multifunction")) made->mark_multifunction();
