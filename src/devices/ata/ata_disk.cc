@@ -144,7 +144,9 @@ uint32_t AtaDisk::count() const {
     const uint32_t value = count.value | unsigned{count.hob} << 8;
     return value == 0 ? 0x10000 : value;
   }
-  return count.value == 0 ? 256 : count.value;
+  // A FIS has room for 16 bits with every command. Reserved ones are 0, but where software takes them at their word.
+  const uint32_t value = count.value | (wiring_.serial ? unsigned{count.hob} << 8 : 0);
+  return value == 0 ? 256 : value;
 }
 
 // Nothing for a place that the present translation does not have.
