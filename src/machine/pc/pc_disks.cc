@@ -283,11 +283,6 @@ Result<> PcChassis::add_drives(std::span<const DriveInterface> interfaces) {
                     [](const DriveSpec* spec) { return std::tuple(spec->interface, spec->bus, spec->unit); });
   for (const DriveSpec* spec : specs) {
     Wanted wanted = device_of(*spec, pci_->express());
-    const bool has_bus = std::ranges::any_of(disk_buses_, [&](const BusPlace& place) {
-      const DiskOnBus* const row = find_disk_on_bus(wanted.type);
-      return row != nullptr && row->bus_kind == place.bus->kind();
-    });
-    if (spec->is_default && !has_bus) continue;  // no place for a drive that nobody asked for
     if (auto done = add_board_device(std::move(wanted.type), std::move(wanted.settings)); !done)
       return fail("{}: {}", option_text(*spec), done.error().message);
   }
