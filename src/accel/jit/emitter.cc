@@ -13,6 +13,26 @@ using cpu::Block;
 using Code = x86::Op;
 namespace mode = cpu::mode;
 
+namespace {
+
+// Whether the handler of an instruction that ends its block goes on to the next one, instead of returning.
+bool goes_on_itself(Code op) {
+  switch (op) {
+    case Code::kJmp:
+    case Code::kCall:
+    case Code::kRet:
+    case Code::kLoop:
+    case Code::kLoope:
+    case Code::kLoopne:
+    case Code::kJcxz:
+    case Code::kClac:
+    case Code::kStac: return true;
+    default: return false;
+  }
+}
+
+}  // namespace
+
 bool can_translate(const Block& block) {
   constexpr uint32_t kFlat32 = mode::kFlatCs | mode::kFlatDs | mode::kFlatEs | mode::kFlatSs | mode::kZeroCs;
   if (block.generation2_at != nullptr || block.transient) return false;  // of two pages; run once
@@ -50,8 +70,8 @@ void BlockEmitter::emit() {
     outcome = instruction();
     if (outcome == Outcome::kInterpret) {
       if (ends_ || cpu::ends_block(insn().op)) {
-        if (ends_ || insn().op == Code::kLoope || insn().op == Code::kLoopne)
-          hand_over();  // their handlers go on to other blocks themselves
+        if (ends_ || goes_on_itself(insn().op))
+          hand_over();
         else
           execute_and_go_on();
         outcome = Outcome::kEnd;
