@@ -11,7 +11,9 @@ import tempfile
 
 TESTS = ["machine-none-test", "rtc-test", "i440fx-test", "fw_cfg-test", "endianness-test", "boot-order-test",
          "boot-serial-test", "q35-test", "lpc-ich9-test", "tco-test", "ioh3420-test", "i82801b11-test", "drive_del-test",
-         "hd-geo-test", "qos-test"]
+         "hd-geo-test", "ide-test", "ahci-test", "cdrom-test", "qos-test"]
+# Subtests with one of these words in their path need what Kite does not have yet: migration.
+WAITING = ["/ahci/migrate/", "/ahci/flush/migrate"]
 # Of qos-test's subtests, those with one of these words in their path: the devices that exist.
 QOS = ["/virtio-blk-pci/"]
 
@@ -46,6 +48,10 @@ def main():
                 skipped += 1
                 continue
             for path in subtests(program, environment):
+                if any(word in path for word in WAITING):
+                    print(f"SKIP {test} {path}: it needs migration")
+                    skipped += 1
+                    continue
                 try:
                     done = subprocess.run([program, "-p", path], env=environment, stdout=subprocess.PIPE,
                                           stderr=subprocess.STDOUT, timeout=300, check=False)
