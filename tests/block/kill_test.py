@@ -75,7 +75,8 @@ def main() -> int:
     arguments = parser.parse_args()
     ours, _ = tools(arguments.kite)
     counter = Counter("kill")
-    variants = [("qcow2", ""), ("qcow2", "cluster_size=512"), ("qcow2", "lazy_refcounts=on"), ("qcow2", "extended_l2=on"), ("qed", "")]
+    variants = [("qcow2", ""), ("qcow2", "cluster_size=512"), ("qcow2", "lazy_refcounts=on"), ("qcow2", "extended_l2=on"), ("qed", ""),
+                ("qcow2", "refcount_bits=64,cluster_size=4k"), ("qcow2", "compat=0.10"), ("qed", "cluster_size=4k,table_size=1")]
     with tempfile.TemporaryDirectory(prefix="kite-kill-") as name:
         for number in range(arguments.kills):
             fmt, options = variants[number % len(variants)]

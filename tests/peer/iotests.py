@@ -2,7 +2,7 @@
 """Runs QEMU's image tests (tests/qemu-iotests of its source tree) with our image and I/O tools.
 
 usage: iotests.py KITE DIRECTORY [FORMAT [TEST...]]
-DIRECTORY is qemu-iotests. The other programs that its `check` wants are the installed ones. Without tests, those of 001-049
+DIRECTORY is qemu-iotests. The other programs that its `check` wants are the installed ones. Without tests, those of the quick group
 that need only the two tools are run, for raw, qcow2 and qed. The last line is 'iotests: N passed, N failed, N skipped'.
 """
 import os
@@ -13,18 +13,30 @@ import subprocess
 import sys
 import tempfile
 
-NEEDS_MORE = re.compile(r"launch_qemu|QMP|iotests\.VM|import iotests|_send_qemu_cmd|QEMU_NBD|run_qemu")
+NEEDS_MORE = re.compile(r"_launch_|launch_qemu|QMP|iotests\.VM|import iotests|_send_qemu_cmd|qemu_comm|QEMU_NBD|run_qemu|\$QEMU\b|QEMU_PROG|QSD|"
+                        r"common\.nbd|\$\{?QEMU_STGD")
 
 
-def selected(directory: pathlib.Path) -> list[str]:
-    tests = sorted(path.name for path in directory.glob("0[0-4]?"))
-    return [name for name in tests if not NEEDS_MORE.search((directory / name).read_text(errors="replace"))]
+def selected(directory: pathlib.Path, fmt: str) -> list[str]:
+    """The tests for a format over plain files."""
+    names = []
+    for path in sorted(directory.glob("[0-9][0-9][0-9]")):
+        text = path.read_text(errors="replace")
+
+        def words(what: str, text: str = text) -> list[str]:
+            found = re.search(rf"^{what} (.*)$", text, re.M)
+            return found.group(1).split() if found else []
+
+        formats, protocols = words("_supported_fmt"), words("_supported_proto") or ["file"]
+        if "quick" in words("# group:") and not NEEDS_MORE.search(text) and {"file", "generic"} & set(protocols) and \
+                {fmt, "generic"} & set(formats) and fmt not in words("_unsupported_fmt"):
+            names.append(path.name)
+    return names
 
 
 def main() -> int:
     kite, directory = pathlib.Path(sys.argv[1]).resolve(), pathlib.Path(sys.argv[2])
     formats = sys.argv[3:4] or ["raw", "qcow2", "qed"]
-    tests = sys.argv[4:] or selected(directory)
     counts = {"pass": 0, "fail": 0, "not run": 0}
     with tempfile.TemporaryDirectory(prefix="kite-iotests-") as name:
         for tool in ("qemu-img", "qemu-io"):
@@ -37,7 +49,7 @@ def main() -> int:
                 return 0
             environment[variable] = found
         for fmt in formats:
-            for test in tests:
+            for test in sys.argv[4:] or selected(directory, fmt):
                 shutil.rmtree(f"{name}/scratch", ignore_errors=True)
                 os.mkdir(f"{name}/scratch")
                 result = subprocess.run(["./check", f"-{fmt}", test], cwd=directory, env=environment, capture_output=True, text=True, timeout=300)
