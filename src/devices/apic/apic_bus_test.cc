@@ -195,6 +195,20 @@ TEST(ApicBusTest, NonsenseMessagesAreDropped) {
   EXPECT_FALSE(m.bus.send_msi(0xfee55000, 0x51));
 }
 
+TEST(ApicBusTest, MessagesToMemoryAreWrites) {
+  ApicMachine m(1);
+  auto block = RamBlock::create("ram", 4096);
+  ASSERT_TRUE(block);
+  AddressSpace space("memory", uint64_t{1} << 40);
+  space.root().add(0, Region::ram("ram", *block));
+  space.commit();
+  GuestMemory memory(space);
+  m.bus.set_memory(memory);
+  EXPECT_FALSE(m.bus.send_msi(0x100, 0x12345678));
+  EXPECT_EQ(memory.load<uint32_t>(0x100).value(), 0x12345678u);
+  EXPECT_FALSE(m.bus.send_msi(0xfed00000, 0x51));
+}
+
 TEST(ApicBusTest, MessageSpaceReadsAllOnesAndTakes32BitWrites) {
   ApicMachine m(1);
   IoHandler* space = m.bus.message_region()->handler();
