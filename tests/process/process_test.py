@@ -48,7 +48,7 @@ WRONG = [
     (["-drive", "driver=null-co,if=none,id=d,bps=1,bps_rd=1"], ["total", "at the same time"]),
     (["-drive", "driver=null-co,if=none,id=d", "-drive", "driver=null-co,if=none,id=d"], ["'d'", "taken"]),
     (["-drive", "driver=null-co,if=ide,index=9"], ["bus=4", "ide.4"]),
-    (["-drive", "if=none,id=d,file=/etc/hostname"], ["/etc/hostname", "format=raw"]),
+    (["-drive", f"if=none,id=d,file={os.path.abspath(__file__)}"], ["process_test.py", "format=raw"]),
     (["-blockdev", "driver=null-co"], ["-blockdev", "node-name"]),
     (["-blockdev", "driver=nul-co,node-name=n"], ["nul-co", "null-co"]),
     (["-device", "virtio-blk-pci,drive=nix"], ["nix", "-drive"]),
