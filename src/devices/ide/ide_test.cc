@@ -343,7 +343,7 @@ TEST_F(IdeTest, AddressesBeyondTheEndAreNotFound) {
 
 TEST_F(IdeTest, UnknownCommandsAreAborted) {
   add_disk();
-  for (const unsigned opcode : {0x00, 0x60, 0x80, 0x92, 0xa0, 0xa1, 0xf5, 0xff}) {
+  for (const unsigned opcode : {0x00U, 0x60U, 0x80U, 0x92U, 0xa0U, 0xa1U, 0xf5U, 0xffU}) {
     EXPECT_EQ(run(static_cast<uint8_t>(opcode)), 0x51U) << opcode;
     EXPECT_EQ(in(1), kAbrt);
   }
