@@ -300,8 +300,10 @@ void PciDevice::restore_config(StateReader& reader) {
   update_bars();
   for (PciCapability* capability : capabilities_) capability->apply();
   {
+    // At once with the command register's disable bit: a pulse in between would be an edge to whoever latches edges.
+    const bool disabled = (config_.get16(pci::kCommand) & pci::kCommandIntxDisable) != 0;
     const std::lock_guard intx_lock(intx_mutex_);
-    drive_intx(level != 0, intx_disabled_);
+    drive_intx(level != 0, disabled);
   }
   command_changed();
   config_loaded();

@@ -16,7 +16,8 @@ struct Range {
 };
 constexpr Range kPorts[] = {{0x20, 2},  {0xa0, 2},   {0x4d0, 2},  {0x40, 4},    {0x60, 2},    {0x64, 1},
                             {0x70, 4},  {0x92, 1},   {0xf0, 2},   {0xb2, 2},    {0x3f8, 8},   {0x402, 1},
-                            {0xe0, 12}, {0xf4, 4},   {0x510, 2},  {0x514, 8},   {0xcf8, 8},   {0xcf8, 8},
+                            {0xe0, 12}, {0xf4, 4},   {0x510, 2},  {0x514, 8},   {0x3f0, 6},   {0x3f4, 2},
+                            {0x3f7, 1}, {0, 16},     {0x80, 16},  {0xc0, 32},   {0xcf8, 8},   {0xcf8, 8},
                             {0xcf8, 8}, {0xafe0, 4}, {0x600, 64}, {0x2000, 24}, {0xc000, 256}};
 constexpr Range kMemory[] = {{0xa0000, 0x60000},
                              {Zoo::kIoApic, 0x40},
@@ -24,11 +25,13 @@ constexpr Range kMemory[] = {{0xa0000, 0x60000},
                              {ApicBus::kMessageBase, 0x100000},
                              {PcTestdev::kMemoryAddress, 0x10000},
                              {0xe0000000, 0x1000},
+                             {Zoo::kNvme, 0x1028},
+                             {Zoo::kNvmeQueues, 0x4000},
                              {0, Zoo::kRamSize}};
-// PIRQs, ISA interrupts that no device here drives, and a line that does not exist.
-constexpr uint32_t kFreeLines[8] = {0, 1, 2, 3, 16 + 5, 16 + 11, 16 + 15, 32};
+// PIRQs and ISA interrupts that no device here drives (NVMe has PIRQA), and a line that does not exist.
+constexpr uint32_t kFreeLines[8] = {1, 1, 2, 3, 16 + 5, 16 + 11, 16 + 15, 32};
 constexpr uint64_t kPs2Data[] = {200, 200, 100, 80, 80, 3, 2, 1};
-constexpr uint8_t kFunctions[] = {0x00, 0x08, 0x0b, Zoo::kTestdevSlot << 3};
+constexpr uint8_t kFunctions[] = {0x00, 0x08, 0x0b, Zoo::kTestdevSlot << 3, Zoo::kNvmeSlot << 3};
 
 class Hostile {
  public:
@@ -65,9 +68,14 @@ class Hostile {
       dma(zoos);
     } else if (kind < 94) {
       ps2_command(zoos);
+    } else if (kind < 95) {
+      nvme_command(zoos);
+    } else if (kind < 96) {
+      floppy_command(zoos);
     } else {
       host_event(zoos);
     }
+    for (Zoo* zoo : zoos) zoo->settle_disks(2);
   }
 
  private:
@@ -155,6 +163,52 @@ class Hostile {
     }
   }
 
+  // A command in one of the queues, mostly one that makes sense, and the doorbell.
+  void nvme_command(std::initializer_list<Zoo*> zoos) {
+    nvme::Command command{.opcode = static_cast<uint8_t>(below(14)),
+                          .flags = static_cast<uint8_t>(chance(90) ? 0 : value()),
+                          .cid = static_cast<uint16_t>(below(100)),
+                          .nsid = static_cast<uint32_t>(chance(90) ? 1 : value())};
+    command.prp1 = chance(90) ? below(Zoo::kRamSize / 4096) * 4096 : value();
+    command.prp2 = chance(90) ? below(Zoo::kRamSize / 4096) * 4096 : value();
+    const uint64_t queue = below(4), slot = below(8);
+    // Queues, small numbers of blocks and identifiers are what most fields hold. The health log tells what the drive
+    // has done, which a restored one has not.
+    command.cdw10 = static_cast<uint32_t>(chance(50) ? 7 << 16 | below(4) : below(6));
+    if (command.opcode == nvme::kGetLogPage && queue == 0) command.cdw10 = static_cast<uint32_t>(below(20) << 16 | 1);
+    command.cdw11 = static_cast<uint32_t>(chance(50) ? 3 | below(4) << 16 : below(3));
+    command.cdw12 = static_cast<uint32_t>(chance(90) ? below(64) : value());
+    const bool sets_up = chance(10);
+    for (Zoo* zoo : zoos) {
+      if (sets_up) zoo->set_up_nvme();
+      std::memcpy(zoo->ram->host() + Zoo::kNvmeQueues + queue * 0x2000 + slot * 64, &command, sizeof command);
+      zoo->store(Zoo::kNvme + nvme::kDoorbells + queue * 8, (slot + 1) % 8, 4);
+      if (slot % 2 == 0) zoo->store(Zoo::kNvme + nvme::kDoorbells + queue * 8 + 4, slot, 4);
+    }
+  }
+
+  // The bytes of a read, a write, a format, with the DMA channel open.
+  void floppy_command(std::initializer_list<Zoo*> zoos) {
+    constexpr uint8_t kCommands[] = {0xe6, 0xc5, 0x4d, 0x46, 0x4a, 0x0f, 0x16, 0x42};
+    const std::array<uint8_t, 9> bytes{pick(kCommands),
+                                       static_cast<uint8_t>(below(2) << 2),
+                                       static_cast<uint8_t>(below(3)),
+                                       static_cast<uint8_t>(below(2)),
+                                       static_cast<uint8_t>(1 + below(18)),
+                                       2,
+                                       static_cast<uint8_t>(chance(80) ? 18 : value()),
+                                       0x1b,
+                                       0xff};
+    const uint64_t mode = chance(50) ? 0x46 : 0x4a;
+    for (Zoo* zoo : zoos) {
+      zoo->out(0x3f2, 0x0c, 1);
+      zoo->out(0x3f7, 0, 1);
+      zoo->out(0x0b, mode, 1);
+      zoo->out(0x0a, 2, 1);
+      for (const uint8_t byte : bytes) zoo->out(0x3f5, byte, 1);
+    }
+  }
+
   // Something for the keyboard or the mouse that is a command, or the data of one.
   void ps2_command(std::initializer_list<Zoo*> zoos) {
     const bool to_mouse = chance(60);
@@ -198,6 +252,7 @@ void settle(Zoo& zoo) {
   zoo.console.set_open(true);
   zoo.console.set_room(SIZE_MAX);
   zoo.log.set_room(SIZE_MAX);
+  zoo.settle_disks();
   for (int i = 0; i < 100'000 && !zoo.console.waiting_input().empty(); ++i) {
     write_reg(zoo.serial->region(), uart_regs::kMcr, 0);
     write_reg(zoo.serial->region(), uart_regs::kLcr, 0);
@@ -236,6 +291,11 @@ TEST(HostileGuestTest, RestoredMachinesGoOnIdentically) {
     Zoo copy;
     copy.clock.advance_to(original.clock.now());
     std::memcpy(copy.ram->host(), original.ram->host(), Zoo::kRamSize);
+    for (size_t i = 0; i < original.disks.size(); ++i) {
+      std::vector<uint8_t> content(original.disks[i]->length());
+      original.disks[i]->copy_out(0, block::IoSlice(std::span(content)));
+      copy.disks[i]->copy_in(0, block::IoSlice(std::span(content)));
+    }
     const auto state = original.save();
     const auto restored = copy.restore(state);
     ASSERT_TRUE(restored) << "seed " << seed << ": " << restored.error().message;

@@ -6,16 +6,23 @@
 #include <string>
 #include <vector>
 
+#include "async/executor.h"
+#include "block/drive.h"
+#include "block/plain_nodes.h"
 #include "devices/apic/apic_bus.h"
 #include "devices/apic/cpu_apic.h"
 #include "devices/debug_exit/debug_exit.h"
 #include "devices/debugcon/debugcon.h"
+#include "devices/fdc/fdc.h"
+#include "devices/fdc/fdc_types.h"
 #include "devices/fpu_error/fpu_error.h"
 #include "devices/fw_cfg/fw_cfg.h"
 #include "devices/hpet/hpet.h"
 #include "devices/i440fx/i440fx.h"
 #include "devices/i8042/i8042.h"
+#include "devices/i8237/i8237.h"
 #include "devices/ioapic/io_apic.h"
+#include "devices/nvme/nvme_controller.h"
 #include "devices/pc_testdev/pc_testdev.h"
 #include "devices/pci_testdev/pci_testdev.h"
 #include "devices/pic/pic.h"
@@ -36,7 +43,9 @@ class Zoo {
   static constexpr uint64_t kIoApic = 0xfec00000;
   static constexpr uint64_t kHpet = 0xfed00000;
   static constexpr unsigned kCpus = 2;
-  static constexpr uint8_t kTestdevSlot = 4;
+  static constexpr uint8_t kTestdevSlot = 4, kNvmeSlot = 5;
+  static constexpr uint64_t kNvme = 0xd0000000;  // where set_up_nvme() puts its registers
+  static constexpr uint64_t kFloppyBytes = 1440 * 1024, kDiskBytes = 1 << 20;
 
   Zoo() {
     auto block = RamBlock::create("ram", kRamSize);
@@ -48,7 +57,16 @@ class Zoo {
     build_interrupts();
     build_pci(ram_region);
     build_isa();
+    build_disks();
     for (bus::Device* device : all) device->reset();
+  }
+  ~Zoo() {
+    settle_disks();
+    nvme.reset();
+    fdc->drive_bus().detach(*floppy);
+    floppy.reset();
+    fdc.reset();
+    for (auto& drive : drives) EXPECT_TRUE(block::run_until_done(*executor, drive->close()));
   }
 
   // As the machine's dispatcher: changed maps apply before the next access.
@@ -80,6 +98,23 @@ class Zoo {
   void reset() {
     for (bus::Device* device : all) device->reset();
   }
+  // The block thread's turn: requests on their way end.
+  void settle_disks(int turns = 40) {
+    for (int i = 0; i < turns; ++i) executor->run_once(0);
+  }
+  // What a driver does first: registers at kNvme, admin queues of eight entries at kNvmeQueues.
+  static constexpr uint64_t kNvmeQueues = 0x100000;
+  void set_up_nvme() {
+    nvme->config_write(0x10, 4, kNvme);
+    nvme->config_write(0x14, 4, 0);
+    nvme->config_write(0x04, 2, 6);
+    store(kNvme + devices::nvme::CC, 0, 4);
+    settle_disks();
+    store(kNvme + devices::nvme::AQA, 0x00070007, 4);
+    store(kNvme + devices::nvme::ASQ, kNvmeQueues, 8);
+    store(kNvme + devices::nvme::ACQ, kNvmeQueues + 0x1000, 8);
+    store(kNvme + devices::nvme::CC, 0x00460001, 4);
+  }
 
   ManualClock clock;
   TestSpace ports;
@@ -110,6 +145,13 @@ class Zoo {
   std::unique_ptr<devices::Debugcon> debugcon;
   std::unique_ptr<devices::DebugExit> debug_exit;
   std::unique_ptr<devices::PcTestdev> pc_testdev;
+  std::unique_ptr<Executor> executor;  // turned by hand
+  std::vector<std::shared_ptr<block::MemoryNode>> disks;
+  std::vector<std::unique_ptr<block::Drive>> drives;
+  std::unique_ptr<devices::I8237> dma;
+  std::unique_ptr<devices::Fdc> fdc;
+  std::unique_ptr<bus::Device> floppy;
+  std::unique_ptr<devices::NvmeController> nvme;
   std::vector<bus::Device*> all;  // in the order in which they are reset and saved
 
  private:
@@ -206,6 +248,46 @@ class Zoo {
     EXPECT_TRUE(made);
     pc_testdev = add(std::move(*made));
     map_isa();
+  }
+
+  block::Drive* make_drive(const char* name, uint64_t bytes) {
+    disks.push_back(std::make_shared<block::MemoryNode>(*executor, block::NodeConfig{.name = name}, bytes));
+    auto made = block::Drive::create(*executor, {.id = name}, disks.back());
+    EXPECT_TRUE(made);
+    drives.push_back(std::move(*made));
+    return drives.back().get();
+  }
+  void build_disks() {
+    auto made = Executor::create("zoo");
+    EXPECT_TRUE(made);
+    executor = std::move(*made);
+    dma = add(std::make_unique<devices::I8237>("dma", guest_memory));
+    fdc = add(std::make_unique<devices::Fdc>("fdc", devices::Fdc::Config{},
+                                             devices::Fdc::Wiring{.irq = piix3->isa_source(6), .dma = dma.get()}));
+    TypeRegistry types;
+    types.add({.name = "device", .parent = "", .description = "", .bus = "", .properties = {}});
+    types.add({.name = "isa-device", .parent = "device", .description = "", .bus = "", .properties = {}});
+    devices::register_floppy_types(types);
+    const auto properties = types.resolve({.type = "floppy", .id = "", .values = {}}, "-device");
+    EXPECT_TRUE(properties);
+    devices::DiskConfig config;
+    config.drive = make_drive("floppy", kFloppyBytes);
+    auto drive =
+        fdc->drive_bus().attach({.type = "floppy", .path = "floppy0", .disk = config, .properties = *properties});
+    EXPECT_TRUE(drive);
+    floppy = add(std::move(*drive));
+    auto controller = devices::NvmeController::create(
+        "nvme", {.serial = "zoo", .name = "nvme", .queues = 4, .vectors = 5}, guest_memory);
+    EXPECT_TRUE(controller);
+    nvme = add(std::move(*controller));
+    config.drive = make_drive("disk", kDiskBytes);
+    EXPECT_TRUE(nvme->add_own_namespace(config, {.nsid = 1, .eui64 = 1}));
+    EXPECT_TRUE(pci->attach(*nvme, kNvmeSlot, 0));
+    ports.map(0x00, dma->byte_ports());
+    ports.map(0xc0, dma->word_ports());
+    ports.map(0x80, dma->page_ports());
+    ports.map(0x3f0, fdc->region());
+    ports.map(0x3f7, fdc->input_region());
   }
 
   void map_isa() {
