@@ -11,8 +11,8 @@ namespace kite::main {
 namespace {
 
 constexpr std::string_view kAccelerators[] = {"auto", "kvm", "jit", "tcg", "qtest", "xen"};
-constexpr std::string_view kSettings[] = {"accel",     "kernel-irqchip", "dirty-ring-size", "thread",
-                                          "translate", "tb-size",        "perf-map",        "profile"};
+constexpr std::string_view kSettings[] = {"accel",   "kernel-irqchip", "dirty-ring-size", "thread",   "translate",
+                                          "tb-size", "perf-map",       "profile",         "threshold"};
 
 // What QEMU's accelerators can be told and Kite's cannot.
 struct MissingSetting {
@@ -33,7 +33,7 @@ std::string accelerator_help() {
          "  auto   kvm where it is real hardware virtualization, else jit (the default)\n"
          "  kvm    /dev/kvm; settings: kernel-irqchip=on|off|split, dirty-ring-size=N\n"
          "  jit    the software CPU (also named tcg); settings: translate=on|off (on), tb-size=MIB,\n"
-         "         perf-map=on|off, profile=on|off\n"
+         "         threshold=N, perf-map=on|off, profile=on|off\n"
          "  qtest  a test client drives the devices\n"
          "Several, as kvm:jit or by repeating -accel, are tried in order.\n";
 }
@@ -66,7 +66,7 @@ Result<> set_dirty_ring(OptionContext& context, std::string_view value) {
   return {};
 }
 
-// translate=, tb-size=, perf-map=, profile=
+// translate=, tb-size=, threshold=, perf-map=, profile=
 Result<> set_translation(OptionContext& context, std::string_view key, std::string_view value) {
   JitOptions& jit = context.plan.machine.jit;
   if (key == "translate") {
@@ -78,6 +78,14 @@ Result<> set_translation(OptionContext& context, std::string_view key, std::stri
   if (key == "perf-map" || key == "profile") {
     if (value != "on" && value != "off") return fail("-accel {}={}: it is on or off", key, value);
     (key == "profile" ? jit.profile : jit.perf_map) = value == "on";
+    return {};
+  }
+  if (key == "threshold") {
+    const auto entries = parse_unsigned(value);
+    if (!entries || *entries < 1 || *entries > 1'000'000)
+      return fail("-accel threshold={}: give how often a block is entered before it is translated, 1 to 1000000",
+                  value);
+    jit.threshold = static_cast<uint32_t>(*entries);
     return {};
   }
   const auto mib = parse_unsigned(value);
@@ -147,7 +155,7 @@ Result<> apply_accel(OptionContext& context, std::string_view text) {
     } else if (key == "kernel-irqchip" || key == "dirty-ring-size") {
       if (!takes_kvm_settings(names)) return fail("-accel {}: '{}' is a setting of kvm", text, key);
       KITE_TRY(key == "kernel-irqchip" ? set_kernel_irqchip(context, "accel", value) : set_dirty_ring(context, value));
-    } else if (key == "translate" || key == "tb-size" || key == "perf-map" || key == "profile") {
+    } else if (key == "translate" || key == "tb-size" || key == "perf-map" || key == "profile" || key == "threshold") {
       if (!is_jit(names)) return fail("-accel {}: '{}' is a setting of jit", text, key);
       KITE_TRY(set_translation(context, key, value));
     } else if (key == "thread") {

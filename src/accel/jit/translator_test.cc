@@ -106,6 +106,52 @@ TEST_F(TranslatorTest, AnotherMappingOfAPageIsNotTakenForTheOld) {
   EXPECT_EQ(m.gpr(x::kRax) & 0xff, 2u);
 }
 
+TEST_F(TranslatorTest, AReturnGoesWhereTheStackSaysNotWhereTheCallWas) {
+  // call f; mov al, 1; hlt; f: mov [rsp], rbx; ret; at rbx: mov al, 2
+  m.gpr(x::kRbx) = TestMachine::kCode + 13;
+  for (int round = 0; round < 3; ++round) {
+    m.run({0xe8, 3, 0, 0, 0, 0xb0, 1, 0xf4, 0x48, 0x89, 0x1c, 0x24, 0xc3, 0xb0, 2});
+    ASSERT_EQ(m.gpr(x::kRax) & 0xff, 2u) << round;
+    ASSERT_EQ(m.gpr(x::kRsp), TestMachine::kStackTop) << round;
+  }
+}
+
+TEST_F(TranslatorTest, MoreCallsThanArePredictedReturnAll) {
+  // call f; jmp out; f: dec ecx; jz 1f; call f; 1: inc rax; ret; out:
+  m.gpr(x::kRcx) = 3000;
+  m.run({0xe8, 2, 0, 0, 0, 0xeb, 13, 0xff, 0xc9, 0x74, 5, 0xe8, 0xf7, 0xff, 0xff, 0xff, 0x48, 0xff, 0xc0, 0xc3});
+  EXPECT_EQ(m.vector(), std::nullopt);
+  EXPECT_EQ(m.gpr(x::kRax), 3000u);
+  EXPECT_EQ(m.gpr(x::kRsp), TestMachine::kStackTop);
+}
+
+TEST_F(TranslatorTest, AReturnToAPageThatWasRemappedFindsTheNewOne) {
+  constexpr uint64_t kCaller = 0x50000;
+  const std::array<uint8_t, 5> caller{0xff, 0xd3, 0xb0, 0x01, 0xf4};  // call rbx; mov al, 1; hlt
+  const std::array<uint8_t, 5> other{0xff, 0xd3, 0xb0, 0x02, 0xf4};
+  m.load(kCaller, caller);
+  m.load(kCaller + 0x1000, other);
+  m.load(TestMachine::kCode, std::array<uint8_t, 7>{0x4c, 0x89, 0x06, 0x0f, 0x01, 0x3f, 0xc3});  // mov [rsi], r8
+  m.gpr(x::kRbx) = TestMachine::kCode;                                                           // invlpg [rdi]; ret
+  m.gpr(x::kRsi) = TestMachine::kPt + (kCaller >> 12) * 8;
+  m.gpr(x::kRdi) = kCaller;
+  for (const uint64_t page : {kCaller, kCaller, kCaller + 0x1000}) {
+    m.gpr(x::kR8) = page | 7;
+    m.cpu().state.rip = kCaller;
+    m.resume();
+    EXPECT_EQ(m.gpr(x::kRax) & 0xff, page == kCaller ? 1u : 2u);
+  }
+}
+
+TEST_F(TranslatorTest, AReturnToANonCanonicalAddressFaults) {
+  for (const uint64_t address : {uint64_t{1} << 57, uint64_t{1} << 47, uint64_t{3} << 57, ~uint64_t{0} << 56}) {
+    m.cpu().set_state(m.initial_state());
+    m.gpr(x::kRax) = address;
+    m.run({0x50, 0xc3});  // push rax; ret
+    EXPECT_EQ(m.vector(), 13) << std::hex << address;
+  }
+}
+
 class ProfileTest : public testing::Test {
  protected:
   uint64_t entered_in_loop(bool profile) {
