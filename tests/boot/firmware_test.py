@@ -125,6 +125,34 @@ def ovmf_kernel(bench, board):
         guest.wait_exit()
 
 
+# A boot sector that reads sector 2 of its disk, writes it to sector 3, and prints it.
+BOOT_SECTOR = bytes.fromhex(
+    "31c0 8ed8 8ec0 8ed0 bc007c"  # xor ax, ax; ds = es = ss = 0; mov sp, 0x7c00
+    "b80102 bb007e b90200 b600 cd13"  # int 0x13 with ax = 0x0201, bx = 0x7e00, cx = 2, dh = 0: read
+    "b80103 b90300 b600 cd13"  # ax = 0x0301, cx = 3: write
+    "be007e ac 84c0 7406 baf803 ee ebf5"  # every byte up to a zero to port 0x3f8
+    "f4 ebfd")  # hlt
+
+
+def seabios_disk(bench, device):
+    """Firmware boots from the disk, and reads and writes it."""
+    image = os.path.join(bench.scratch, f"{device}.img")
+    text = f"booted from {device}\n".encode().ljust(512, b"\0")
+    with open(image, "wb") as file:
+        file.write(BOOT_SECTOR.ljust(510, b"\0") + b"\x55\xaa" + text)
+        file.truncate(1440 * 1024)
+    options = ["-drive", f"if=none,id=d,format=raw,file={image}"]
+    if device == "floppy":
+        options += ["-device", "floppy,drive=d,bootindex=0"]
+    else:
+        options += ["-device", "nvme,drive=d,serial=boot,bootindex=0"]
+    with bench.start(*options) as guest:
+        guest.expect(f"booted from {device}")
+        with open(image, "rb") as file:
+            if file.read(3 * 512)[1024:] != text:
+                guest.fail("what the guest wrote is not in the image")
+
+
 def memtest(bench, _board):
     """memtest86+ in 16 MiB: it comes to its test 10, so tests 0 to 9 have run, without an error.
 
@@ -147,6 +175,8 @@ def cases(bench):
         yield f"SeaBIOS hands over to -kernel on {board}", [SEABIOS, *kernel], seabios_kernel, board
         yield f"OVMF shell on {board}", [OVMF], ovmf_shell, board
     yield "SeaBIOS resets", [SEABIOS], seabios_resets, "pc"
+    for device in ("floppy", "nvme"):
+        yield f"SeaBIOS boots from {device}", [SEABIOS], seabios_disk, device
     yield "OVMF variables in flash", [OVMF_CODE], ovmf_variables, "pc"
     yield "OVMF starts -kernel", [OVMF, *kernel], ovmf_kernel, "pc"
     yield "suspend to RAM without firmware", kernel, suspend, "pc"
