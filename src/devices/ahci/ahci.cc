@@ -216,7 +216,7 @@ void Ahci::save(StateWriter& writer) {
     const auto& [ghc, is, index, level] = state_;
     wire.host = {ghc, is, index};
     wire.level = level;
-    for (unsigned i = 0; i < kPorts; ++i) wire.ports[i] = to_wire(ports_[i]->state());
+    for (unsigned i = 0; i < kPorts; ++i) wire.ports[i] = to_wire(ports_[i]->snapshot());
   }
   save_section(writer, path(), wire, [&] { save_config(writer); });
 }

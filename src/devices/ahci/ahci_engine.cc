@@ -173,6 +173,8 @@ void AhciPort::move_pio(AtaDevice& disk) {
 void AhciPort::move_dma(AtaDevice& disk, uint64_t bytes, bool to_host) {
   const auto from = header(state_.slot);
   if (!from) return halt(kHbfs);
+  begun_entry_ = state_.entry;
+  begun_used_ = state_.used;
   auto list = collect(*from, bytes, state_.entry, state_.used);
   if (!list) return halt(kHbfs);
   auto data = SgBuffer::pin(wiring_.memory, *list, to_host ? DmaDirection::kToGuest : DmaDirection::kFromGuest);

@@ -172,6 +172,16 @@ bool AhciPort::possible(const State& state) {
          state.entry <= 0x10000 && state.used <= 0x400000;
 }
 
+// A transfer under way is begun again by whoever restores this.
+AhciPort::State AhciPort::snapshot() const {
+  State state = state_;
+  if (state.running && device() != nullptr && device()->dma_running()) {
+    state.entry = begun_entry_;
+    state.used = begun_used_;
+  }
+  return state;
+}
+
 void AhciPort::restore(const State& state) {
   state_ = state;
   issued_ = 0;

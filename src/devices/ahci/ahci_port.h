@@ -47,7 +47,7 @@ class AhciPort final : private AtaHost {
     uint32_t moved = 0;            // PRDBC
     uint32_t queued = 0;           // tags that the device has accepted
   };
-  [[nodiscard]] const State& state() const { return state_; }
+  [[nodiscard]] State snapshot() const;
   [[nodiscard]] static bool possible(const State& state);
   void restore(const State& state);
 
@@ -100,9 +100,10 @@ class AhciPort final : private AtaHost {
   // State.
   AtaBus bus_;
   State state_;
-  uint32_t issued_ = 0;    // of State::queued, those that are with the drive
-  bool in_pump_ = false;   // not saved: guards against calls back
-  bool stopping_ = false;  // PxCMD.CR stays until what is under way has ended
+  uint32_t begun_entry_ = 0, begun_used_ = 0;  // where in the PRDT the transfer under way began
+  uint32_t issued_ = 0;                        // of State::queued, those that are with the drive
+  bool in_pump_ = false;                       // not saved: guards against calls back
+  bool stopping_ = false;                      // PxCMD.CR stays until what is under way has ended
 };
 
 }  // namespace kite::devices

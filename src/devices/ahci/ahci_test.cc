@@ -274,7 +274,7 @@ TEST_F(AhciTest, QueuedWritesCarryFua) {
   queue(1, {.opcode = op::kWriteFpdmaQueued, .lba = 9, .count = 1, .device = 0xc0, .memory = {{kBuffer, 512}}});
   machine.settle();
   EXPECT_TRUE(holds(kBuffer, 9, 1));
-  EXPECT_EQ(machine.nodes[0]->flushes, 1);
+  EXPECT_EQ(machine.nodes[0]->fua_writes, 1);
 }
 
 TEST_F(AhciTest, ASoftwareResetComesAsTwoFises) {

@@ -26,15 +26,16 @@ class FaultyNode final : public block::BlockNode {
   [[nodiscard]] uint64_t length() const override { return bytes.size(); }
   std::vector<uint8_t> bytes;
   int fail_with = 0;  // an errno for every request
-  int writes = 0, flushes = 0, discards = 0;
+  int writes = 0, fua_writes = 0, flushes = 0, discards = 0;
 
  protected:
   Task<block::IoResult<>> do_read(uint64_t offset, block::IoSlice to, block::IoHow) override {
     if (fail_with == 0) to.copy_from(&bytes[offset]);
     return answer();
   }
-  Task<block::IoResult<>> do_write(uint64_t offset, block::IoSlice from, block::IoHow) override {
+  Task<block::IoResult<>> do_write(uint64_t offset, block::IoSlice from, block::IoHow how) override {
     ++writes;
+    fua_writes += how.has(block::IoHow::kFua);
     if (fail_with == 0) from.copy_to(&bytes[offset]);
     return answer();
   }

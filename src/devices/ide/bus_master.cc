@@ -97,6 +97,8 @@ void IdeChannel::run_master() {
         device.drop_dma();
         continue;
       }
+      begun_entry_ = state_.entry;
+      begun_used_ = state_.used;
       const auto list = collect(wanted->bytes);
       if (!list) return fail_master(device);
       const DmaDirection direction = wanted->to_host ? DmaDirection::kToGuest : DmaDirection::kFromGuest;

@@ -171,7 +171,13 @@ void IdeChannel::drive_irq() {
 
 IdeChannel::State IdeChannel::snapshot() {
   const std::lock_guard lock(lock_);
-  return state_;
+  State state = state_;
+  if (moving()) {
+    state.entry = begun_entry_;
+    state.used = begun_used_;
+    state.exhausted = false;
+  }
+  return state;
 }
 
 bool IdeChannel::possible(const State& state) {

@@ -105,6 +105,8 @@ class IdeChannel final : private AtaHost {
   std::mutex lock_;
   AtaBus bus_;
   State state_;
+  // Where in the table the transfer under way began: what a saved state has, as restoring begins it again.
+  uint32_t begun_entry_ = 0, begun_used_ = 0;
 };
 
 }  // namespace kite::devices

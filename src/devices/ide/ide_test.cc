@@ -193,6 +193,7 @@ TEST_F(IdeTest, DeviceOneAnswersForItself) {
   machine.fill(1, 0, 1);
   out(6, 0xf0);
   out(2, 1);
+  out(3, 0);
   out(7, op::kReadSectors);
   machine.settle();
   EXPECT_EQ(read_data(512), machine.content(1, 0, 1));
@@ -361,6 +362,7 @@ TEST_F(IdeTest, MediaErrorsTellWhere) {
   EXPECT_EQ(in(7), 0x51U);
   EXPECT_EQ(in(1), kAbrt);
   EXPECT_EQ(run(op::kFlushCache), 0x51U);
+  machine.nodes[0]->fail_with = 0;
 }
 
 TEST_F(IdeTest, FlushesAndSwitchesTheCache) {
