@@ -5,6 +5,7 @@
 
 #include <cerrno>
 #include <cstring>
+#include <random>
 
 #include "devices/ata/ata_disk.h"
 #include "devices/ata/atapi_cdrom.h"
@@ -379,6 +380,53 @@ TEST_F(AhciTest, RefusesImpossibleState) {
   EXPECT_FALSE(restore_state(hba, with_patched_field(state, 10, 0, 0x123, 8)));  // a list that is not aligned
   EXPECT_FALSE(restore_state(hba, with_patched_field(state, 13, 0, 32, 1)));     // a slot there is none of
   EXPECT_EQ(saved_state(hba), state);
+}
+
+// Random register writes over random lists and tables.
+TEST_F(AhciTest, SurvivesAStorm) {
+  add_disk();
+  std::mt19937_64 random(1);
+  const auto below = [&random](uint64_t limit) { return random() % limit; };
+  constexpr uint8_t kLikely[] = {0x60, 0x61, 0x25, 0x35, 0x20, 0x30, 0xec, 0x2f, 0x06, 0xe7, 0xef, 0x47};
+  start();
+  for (int step = 0; step < 20'000; ++step) {
+    const uint64_t kind = below(100);
+    const auto slot = static_cast<unsigned>(below(kSlots));
+    if (kind < 40) {
+      Command command{.opcode = below(8) == 0 ? static_cast<uint8_t>(random()) : kLikely[below(std::size(kLikely))],
+                      .lba = below(10) == 0 ? random() & 0xffff'ffff'ffff : below(kDiskSectors),
+                      .count = static_cast<uint16_t>(below(64)),
+                      .features = static_cast<uint16_t>(below(64)),
+                      .memory = {}};
+      for (uint64_t i = below(6); i > 0; --i)
+        command.memory.emplace_back(kBuffer + below(0x200000), 1 + below(below(10) == 0 ? 0x400000 : 0x8000));
+      if (command.opcode == 0x60 || command.opcode == 0x61)
+        command.count = static_cast<uint16_t>((below(10) == 0 ? below(32) : slot) << 3);
+      put(slot, command);
+    } else if (kind < 70) {
+      if (below(2) == 0) port_out(kPxSact, 1u << slot);
+      port_out(kPxCi, 1u << slot);
+    } else if (kind < 80) {
+      port_out(static_cast<uint32_t>(below(0x20)) * 4, static_cast<uint32_t>(random()));
+    } else if (kind < 92) {
+      machine.executor->run_once(0);
+    } else if (kind < 97) {
+      start();
+    } else if (kind == 97) {
+      control(static_cast<uint8_t>(below(8)));
+    } else if (kind == 98) {
+      port_out(kPxSctl, static_cast<uint32_t>(below(2)));
+    } else {
+      machine.settle();
+      out(kGhc, below(2) == 0 ? kGhcAe | kGhcHr : kGhcAe);
+      for (bus::Device* device : {static_cast<bus::Device*>(&hba), devices[0].get()}) {
+        const auto state = saved_state(*device);
+        EXPECT_TRUE(restore_state(*device, state));
+        EXPECT_EQ(saved_state(*device), state);
+      }
+      hba.start();
+    }
+  }
 }
 
 }  // namespace

@@ -5,6 +5,7 @@
 #include <cstring>
 #include <numeric>
 #include <optional>
+#include <random>
 
 #include "devices/ata/ata_disk.h"
 #include "devices/ata/atapi_cdrom.h"
@@ -724,6 +725,49 @@ TEST_F(IdeTest, RefusesStateThatReachesBeyondTheBuffer) {
   EXPECT_FALSE(restore_state(*devices[0], with_patched_field(state, 4, 8, 0x20000, 4)));
   EXPECT_FALSE(restore_state(*devices[0], with_patched_field(state, 2, 3, 9, 1)));
   EXPECT_EQ(saved_state(*devices[0]), state);
+}
+
+// Random accesses to every register, random tables; states on the way are taken back.
+TEST_F(IdeTest, SurvivesAStorm) {
+  add_disk();
+  add_cd(64);
+  std::mt19937_64 random(1);
+  constexpr uint8_t kLikely[] = {0x20, 0x30, 0xc4, 0xc5, 0xc6, 0xc8, 0xca, 0x25, 0x35, 0x06, 0xec, 0xa0,
+                                 0xa1, 0xb0, 0xe7, 0xef, 0x08, 0x90, 0x91, 0x40, 0x2f, 0xe4, 0xe8, 0x24};
+  const auto below = [&random](uint64_t limit) { return random() % limit; };
+  for (int step = 0; step < 40'000; ++step) {
+    const uint64_t kind = below(100), value = below(4) == 0 ? random() : below(256);
+    const unsigned size = 1u << below(3);
+    if (kind < 40) {
+      out(static_cast<uint16_t>(below(7)), value, size);
+    } else if (kind < 50) {
+      out(7, below(3) == 0 ? value & 0xff : kLikely[below(std::size(kLikely))]);
+    } else if (kind < 70) {
+      in(static_cast<uint16_t>(below(8)), size);
+    } else if (kind < 73) {
+      machine.ports.out(kControl, value & (below(4) == 0 ? 0xffU : 0x82U));
+    } else if (kind < 88) {
+      const uint64_t reg = below(16);
+      machine.ports.out(kMaster + reg, reg == 4 ? kTable + below(4096) : value, size);
+    } else if (kind < 92) {
+      const uint64_t entry = below(AtaMachine::kRamSize + 0x1000) | (value & 0xffff) << 32 | below(2) << 63;
+      EXPECT_TRUE(machine.guest.store(kTable + 8 * below(512), entry));
+    } else if (kind < 98) {
+      machine.executor->run_once(0);
+    } else if (kind == 98) {
+      machine.settle();
+    } else if (below(20) == 0) {
+      machine.settle();
+      for (bus::Device* device : {static_cast<bus::Device*>(&ide), devices[0].get(), devices[1].get()}) {
+        const auto state = saved_state(*device);
+        EXPECT_TRUE(restore_state(*device, state));
+        EXPECT_EQ(saved_state(*device), state);
+      }
+      ide.start();
+    }
+  }
+  for (auto& device : devices) device->reset();
+  ide.reset();
 }
 
 }  // namespace
