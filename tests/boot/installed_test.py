@@ -64,7 +64,7 @@ def work(guest):
     if guest.run("echo '2^200' | bc") != str(2 ** 200):
         guest.fail("the installed bc computes nonsense")
     guest.run("mkdir /root/t && tar -C /usr/lib -cf - systemd udev | tar -C /root/t -xf - && sync")
-    guest.run("(cd /usr/lib && find systemd udev -type f | sort | xargs sha256sum) >/root/sums && sync")
+    guest.run("(cd /usr/lib && find systemd udev -type f -print0 | sort -z | xargs -0 sha256sum) >/root/sums && sync")
 
 
 def check_work(guest):
