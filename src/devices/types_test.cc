@@ -11,9 +11,9 @@ class DeviceTypesTest : public ::testing::Test {
   TypeRegistry registry_;
 };
 
-TEST_F(DeviceTypesTest, EveryTypeIsADeviceAndHasADescription) {
+TEST_F(DeviceTypesTest, EveryTypeIsADeviceOrABackEndAndHasADescription) {
   for (const ObjectType* type : registry_.all()) {
-    EXPECT_TRUE(registry_.is_a(type->name, "device")) << type->name;
+    EXPECT_TRUE(registry_.is_a(type->name, "device") || registry_.is_a(type->name, "object")) << type->name;
     EXPECT_FALSE(type->description.empty()) << type->name;
   }
 }
