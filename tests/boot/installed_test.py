@@ -26,7 +26,9 @@ CONTROLLERS = {
     "virtio-scsi": ["-device", "virtio-scsi-pci,id=scsi0", "-drive", "if=none,id=d0,{disk}",
                     "-device", "scsi-hd,drive=d0,bus=scsi0.0,bootindex=0"],
 }
-SHORT = [("virtio-blk", "qcow2", "bios"), ("ide", "raw", "bios")]
+# What every run does: each controller, format and firmware at least once.
+SHORT = [("ide", "raw", "bios"), ("virtio-blk", "qcow2", "bios"), ("ahci", "qed", "bios"), ("nvme", "raw", "efi"),
+         ("virtio-scsi", "qcow2", "bios")]
 LONG = [(controller, form, "bios") for controller in CONTROLLERS for form in ("raw", "qcow2", "qed")]
 LONG += [("ahci", "qcow2", "efi"), ("virtio-blk", "raw", "efi"), ("nvme", "raw", "efi")]
 
