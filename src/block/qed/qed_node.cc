@@ -9,7 +9,7 @@
 namespace kite::block::qed {
 namespace {
 
-constexpr uint64_t kZeroCluster = 1;  // [qed] "L2 table": offset 1 stands for zeroes
+constexpr uint64_t kZeroCluster = 1;                  // [qed] "L2 table": offset 1 stands for zeroes
 constexpr uint64_t kCacheBytes = uint64_t{64} << 20;  // of L2 tables in memory, and two at least
 constexpr uint64_t kMaxAllocation = uint64_t{4} << 20;
 constexpr uint32_t kFileShared = Permissions::kConsistentRead | Permissions::kWriteUnchanged;
@@ -48,7 +48,8 @@ Task<Result<>> QedNode::load() {
     co_return fail("Failed to read QED header: {}", errno_text(done.error().code));
   KITE_CO_ASSIGN(header_, parse_header(head));
   file_end_ = align_up(file_->length(), header_.cluster);
-  if (!valid_table(header_.l1_offset)) co_return fail("QED table offset is invalid: the L1 table is outside of the file");
+  if (!valid_table(header_.l1_offset))
+    co_return fail("QED table offset is invalid: the L1 table is outside of the file");
   l1_.resize(header_.entries());
   if (const auto done = co_await file_->read(header_.l1_offset, IoSlice(l1_.data(), l1_.size() * 8)); !done) {
     co_return fail("Failed to read L1 table: {}", errno_text(done.error().code));
