@@ -64,9 +64,6 @@ Task<Result<NodePtr>> open_with(BlockGraph& graph, NodeConfig config, BlockOptio
   KITE_CO_ASSIGN(const size_t locking, options.take_choice("locking", kSwitch, 2));
   settings.locking = locking != 0;
   KITE_CO_ASSIGN(settings.drop_cache, options.take_bool("drop-cache", true));
-  options.take("x-check-cache-dropped");
-  options.take("pr-manager");
-  options.take("aio-max-batch");
   KITE_CO_TRY(options.all_taken(driver));
   settings.driver = std::move(driver);
   co_return FileNode::open(graph.executor(), std::move(config), std::move(settings));
@@ -110,6 +107,11 @@ Result<> FileNode::open_descriptor() {
   int flags = O_CLOEXEC | (config_.read_only ? O_RDONLY : O_RDWR);
   if (config_.direct) flags |= O_DIRECT;
   fd_.reset(::open(name.c_str(), flags));
+  if (!fd_.valid() && config_.auto_read_only && !config_.read_only &&
+      (errno == EACCES || errno == EPERM || errno == EROFS)) {
+    config_.read_only = true;
+    fd_.reset(::open(name.c_str(), (flags & ~O_ACCMODE) | O_RDONLY));
+  }
   if (!fd_.valid() && errno == EINVAL && config_.direct) {
     return fail("Could not open '{}': the file system does not support O_DIRECT (cache=none); use cache=writeback",
                 name);

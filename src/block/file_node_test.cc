@@ -213,5 +213,42 @@ TEST_F(FileNodeTest, ReadersShareAnImage) {
   EXPECT_EQ(other_process(path_, true), 1);
 }
 
+// A file that not even root may open for writing.
+constexpr const char* kReadOnlyFile = "/sys/kernel/uevent_seqnum";
+
+TEST_F(FileNodeTest, WhatCannotBeWrittenIsReadOnlyWhenThatIsAllowed) {
+  path_ = kReadOnlyFile;
+  if (::access(kReadOnlyFile, R_OK) != 0) GTEST_SKIP() << "there is no " << kReadOnlyFile;
+  NodeConfig config = writable();
+  config.auto_read_only = true;
+
+  auto node = open(config);
+
+  ASSERT_TRUE(node) << node.error().message;
+  EXPECT_TRUE((*node)->read_only());
+  uint8_t byte = 0;
+  EXPECT_FALSE(run((*node)->write(0, IoSlice(&byte, 1))));
+}
+
+TEST_F(FileNodeTest, WhatCannotBeWrittenIsRefusedOtherwise) {
+  path_ = kReadOnlyFile;
+  if (::access(kReadOnlyFile, R_OK) != 0) GTEST_SKIP() << "there is no " << kReadOnlyFile;
+
+  EXPECT_FALSE(open(writable()));
+}
+
+TEST_F(FileNodeTest, ANodeKnowsHowFarItWasWritten) {
+  make_file(1 << 20);
+  auto node = open(writable());
+  ASSERT_TRUE(node);
+  uint8_t bytes[100] = {};
+
+  EXPECT_EQ((*node)->highest_written(), 0u);
+  ASSERT_TRUE(run((*node)->write(1000, IoSlice(bytes, sizeof bytes))));
+  ASSERT_TRUE(run((*node)->write(10, IoSlice(bytes, sizeof bytes))));
+
+  EXPECT_EQ((*node)->highest_written(), 1100u);
+}
+
 }  // namespace
 }  // namespace kite::block

@@ -29,7 +29,7 @@ Result<NodeConfig> take_config(BlockOptions& options, NodeConfig config, bool is
     return fail("Invalid node-name: '{}'", config.name);
   }
   KITE_ASSIGN(config.read_only, options.take_bool("read-only", config.read_only));
-  options.take("auto-read-only");
+  KITE_ASSIGN(config.auto_read_only, options.take_bool("auto-read-only", config.auto_read_only));
   KITE_ASSIGN(config.direct, options.take_bool("cache.direct", config.direct));
   KITE_ASSIGN(config.no_flush, options.take_bool("cache.no-flush", config.no_flush));
   KITE_ASSIGN(config.force_share, options.take_bool("force-share", config.force_share));
@@ -53,6 +53,7 @@ Result<NodeConfig> take_config(BlockOptions& options, NodeConfig config, bool is
 NodeConfig child_config(const NodeConfig& parent) {
   NodeConfig config;
   config.read_only = parent.read_only;
+  config.auto_read_only = parent.auto_read_only;
   config.direct = parent.direct;
   config.no_flush = parent.no_flush;
   config.force_share = parent.force_share;

@@ -152,6 +152,7 @@ Task<IoResult<>> BlockNode::write(uint64_t offset, IoSlice from, IoHow how) {
     const bool unmap = config_.detect_zeroes == NodeConfig::DetectZeroes::kUnmap;
     return write_zeroes(offset, from.bytes(), unmap ? how.with(IoHow::kMayUnmap) : how);
   }
+  highest_written_ = std::max(highest_written_, offset + from.bytes());
   return do_write(offset, from, how);
 }
 
@@ -161,6 +162,7 @@ Task<IoResult<>> BlockNode::write_zeroes(uint64_t offset, uint64_t bytes, IoHow 
   if (read_only()) co_return io_fail(EACCES);
   if (!growable() && offset + bytes > length()) co_return io_fail(EINVAL);
   if (!config_.discard_unmap) how = how.without(IoHow::kMayUnmap);
+  highest_written_ = std::max(highest_written_, offset + bytes);
   const IoResult<> done = co_await do_write_zeroes(offset, bytes, how);
   if (done || done.error().code != ENOTSUP || how.has(IoHow::kNoFallback)) co_return done;
   co_return co_await write_zeroes_fallback(offset, bytes, how);

@@ -72,9 +72,10 @@ class NodeUse {
 struct NodeConfig {
   std::string name;  // node-name; "" gets a generated one ("#block123")
   bool read_only = false;
-  bool direct = false;         // cache.direct: around the host's page cache
-  bool no_flush = false;       // cache.no-flush: flush does nothing (cache=unsafe)
-  bool discard_unmap = false;  // discard=unmap: pass discards down; else they are ignored
+  bool auto_read_only = false;  // what cannot be opened for writing is opened read-only
+  bool direct = false;          // cache.direct: around the host's page cache
+  bool no_flush = false;        // cache.no-flush: flush does nothing (cache=unsafe)
+  bool discard_unmap = false;   // discard=unmap: pass discards down; else they are ignored
   bool inherit_discard = false;
   enum class DetectZeroes : uint8_t { kOff, kOn, kUnmap } detect_zeroes = DetectZeroes::kOff;
   unsigned backing_depth = 0;  // how many images of a backing chain are above this one
@@ -129,6 +130,8 @@ class BlockNode : public std::enable_shared_from_this<BlockNode> {
   // reference goes; a node destroyed without it behaves like one whose process was killed. Idempotent.
   Task<Result<>> close();
   [[nodiscard]] bool closed() const { return closed_; }
+  // The first byte behind all that was written since the node was opened; 0: nothing was.
+  [[nodiscard]] uint64_t highest_written() const { return highest_written_; }
   [[nodiscard]] size_t user_count() const;
   // A node that the graph holds by name stays open when its last user goes.
   void set_kept(bool kept) { kept_ = kept; }
@@ -152,6 +155,9 @@ class BlockNode : public std::enable_shared_from_this<BlockNode> {
   virtual Task<IoResult<>> do_flush(IoHow how);
   virtual Task<IoResult<BlockStatus>> do_block_status(uint64_t offset, uint64_t bytes, bool precise);
 
+  // auto-read-only: over a child that could only be opened for reading, this node is read-only, too.
+  void follow_rights(const BlockNode& child) { config_.read_only |= config_.auto_read_only && child.read_only(); }
+
   NodeConfig config_;
 
  private:
@@ -171,6 +177,7 @@ class BlockNode : public std::enable_shared_from_this<BlockNode> {
   std::vector<User> users_;
   Task<Result<>> close_once();
 
+  uint64_t highest_written_ = 0;
   bool closing_ = false;
   bool closed_ = false;
   bool kept_ = false;

@@ -28,6 +28,7 @@ Task<Result<NodePtr>> RawNode::open(BlockGraph& graph, NodeConfig config, BlockO
   }
   if (has_size && !is_aligned(size, kSector)) co_return fail("Specified size is not multiple of {}", kSector);
   std::shared_ptr<RawNode> node(new RawNode(graph.executor(), "raw", std::move(config)));
+  node->follow_rights(*below);
   node->offset_ = offset;
   if (has_size) node->size_ = size;
   KITE_CO_TRY(node->attach(std::move(below)));

@@ -88,7 +88,8 @@ Task<Json> all_nodes_json(block::BlockGraph& graph, bool flat) {
   co_return list;
 }
 
-Json stats_json(const block::Drive* drive) {
+// Requests are counted where devices make them: a node alone (no drive) knows only how far it was written.
+Json stats_json(const block::Drive* drive, uint64_t highest_written) {
   using Operation = block::DriveOperation;
   Json json = Json::object();
   struct Kind {
@@ -119,7 +120,7 @@ Json stats_json(const block::Drive* drive) {
     json["failed_" + name + "_operations"] = errors;
     json["invalid_" + name + "_operations"] = 0;
   }
-  json["wr_highest_offset"] = drive == nullptr ? 0 : drive->highest_written();
+  json["wr_highest_offset"] = highest_written;
   json["account_invalid"] = true;
   json["account_failed"] = true;
   json["timed_stats"] = Json::array();
@@ -129,7 +130,8 @@ Json stats_json(const block::Drive* drive) {
 Task<Json> all_stats(block::BlockGraph& graph) {
   Json list = Json::array();
   for (const block::NodePtr& node : graph.nodes())
-    if (!node->closed()) list.push_back({{"node-name", node->name()}, {"stats", stats_json(nullptr)}});
+    if (!node->closed())
+      list.push_back({{"node-name", node->name()}, {"stats", stats_json(nullptr, node->highest_written())}});
   co_return list;
 }
 
@@ -195,7 +197,7 @@ Json block_stats_json(DriveStore& store, bool nodes) {
   Json list = Json::array();
   for (const auto& entry : store.entries()) {
     if (entry->doomed) continue;
-    Json json{{"device", entry->spec.id}, {"stats", stats_json(entry->drive.get())}};
+    Json json{{"device", entry->spec.id}, {"stats", stats_json(entry->drive.get(), entry->drive->highest_written())}};
     if (!entry->qdev.empty()) json["qdev"] = entry->qdev;
     if (std::string name = store.run(node_name(*entry->drive)); !name.empty()) json["node-name"] = std::move(name);
     list.push_back(std::move(json));

@@ -95,8 +95,12 @@ Task<Result<NbdNode::Link>> NbdNode::shake_hands(Fd socket, int64_t deadline_ns)
   co_return std::make_shared<Connection>(std::move(stream), *facts);
 }
 
-Result<> NbdNode::check_rights(const Export& facts) const {
+Result<> NbdNode::check_rights(const Export& facts) {
   if ((facts.flags & kReadOnly) != 0 && !read_only()) {
+    if (config_.auto_read_only) {
+      config_.read_only = true;
+      return {};
+    }
     return fail("the export '{}' of '{}' is read-only; open it with read-only=on", settings_.target.export_name,
                 address_text(settings_.target.address));
   }

@@ -27,8 +27,9 @@ Qcow2Node::~Qcow2Node() = default;
 
 Task<Result<NodePtr>> Qcow2Node::open(BlockGraph& graph, NodeConfig config, BlockOptions options) {
   std::shared_ptr<Qcow2Node> node(new Qcow2Node(graph.executor(), std::move(config)));
-  const bool writable = !node->read_only();
   KITE_CO_ASSIGN(NodePtr below, co_await graph.open_child(options.take_child("file"), node->config_, "file"));
+  node->follow_rights(*below);
+  const bool writable = !node->read_only();
   const bool backing_given = options.has_child("backing");
   BlockOptions backing_options = options.take_child("backing");
   KITE_CO_TRY(node->take_options(options));

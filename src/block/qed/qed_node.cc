@@ -22,8 +22,9 @@ int QedNode::probe(std::span<const uint8_t> head) {
 
 Task<Result<NodePtr>> QedNode::open(BlockGraph& graph, NodeConfig config, BlockOptions options) {
   std::shared_ptr<QedNode> node(new QedNode(graph.executor(), std::move(config)));
-  const bool writable = !node->read_only();
   KITE_CO_ASSIGN(NodePtr below, co_await graph.open_child(options.take_child("file"), node->config_, "file"));
+  node->follow_rights(*below);
+  const bool writable = !node->read_only();
   const bool given = options.has_child("backing");
   BlockOptions backing = options.take_child("backing");
   KITE_CO_TRY(options.all_taken("qed"));
