@@ -110,8 +110,13 @@ def boot_q35(kite, guests, kernel, cpus, memory):
             check_log(guest, guest.console.decode(errors="replace"))
 
 
-def boot(kite, guests, kernel, cpus, memory):
-    command = [kite, "-accel", "jit", "-nodefaults", "-nographic", "-serial", "stdio", "-m", str(memory),
+def boot_interpreted(kite, guests, kernel, cpus, memory):
+    """Without the translator: everything is interpreted."""
+    boot(kite, guests, kernel, cpus, memory, "jit,translate=off")
+
+
+def boot(kite, guests, kernel, cpus, memory, accel="jit"):
+    command = [kite, "-accel", accel, "-nodefaults", "-nographic", "-serial", "stdio", "-m", str(memory),
                "-smp", str(cpus), "-kernel", f"{guests}/{kernel}/vmlinuz", "-initrd", f"{guests}/initrd.gz",
                "-append", "console=ttyS0 panic=-1"]
     with Guest(command, limit=450) as guest:
@@ -133,6 +138,7 @@ def main():
     kite, guests = sys.argv[1:3]
     tally = Tally("boot")
     plan = [(boot, "boot", *one) for one in (LONG if "--long" in sys.argv else SHORT)]
+    plan.append((boot_interpreted, "boot interpreted", "6.1-cloud", 2, 512))
     plan += [(boot_q35, "boot q35", *one) for one in (Q35 if "--long" in sys.argv else Q35[:1])]
     for how, what, kernel, cpus, memory in plan:
         name = f"{what} {kernel} -smp {cpus} -m {memory}"

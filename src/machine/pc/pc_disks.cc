@@ -258,10 +258,6 @@ Wanted device_of(const DriveSpec& spec, bool ahci) {
       if (!ahci) settings.emplace_back("unit", unit);
       return {spec.cdrom ? "ide-cd" : "ide-hd", std::move(settings)};
     case DriveInterface::kFloppy: settings.emplace_back("unit", unit); return {"floppy", std::move(settings)};
-    case DriveInterface::kScsi:
-      settings.emplace_back("bus", fmt::format("scsi.{}", spec.bus));
-      settings.emplace_back("scsi-id", unit);
-      return {spec.cdrom ? "scsi-cd" : "scsi-hd", std::move(settings)};
     default: return {"virtio-blk-pci", std::move(settings)};
   }
 }
@@ -302,14 +298,15 @@ Result<> PcChassis::add_board_disks() {
 }
 
 Result<> PcChassis::add_added_disks() {
-  // SCSI disks get the controller that old systems know, one a bus.
-  unsigned buses = 0;
+  // What if=scsi stands for on this board is an adapter that Kite does not have.
   if (context_.drives != nullptr)
     for (const auto& entry : context_.drives->entries())
       if (!entry->made_for_device && entry->spec.interface == DriveInterface::kScsi)
-        buses = std::max(buses, entry->spec.bus + 1);
-  for (unsigned bus = 0; bus < buses; ++bus) KITE_TRY(add_board_device("lsi53c895a", {}));
-  static constexpr DriveInterface kThen[] = {DriveInterface::kScsi, DriveInterface::kVirtio};
+        return fail(
+            "{}: there is no lsi53c895a here; write -device virtio-scsi-pci -drive if=none,id=d0,... -device "
+            "{},drive=d0",
+            option_text(entry->spec), entry->spec.cdrom ? "scsi-cd" : "scsi-hd");
+  static constexpr DriveInterface kThen[] = {DriveInterface::kVirtio};
   return add_drives(kThen);
 }
 
