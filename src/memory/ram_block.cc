@@ -1,6 +1,5 @@
 #include "memory/ram_block.h"
 
-#include <fcntl.h>
 #include <sys/mman.h>
 
 #include <algorithm>
@@ -50,33 +49,24 @@ Result<std::shared_ptr<RamBlock>> RamBlock::create(std::string name, uint64_t by
   if (bytes == 0 || !is_aligned(bytes, kPageSize) || bytes > kLargestBlock)
     return fail("memory '{}' of {} bytes: the size must be a multiple of {} up to {} TiB", name, bytes, kPageSize,
                 kLargestBlock >> 40);
-  Fd fd(::memfd_create(name.c_str(), MFD_CLOEXEC | MFD_ALLOW_SEALING));
-  if (!fd.valid()) return fail("cannot create the memory file of '{}': {}", name, errno_text(errno));
-  if (::ftruncate(fd.get(), static_cast<off_t>(bytes)) != 0)
-    return fail("cannot size memory '{}' to {} MiB: {}", name, bytes >> 20, errno_text(errno));
-  // Whoever gets the descriptor (a vhost back end) cannot shrink it under us.
-  if (::fcntl(fd.get(), F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0)
-    return fail("cannot seal memory '{}': {}", name, errno_text(errno));
-
   KITE_ASSIGN(Mapping reservation, reserve(name, bytes + 2 * kHostAlignment, PROT_NONE));
   const auto base = reinterpret_cast<uintptr_t>(reservation.address());
   uint8_t* const host = reservation.address() + (align_up(base + kPageSize, kHostAlignment) - base);
-  if (::mmap(host, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE | MAP_FIXED, fd.get(), 0) == MAP_FAILED)
+  if (::mprotect(host, bytes, PROT_READ | PROT_WRITE) != 0)
     return fail("cannot map {} MiB for memory '{}': {}", bytes >> 20, name, errno_text(errno));
-  ::madvise(host, bytes, MADV_HUGEPAGE);  // a wish: hosts without huge shared memory refuse it
+  if (bytes >= kHostAlignment) ::madvise(host, bytes, MADV_HUGEPAGE);  // a wish: hosts without huge pages refuse it
 
   const uint64_t page_count = bytes >> kPageShift;
   const uint64_t metadata_bytes =
       (page_count + 63) / 64 * sizeof(uint64_t) + page_count * (sizeof(uint64_t) + sizeof(uint32_t) + 1);
   KITE_ASSIGN(Mapping metadata, reserve(name, align_up(metadata_bytes, kPageSize), PROT_READ | PROT_WRITE));
   return std::shared_ptr<RamBlock>(
-      new RamBlock(std::move(name), bytes, std::move(fd), std::move(reservation), host, std::move(metadata)));
+      new RamBlock(std::move(name), bytes, std::move(reservation), host, std::move(metadata)));
 }
 
-RamBlock::RamBlock(std::string name, uint64_t size, Fd fd, Mapping reservation, uint8_t* host, Mapping metadata)
+RamBlock::RamBlock(std::string name, uint64_t size, Mapping reservation, uint8_t* host, Mapping metadata)
     : name_(std::move(name)),
       size_(size),
-      fd_(std::move(fd)),
       reservation_(std::move(reservation)),
       host_(host),
       metadata_(std::move(metadata)),

@@ -1,5 +1,5 @@
-// A RamBlock is host memory behind guest RAM, ROM or RAM-like device memory: a shared mapping of a memfd, with one
-// state byte a page that writers consult.
+// A RamBlock is host memory behind guest RAM, ROM or RAM-like device memory, with one state byte a page that writers
+// consult. It is anonymous memory: the host backs that with huge pages where it does not for memory files.
 //
 // The state byte is how writers (vCPU stores, DMA) learn that somebody watches a page. 0, the common case, means
 // nobody. A writer stores first and looks at the byte afterwards; a watcher sets the bit, issues a process-wide barrier
@@ -15,7 +15,6 @@
 #include <vector>
 
 #include "memory/guest_types.h"
-#include "support/fd.h"
 #include "support/result.h"
 
 namespace kite {
@@ -45,7 +44,6 @@ class RamBlock {
   [[nodiscard]] const std::string& name() const { return name_; }
   [[nodiscard]] uint64_t size() const { return size_; }
   [[nodiscard]] uint8_t* host() const { return host_; }
-  [[nodiscard]] int fd() const { return fd_.get(); }
 
   // The state byte of the page at `offset` (for a TLB entry) and its code generation.
   [[nodiscard]] std::atomic<uint8_t>* page_state(uint64_t offset) const { return &state_[offset >> kPageShift]; }
@@ -116,7 +114,7 @@ class RamBlock {
     size_t bytes_ = 0;
   };
 
-  RamBlock(std::string name, uint64_t size, Fd fd, Mapping reservation, uint8_t* host, Mapping metadata);
+  RamBlock(std::string name, uint64_t size, Mapping reservation, uint8_t* host, Mapping metadata);
   static Result<Mapping> reserve(const std::string& name, uint64_t bytes, int protection);
   void note_page_written(uint64_t page, uint64_t offset, uint64_t bytes);
   [[nodiscard]] bool is_code_written(uint64_t page, uint64_t offset, uint64_t bytes) const;
@@ -127,7 +125,6 @@ class RamBlock {
 
   std::string name_;
   uint64_t size_;
-  Fd fd_;
   Mapping reservation_;  // the memory between two guard zones
   uint8_t* host_;
   Mapping metadata_;  // the four arrays; zero pages until they are touched

@@ -22,19 +22,6 @@ TEST(RamBlock, ReadsAsZeroAndIsWritable) {
   EXPECT_EQ(block->host()[5], 7);
 }
 
-TEST(RamBlock, IsBackedByItsDescriptor) {
-  const auto block = make_block(2);
-  block->host()[kPageSize] = 0x5a;
-  uint8_t byte = 0;
-  ASSERT_EQ(::pread(block->fd(), &byte, 1, kPageSize), 1);
-  EXPECT_EQ(byte, 0x5a);
-}
-
-TEST(RamBlock, CannotBeShrunkThroughItsDescriptor) {
-  const auto block = make_block(2);
-  EXPECT_EQ(::ftruncate(block->fd(), 0), -1);
-}
-
 TEST(RamBlock, RefusesOddSizes) {
   EXPECT_FALSE(RamBlock::create("odd", 4095));
   EXPECT_FALSE(RamBlock::create("none", 0));
