@@ -11,10 +11,10 @@
 
 namespace kite::jit {
 
-// Guest registers live in host registers but for R8-R11, which stay in the Cpu. RAX, R10 and R11 are scratch between
-// instructions; RSP is the host's stack; GS points to the Cpu.
-inline constexpr std::array<uint8_t, 16> kHost = {kR8,   kRcx,  kRdx,  kRbx,  kR9,  kRbp, kRsi, kRdi,
-                                                  kNone, kNone, kNone, kNone, kR12, kR13, kR14, kR15};
+// Guest registers live in host registers but for R12-R15, which compilers take last and which stay in the Cpu. RAX, R10
+// and R11 are scratch between instructions; RSP is the host's stack; GS points to the Cpu.
+inline constexpr std::array<uint8_t, 16> kHost = {kR8,  kRcx, kRdx, kRbx, kR9,   kRbp,  kRsi,  kRdi,
+                                                  kR12, kR13, kR14, kR15, kNone, kNone, kNone, kNone};
 
 // Distances from the Cpu to what code touches; the same for every Cpu of this build.
 struct Layout {
