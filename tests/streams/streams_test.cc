@@ -57,6 +57,12 @@ bool host_is_intel() {
   return ebx == kGenu;
 }
 
+// [APM 2, 11.4.4.3] AMD's FXSAVE has the x87 pointers only while an unmasked exception is pending.
+void mask_pointers(Registers& registers) {
+  constexpr size_t kFop = 6, kFopFipFdpBytes = 18;
+  std::memset(&registers.fx[kFop], 0, kFopFipFdpBytes);
+}
+
 bool is_memory_fault(uint64_t vector) {
   return vector == kPageFault || vector == kAlignmentCheck || vector == kGeneralProtection || vector == kStackFault;
 }
@@ -82,6 +88,7 @@ void mask_incomparable(Outcome& outcome, const x86::Insn& faulting, bool wide) {
   Registers& registers = outcome.registers;
   registers.rflags &= ~kResume;
   std::memset(&registers.fx[kMxcsrMask], 0, 4);
+  if (!host_is_intel()) mask_pointers(registers);
   if (!wide)
     for (size_t i = 0; i < 16; ++i) registers.gpr[i] &= i < 8 ? 0xffffffff : 0;
   const uint64_t vector = outcome.vector;
