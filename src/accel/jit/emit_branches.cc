@@ -49,19 +49,23 @@ Exit& BlockEmitter::new_exit(uint64_t target) {
   exit.page = translation_.page;
   exit.mode_key = block_.mode_key;
   exit.crosses = cpu::page_of(target) != cpu::page_of(block_.rip);
-  exit.flags_in_host = flags_ == Flags::kHost;
+  exit.flags_in_host = flags_in_host() && flags_ != Flags::kBoth;
   return exit;
 }
 
 // A jump that leads to `exit` until it is linked.
 void BlockEmitter::leave_by(uint8_t* jump, Exit& exit, bool link) {
   if (link) exit.jump = jump;
-  detours_.push_back({.kind = Detour::Kind::kLeave, .jump = jump, .exit = &exit, .save = flags_ == Flags::kHost});
+  detours_.push_back({.kind = Detour::Kind::kLeave,
+                      .jump = jump,
+                      .exit = &exit,
+                      .save = flags_in_host() && flags_ != Flags::kBoth,
+                      .recipe = recipe_of_lost()});
 }
 
 // Leaves for `exit` when something waits for the run loop. EFLAGS are lost.
 void BlockEmitter::check_alarm(Exit& exit) {
-  save_flags();
+  guard_flags_here();
   a_.alu_imm(4, 7, in_cpu(layout_.alarm), 0);
   flags_lost();
   leave_by(a_.jcc(Condition::kNe), exit, false);
@@ -70,9 +74,13 @@ void BlockEmitter::check_alarm(Exit& exit) {
 void BlockEmitter::go_to(uint64_t target, uint64_t from) {
   write_instruction_pointer();
   const bool backward = target <= from;
-  if (backward || cpu::page_of(target) != cpu::page_of(block_.rip)) save_flags();
+  if (cpu::page_of(target) != cpu::page_of(block_.rip)) save_flags();
   if (backward) check_alarm(new_exit(target));
-  if (target == block_.rip && backward) return a_.jmp(translation_.entry_saved);
+  if (target == block_.rip && backward) {
+    if (flags_ == Flags::kAnew && !flags_are_dead()) save_flags();
+    return a_.jmp(translation_.entry_saved);
+  }
+  if (flags_ == Flags::kAnew) load_flags();
   Exit& exit = new_exit(target);
   leave_by(a_.jmp(), exit, true);
 }
@@ -85,9 +93,8 @@ BlockEmitter::Outcome BlockEmitter::jump_if() {
   }
   load_flags();
   const auto condition = static_cast<Condition>(op().condition);
-  const bool backward = target <= op().rip;
-  if (backward || cpu::page_of(target) != cpu::page_of(block_.rip)) save_flags();
-  if (!backward) {
+  if (target > op().rip) {
+    if (cpu::page_of(target) != cpu::page_of(block_.rip)) save_flags();
     Exit& exit = new_exit(target);
     leave_by(a_.jcc(condition), exit, true);
     return Outcome::kDone;

@@ -15,6 +15,13 @@ static_assert(kHost[x86::kRdx] == kRdx && kHost[x86::kRcx] == kRcx);
 
 }  // namespace
 
+BlockEmitter::Recipe::Kind BlockEmitter::recipe_kind(unsigned operation) {
+  using Kind = Recipe::Kind;
+  static constexpr Kind kKinds[] = {Kind::kAdd,   Kind::kLogic, Kind::kNone,  Kind::kNone,
+                                    Kind::kLogic, Kind::kSub,   Kind::kLogic, Kind::kCompare};
+  return kKinds[operation];
+}
+
 BlockEmitter::Outcome BlockEmitter::integer() {
   switch (insn().op) {
     case Code::kAdd: return binary(0);
@@ -85,7 +92,7 @@ BlockEmitter::Outcome BlockEmitter::binary(unsigned operation) {
     a_.rr(size, operation << 3 | byte, use(from, kR11), target, 0, size == 1, size == 1);
   }
   if (operation != kCmp) put(to.reg, target);
-  flags_made();
+  flags_made_by(recipe_kind(operation));
   return Outcome::kDone;
 }
 
@@ -162,7 +169,7 @@ BlockEmitter::Outcome BlockEmitter::test() {
       a_.rr(size, opcode, use(from, kR11), target, 0, size == 1, size == 1);
     }
   }
-  flags_made();
+  flags_made_by(Recipe::Kind::kTest);
   return Outcome::kDone;
 }
 
@@ -179,7 +186,7 @@ BlockEmitter::Outcome BlockEmitter::unary(uint32_t opcode, unsigned extension, b
     stored(place);
     return Outcome::kDone;
   }
-  if (needs_flags) load_flags();
+  if (needs_flags) load_flags_for_carry();
   if (to.high_byte) {
     a_.rr(1, opcode, extension, begin_high_byte(to));
     end_high_byte(to);
@@ -189,7 +196,7 @@ BlockEmitter::Outcome BlockEmitter::unary(uint32_t opcode, unsigned extension, b
   const Reg target = use(to.reg, kR10);
   a_.rr(size, opcode, extension, target, 0, false, size == 1);
   put(to.reg, target);
-  if (makes_flags) flags_made();
+  if (makes_flags) flags_made_by(needs_flags ? Recipe::Kind::kNone : Recipe::Kind::kNegate);
   return Outcome::kDone;
 }
 

@@ -55,7 +55,7 @@ void BlockEmitter::linear_to_r10() {
 }
 
 BlockEmitter::Place BlockEmitter::look_up(unsigned bytes, bool write, bool simple, unsigned alignment) {
-  save_flags();
+  guard_flags();
   if (address_is_constant()) {
     const uint64_t linear = constant_address();
     const bool aligned = alignment == 0 || (linear & (alignment - 1)) == 0;
@@ -85,7 +85,7 @@ void BlockEmitter::miss(uint8_t* jump) {
 
 // The index is that of the first byte's page and the tag that of the last byte's: what crosses never hits.
 BlockEmitter::Place BlockEmitter::look_up_at(const Mem& address, unsigned bytes, bool write, unsigned alignment) {
-  save_flags();
+  guard_flags();
   const auto base = static_cast<Reg>(address.base);
   // What is aligned does not cross: its first byte does for the tag, with the low bits left in it.
   const int32_t last = address.disp + (alignment != 0 ? 0 : static_cast<int32_t>(bytes) - 1);
@@ -110,7 +110,7 @@ BlockEmitter::Place BlockEmitter::look_up_at(const Mem& address, unsigned bytes,
 }
 
 BlockEmitter::Place BlockEmitter::look_up_r10(unsigned bytes, bool write, unsigned alignment) {
-  save_flags();
+  guard_flags();
   if (bytes == 1 || alignment != 0)
     a_.mov(8, kRax, kR10);
   else
@@ -156,7 +156,7 @@ BlockEmitter::Place BlockEmitter::look_up_constant(uint64_t linear, unsigned byt
 
 // [architecture.md, watched pages] The look comes after the store.
 void BlockEmitter::stored(const Place& place, uint64_t leave_rip) {
-  save_flags();
+  guard_flags();
   a_.load(
       8, kRax,
       place.linear == Place::Linear::kConstant ? in_cpu(place.entry + kPageState) : in_cpu(kR11, tlb_ + kPageState));
@@ -167,12 +167,14 @@ void BlockEmitter::stored(const Place& place, uint64_t leave_rip) {
                 .units = units_,
                 .fip = fip_,
                 .resume_rip = leave_rip,
-                .place = place};
+                .place = place,
+                .recipe = {}};
   detour.site = &site();
   detour.site->leave_rip = wide_ ? leave_rip : static_cast<uint32_t>(leave_rip);
   if (leave_rip == Site::kDynamic) detour.site->leave_rip = leave_rip;
-  detours_.push_back(detour);
   flags_lost();
+  detour.recipe = recipe_of_lost();
+  detours_.push_back(detour);
 }
 
 void BlockEmitter::notice(const Detour& detour) {
@@ -181,6 +183,10 @@ void BlockEmitter::notice(const Detour& detour) {
     case Place::Linear::kAddress: cold_.lea(8, kR10, place.address); break;
     case Place::Linear::kHostAddress: cold_.rm(8, 0x2b, kR10, in_cpu(kR11, tlb_ + kAddend)); break;  // sub
     case Place::Linear::kConstant: cold_.mov_imm(kR10, place.value); break;
+  }
+  if (detour.recipe.kind != Recipe::Kind::kNone) {
+    make_anew(cold_, detour.recipe);
+    emit_save(cold_);
   }
   write_instruction_pointer(cold_, detour.fip);
   cold_.mov_imm(kR11, reinterpret_cast<uintptr_t>(detour.site));

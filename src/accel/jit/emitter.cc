@@ -84,6 +84,7 @@ void BlockEmitter::emit() {
       detours_[detour].units = units_;
       detours_[detour].resume_rip = op().next_rip();
     }
+    check_recipe();
   }
   if (outcome != Outcome::kEnd) {
     index_ = count_ - 1;
@@ -108,35 +109,6 @@ void BlockEmitter::decode() {
   }
   end_rip_ = block_.rip + at;
   if (!wide_) end_rip_ = static_cast<uint32_t>(end_rip_);
-}
-
-// What the first instructions do with the flags that the block is entered with: whether they are made anew before
-// anything can ask for them.
-bool BlockEmitter::flags_are_dead() const {
-  for (unsigned i = 0; i < count_; ++i) {
-    const x86::Insn& insn = insns_[i];
-    if (insn.has_mem && insn.op != Code::kLea && insn.op != Code::kNop) return false;
-    switch (insn.op) {
-      case Code::kMov:
-      case Code::kMovzx:
-      case Code::kMovsx:
-      case Code::kMovsxd:
-      case Code::kLea:
-      case Code::kNop:
-      case Code::kEndbr: break;
-      case Code::kAdd:
-      case Code::kOr:
-      case Code::kAnd:
-      case Code::kSub:
-      case Code::kXor:
-      case Code::kCmp:
-      case Code::kTest: return true;
-      default: return false;
-    }
-    for (const x86::Operand& operand : insn.operand)
-      if ((is_register(operand) && operand.high_byte) || operand.kind == x86::OperandKind::kSegReg) return false;
-  }
-  return false;
 }
 
 void BlockEmitter::begin() {
@@ -222,16 +194,22 @@ void BlockEmitter::hand_over() {
 
 void BlockEmitter::detour_interpret(uint8_t* jump) {
   unresumed_.push_back(detours_.size());
-  detours_.push_back({.kind = Detour::Kind::kInterpret, .jump = jump, .site = &site(), .fip = fip_});
+  detours_.push_back(
+      {.kind = Detour::Kind::kInterpret, .jump = jump, .site = &site(), .fip = fip_, .recipe = recipe_of_lost()});
 }
 
 void BlockEmitter::detour_hand_over(uint8_t* jump) {
-  detours_.push_back({.kind = Detour::Kind::kHandOver, .jump = jump, .site = &site(), .fip = fip_});
+  detours_.push_back(
+      {.kind = Detour::Kind::kHandOver, .jump = jump, .site = &site(), .fip = fip_, .recipe = recipe_of_lost()});
 }
 
 void BlockEmitter::detours() {
   for (const Detour& detour : detours_) {
     a_.bind(detour.jump, cold_.here());
+    if (detour.recipe.kind != Recipe::Kind::kNone && detour.kind != Detour::Kind::kNotice) {
+      make_anew(cold_, detour.recipe);
+      emit_save(cold_);
+    }
     if (detour.kind != Detour::Kind::kNotice) write_instruction_pointer(cold_, detour.fip);
     switch (detour.kind) {
       case Detour::Kind::kInterpret:
@@ -283,33 +261,6 @@ void BlockEmitter::reload(const Detour& detour) {
   cold_.bind_here(unmasked);
   cold_.mov_imm(kR10, reinterpret_cast<uintptr_t>(&exit));
   cold_.jmp(t_.runtime().leave);
-}
-
-// --- flags
-
-void BlockEmitter::emit_save(Assembler& a) {
-  a.byte(0x9f);              // lahf
-  a.rr(1, 0x0f90, 0, kRax);  // seto al
-  a.store(4, in_cpu(layout_.saved_flags), kRax);
-}
-
-void BlockEmitter::save_flags() {
-  if (flags_ != Flags::kHost) return;
-  emit_save(a_);
-  flags_ = Flags::kBoth;
-}
-
-void BlockEmitter::load_flags() {
-  if (flags_ != Flags::kSaved) return;
-  load_eflags(a_);
-  flags_ = Flags::kBoth;
-}
-
-void BlockEmitter::load_eflags(Assembler& a) {
-  a.load(4, kRax, in_cpu(layout_.saved_flags));
-  a.byte(0x04);  // add al, 0x7f: OF from bit 0
-  a.byte(0x7f);
-  a.byte(0x9e);  // sahf
 }
 
 // --- registers

@@ -24,7 +24,29 @@ class BlockEmitter {
 
  private:
   // Where the guest's arithmetic flags are.
-  enum class Flags : uint8_t { kHost /* EFLAGS alone */, kSaved, kBoth };
+  enum class Flags : uint8_t {
+    kHost,        // EFLAGS alone
+    kHostOrAnew,  // EFLAGS, and they may be lost: recipe_ makes them
+    kAnew,        // nowhere: recipe_ makes them
+    kSaved,
+    kBoth  // EFLAGS, and saved
+  };
+  // How to make the flags of an instruction once more from registers (emit_flags.cc).
+  struct Recipe {
+    enum class Kind : uint8_t { kNone, kAdd, kSub, kCompare, kTest, kLogic, kNegate } kind = Kind::kNone;
+    uint8_t size = 0;
+    uint8_t to = 0, from = kNone;  // guest registers; none: `immediate`
+    uint8_t made_at = 0;           // the instruction's index
+    uint16_t operands = 0;         // a bit a guest register
+    uint32_t immediate = 0;
+  };
+  // What an instruction does with flags and registers.
+  struct Effects {
+    bool reads = true;     // flags, or who knows what else
+    bool consumes = true;  // may leave the fast path, where all flags are wanted
+    bool makes_carry = false, makes_others = false;
+    uint16_t writes = 0xffff;  // a bit a guest register
+  };
   // What becomes of an instruction.
   enum class Outcome : uint8_t {
     kInterpret,  // not emitted: the interpreter's handler is called
@@ -61,6 +83,7 @@ class BlockEmitter {
     uint64_t fip = kNoRip;            // the last x87 instruction, when the image does not have it yet
     uint64_t resume_rip = 0;          // kInterpret, kNotice: of the instruction at `resume`
     Place place{};                    // kNotice
+    Recipe recipe{};                  // of flags that are nowhere
   };
 
   // --- the block (emitter.cc) ---
@@ -75,9 +98,6 @@ class BlockEmitter {
   Site& site();
   Site& new_site(bool leaves);
   void reload(const Detour& detour);
-  [[nodiscard]] bool flags_are_dead() const;
-  void emit_save(Assembler& a);
-  void load_eflags(Assembler& a);
   void notice(const Detour& detour);
   void detour_interpret(uint8_t* jump);  // resumed behind the instruction
   void detour_hand_over(uint8_t* jump);
@@ -85,11 +105,26 @@ class BlockEmitter {
   [[nodiscard]] const cpu::Op& op() const { return ops_[index_]; }
   [[nodiscard]] bool is_last() const { return index_ + 1 == count_; }
 
-  // --- flags (emitter.cc) ---
-  void save_flags();  // so that EFLAGS may be lost; RAX is lost
-  void load_flags();  // so that EFLAGS are the guest's; RAX is lost
-  void flags_made() { flags_ = Flags::kHost; }
-  void flags_lost() { flags_ = Flags::kSaved; }
+  // --- flags (emit_flags.cc) ---
+  void save_flags();        // so that they are in memory; RAX and R11 may be lost
+  void guard_flags();       // so that EFLAGS may be lost; likewise
+  void guard_flags_here();  // the same, when load_flags() follows before the next instruction
+  void load_flags();        // so that EFLAGS are the guest's; likewise
+  void load_flags_for_carry();
+  void flags_made();
+  void flags_made_by(Recipe::Kind kind);
+  static Recipe::Kind recipe_kind(unsigned operation);
+  void flags_lost();
+  [[nodiscard]] bool flags_in_host() const { return flags_ != Flags::kSaved && flags_ != Flags::kAnew; }
+  [[nodiscard]] Recipe recipe_of_lost() const { return flags_ == Flags::kAnew ? recipe_ : Recipe{}; }
+  static Effects effects(const x86::Insn& insn);
+  [[nodiscard]] bool can_do_without_flags() const;
+  [[nodiscard]] bool carry_is_dead() const;
+  [[nodiscard]] bool flags_are_dead() const;
+  void check_recipe();
+  void make_anew(Assembler& a, const Recipe& recipe) const;
+  void emit_save(Assembler& a);
+  void load_eflags(Assembler& a);
 
   // --- registers ---
   static bool in_host(unsigned guest) { return kHost[guest] != kNone; }
@@ -228,6 +263,7 @@ class BlockEmitter {
   uint64_t end_rip_ = 0;  // behind the block
   bool ends_ = false;     // the current instruction cannot be resumed behind: its slow ways hand over
   Flags flags_ = Flags::kSaved;
+  Recipe recipe_{};
   uint32_t units_ = 0;     // what is known to be in the host's units (TranslationArea::units)
   uint64_t fip_ = kNoRip;  // as in Detour
   Site* site_ = nullptr;   // of the current instruction, once it has one
