@@ -1,0 +1,126 @@
+// Flags that translated code does not keep are exact where an exception shows them.
+#include <gtest/gtest.h>
+
+#include <array>
+#include <memory>
+#include <random>
+#include <vector>
+
+#include "accel/jit/translator.h"
+#include "cpu/test_machine.h"
+
+namespace kite::jit {
+namespace {
+
+using cpu::TestMachine;
+namespace x = x86;
+
+using Bytes = std::vector<uint8_t>;
+
+// Instructions on registers other than RSP and RDI.
+class Generator {
+ public:
+  explicit Generator(uint32_t seed) : random_(seed) {}
+
+  void instruction(Bytes& code) {
+    switch (below(8)) {
+      case 0:
+      case 1:
+      case 2: return with_register(code);
+      case 3:
+      case 4: return with_immediate(code);
+      case 5: return on_one(code, below(2) == 0 ? 0xf6 : 0xfe, below(2));
+      case 6: return on_one(code, 0xf6, 3);  // neg
+      default: return move(code);
+    }
+  }
+  unsigned below(unsigned limit) { return static_cast<unsigned>(random_() % limit); }
+  uint64_t value() {
+    static constexpr uint64_t kEdges[] = {0, 1, 0x7f, 0x80, 0xff, 0x7fff, 0x8000, 0x7fffffff, 0x80000000};
+    return below(3) == 0 ? kEdges[below(std::size(kEdges))] : random_() * 0x9e3779b97f4a7c15u;
+  }
+
+ private:
+  unsigned reg() {
+    static constexpr uint8_t kRegs[] = {0, 1, 2, 3, 5, 6, 8, 9, 10, 11, 12, 13, 14, 15};
+    return kRegs[below(std::size(kRegs))];
+  }
+  // Prefixes for an operand of 1, 2, 4 or 8 bytes (as its logarithm), then the opcode.
+  static void begin(Bytes& code, unsigned size, unsigned reg, unsigned rm, unsigned opcode) {
+    if (size == 1) code.push_back(0x66);
+    code.push_back(static_cast<uint8_t>(0x40 | (size == 3 ? 8 : 0) | (reg >> 3) << 2 | rm >> 3));
+    code.push_back(static_cast<uint8_t>(opcode | (size == 0 ? 0 : 1)));
+    code.push_back(static_cast<uint8_t>(0xc0 | (reg & 7) << 3 | (rm & 7)));
+  }
+  void with_register(Bytes& code) {
+    static constexpr uint8_t kOpcodes[] = {0x00, 0x08, 0x10, 0x18, 0x20, 0x28, 0x30, 0x38, 0x84};
+    begin(code, below(4), reg(), reg(), kOpcodes[below(std::size(kOpcodes))]);
+  }
+  void with_immediate(Bytes& code) {
+    const unsigned size = below(4);
+    begin(code, size, below(8), reg(), 0x80);
+    for (unsigned i = 0; i < (size == 0 ? 1u : size == 1 ? 2u : 4u); ++i) code.push_back(static_cast<uint8_t>(value()));
+  }
+  void on_one(Bytes& code, unsigned opcode, unsigned extension) {
+    if (opcode == 0xf6 && extension < 2) opcode = 0xfe;  // inc, dec
+    begin(code, below(4), extension, reg(), opcode);
+  }
+  void move(Bytes& code) { begin(code, below(4), reg(), reg(), 0x88); }
+
+  std::mt19937_64 random_;
+};
+
+// A load that faults in the middle, the flags made anew behind it.
+Bytes make_code(Generator& generator) {
+  Bytes code;
+  for (unsigned n = 1 + generator.below(6); n > 0; --n) generator.instruction(code);
+  code.insert(code.end(), {0x48, 0x8b, 0x1f});  // mov rbx, [rdi]
+  for (unsigned n = generator.below(4); n > 0; --n) generator.instruction(code);
+  code.insert(code.end(), {0x39, 0xed});  // cmp ebp, ebp
+  return code;
+}
+
+struct Seen {
+  std::array<uint64_t, 16> gpr{};
+  uint64_t rip = 0, flags = 0;
+  bool operator==(const Seen&) const = default;
+};
+
+Seen run(uint32_t seed, bool translated, bool faults) {
+  Generator generator(seed);
+  const Bytes code = make_code(generator);
+  TestMachine m;
+  std::unique_ptr<Translator> translator;
+  if (translated) {
+    auto made = Translator::create(m.cpu(), {.code_bytes = size_t{1} << 20, .threshold = 1});
+    if (!made) throw std::runtime_error(made.error().message);
+    translator = std::move(*made);
+    m.cpu().translator = translator.get();
+  }
+  for (unsigned n = 0; n < 16; ++n)
+    if (n != x::kRsp) m.gpr(n) = generator.value();
+  m.gpr(x::kRdi) = TestMachine::kData;
+  m.cpu().state.rflags = x::flag::kFixed1;
+  m.cpu().state.cc = generator.value() & x::flag::kArithmetic;
+  if (faults) m.set_pte(TestMachine::kData, 0);
+  m.run(code);
+  Seen seen;
+  for (unsigned n = 0; n < 16; ++n) seen.gpr[n] = m.gpr(n);
+  seen.rip = faults ? m.faulting_rip() : m.cpu().state.rip;
+  seen.flags = (faults ? m.pushed_flags() : m.cpu().flags()) & x::flag::kArithmetic;
+  m.cpu().translator = nullptr;
+  return seen;
+}
+
+TEST(EmitFlags, AreExactAtAFaultHoweverTheyWereMade) {
+  for (uint32_t seed = 1; seed <= 3000; ++seed)
+    ASSERT_EQ(run(seed, true, true), run(seed, false, true)) << "seed " << seed;
+}
+
+TEST(EmitFlags, AreExactBehindTheBlock) {
+  for (uint32_t seed = 1; seed <= 1000; ++seed)
+    ASSERT_EQ(run(seed, true, false), run(seed, false, false)) << "seed " << seed;
+}
+
+}  // namespace
+}  // namespace kite::jit
