@@ -305,6 +305,7 @@ class Cpu {
   // After a store that found a non-zero page state: RamBlock::note_write, then code_written() when the page is one that
   // the running block was decoded from.
   KITE_COLD_CALL void store_noticed(uint64_t address, unsigned bytes);
+  void store_noticed_at(const uint8_t* host, unsigned bytes);
   // What the CPU sees now: in system-management mode that is not what others see.
   AddressSpace& memory() { return arch.smm && config.smm_memory != nullptr ? *config.smm_memory : memory_; }
   FpuThunks& fpu() { return *fpu_; }

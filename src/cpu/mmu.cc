@@ -71,6 +71,16 @@ unsigned device_chunk(Gpa address, unsigned bytes) {
   return std::min(aligned, std::bit_floor(bytes));
 }
 
+PhysicalRange physical_range(const FlatRange& flat) {
+  return {.start = flat.start,
+          .end = flat.end,
+          .host = flat.host(flat.start),
+          .block = flat.region->block().get(),
+          .block_offset = flat.block_offset(flat.start),
+          .writable = !flat.read_only && flat.kind != RegionKind::kRom,
+          .traps_writes = flat.read_only && flat.region->handler() != nullptr};
+}
+
 }  // namespace
 
 // --- kinds of access
@@ -141,6 +151,7 @@ void Mmu::fill(TlbTable& table, TlbKind kind, uint64_t linear, const Translation
   entry.shift = translation.shift;
   entry.global = translation.global;
   entry.exec_id = 0;
+  entry.whole = entry.target == Target::kMemory && is_whole(translation);
 
   const bool memory = entry.target == Target::kMemory || entry.target == Target::kRom;
   const bool fast =
@@ -152,6 +163,16 @@ void Mmu::fill(TlbTable& table, TlbKind kind, uint64_t linear, const Translation
   entry.write_tag = tag(fast && entry.target == Target::kMemory, TlbEntry::kWrite);
   entry.exec_tag = tag(memory, TlbEntry::kExecute);
   table.note_filled(linear);
+}
+
+// Whether nothing but memory lies behind the large page that the entry is a part of.
+bool Mmu::is_whole(const Translation& translation) {
+  if (translation.shift == kPageShift || (cpu_.arch.dr7 & 0xff) != 0) return false;
+  const uint64_t bytes = uint64_t{1} << translation.shift;
+  const Gpa start = translation.page & ~(bytes - 1);
+  const PhysicalRange* range = range_at(translation.page, kPageSize);
+  if (range == nullptr || start < range->start || bytes > range->end - start) return false;
+  return cpu_.config.apic == nullptr || ((cpu_.config.apic->base() ^ start) & low_mask(kPhysicalBits)) >= bytes;
 }
 
 // What lies behind the guest-physical page; `host` and `page_state` are set when that is memory throughout.
@@ -186,13 +207,7 @@ const PhysicalRange* Mmu::range_at(Gpa address, unsigned bytes) {
   const FlatRange* found = cpu_.memory().view(guard).find(address);
   if (found == nullptr || !found->is_memory()) return nullptr;
   std::shift_right(ranges.begin(), ranges.end(), 1);
-  ranges[0] = {.start = found->start,
-               .end = found->end,
-               .host = found->host(found->start),
-               .block = found->region->block().get(),
-               .block_offset = found->block_offset(found->start),
-               .writable = !found->read_only && found->kind != RegionKind::kRom,
-               .traps_writes = found->read_only && found->region->handler() != nullptr};
+  ranges[0] = physical_range(*found);
   return bytes > found->end - address ? nullptr : ranges.data();
 }
 
@@ -498,6 +513,27 @@ void Cpu::direct_written(uint64_t address, unsigned bytes) {
   if (tlb_->at(address).page_state->load(std::memory_order_relaxed) != 0) store_noticed(address, bytes);
 }
 
+void Cpu::store_noticed_at(const uint8_t* host, unsigned bytes) {
+  const auto holds = [host](const PhysicalRange& range) {
+    return host >= range.host && static_cast<uint64_t>(host - range.host) < range.end - range.start;
+  };
+  PhysicalRange range;
+  if (const auto* known = std::ranges::find_if(ranges_, holds); known != ranges_.end()) {
+    range = *known;
+  } else {
+    const EpochGuard guard;
+    for (const FlatRange& flat : memory().view(guard).ranges()) {
+      if (!flat.is_memory()) continue;
+      range = physical_range(flat);
+      if (holds(range)) break;
+    }
+    if (!holds(range)) return;
+  }
+  const auto offset = static_cast<uint64_t>(host - range.host);
+  range.block->note_write(range.block_offset + offset, bytes);
+  code_written(range.start + offset, bytes);
+}
+
 void Cpu::store_noticed(uint64_t address, unsigned bytes) {
   const Gpa physical = tlb_->at(address).page | (address & kOffsetMask);
   const PhysicalRange* range = Mmu(*this).range_at(physical, bytes);
@@ -528,6 +564,7 @@ const uint8_t* Cpu::fetch_pointer(uint64_t linear, Gpa& physical, std::atomic<ui
 void Cpu::flush_tlb(bool keep_global) {
   (keep_global ? counters.local_flushes : counters.flushes).add();
   for (TlbTable& table : tlbs_) table.flush(keep_global);
+  translation.drop_ranges(keep_global);
   if (!keep_global) {
     ranges_ = {};
     user_keys_met_ = supervisor_keys_met_ = 0;
@@ -552,11 +589,13 @@ void Cpu::keys_changed(uint32_t bits, uint16_t met) {
     if (((met >> key) & 1) != 0) of_met |= 3u << key * 2;
   if ((bits & of_met) == 0) return;
   for (TlbTable& table : tlbs_) table.flush(false);
+  translation.drop_ranges(false);
 }
 
 void Cpu::flush_page(uint64_t linear) {
   counters.page_flushes.add();
   for (TlbTable& table : tlbs_) table.flush_page(linear);
+  translation.drop_ranges_at(linear);
   ++translation_epoch;
 }
 

@@ -89,6 +89,7 @@ class Mmu {
   uint64_t read_entry(Gpa address, unsigned bytes, Step& step);
 
   void fill(TlbTable& table, TlbKind kind, uint64_t linear, const Translation& translation);
+  bool is_whole(const Translation& translation);
   TlbEntry::Target classify(Gpa page, uintptr_t& host, std::atomic<uint8_t>*& page_state);
   bool is_apic_page(Gpa page) const;
   uint64_t apic_read(Gpa address, unsigned bytes);

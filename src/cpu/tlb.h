@@ -34,6 +34,7 @@ struct alignas(64) TlbEntry {
   bool global : 1 = false;
   bool in_local_list : 1 = false;
   bool in_global_list : 1 = false;
+  bool whole : 1 = false;  // the tags would be the same for all 4 KiB of a large page, and the addend
   // A translator's number for "this linear page leads to this physical page and may be executed"; 0: not looked at.
   uint32_t exec_id = 0;
 

@@ -16,13 +16,14 @@ inline constexpr uint8_t kNone = 0xff;
 // Conditions by the low four bits of Jcc's opcode.
 enum class Condition : uint8_t { kO, kNo, kB, kAe, kE, kNe, kBe, kA, kS, kNs, kP, kNp, kL, kGe, kLe, kG };
 
-// A memory operand: [base + index << scale + disp], or gs:[...], where the Cpu is.
+// A memory operand: [base + index << scale + disp], or gs:[...], where the Cpu is, or [rip + ...], near the code.
 struct Mem {
   uint8_t base = kNone;
   uint8_t index = kNone;
   uint8_t scale = 0;
   int32_t disp = 0;
   bool gs = false;
+  const void* near = nullptr;
 };
 inline Mem at(Reg base, int32_t disp = 0) { return {.base = base, .disp = disp}; }
 inline Mem at(Reg base, Reg index, uint8_t scale = 0, int32_t disp = 0) {
@@ -30,6 +31,8 @@ inline Mem at(Reg base, Reg index, uint8_t scale = 0, int32_t disp = 0) {
 }
 inline Mem in_cpu(int32_t disp) { return {.disp = disp, .gs = true}; }
 inline Mem in_cpu(Reg index, int32_t disp) { return {.base = index, .disp = disp, .gs = true}; }
+// For instructions that end with their address.
+inline Mem near_code(const void* place) { return {.near = place}; }
 
 class Assembler {
  public:
@@ -203,6 +206,10 @@ class Assembler {
       byte(static_cast<uint8_t>(unsigned{mem.scale} << 6 | (index & 7) << 3 | (base & 7)));
     };
     const bool has_index = mem.index != kNone;
+    if (mem.near != nullptr) {
+      modrm(0, 5);
+      return dword(static_cast<uint32_t>(static_cast<const uint8_t*>(mem.near) - (here() + 4)));
+    }
     if (mem.base == kNone) {
       modrm(0, 4);
       sib(has_index ? unsigned{mem.index} : 4u, 5);

@@ -1,4 +1,5 @@
-// CodeMemory: memory that is written through one mapping and executed through another, so that no page is ever both.
+// CodeMemory: memory that is written through one mapping and executed through another, so that no page is ever both;
+// behind it data that code reaches by its distance.
 // One vCPU's; used by its thread.
 #pragma once
 
@@ -16,18 +17,22 @@ class CodeMemory {
   CodeMemory(const CodeMemory&) = delete;
   CodeMemory& operator=(const CodeMemory&) = delete;
 
-  // `bytes` is a multiple of 4096, below 2 GiB. Pages are committed when they are first written.
-  Result<> map(size_t bytes);
+  // Both are multiples of 4096, together below 2 GiB. Pages are committed when they are first written.
+  Result<> map(size_t bytes, size_t data_bytes);
   [[nodiscard]] uint8_t* write() const { return write_; }
   [[nodiscard]] const uint8_t* run() const { return run_; }
   [[nodiscard]] size_t size() const { return size_; }
+  [[nodiscard]] uint8_t* data() const { return data_; }
+  [[nodiscard]] size_t data_size() const { return data_size_; }
   // From a place to write at to where it is executed.
   [[nodiscard]] ptrdiff_t delta() const { return run_ - write_; }
 
  private:
   uint8_t* write_ = nullptr;
   uint8_t* run_ = nullptr;
+  uint8_t* data_ = nullptr;
   size_t size_ = 0;
+  size_t data_size_ = 0;
 };
 
 }  // namespace kite::jit

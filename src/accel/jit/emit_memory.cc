@@ -1,4 +1,4 @@
-// Addresses, the inline TLB look-up, and what follows a store.
+// Addresses, the check of the range that a place in the code last met, and what follows a store.
 #include <cstddef>
 
 #include "accel/jit/emitter.h"
@@ -16,7 +16,7 @@ constexpr unsigned kEntryShift = 6;
 static_assert(sizeof(TlbEntry) == 1u << kEntryShift);
 constexpr uint32_t kEntryMask = (cpu::kTlbSize - 1) << kEntryShift;
 constexpr uint32_t kPageMask = ~static_cast<uint32_t>(kPageSize - 1);  // sign-extended
-constexpr uint32_t tag_mask(unsigned alignment) { return kPageMask | (alignment != 0 ? alignment - 1 : 0); }
+constexpr auto kStack = static_cast<Reg>(kHost[x86::kRsp]);
 constexpr int32_t kLargestDisplacement = 0x7fff0000;
 
 }  // namespace
@@ -61,18 +61,17 @@ BlockEmitter::Place BlockEmitter::look_up(unsigned bytes, bool write, bool simpl
     const bool aligned = alignment == 0 || (linear & (alignment - 1)) == 0;
     if (aligned && (linear & (kPageSize - 1)) + bytes <= kPageSize) return look_up_constant(linear, bytes, write);
   }
-  const bool base_only = op().flat && op().address_size == 8 && op().index == cpu::kZeroReg &&
-                         op().base != cpu::kZeroReg && in_host(op().base) && op().disp < kLargestDisplacement;
-  if (base_only && !simple)
-    return look_up_at(at(static_cast<Reg>(kHost[op().base]), static_cast<int32_t>(op().disp)), bytes, write, alignment);
+  const bool has_base = op().base != cpu::kZeroReg, has_index = op().index != cpu::kZeroReg;
+  const bool in_registers = (!has_base || in_host(op().base)) && (!has_index || in_host(op().index));
+  if (!simple && op().flat && op().address_size == 8 && in_registers && (has_base || has_index) &&
+      op().disp < kLargestDisplacement) {
+    Mem address{.scale = op().scale, .disp = static_cast<int32_t>(op().disp)};
+    if (has_base) address.base = kHost[op().base];
+    if (has_index) address.index = kHost[op().index];
+    return look_up_at(address, bytes, write, alignment);
+  }
   linear_to_r10();
   return look_up_r10(bytes, write, alignment);
-}
-
-// Compares `tag` with the TLB entry that R11 leads to, and leaves the fast path when they differ.
-void BlockEmitter::check_tag(Reg tag, bool write) {
-  a_.rm(8, 0x3b, tag, in_cpu(kR11, tlb_ + (write ? kWriteTag : kReadTag)));
-  miss(a_.jcc(Condition::kNe));
 }
 
 void BlockEmitter::miss(uint8_t* jump) {
@@ -83,56 +82,118 @@ void BlockEmitter::miss(uint8_t* jump) {
     detour_interpret(jump);
 }
 
-// The index is that of the first byte's page and the tag that of the last byte's: what crosses never hits.
+// Compares `address`, or R10, with the range. R10 becomes the distance to the host's address; for stores R11 becomes
+// the state byte's address.
+void BlockEmitter::check_range(const Mem* address, unsigned bytes, bool write, unsigned alignment) {
+  const bool on_stack = address != nullptr && address->base == kStack && address->index == kNone && bytes <= 8;
+  cpu::AccessRange& range = on_stack ? t_.stack_range(kind()) : t_.new_range(bytes, write);
+  // The first bytes of the block's code are a stale block's to replace.
+  if (!on_stack && a_.cursor() >= translation_.start + sizeof translation_.first_bytes) range.check = a_.cursor();
+  if (address == nullptr)
+    a_.mov(8, kR11, kR10);
+  else if (address->index == kNone && address->disp == 0)
+    a_.mov(8, kR11, static_cast<Reg>(address->base));
+  else
+    a_.lea(8, kR11, *address);
+  a_.rm(8, 0x2b, kR11, near_code(&range.base));   // sub
+  a_.rm(8, 0x3b, kR11, near_code(&range.limit));  // cmp
+  miss(a_.jcc(Condition::kAe));
+  const size_t detour = detours_.size() - 1;
+  if (alignment != 0) {
+    a_.rr(4, 0xf7, 0, kR11);  // test
+    a_.dword(alignment - 1);
+    miss(a_.jcc(Condition::kNe));
+  }
+  if (write) {
+    a_.shift_imm(8, 5, kR11, kPageShift);
+    a_.rm(8, 0x03, kR11, near_code(&range.state));  // add
+  }
+  if (address == nullptr)
+    a_.rm(8, 0x03, kR10, near_code(&range.delta));  // add
+  else
+    a_.load(8, kR10, near_code(&range.delta));
+  Detour& slow = detours_[detour];
+  slow.range = &range;
+  slow.access = a_.here();
+  slow.alignment = alignment;
+  slow.add_linear = address == nullptr;
+  slow.writes = write;
+  slow.bytes = bytes;
+  if (address != nullptr) slow.address = *address;
+}
+
 BlockEmitter::Place BlockEmitter::look_up_at(const Mem& address, unsigned bytes, bool write, unsigned alignment) {
   guard_flags();
-  const auto base = static_cast<Reg>(address.base);
-  // What is aligned does not cross: its first byte does for the tag, with the low bits left in it.
-  const int32_t last = address.disp + (alignment != 0 ? 0 : static_cast<int32_t>(bytes) - 1);
-  if (last == 0)
-    a_.mov(8, kRax, base);
-  else
-    a_.lea(8, kRax, at(base, last));
-  if (address.disp == 0)
-    a_.mov(4, kR11, base);
-  else
-    a_.lea(4, kR11, address);
-  a_.shift_imm(4, 5, kR11, kPageShift - kEntryShift);
-  a_.alu_imm(4, 4, kR11, kEntryMask);
-  a_.alu_imm(8, 4, kRax, tag_mask(alignment));
-  check_tag(kRax, write);
-  a_.load(8, kR10, in_cpu(kR11, tlb_ + kAddend));
-  Place place;
-  place.mem = at(base, kR10, 0, address.disp);
-  place.bytes = bytes;
-  place.address = address;
+  check_range(&address, bytes, write, alignment);
+  Place place{.mem = address, .bytes = bytes};
+  if (address.base == kNone) {
+    place.mem.base = kR10;
+  } else if (address.index == kNone) {
+    place.mem.index = kR10;
+    place.mem.scale = 0;
+  } else {
+    a_.lea(8, kR10, at(static_cast<Reg>(address.base), kR10, 0, address.disp));
+    place.mem.base = kR10;
+    place.mem.disp = 0;
+  }
   return place;
 }
 
 BlockEmitter::Place BlockEmitter::look_up_r10(unsigned bytes, bool write, unsigned alignment) {
   guard_flags();
-  if (bytes == 1 || alignment != 0)
-    a_.mov(8, kRax, kR10);
-  else
-    a_.lea(8, kRax, at(kR10, static_cast<int32_t>(bytes) - 1));
-  a_.mov(4, kR11, kR10);
-  a_.shift_imm(4, 5, kR11, kPageShift - kEntryShift);
-  a_.alu_imm(4, 4, kR11, kEntryMask);
-  a_.alu_imm(8, 4, kRax, tag_mask(alignment));
-  check_tag(kRax, write);
-  a_.rm(8, 0x03, kR10, in_cpu(kR11, tlb_ + kAddend));
-  Place place;
-  place.mem = at(kR10);
-  place.bytes = bytes;
-  place.linear = Place::Linear::kHostAddress;
-  return place;
+  check_range(nullptr, bytes, write, alignment);
+  return {.mem = at(kR10), .bytes = bytes};
+}
+
+// Out of line: the TLB may know what the range does not. Otherwise it goes on behind this.
+void BlockEmitter::detour_range(const Detour& detour) {
+  cpu::AccessRange& range = *detour.range;
+  std::vector<uint8_t*> unknown;
+  if (!range.shared) {
+    cold_.rm(8, 0x8d, kRax, near_code(&range));  // lea
+    cold_.alu_imm(1, 7, at(kRax, offsetof(cpu::AccessRange, moves)), 0);
+    uint8_t* const rests = cold_.jcc(Condition::kE);
+    if (range.check != nullptr) range.to_tlb = t_.distance(range.check, cold_);
+    unknown.push_back(look_up_tlb(detour));
+    cold_.jmp(detour.access);
+    cold_.bind_here(rests);
+  }
+  if (!detour.add_linear) cold_.lea(8, kR10, detour.address);
+  if (detour.alignment != 0) {
+    cold_.rr(4, 0xf7, 0, kR10);  // test
+    cold_.dword(detour.alignment - 1);
+    unknown.push_back(cold_.jcc(Condition::kNe));
+  }
+  cold_.rm(8, 0x8d, kRax, near_code(&range));  // lea
+  cold_.call(t_.runtime().look_up[kind()][detour.writes ? 1 : 0]);
+  unknown.push_back(cold_.jcc(Condition::kNe));
+  if (detour.add_linear) cold_.rm(8, 0x03, kR10, in_cpu(layout_.spare + kLinearSpare));  // add
+  cold_.jmp(detour.access);
+  for (uint8_t* const jump : unknown) cold_.bind_here(jump);
+}
+
+// The index is that of the first byte's page and the tag that of the last byte's: what crosses never hits. What is
+// aligned does not cross: its first byte does for the tag, with the low bits left in it.
+uint8_t* BlockEmitter::look_up_tlb(const Detour& detour) {
+  const Mem first = detour.add_linear ? at(kR10) : detour.address;
+  Mem last = first;
+  last.disp += detour.alignment != 0 ? 0 : static_cast<int32_t>(detour.bytes) - 1;
+  const auto entry = [&](int32_t field) { return in_cpu(kR11, tlb_ + field); };
+  cold_.lea(8, kRax, last);
+  cold_.lea(4, kR11, first);
+  cold_.shift_imm(4, 5, kR11, kPageShift - kEntryShift);
+  cold_.alu_imm(4, 4, kR11, kEntryMask);
+  cold_.alu_imm(8, 4, kRax, kPageMask | (detour.alignment != 0 ? detour.alignment - 1 : 0));
+  cold_.rm(8, 0x3b, kRax, entry(detour.writes ? kWriteTag : kReadTag));  // cmp
+  uint8_t* const other = cold_.jcc(Condition::kNe);
+  cold_.rm(8, detour.add_linear ? 0x03 : 0x8b, kR10, entry(kAddend));  // add, mov
+  if (detour.writes) cold_.load(8, kR11, entry(kPageState));
+  return other;
 }
 
 // The entry is known, and whether the access crosses.
 BlockEmitter::Place BlockEmitter::look_up_constant(uint64_t linear, unsigned bytes, bool write) {
   Place place;
-  place.linear = Place::Linear::kConstant;
-  place.value = linear;
   place.bytes = bytes;
   place.entry = tlb_ + static_cast<int32_t>((linear >> (kPageShift - kEntryShift)) & kEntryMask);
   const uint64_t page = cpu::page_of(linear);
@@ -154,21 +215,23 @@ BlockEmitter::Place BlockEmitter::look_up_constant(uint64_t linear, unsigned byt
   return place;
 }
 
-// [architecture.md, watched pages] The look comes after the store.
+// [architecture.md, watched pages] The look comes after the store. A store that crosses pages looks at both states, and
+// so do those that share its code.
 void BlockEmitter::stored(const Place& place, uint64_t leave_rip) {
   guard_flags();
-  a_.load(
-      8, kRax,
-      place.linear == Place::Linear::kConstant ? in_cpu(place.entry + kPageState) : in_cpu(kR11, tlb_ + kPageState));
-  a_.alu_imm(1, 7, at(kRax), 0);
+  if (place.entry >= 0) {
+    a_.load(8, kRax, in_cpu(place.entry + kPageState));
+    a_.alu_imm(1, 7, at(kRax), 0);
+  } else {
+    a_.alu_imm(place.bytes == 1 ? 1 : 2, 7, at(kR11), 0);
+  }
   Detour detour{.kind = Detour::Kind::kNotice,
                 .jump = a_.jcc(Condition::kNe),
                 .resume = a_.here(),
                 .units = units_,
                 .fip = fip_,
                 .resume_rip = leave_rip,
-                .place = place,
-                .recipe = {}};
+                .place = place};
   detour.site = &site();
   detour.site->leave_rip = wide_ ? leave_rip : static_cast<uint32_t>(leave_rip);
   if (leave_rip == Site::kDynamic) detour.site->leave_rip = leave_rip;
@@ -179,11 +242,7 @@ void BlockEmitter::stored(const Place& place, uint64_t leave_rip) {
 
 void BlockEmitter::notice(const Detour& detour) {
   const Place& place = detour.place;
-  switch (place.linear) {
-    case Place::Linear::kAddress: cold_.lea(8, kR10, place.address); break;
-    case Place::Linear::kHostAddress: cold_.rm(8, 0x2b, kR10, in_cpu(kR11, tlb_ + kAddend)); break;  // sub
-    case Place::Linear::kConstant: cold_.mov_imm(kR10, place.value); break;
-  }
+  cold_.lea(8, kR10, place.mem);
   if (detour.recipe.kind != Recipe::Kind::kNone) {
     make_anew(cold_, detour.recipe);
     emit_save(cold_);

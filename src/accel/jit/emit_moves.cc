@@ -335,7 +335,7 @@ BlockEmitter::Place BlockEmitter::look_up_stack(int32_t offset, bool write) {
 // Moves the stack pointer behind a push to `place`.
 void BlockEmitter::pushed(Place& place) {
   a_.lea(pointer_bytes_, kStack, at(kStack, -static_cast<int32_t>(pointer_bytes_)));
-  if (place.linear == Place::Linear::kAddress) place.address = at(kStack);
+  if (place.mem.base == kStack) place.mem.disp += static_cast<int32_t>(pointer_bytes_);
 }
 
 BlockEmitter::Outcome BlockEmitter::push() {

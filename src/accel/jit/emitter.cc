@@ -52,7 +52,7 @@ BlockEmitter::BlockEmitter(Translator& translator, cpu::Cpu& cpu, Block& block, 
       a_(hot),
       cold_(cold),
       layout_(translator.layout()),
-      tlb_(layout_.tlb[(block.mode_key & mode::kKindMask) >> mode::kKindShift]),
+      tlb_(layout_.tlb[kind()]),
       wide_((block.mode_key & mode::kWidthMask) == mode::kWidth64),
       pointer_bytes_(wide_ ? 8 : 4) {}
 
@@ -206,6 +206,7 @@ void BlockEmitter::detour_hand_over(uint8_t* jump) {
 void BlockEmitter::detours() {
   for (const Detour& detour : detours_) {
     a_.bind(detour.jump, cold_.here());
+    if (detour.range != nullptr) detour_range(detour);
     if (detour.recipe.kind != Recipe::Kind::kNone && detour.kind != Detour::Kind::kNotice) {
       make_anew(cold_, detour.recipe);
       emit_save(cold_);

@@ -53,15 +53,12 @@ class BlockEmitter {
     kDone,       // emitted
     kEnd,        // emitted, and the block ends with it
   };
-  // A memory operand whose page the TLB has: `mem` is where it is in the host's memory. R11 is the TLB entry's offset.
+  // A memory operand that may be accessed: `mem` is where it is in the host's memory.
   struct Place {
     Mem mem;
     unsigned bytes = 0;
-    // How to find the linear address again.
-    enum class Linear : uint8_t { kAddress, kHostAddress, kConstant } linear = Linear::kAddress;
-    Mem address;         // kAddress
-    uint64_t value = 0;  // kConstant
-    int32_t entry = -1;  // kConstant: the TLB entry, from the Cpu
+    int32_t entry =
+        -1;  // of a constant address: the TLB entry, from the Cpu. Else, for stores, R11 is the state byte's
   };
   static constexpr uint64_t kNoRip = ~uint64_t{0};
   // Code out of line, emitted behind the block.
@@ -83,7 +80,15 @@ class BlockEmitter {
     uint64_t fip = kNoRip;            // the last x87 instruction, when the image does not have it yet
     uint64_t resume_rip = 0;          // kInterpret, kNotice: of the instruction at `resume`
     Place place{};                    // kNotice
-    Recipe recipe{};                  // of flags that are nowhere
+    // kInterpret, kHandOver: what the TLB may know all the same, and where it goes on then.
+    cpu::AccessRange* range = nullptr;
+    const uint8_t* access = nullptr;
+    Mem address{};            // linear, if R10 is not
+    bool add_linear = false;  // R10 becomes the host's address, not the distance to it
+    unsigned alignment = 0;
+    unsigned bytes = 0;
+    bool writes = false;
+    Recipe recipe{};  // of flags that are nowhere
   };
 
   // --- the block (emitter.cc) ---
@@ -99,7 +104,9 @@ class BlockEmitter {
   Site& new_site(bool leaves);
   void reload(const Detour& detour);
   void notice(const Detour& detour);
-  void detour_interpret(uint8_t* jump);  // resumed behind the instruction
+  void detour_range(const Detour& detour);
+  uint8_t* look_up_tlb(const Detour& detour);  // answers the jump that is taken when the TLB has not the page
+  void detour_interpret(uint8_t* jump);        // resumed behind the instruction
   void detour_hand_over(uint8_t* jump);
   [[nodiscard]] const x86::Insn& insn() const { return insns_[index_]; }
   [[nodiscard]] const cpu::Op& op() const { return ops_[index_]; }
@@ -145,17 +152,16 @@ class BlockEmitter {
   [[nodiscard]] uint64_t constant_address() const;
   void effective_address(unsigned size, Reg to);
   void linear_to_r10();
-  // Looks `bytes` at the instruction's operand, or at `address`, up in the TLB. Flags are saved afterwards and EFLAGS
-  // lost; RAX, R10, R11 too, but for what the Place is made of. With `simple` the Place does not depend on guest
-  // registers.
+  // Checks that `bytes` at the instruction's operand, or at `address`, may be accessed. EFLAGS are lost, and RAX, R10
+  // and R11; R10 and R11 are the Place's afterwards. With `simple` it does not depend on guest registers.
   // What must be aligned (to `alignment`, a power of two) and is not, is the interpreter's.
   Place look_up(unsigned bytes, bool write, bool simple = false, unsigned alignment = 0);
   Place look_up_at(const Mem& address, unsigned bytes, bool write, unsigned alignment = 0);
   Place look_up_constant(uint64_t linear, unsigned bytes, bool write);
   Place look_up_r10(unsigned bytes, bool write, unsigned alignment = 0);
+  void check_range(const Mem* address, unsigned bytes, bool write, unsigned alignment);
   Place look_up_stack(int32_t offset, bool write);
   void pushed(Place& place);
-  void check_tag(Reg tag, bool write);
   void miss(uint8_t* jump);  // the instruction is left to the interpreter; EFLAGS are lost
   // After a store to `place`; the instruction has no more to do. RAX is lost, EFLAGS too.
   void stored(const Place& place, uint64_t leave_rip);
@@ -256,6 +262,7 @@ class BlockEmitter {
   Translation& translation_;
   Assembler &a_, &cold_;
   const Layout& layout_;
+  [[nodiscard]] size_t kind() const { return (block_.mode_key & cpu::mode::kKindMask) >> cpu::mode::kKindShift; }
   int32_t tlb_;  // the table of the block's rights
   bool wide_;    // 64-bit code
   unsigned pointer_bytes_;

@@ -39,6 +39,9 @@ struct Layout {
   [[nodiscard]] Mem slot(unsigned guest) const { return in_cpu(gpr + static_cast<int32_t>(guest) * 8); }
 };
 
+// The place in TranslationArea::spare where Runtime::look_up leaves the linear address.
+inline constexpr int32_t kLinearSpare = 24;
+
 // An instruction that the interpreter's handler executes for translated code.
 struct Site {
   cpu::Op op;

@@ -2,6 +2,7 @@
 
 #include <cstddef>
 
+#include "accel/jit/ranges.h"
 #include "accel/jit/translator.h"
 
 namespace kite::jit {
@@ -144,6 +145,7 @@ class Writer {
   void interpret(const uint8_t* out);
   void execute(const uint8_t* out);
   void notice(const uint8_t* out);
+  const uint8_t* look_up(cpu::TlbKind kind, bool write);
 
   Assembler& a_;
   cpu::Cpu& cpu_;
@@ -162,9 +164,9 @@ const void* execute_site(cpu::Cpu& cpu, const Site* site) {
 }
 
 // A store went to a page whose state is not 0. Answers whether that has ended the block.
-bool note_store(cpu::Cpu& cpu, uint64_t address, unsigned bytes, const Site* site) {
+bool note_store(cpu::Cpu& cpu, const uint8_t* host, unsigned bytes, const Site* site) {
   cpu.block = site->block;
-  cpu.store_noticed(address, bytes);
+  cpu.store_noticed_at(host, bytes);
   if (!site->block->removed) return false;
   cpu.state.rip = site->leave_rip == Site::kDynamic ? cpu.translation.spare[1] : site->leave_rip;
   return true;
@@ -328,6 +330,47 @@ void Writer::notice(const uint8_t* out) {
   a_.jmp(out);
 }
 
+// The TLB, for a place that its range has missed.
+const uint8_t* Writer::look_up(cpu::TlbKind kind, bool write) {
+  using cpu::AccessRange, cpu::TlbEntry;
+  static constexpr Reg kKept[] = {kRcx, kRdx, kRsi, kRdi, kR8, kR9, kR11};
+  constexpr uint8_t kEntryShift = 6;
+  static_assert(sizeof(TlbEntry) == 1u << kEntryShift);
+  const int32_t table = layout_.tlb[static_cast<size_t>(kind)];
+  const auto field = [&](size_t offset) { return in_cpu(kR11, table + static_cast<int32_t>(offset)); };
+  const uint8_t* const start = a_.here();
+  a_.mov(4, kR11, kR10);
+  a_.shift_imm(4, 5, kR11, kPageShift - kEntryShift);
+  a_.alu_imm(4, 4, kR11, (cpu::kTlbSize - 1) << kEntryShift);
+  a_.store(8, in_cpu(layout_.spare + kLinearSpare), kR10);
+  a_.alu_imm(8, 4, kR10, ~static_cast<uint32_t>(kPageSize - 1));
+  a_.rm(8, 0x3b, kR10, field(write ? offsetof(TlbEntry, write_tag) : offsetof(TlbEntry, read_tag)));
+  uint8_t* const unknown = a_.jcc(Condition::kNe);
+  a_.load(4, kR10, in_cpu(layout_.spare + kLinearSpare));
+  a_.alu_imm(4, 4, kR10, kPageSize - 1);
+  a_.rm(2, 0x3b, kR10, at(kRax, offsetof(AccessRange, last_in_page)));
+  uint8_t* const crosses = a_.jcc(Condition::kA);
+  a_.alu_imm(1, 7, at(kRax, offsetof(AccessRange, moves)), 0);
+  uint8_t* const moves = a_.jcc(Condition::kNe);
+  for (const Reg reg : kKept) push(reg);
+  a_.mov(8, kRsi, kRax);
+  a_.mov_imm(kRdi, reinterpret_cast<uintptr_t>(&cpu_) + static_cast<uintptr_t>(table));
+  a_.lea(8, kRdi, at(kRdi, kR11));
+  a_.mov_imm(kRdx, reinterpret_cast<uintptr_t>(&cpu_.translation));
+  a_.mov_imm(kRax, reinterpret_cast<uintptr_t>(&fill_range));
+  a_.rr(4, 0xff, 2, kRax);  // call
+  for (size_t i = std::size(kKept); i-- > 0;) pop(kKept[i]);
+  a_.bind_here(moves);
+  a_.load(8, kR10, field(offsetof(TlbEntry, addend)));
+  a_.load(8, kR11, field(offsetof(TlbEntry, page_state)));
+  a_.rr(4, 0x31, kRax, kRax);  // xor: ZF
+  a_.bind_here(unknown);
+  a_.ret();
+  a_.bind_here(crosses);  // "above" is not ZF
+  a_.ret();
+  return start;
+}
+
 }  // namespace
 
 void resume(cpu::Cpu& cpu, const cpu::Op* op) {
@@ -427,6 +470,9 @@ void Runtime::emit(Assembler& a, cpu::Cpu& cpu, const Layout& layout, bool profi
   w.execute(out);
   notice = a.here();
   w.notice(out);
+  for (size_t kind = 0; kind < look_up.size(); ++kind)
+    for (const bool write : {false, true})
+      look_up[kind][write ? 1 : 0] = w.look_up(static_cast<cpu::TlbKind>(kind), write);
 }
 
 }  // namespace kite::jit

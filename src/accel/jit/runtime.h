@@ -19,8 +19,14 @@ struct Runtime {
   // Jumped to with R10 = Site and flags saved: the interpreter executes the instruction, and code is entered where it
   // leads to if it can be.
   const uint8_t* execute = nullptr;
-  // Called with R10 = linear address, R11 = Site, EAX = bytes, flags saved: a store met a watched page.
+  // Called with R10 = host address, R11 = Site, EAX = bytes, flags saved: a store met a watched page.
   const uint8_t* notice = nullptr;
+
+  // Called with R10 = linear address, RAX = AccessRange, for each kind of rights, to read and to write; EFLAGS are
+  // lost. ZF: the TLB has the page; R10 is the distance to the host's address, R11 that of the state byte, the range is
+  // filled unless it moves, and the linear address is at kLinearSpare.
+  using LookUps = std::array<std::array<const uint8_t*, 2>, static_cast<size_t>(cpu::TlbKind::kCount)>;
+  LookUps look_up{};
 
   // Called with flags saved; RAX, R10, R11 and EFLAGS are lost. The vector registers become the guest's; with
   // load_x87 the x87 registers too, and ZF says whether they could: not while an exception is unmasked.

@@ -20,6 +20,9 @@ namespace {
 // More than the longest block takes of either half.
 constexpr size_t kLargestBlock = size_t{64} << 10;
 
+// More than a block has places that access memory.
+constexpr size_t kMostRangesOfBlock = 4 * cpu::BlockCache::kMaxOps;
+
 // Above canonical addresses; the modes that fit there.
 constexpr unsigned kSaltShift = 57;
 constexpr size_t kMostModes = 120;
@@ -56,7 +59,7 @@ bool unmasked(const cpu::Cpu& cpu) {
 
 Result<std::unique_ptr<Translator>> Translator::create(cpu::Cpu& cpu, const TranslatorOptions& options) {
   auto translator = std::make_unique<Translator>(cpu, options);
-  KITE_TRY(translator->memory_.map(translator->options_.code_bytes));
+  KITE_TRY(translator->memory_.map(translator->options_.code_bytes, translator->options_.code_bytes / 2));
   translator->start_code();
   return translator;
 }
@@ -118,6 +121,10 @@ void Translator::start_code() {
   hot_.start(memory_.write(), memory_.run());
   cold_start_ = memory_.write() + (memory_.size() / 3 & ~page_offset_mask);
   cold_.start(cold_start_, cold_start_ + memory_.delta());
+  cpu_.translation.drop_ranges(false);
+  range_count_ = 0;
+  for (size_t kind = 0; kind < static_cast<size_t>(cpu::TlbKind::kCount); ++kind)
+    new_range(sizeof(uint64_t), true).shared = true;
   runtime_.emit(hot_, cpu_, layout_, options_.profile);
   if (options_.perf_map != nullptr)
     options_.perf_map->add(memory_.run(), static_cast<size_t>(hot_.here() - memory_.run()), "kite runtime");
@@ -130,8 +137,16 @@ void Translator::describe(const cpu::Block& block, const Span& hot, const Span& 
   options_.perf_map->add(cold.start, cold.bytes, fmt::format("guest {:x} out of line", block.rip));
 }
 
+cpu::AccessRange& Translator::new_range(unsigned bytes, bool writes) {
+  cpu::AccessRange& range = ranges()[range_count_++];
+  range = {.last_in_page = static_cast<uint16_t>(kPageSize - bytes),
+           .max_bytes = static_cast<uint8_t>(bytes),
+           .writes = writes};
+  return range;
+}
+
 bool Translator::has_room() const {
-  return hot_.cursor() + kLargestBlock < cold_start_ &&
+  return range_count_ + kMostRangesOfBlock < most_ranges() && hot_.cursor() + kLargestBlock < cold_start_ &&
          cold_.cursor() + kLargestBlock < memory_.write() + memory_.size();
 }
 

@@ -57,6 +57,13 @@ class Translator final : public cpu::BlockTranslator {
   [[nodiscard]] const Runtime& runtime() const { return runtime_; }
   Site& new_site() { return sites_.emplace_back(); }
   Exit& new_exit() { return exits_.emplace_back(); }
+  // For one place in the code, or for all that address the stack with up to 8 bytes.
+  cpu::AccessRange& new_range(unsigned bytes, bool writes);
+  cpu::AccessRange& stack_range(size_t kind) { return ranges()[kind]; }
+  // From behind a jump at `place`, writable, to where `a` is.
+  [[nodiscard]] int32_t distance(const uint8_t* place, const Assembler& a) const {
+    return static_cast<int32_t>(a.here() - (place + memory_.delta() + 5));
+  }
   x86::Insn& keep(const x86::Insn& insn) { return insns_.emplace_back(insn); }
   // Put before the addresses of a mode's code where indirect branches look for them.
   [[nodiscard]] uint64_t jump_salt(uint32_t mode_key);
@@ -78,6 +85,8 @@ class Translator final : public cpu::BlockTranslator {
   };
 
   void start_code();
+  [[nodiscard]] cpu::AccessRange* ranges() const { return reinterpret_cast<cpu::AccessRange*>(memory_.data()); }
+  [[nodiscard]] size_t most_ranges() const { return memory_.data_size() / sizeof(cpu::AccessRange); }
   void describe(const cpu::Block& block, const Span& hot, const Span& cold) const;
   void log_summary() const;
   [[nodiscard]] bool has_room() const;
@@ -92,6 +101,7 @@ class Translator final : public cpu::BlockTranslator {
   CodeMemory memory_;
   Assembler hot_, cold_;
   uint8_t* cold_start_ = nullptr;
+  size_t range_count_ = 0;
   Runtime runtime_;
   std::deque<Site> sites_;
   std::deque<Exit> exits_;

@@ -1,0 +1,98 @@
+#include "accel/jit/ranges.h"
+
+namespace kite::jit {
+
+using cpu::AccessRange;
+using cpu::TlbEntry;
+using cpu::TranslationArea;
+
+namespace {
+
+// A range moves when it is filled this often, on average within so many time-stamps. It costs then more than it saves.
+constexpr uint16_t kFillsCounted = 32;
+constexpr uint64_t kFastFill = 600;
+// How many pages of 4 KiB a range takes on each side, when the host has them next to each other as the guest does.
+constexpr int kMostNeighbours = 4;
+
+#define KITE_NO_VECTORS __attribute__((target("general-regs-only"), always_inline))
+
+// One page after or before `entry`, if it is as that, on the same terms.
+KITE_NO_VECTORS inline const TlbEntry* neighbour(const TlbEntry* entry, bool writes, int step) {
+  const uint64_t index = entry->linear >> kPageShift & (cpu::kTlbSize - 1);
+  if (index == (step > 0 ? cpu::kTlbSize - 1 : 0)) return nullptr;
+  const TlbEntry* const next = entry + step;
+  const uint64_t page = entry->linear + static_cast<uint64_t>(step * static_cast<int64_t>(kPageSize));
+  if (next->linear != page || (writes ? next->write_tag : next->read_tag) != page) return nullptr;
+  const bool same = next->addend == entry->addend && next->global == entry->global &&
+                    reinterpret_cast<uintptr_t>(next->page_state) ==
+                        reinterpret_cast<uintptr_t>(entry->page_state) + static_cast<uintptr_t>(step);
+  return same ? next : nullptr;
+}
+
+KITE_NO_VECTORS inline uint8_t state_behind(uint64_t state) {
+  return __atomic_load_n(reinterpret_cast<const uint8_t*>(state) + 1, __ATOMIC_RELAXED);
+}
+
+// Whether the range has moved too often of late.
+KITE_NO_VECTORS inline bool moves(AccessRange* range) {
+  if (range->shared || ++range->fills < kFillsCounted) return false;
+  const uint64_t now = __builtin_ia32_rdtsc(), before = range->counted_since;
+  range->fills = 0;
+  range->counted_since = now;
+  return before != 0 && now - before < kFillsCounted * kFastFill;
+}
+
+KITE_NO_VECTORS inline void note(TranslationArea* area, const TranslationArea::FilledRange& filled) {
+  if (area->filled_count == TranslationArea::kMostFilled) {
+    for (uint32_t i = 0; i < TranslationArea::kMostFilled; ++i) area->filled[i].range->limit = 0;
+    area->filled_count = 0;
+  }
+  TranslationArea::FilledRange* const to = &area->filled[area->filled_count++];
+  to->range = filled.range;
+  to->first = filled.first;
+  to->bytes = filled.bytes;
+  to->global = filled.global;
+}
+
+}  // namespace
+
+__attribute__((target("general-regs-only"))) void fill_range(const TlbEntry* entry, AccessRange* range,
+                                                             TranslationArea* area) {
+  const bool writes = range->writes;
+  if (writes && entry->write_tag != entry->linear) return;  // a load, by one who shares it with stores
+  if (moves(range)) {
+    range->moves = true;
+    range->limit = 0;
+    if (range->check != nullptr) {
+      *range->check = 0xe9;  // jmp
+      __builtin_memcpy(range->check + 1, &range->to_tlb, sizeof range->to_tlb);
+    }
+    return;
+  }
+  uint64_t first = entry->linear, end = first + kPageSize, state = reinterpret_cast<uint64_t>(entry->page_state);
+  if (entry->whole) {
+    const uint64_t mask = (uint64_t{1} << entry->shift) - 1;
+    state -= (first & mask) >> kPageShift;
+    first &= ~mask;
+    end = first + mask + 1;
+  } else {
+    // A store looks at the state of the page behind its own, too: one that is watched is no good neighbour.
+    const TlbEntry* at = entry;
+    for (int i = 0; i < kMostNeighbours && (at = neighbour(at, writes, 1)) != nullptr; ++i) {
+      if (writes && state_behind(reinterpret_cast<uint64_t>(at->page_state)) != 0) break;
+      end += kPageSize;
+    }
+    at = entry;
+    for (int i = 0; i < kMostNeighbours && (at = neighbour(at, writes, -1)) != nullptr; ++i) {
+      first -= kPageSize;
+      --state;
+    }
+  }
+  range->base = first;
+  range->limit = end - first - range->max_bytes + 1;
+  range->delta = entry->addend;
+  range->state = state;
+  note(area, {range, first, end - first, entry->global});
+}
+
+}  // namespace kite::jit

@@ -1,0 +1,13 @@
+// What translated code remembers of the places it accesses (docs/jit.md, memory).
+#pragma once
+
+#include "cpu/tlb.h"
+#include "cpu/translation.h"
+
+namespace kite::jit {
+
+// Makes `range` what is around an access that `entry`, of a TlbTable, allows. Translated code calls it with the guest's
+// vector registers in the host's: it uses none, and calls nothing that might.
+void fill_range(const cpu::TlbEntry* entry, cpu::AccessRange* range, cpu::TranslationArea* area);
+
+}  // namespace kite::jit

@@ -1,0 +1,29 @@
+#include "cpu/translation.h"
+
+namespace kite::cpu {
+
+void TranslationArea::drop_ranges(bool keep_global) {
+  uint32_t kept = 0;
+  for (uint32_t i = 0; i < filled_count; ++i) {
+    if (keep_global && filled[i].global)
+      filled[kept++] = filled[i];
+    else
+      filled[i].range->limit = 0;
+  }
+  filled_count = kept;
+}
+
+void TranslationArea::drop_ranges_at(uint64_t linear) {
+  // With LAM one page may be known by several addresses, which differ above bit 47 alone.
+  constexpr uint64_t kUntaggedMask = (uint64_t{1} << 48) - 1;
+  uint32_t kept = 0;
+  for (uint32_t i = 0; i < filled_count; ++i) {
+    if (((linear - filled[i].first) & kUntaggedMask) < filled[i].bytes)
+      filled[i].range->limit = 0;
+    else
+      filled[kept++] = filled[i];
+  }
+  filled_count = kept;
+}
+
+}  // namespace kite::cpu
