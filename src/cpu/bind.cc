@@ -55,7 +55,6 @@ constexpr NeedBit kNeeds[] = {
     {Need::kWbnoinvd, FeatureWord::k80000008Ebx, 9},
     {Need::kLongMode, FeatureWord::k80000001Edx, 29},
     {Need::kLzcnt, FeatureWord::k80000001Ecx, 5},
-    {Need::kSse4a, FeatureWord::k80000001Ecx, 6},
     {Need::kPrefetchw, FeatureWord::k80000001Ecx, 8},
     {Need::kClwb, FeatureWord::k7Ebx, 24},
     {Need::kXsaveopt, FeatureWord::kD1Eax, 0},

@@ -64,7 +64,7 @@ class FpuThunks {
 
   // Unblocks SIGFPE in the calling thread (once a thread): must precede thunks that may fault.
   static void accept_faults();
-  // The MXCSR bits that the host has.
+  // The MXCSR bits that guests have.
   static uint32_t mxcsr_mask();
   // Makes an image from outside (a loader, a saved state) safe to load: reserved MXCSR bits are cleared.
   static void sanitize(x86::FxState& fx);

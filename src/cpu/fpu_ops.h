@@ -165,6 +165,9 @@ LegacyImage legacy_image(Cpu& cpu, bool wide);
 // The x87 part of such a region; neither MXCSR nor XMM registers.
 void load_x87(Cpu& cpu, const uint8_t* in, bool wide);
 
+// FNINIT. The host's FXSAVE need not write the pointers.
+void reset_x87(Cpu& cpu);
+
 Handler x87_handler(Cpu& cpu, Op& op);  // fpu_x87.cc: binds kX87
 Handler state_handler(const Op& op);    // fpu_state.cc: FXSAVE, FXRSTOR, LDMXCSR, STMXCSR
 Handler xsave_handler(const Op& op);    // fpu_xsave.cc

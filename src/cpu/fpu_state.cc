@@ -210,14 +210,44 @@ void apply(Cpu& cpu, const Environment& env) {
   turn_registers(cpu, from, top_of_stack(cpu));
 }
 
+// [APM 2, 11.4.4.3] AMD's processors have the pointers only while an unmasked exception is pending: FXRSTOR and FXSAVE
+// make zeroes of others.
+bool host_keeps_pointers(Cpu& cpu) {
+  static const bool keeps = [&cpu] {
+    x86::FxState probe{};
+    uint8_t* const fx = probe.bytes.data();
+    constexpr uint64_t kPointer = 0x1000;
+    store(fx + kFip, kPointer);
+    cpu.fpu().normalise()(nullptr, nullptr, fx, cpu.state.gpr);
+    return load<uint64_t>(fx + kFip) == kPointer;
+  }();
+  return keeps;
+}
+
 // Drops what the hardware has no bits for and recomputes FSW.ES and B.
-void normalise(Cpu& cpu) { run_on_image(cpu, cpu.fpu().normalise()); }
+void normalise(Cpu& cpu) {
+  const auto opcode = static_cast<uint16_t>(get<uint16_t>(cpu, kFop) & 0x7ff);
+  const auto instruction = get<uint64_t>(cpu, kFip), data = get<uint64_t>(cpu, kFdp);
+  run_on_image(cpu, cpu.fpu().normalise());
+  if (x87_pending(cpu) || host_keeps_pointers(cpu)) return;
+  set(cpu, kFop, opcode);
+  set(cpu, kFip, instruction);
+  set(cpu, kFdp, data);
+}
 
 bool waits_ok(Cpu& cpu) { return x87_allowed(cpu) && (!x87_pending(cpu) || report_x87(cpu)); }
 
 constexpr unsigned kRegisterBytes = 80;
 
 }  // namespace
+
+void reset_x87(Cpu& cpu) {
+  run_on_image(cpu, cpu.fpu().fninit());
+  set<uint16_t>(cpu, kFop, 0);
+  set<uint64_t>(cpu, kFip, 0);
+  set<uint64_t>(cpu, kFdp, 0);
+  set<uint32_t>(cpu, kFcs, 0);  // and FDS
+}
 
 bool wide_pointers(const Cpu& cpu, const Op* op) { return cpu.code64 && op->insn->rex_w; }
 
@@ -271,8 +301,7 @@ void fnsave(Cpu& cpu, const Op* op) {
   if (!probe_image(cpu, op, address, bytes, Access::kWrite, format.alignment()) ||
       !store_operand(cpu, op, address, out.data(), bytes))
     KITE_FAULT(cpu, op);
-  run_on_image(cpu, cpu.fpu().fninit());
-  set<uint32_t>(cpu, kFcs, 0);
+  reset_x87(cpu);
   KITE_NEXT(cpu, op);
 }
 

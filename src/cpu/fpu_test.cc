@@ -189,6 +189,16 @@ TEST(FpuSse, LdmxcsrRefusesReservedBits) {
   EXPECT_EQ(mxcsr(m), 0x1f80u);
 }
 
+// AMD hosts have MM there, which is misalignsse's.
+TEST(FpuSse, MxcsrHasNoMisalignedExceptionMask) {
+  TestMachine m;
+  m.poke<uint32_t>(kData, 0x21f80);
+  m.gpr(x86::kRbx) = kData;
+  m.run({0x0f, 0xae, 0x13});
+  EXPECT_EQ(m.vector(), kGp);
+  EXPECT_EQ(FpuThunks::mxcsr_mask() >> 16, 0u);
+}
+
 TEST(FpuSse, MaskedStoreWritesSelectedBytesOnly) {
   TestMachine m;
   set_xmm(m, 0, 0x8877665544332211, 0xffeeddccbbaa9988);
@@ -225,6 +235,23 @@ TEST(FpuX87, ControlInstructionsLeaveThePointers) {
   m.run({0xd9, 0xe8, 0xd9, 0x2b, 0xdb, 0xe2, 0xd9, 0x3b});  // fld1; fldcw [rbx]; fnclex; fnstcw [rbx]
   EXPECT_EQ(fip(m), TestMachine::kCode);
   EXPECT_EQ(fcw(m), 0x27f);
+}
+
+TEST(FpuX87, InitialisationForgetsThePointers) {
+  TestMachine m(Mode::k64, without(x86::FeatureWord::k7Ebx, 6));
+  m.gpr(x86::kRbx) = kData;
+  m.run({0xdd, 0x43, 0x08, 0xdb, 0xe3});  // fld qword [rbx+8]; fninit
+  EXPECT_EQ(fip(m), 0u);
+  EXPECT_EQ(fdp(m), 0u);
+}
+
+TEST(FpuX87, EnvironmentBringsThePointersBack) {
+  TestMachine m(Mode::k64, without(x86::FeatureWord::k7Ebx, 6));
+  m.gpr(x86::kRbx) = kData;
+  // fld qword [rbx+8]; fnstenv [rbx]; fninit; fldenv [rbx]
+  m.run({0xdd, 0x43, 0x08, 0xd9, 0x33, 0xdb, 0xe3, 0xd9, 0x23});
+  EXPECT_EQ(fip(m), TestMachine::kCode);
+  EXPECT_EQ(fdp(m), kData + 8);
 }
 
 TEST(FpuX87, UnmaskedExceptionIsReportedByTheNextWaitingInstruction) {
@@ -346,6 +373,22 @@ TEST(FpuImages, FxsaveRoundTrips) {
   EXPECT_EQ(xmm_high(m, 15), 2u);
   EXPECT_EQ(fx(m)[4], 0x80);
   EXPECT_EQ(m.peek<uint32_t>(kData + 28), FpuThunks::mxcsr_mask());
+}
+
+// Without an exception pending, which is when AMD hosts do not load and save them.
+TEST(FpuImages, FxrstorBringsThePointersBack) {
+  TestMachine m;
+  m.poke<uint16_t>(kData, 0x37f);
+  m.poke<uint16_t>(kData + 6, 0x1f6);
+  m.poke<uint64_t>(kData + 8, 0x123456789a);
+  m.poke<uint64_t>(kData + 16, 0x6543210fed);
+  m.poke<uint32_t>(kData + 24, 0x1f80);
+  m.gpr(x86::kRbx) = kData;
+  // fxrstor64 [rbx]; fnclex; fxsave64 [rbx+512]
+  m.run({0x48, 0x0f, 0xae, 0x0b, 0xdb, 0xe2, 0x48, 0x0f, 0xae, 0x83, 0x00, 0x02, 0x00, 0x00});
+  EXPECT_EQ(m.peek<uint16_t>(kData + 512 + 6), 0x1f6);
+  EXPECT_EQ(m.peek<uint64_t>(kData + 512 + 8), 0x123456789au);
+  EXPECT_EQ(m.peek<uint64_t>(kData + 512 + 16), 0x6543210fedu);
 }
 
 TEST(FpuImages, FxsaveLeavesWhatIsNotItsOwn) {

@@ -17,14 +17,16 @@ constexpr uint8_t kNoWait = 2;   // does not look for pending exceptions (SDM 1,
 
 // The pointers before an instruction, to be kept unless it changes them.
 struct Pointers {
+  uint64_t instruction;
   uint64_t data;
   uint16_t opcode;
 };
-Pointers pointers(Cpu& cpu) { return {get<uint64_t>(cpu, kFdp), get<uint16_t>(cpu, kFop)}; }
+Pointers pointers(Cpu& cpu) { return {get<uint64_t>(cpu, kFip), get<uint64_t>(cpu, kFdp), get<uint16_t>(cpu, kFop)}; }
 
 // FIP is written by every non-control instruction. FOP is written when the instruction leaves an unmasked exception (no
 // opcode compatibility mode), FDP likewise or by every memory operand, as CPUID says (SDM 1, 8.1.8 and 8.1.9).
 void note_instruction(Cpu& cpu, const Op* op, const Pointers& before) {
+  set<uint64_t>(cpu, kFip, before.instruction);
   set<uint64_t>(cpu, kFdp, before.data);
   set<uint16_t>(cpu, kFop, before.opcode);
   if (op->condition & kControl) return;
@@ -103,8 +105,7 @@ void x87_store(Cpu& cpu, const Op* op) {
 
 void fninit(Cpu& cpu, const Op* op) {
   if (!x87_allowed(cpu)) KITE_FAULT(cpu, op);
-  run_on_image(cpu, cpu.fpu().fninit());
-  set<uint32_t>(cpu, kFcs, 0);
+  reset_x87(cpu);
   KITE_NEXT(cpu, op);
 }
 

@@ -105,7 +105,6 @@ enum class Need : uint8_t {
   kMonitor,
   kCx8,
   kPrefetchw,
-  kSse4a,
   kLongMode,
   kClwb,
   kXsaveopt,

@@ -7,6 +7,7 @@
 #include <span>
 
 #include "streams/opcodes.h"
+#include "streams/opcodes_host.h"
 
 namespace kite::streams {
 namespace {
@@ -37,6 +38,7 @@ class Generator {
   [[nodiscard]] bool has(uint32_t rules) const { return (opcode_->rules & rules) != 0; }
   uint64_t value();
   uint64_t floating();
+  uint32_t mxcsr();
   void extended(uint8_t* slot);
   void x87();
   void vectors();
@@ -52,6 +54,8 @@ class Generator {
   unsigned any_register();
   [[nodiscard]] bool is(uint16_t bits) const { return (opcode_->vex & bits) != 0; }
   [[nodiscard]] unsigned alignment() const;
+  [[nodiscard]] unsigned operand_bytes() const;
+  [[nodiscard]] bool saves_pointers() const;
   uint64_t target(unsigned bytes, unsigned alignment);
   [[nodiscard]] uint64_t anywhere(unsigned bytes) { return target(bytes, 1); }
   Address address(unsigned bytes);
@@ -64,7 +68,9 @@ class Generator {
   void load_index();
   void prepare_state();
   void encode_vex(Instruction& out);
-  void overwrite_in_use(Instruction& out);
+  void store_behind(Instruction& out, uint64_t address, unsigned bytes = 4);
+  void overwrite_pointers(Instruction& out, uint64_t image);
+  void define_flags(Instruction& out);
   void store_word(uint64_t address, uint32_t value);
 
   Random& random_;
@@ -122,6 +128,12 @@ uint64_t Generator::floating() {
                                            0x7f80000180000000, 0x7fefffffffffffff};
   if (random_.percent(50)) return std::bit_cast<uint64_t>(kDoubles[random_.below(std::size(kDoubles))]);
   return kPatterns[random_.below(std::size(kPatterns))];
+}
+
+// Mostly a wrong one. AMD's processors have MM in bit 17.
+uint32_t Generator::mxcsr() {
+  const auto any = static_cast<uint32_t>(value());
+  return host_is_intel() ? any : any & ~(1u << 17);
 }
 
 // An 80-bit value: mostly normal numbers of a common size, and everything special.
@@ -256,6 +268,16 @@ unsigned Generator::alignment() const {
   return has(rule::kSaves) ? 64 : 1;
 }
 
+unsigned Generator::operand_bytes() const {
+  if (has(rule::kAlign16)) return 512;
+  if (has(rule::kSaves | rule::kRestores)) return 832;
+  if (has(rule::kBitOffset)) return 72;
+  unsigned bytes = opcode_->bytes != 0 ? opcode_->bytes : rex_w_ ? 8 : operand16_ ? 2 : 4;
+  if (is(vex::kScale) && vex_l_) bytes *= 2;
+  if (is(vex::kWy) && rex_w_ && wide()) bytes *= 2;
+  return bytes;
+}
+
 // Where an operand of `bytes` shall be: in the data pages, often across their border, rarely partly outside.
 uint64_t Generator::target(unsigned bytes, unsigned alignment) {
   const uint64_t align = random_.percent(4) ? ~uint64_t{0} : ~uint64_t{alignment - 1};
@@ -323,7 +345,8 @@ Address Generator::address(unsigned bytes) {
   if (segment_prefix_ == 0x65 && wide()) place -= kGsBase;
   Address out;
   if (is(vex::kIndex | vex::kIndexWide)) return based_address(place);
-  const auto kind = random_.below(100);
+  // What overwrites an image must find it though a branch has led past the loading of a register.
+  const auto kind = random_.below(saves_pointers() && !host_is_intel() ? 33 : 100);
   if (kind < 25) {
     out.rm = 5;
     out.disp_bytes = 4;
@@ -421,6 +444,7 @@ void Generator::prepare_implicit() {
   }
   if (is(vex::kIndex | vex::kIndexWide)) load_index();
   if (has(rule::kSaves | rule::kRestores)) prepare_state();
+  if (saves_pointers() && fixed_target_ == 0 && !host_is_intel()) fixed_target_ = target(operand_bytes(), alignment());
   if (has(rule::kDirect)) {
     reserved_ = 1u << reg_;
     load_register(reg_, target(64, 64));
@@ -432,8 +456,7 @@ void Generator::prepare_implicit() {
   if (has(rule::kControlWord)) {
     fixed_target_ = anywhere(4);
     const auto controls = static_cast<uint32_t>(random_.next() & 0xe07f);
-    if (opcode_->digit == 2)
-      store_word(fixed_target_, random_.percent(95) ? 0x1f80 | controls : static_cast<uint32_t>(value()));
+    if (opcode_->digit == 2) store_word(fixed_target_, random_.percent(95) ? 0x1f80 | controls : mxcsr());
   }
 }
 
@@ -458,6 +481,8 @@ void Generator::choose_vex() {
   const unsigned numbers = wide() ? 16 : 8;
   vex_l_ = is(vex::kL1) || (!is(vex::kL0) && random_.percent(60));
   rex_w_ = is(vex::kW1) || (!is(vex::kW0) && random_.percent(50));
+  // [SDM 2A 2.3.5.1] Intel's processors ignore the W of general registers in 32-bit code, AMD's may not.
+  if (is(vex::kWy) && !wide() && !host_is_intel()) rex_w_ = false;
   vvvv_ = static_cast<unsigned>(random_.below(numbers));
   index_register_ = static_cast<unsigned>(random_.below(numbers));
   if (!is(vex::kIndex | vex::kIndexWide) || random_.percent(3)) return;
@@ -503,13 +528,14 @@ void Generator::prepare_state() {
   const bool compacted = opcode_->feature == Feature::kXsavec;
   // vpcmpeqd ymm0, ymm0, ymm0; xor edx, edx; mov eax, mask; xsave or xsavec
   raw({0xc5, 0xfd, 0x76, 0xc0, 0x31, 0xd2, 0xb8, saved, 0, 0, 0, 0x0f, compacted ? 0xc7u : 0xaeu, 0x24, 0x25}, area);
+  if (!host_is_intel()) overwrite_pointers(stream_.instructions.back(), area);
   if (!compacted || random_.percent(30)) store_word(header, static_cast<uint32_t>(components()));
   if (random_.percent(8)) {
     static constexpr uint32_t kWrong[] = {0x2000000, 0x80000000, 1, 0x100};
     const uint64_t word = random_.below(16);
     store_word(header + 4 * word, kWrong[word == 0 || word == 2 ? 0 : random_.below(4)]);
   }
-  if (random_.percent(5)) store_word(area + 24, static_cast<uint32_t>(value()));
+  if (random_.percent(5)) store_word(area + 24, mxcsr());
   set_mask();
   fixed_target_ = random_.percent(97) ? area : area + random_.below(64);
 }
@@ -570,15 +596,48 @@ void Generator::encode_vex(Instruction& out) {
   put(byte_);
 }
 
-// MOV dword ptr [area + 512], 0: what a processor holds for in use is its own affair.
-void Generator::overwrite_in_use(Instruction& out) {
-  const auto place = static_cast<uint32_t>(fixed_target_ + 512);
-  const std::array<uint8_t, 3> move = {0xc7, 0x04, 0x25};
-  std::memcpy(&out.bytes[out.size], move.data(), 3);
-  std::memcpy(&out.bytes[out.size + 3], &place, 4);
-  std::memset(&out.bytes[out.size + 7], 0, 4);
-  out.size = static_cast<uint8_t>(out.size + 11);
-  out.tail = 11;
+// MOV dword ptr [address], 0, or word ptr
+void Generator::store_behind(Instruction& out, uint64_t address, unsigned bytes) {
+  const auto place = static_cast<uint32_t>(address);
+  const auto put = [&out](unsigned byte) { out.bytes[out.size++] = static_cast<uint8_t>(byte); };
+  const uint8_t before = out.size;
+  if (bytes == 2) put(0x66);
+  for (const unsigned byte : {0xc7u, 0x04u, 0x25u}) put(byte);
+  std::memcpy(&out.bytes[out.size], &place, 4);
+  std::memset(&out.bytes[out.size + 4], 0, bytes);
+  out.size = static_cast<uint8_t>(out.size + 4 + bytes);
+  out.tail = static_cast<uint8_t>(out.tail + out.size - before);
+}
+
+bool Generator::saves_pointers() const {
+  return has(rule::kEnvironment | rule::kSaves) || (has(rule::kAlign16) && opcode_->digit == 0);  // FXSAVE
+}
+
+// [APM 2, 11.4.4.3] AMD's processors keep and save the x87 pointers while an unmasked exception is pending, and FOP is
+// not the same either: what of them is in an image is overwritten.
+void Generator::overwrite_pointers(Instruction& out, uint64_t image) {
+  if (!has(rule::kEnvironment)) store_behind(out, image + 6, 2);
+  const unsigned begin = !has(rule::kEnvironment) ? 8 : operand16_ ? 6 : 12;
+  const unsigned end = has(rule::kEnvironment) && operand16_ ? 14 : begin + 16;
+  for (unsigned at = begin; at < end; at += 4) store_behind(out, image + at);
+  if (!has(rule::kEnvironment)) store_behind(out, image + 28);  // MXCSR_MASK, of which AMD's have one bit more
+}
+
+// CMP al, imm8, with a SETC in front, or inside of a LAHF and a SAHF, which keep what is defined.
+void Generator::define_flags(Instruction& out) {
+  const auto put = [&out](uint64_t byte) { out.bytes[out.size++] = static_cast<uint8_t>(byte); };
+  const uint8_t before = out.size;
+  if (has(rule::kCarryOnly)) {  // setc [data]
+    const auto place = static_cast<uint32_t>(kDataAddress + random_.below(kDataBytes));
+    for (const unsigned byte : {0x0fu, 0x92u, 0x04u, 0x25u}) put(byte);
+    std::memcpy(&out.bytes[out.size], &place, 4);
+    out.size = static_cast<uint8_t>(out.size + 4);
+  }
+  if (has(rule::kAllButOverflow)) put(0x9f);
+  put(0x3c);
+  put(random_.next());
+  if (has(rule::kAllButOverflow)) put(0x9e);
+  out.tail = static_cast<uint8_t>(out.tail + out.size - before);
 }
 
 void Generator::encode() {
@@ -612,12 +671,11 @@ void Generator::encode() {
   put(byte_);
   if (opcode_->form != Form::kPlain) encode_modrm(out);
   encode_immediate(out);
-  if (has(rule::kSaves) && memory_) overwrite_in_use(out);
-  if (has(rule::kFlagsUndefined)) {  // cmp al, imm8
-    out.tail = 2;
-    put(0x3c);
-    put(random_.next());
-  }
+  // What a processor holds for in use is its own affair.
+  if (has(rule::kSaves) && memory_) store_behind(out, fixed_target_ + 512);
+  if (saves_pointers() && !host_is_intel()) overwrite_pointers(out, fixed_target_);
+  if (has(rule::kFlagsUndefined) || (has(rule::kCarryOnly | rule::kAllButOverflow) && !host_is_intel()))
+    define_flags(out);
   if (out.size <= out.bytes.size()) stream_.instructions.push_back(out);
 }
 
@@ -637,18 +695,18 @@ void Generator::instruction(const Opcode& opcode) {
   const bool compares = group && byte_ <= 0x83 && (reg_ & 7) == 7;
   lock_ = memory_ && has(rule::kLock) && !compares && random_.percent(15);
   prepare_implicit();
-  unsigned bytes = opcode.bytes != 0 ? opcode.bytes : rex_w_ ? 8 : operand16_ ? 2 : 4;
-  if (is(vex::kScale) && vex_l_) bytes *= 2;
-  if (is(vex::kWy) && rex_w_ && wide()) bytes *= 2;
-  if (has(rule::kAlign16)) bytes = 512;
-  if (has(rule::kSaves | rule::kRestores)) bytes = 832;
-  if (has(rule::kBitOffset)) bytes = 72;
-  if (memory_) address_ = address(bytes);
+  if (memory_) address_ = address(operand_bytes());
   encode();
 }
 
 void Generator::instructions(unsigned count) {
-  while (stream_.instructions.size() < count) instruction(choose());
+  constexpr unsigned kLongest = 256;  // of one instruction with all that belongs to it
+  const auto fits = [this] {
+    unsigned bytes = kLongest;
+    for (const Instruction& made : stream_.instructions) bytes += made.size;
+    return bytes < kCodeBytes;
+  };
+  while (stream_.instructions.size() < count && fits()) instruction(choose());
 }
 
 }  // namespace

@@ -29,9 +29,9 @@ class Random {
 
 // One instruction, or several that make sense only together.
 struct Instruction {
-  std::array<uint8_t, 40> bytes{};
+  std::array<uint8_t, 112> bytes{};
   uint8_t size = 0;
-  uint8_t tail = 0;  // bytes of an instruction behind the one that rip_at or branch_at is in
+  uint8_t tail = 0;  // bytes of the instructions behind the one that rip_at or branch_at is in
   // A RIP-relative operand: where its displacement is, and what it shall lead to.
   uint8_t rip_at = 0;
   uint64_t rip_target = 0;

@@ -40,6 +40,11 @@ inline constexpr uint32_t kRestores = 524288;  // an area is prepared for it
 inline constexpr uint32_t kDirect = 1048576;   // its register operand is a 64-byte aligned address
 // Flags that are undefined and that the interpreter need not match: a CMP behind it defines them.
 inline constexpr uint32_t kFlagsUndefined = 32768;
+// CF is defined, and what is the same. Where the host is no Intel's, a SETC keeps it and a CMP defines the rest.
+inline constexpr uint32_t kCarryOnly = 2097152;
+// OF alone is undefined: the same inside of a LAHF and a SAHF (32-bit code, which has them).
+inline constexpr uint32_t kAllButOverflow = 8388608;
+inline constexpr uint32_t kEnvironment = 4194304;  // stores an x87 environment
 }  // namespace rule
 
 // What the host must offer (builtin CPU names). kIntel: CPUs differ, the interpreter does as Intel's.

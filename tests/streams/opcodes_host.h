@@ -9,6 +9,8 @@
 namespace kite::streams {
 
 bool host_offers(Feature feature);
+// The interpreter follows Intel hosts where the architecture leaves something open.
+inline bool host_is_intel() { return host_offers(Feature::kIntel); }
 
 template <const auto& kRows>
 std::span<const Opcode> executable() {

@@ -135,14 +135,14 @@ constexpr Offer kOffers[] = {
     {FeatureWord::kD1Eax, bits({0, 1, 2, 3}), 0},
     // syscall nx pdpe1gb rdtscp lm
     {FeatureWord::k80000001Edx, bits({11, 20, 26, 27, 29}), 0},
-    // lahf_lm 3dnowprefetch; abm sse4a
-    {FeatureWord::k80000001Ecx, bits({0, 8}), bits({5, 6})},
+    // lahf_lm 3dnowprefetch; abm
+    {FeatureWord::k80000001Ecx, bits({0, 8}), bits({5})},
     // invtsc
     {FeatureWord::k80000007Edx, bits({8}), 0},
     // arat
     {FeatureWord::k6Eax, bits({2}), 0},
-    // rdpru wbnoinvd
-    {FeatureWord::k80000008Ebx, bits({4, 9}), 0},
+    // xsaveerptr rdpru wbnoinvd
+    {FeatureWord::k80000008Ebx, bits({2, 4, 9}), 0},
 };
 // clang-format on
 

@@ -174,6 +174,7 @@ TEST(JitFeatures, WhatNobodyImplementsIsNotOffered) {
   EXPECT_EQ(offered[static_cast<size_t>(x86::FeatureWord::k1Ecx)] & (1u << 5), 0u);         // vmx
   EXPECT_EQ(offered[static_cast<size_t>(x86::FeatureWord::k7Ebx)] & (1u << 16), 0u);        // avx512f
   EXPECT_EQ(offered[static_cast<size_t>(x86::FeatureWord::k80000001Ecx)] & (1u << 2), 0u);  // svm
+  EXPECT_EQ(offered[static_cast<size_t>(x86::FeatureWord::k80000001Ecx)] & (1u << 6), 0u);  // sse4a, on AMD hosts too
 }
 
 }  // namespace
