@@ -745,7 +745,9 @@ World assemble(const Stream& stream, std::vector<uint32_t>& starts) {
       std::memcpy(place + instruction.rip_at, &disp, 4);
     }
     if (instruction.branch_bytes != 0) {
-      const size_t to = std::min(i + 1 + instruction.branch_skips, stream.instructions.size());
+      constexpr uint32_t kFarthest = 127;
+      size_t to = std::min(i + 1 + instruction.branch_skips, stream.instructions.size());
+      while (instruction.branch_bytes == 1 && starts[to] - next > kFarthest) --to;  // not past the long ones
       const auto base = static_cast<uint32_t>(kCodeAddress);
       const uint32_t disp = instruction.branch_absolute ? base + starts[to] : starts[to] - next;
       std::memcpy(place + instruction.branch_at, &disp, instruction.branch_bytes);
