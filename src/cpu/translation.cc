@@ -5,10 +5,10 @@ namespace kite::cpu {
 void TranslationArea::drop_ranges(bool keep_global) {
   uint32_t kept = 0;
   for (uint32_t i = 0; i < filled_count; ++i) {
-    if (keep_global && filled[i].global)
-      filled[kept++] = filled[i];
-    else
-      filled[i].range->limit = 0;
+    if (!keep_global || !filled[i].global)
+      empty(*filled[i].range);
+    else if (kept++ != i)
+      filled[kept - 1] = filled[i];
   }
   filled_count = kept;
 }
@@ -16,14 +16,14 @@ void TranslationArea::drop_ranges(bool keep_global) {
 void TranslationArea::drop_ranges_at(uint64_t linear) {
   // With LAM one page may be known by several addresses, which differ above bit 47 alone.
   constexpr uint64_t kUntaggedMask = (uint64_t{1} << 48) - 1;
-  uint32_t kept = 0;
-  for (uint32_t i = 0; i < filled_count; ++i) {
-    if (((linear - filled[i].first) & kUntaggedMask) < filled[i].bytes)
-      filled[i].range->limit = 0;
-    else
-      filled[kept++] = filled[i];
+  for (uint32_t i = 0; i < filled_count;) {
+    if (((linear - filled[i].first) & kUntaggedMask) >= filled[i].bytes) {
+      ++i;
+      continue;
+    }
+    empty(*filled[i].range);
+    filled[i] = filled[--filled_count];
   }
-  filled_count = kept;
 }
 
 }  // namespace kite::cpu

@@ -21,16 +21,20 @@ struct Op;
 // A stretch of linear addresses that the host has in one piece, as a place in translated code last met it: the rights
 // were checked, and stand until the TLB is flushed. An access of `max_bytes` may begin at base .. base + limit - 1.
 struct alignas(64) AccessRange {
+  // What a flush has emptied is not worth filling for a few accesses.
+  static constexpr uint8_t kPatience = 12;
+
   uint64_t base = 0;
   uint64_t limit = 0;         // 0: empty
   uint64_t delta = 0;         // from linear to host addresses
   uint64_t state = 0;         // address of the first page's state byte
   uint16_t last_in_page = 0;  // the largest offset in a page that an access may begin at
   uint8_t max_bytes = 0;
-  bool writes = false;  // some of the accesses do
-  bool shared = false;  // by many places
-  bool moves = false;   // from page to page all the time: it stays empty, and the TLB is asked
-  uint16_t fills = 0;
+  bool writes = false;           // some of the accesses do
+  bool shared = false;           // by many places
+  bool moves = false;            // from page to page all the time: it stays empty, and the TLB is asked
+  uint8_t patience = kPatience;  // misses until it is filled; before, the TLB does
+  uint8_t fills = 0;
   int32_t to_tlb = 0;          // from behind a jump at `check` to where that is
   uint8_t* check = nullptr;    // the place's code, writable, of 5 bytes at least; null: not to be replaced
   uint64_t counted_since = 0;  // the time-stamp when `fills` began
@@ -46,9 +50,13 @@ struct TranslationArea {
     uint64_t bytes;
     bool global;
   };
-  static constexpr uint32_t kMostFilled = 1024;
+  static constexpr uint32_t kMostFilled = 256;
   FilledRange filled[kMostFilled];
   uint32_t filled_count = 0;
+  static void empty(AccessRange& range) {
+    range.limit = 0;
+    range.patience = AccessRange::kPatience;
+  }
   metrics::Counter range_fills, range_moves;
   // What goes with TLB entries.
   void drop_ranges(bool keep_global);

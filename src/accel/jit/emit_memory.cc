@@ -149,15 +149,12 @@ BlockEmitter::Place BlockEmitter::look_up_r10(unsigned bytes, bool write, unsign
 void BlockEmitter::detour_range(const Detour& detour) {
   cpu::AccessRange& range = *detour.range;
   std::vector<uint8_t*> unknown;
-  if (!range.shared) {
-    cold_.rm(8, 0x8d, kRax, near_code(&range));  // lea
-    cold_.alu_imm(1, 7, at(kRax, offsetof(cpu::AccessRange, moves)), 0);
-    uint8_t* const rests = cold_.jcc(Condition::kE);
-    if (range.check != nullptr) range.to_tlb = t_.distance(range.check, cold_);
-    unknown.push_back(look_up_tlb(detour));
-    cold_.jmp(detour.access);
-    cold_.bind_here(rests);
-  }
+  cold_.rm(1, 0xfe, 1, near_code(&range.patience));  // dec
+  uint8_t* const fill = cold_.jcc(Condition::kE);
+  if (range.check != nullptr) range.to_tlb = t_.distance(range.check, cold_);
+  unknown.push_back(look_up_tlb(detour));
+  cold_.jmp(detour.access);
+  cold_.bind_here(fill);
   if (!detour.add_linear) cold_.lea(8, kR10, detour.address);
   if (detour.alignment != 0) {
     cold_.rr(4, 0xf7, 0, kR10);  // test

@@ -9,8 +9,8 @@ using cpu::TranslationArea;
 namespace {
 
 // A range moves when it is filled this often, on average within so many time-stamps. It costs then more than it saves.
-constexpr uint16_t kFillsCounted = 32;
-constexpr uint64_t kFastFill = 600;
+constexpr uint8_t kFillsCounted = 16;
+constexpr uint64_t kFastFill = 800;
 // How many pages of 4 KiB a range takes on each side, when the host has them next to each other as the guest does.
 constexpr int kMostNeighbours = 4;
 
@@ -44,7 +44,10 @@ KITE_NO_VECTORS inline bool moves(AccessRange* range) {
 
 KITE_NO_VECTORS inline void note(TranslationArea* area, const TranslationArea::FilledRange& filled) {
   if (area->filled_count == TranslationArea::kMostFilled) {
-    for (uint32_t i = 0; i < TranslationArea::kMostFilled; ++i) area->filled[i].range->limit = 0;
+    for (uint32_t i = 0; i < TranslationArea::kMostFilled; ++i) {
+      area->filled[i].range->limit = 0;
+      area->filled[i].range->patience = AccessRange::kPatience;
+    }
     area->filled_count = 0;
   }
   TranslationArea::FilledRange* const to = &area->filled[area->filled_count++];
@@ -59,10 +62,12 @@ KITE_NO_VECTORS inline void note(TranslationArea* area, const TranslationArea::F
 __attribute__((target("general-regs-only"))) void fill_range(const TlbEntry* entry, AccessRange* range,
                                                              TranslationArea* area) {
   const bool writes = range->writes;
+  range->patience = AccessRange::kPatience;
   if (writes && entry->write_tag != entry->linear) return;  // a load, by one who shares it with stores
   if (moves(range)) {
     range->moves = true;
     range->limit = 0;
+    range->patience = 0;  // 256
     if (range->check != nullptr) {
       *range->check = 0xe9;  // jmp
       __builtin_memcpy(range->check + 1, &range->to_tlb, sizeof range->to_tlb);
