@@ -82,49 +82,50 @@ void BlockEmitter::miss(uint8_t* jump) {
     detour_interpret(jump);
 }
 
-// Compares `address`, or R10, with the range. R10 becomes the distance to the host's address; for stores R11 becomes
-// the state byte's address.
-void BlockEmitter::check_range(const Mem* address, unsigned bytes, bool write, unsigned alignment) {
-  const bool on_stack = address != nullptr && address->base == kStack && address->index == kNone && bytes <= 8;
-  cpu::AccessRange& range = on_stack ? t_.stack_range(kind()) : t_.new_range(bytes, write);
+// R10 becomes the distance to the host's address, or that address if it was the linear one; for stores R11 becomes the
+// state byte's. The kernel's code goes from page to page and from process to process: there the TLB is asked.
+void BlockEmitter::check(const Access& access) {
+  guard_flags();
+  if (kind() == static_cast<size_t>(cpu::TlbKind::kUser))
+    check_range(access);
+  else
+    miss(look_up_tlb(a_, access));
+}
+
+void BlockEmitter::check_range(const Access& access) {
+  const Mem& address = access.address;
+  const bool on_stack = !access.in_r10 && address.base == kStack && address.index == kNone && access.bytes <= 8;
+  cpu::AccessRange& range = on_stack ? t_.stack_range(kind()) : t_.new_range(access.bytes, access.write);
   // The first bytes of the block's code are a stale block's to replace.
   if (!on_stack && a_.cursor() >= translation_.start + sizeof translation_.first_bytes) range.check = a_.cursor();
-  if (address == nullptr)
+  if (access.in_r10)
     a_.mov(8, kR11, kR10);
-  else if (address->index == kNone && address->disp == 0)
-    a_.mov(8, kR11, static_cast<Reg>(address->base));
+  else if (address.index == kNone && address.disp == 0)
+    a_.mov(8, kR11, static_cast<Reg>(address.base));
   else
-    a_.lea(8, kR11, *address);
+    a_.lea(8, kR11, address);
   a_.rm(8, 0x2b, kR11, near_code(&range.base));   // sub
   a_.rm(8, 0x3b, kR11, near_code(&range.limit));  // cmp
   miss(a_.jcc(Condition::kAe));
   const size_t detour = detours_.size() - 1;
-  if (alignment != 0) {
+  if (access.alignment != 0) {
     a_.rr(4, 0xf7, 0, kR11);  // test
-    a_.dword(alignment - 1);
+    a_.dword(access.alignment - 1);
     miss(a_.jcc(Condition::kNe));
   }
-  if (write) {
+  if (access.write) {
     a_.shift_imm(8, 5, kR11, kPageShift);
     a_.rm(8, 0x03, kR11, near_code(&range.state));  // add
   }
-  if (address == nullptr)
-    a_.rm(8, 0x03, kR10, near_code(&range.delta));  // add
-  else
-    a_.load(8, kR10, near_code(&range.delta));
+  a_.rm(8, access.in_r10 ? 0x03 : 0x8b, kR10, near_code(&range.delta));  // add, mov
   Detour& slow = detours_[detour];
   slow.range = &range;
-  slow.access = a_.here();
-  slow.alignment = alignment;
-  slow.add_linear = address == nullptr;
-  slow.writes = write;
-  slow.bytes = bytes;
-  if (address != nullptr) slow.address = *address;
+  slow.resume_access = a_.here();
+  slow.access = access;
 }
 
 BlockEmitter::Place BlockEmitter::look_up_at(const Mem& address, unsigned bytes, bool write, unsigned alignment) {
-  guard_flags();
-  check_range(&address, bytes, write, alignment);
+  check({.address = address, .bytes = bytes, .write = write, .alignment = alignment});
   Place place{.mem = address, .bytes = bytes};
   if (address.base == kNone) {
     place.mem.base = kR10;
@@ -140,51 +141,57 @@ BlockEmitter::Place BlockEmitter::look_up_at(const Mem& address, unsigned bytes,
 }
 
 BlockEmitter::Place BlockEmitter::look_up_r10(unsigned bytes, bool write, unsigned alignment) {
-  guard_flags();
-  check_range(nullptr, bytes, write, alignment);
+  check({.in_r10 = true, .bytes = bytes, .write = write, .alignment = alignment});
   return {.mem = at(kR10), .bytes = bytes};
 }
 
 // Out of line: the TLB may know what the range does not. Otherwise it goes on behind this.
 void BlockEmitter::detour_range(const Detour& detour) {
   cpu::AccessRange& range = *detour.range;
+  const Access& access = detour.access;
   std::vector<uint8_t*> unknown;
   cold_.rm(1, 0xfe, 1, near_code(&range.patience));  // dec
   uint8_t* const fill = cold_.jcc(Condition::kE);
   if (range.check != nullptr) range.to_tlb = t_.distance(range.check, cold_);
-  unknown.push_back(look_up_tlb(detour));
-  cold_.jmp(detour.access);
+  unknown.push_back(look_up_tlb(cold_, access));
+  cold_.jmp(detour.resume_access);
   cold_.bind_here(fill);
-  if (!detour.add_linear) cold_.lea(8, kR10, detour.address);
-  if (detour.alignment != 0) {
+  if (!access.in_r10) cold_.lea(8, kR10, access.address);
+  if (access.alignment != 0) {
     cold_.rr(4, 0xf7, 0, kR10);  // test
-    cold_.dword(detour.alignment - 1);
+    cold_.dword(access.alignment - 1);
     unknown.push_back(cold_.jcc(Condition::kNe));
   }
   cold_.rm(8, 0x8d, kRax, near_code(&range));  // lea
-  cold_.call(t_.runtime().look_up[kind()][detour.writes ? 1 : 0]);
+  cold_.call(t_.runtime().look_up[kind()][access.write ? 1 : 0]);
   unknown.push_back(cold_.jcc(Condition::kNe));
-  if (detour.add_linear) cold_.rm(8, 0x03, kR10, in_cpu(layout_.spare + kLinearSpare));  // add
-  cold_.jmp(detour.access);
+  if (access.in_r10) cold_.rm(8, 0x03, kR10, in_cpu(layout_.spare + kLinearSpare));  // add
+  cold_.jmp(detour.resume_access);
   for (uint8_t* const jump : unknown) cold_.bind_here(jump);
 }
 
 // The index is that of the first byte's page and the tag that of the last byte's: what crosses never hits. What is
 // aligned does not cross: its first byte does for the tag, with the low bits left in it.
-uint8_t* BlockEmitter::look_up_tlb(const Detour& detour) {
-  const Mem first = detour.add_linear ? at(kR10) : detour.address;
+uint8_t* BlockEmitter::look_up_tlb(Assembler& a, const Access& access) {
+  const Mem first = access.in_r10 ? at(kR10) : access.address;
   Mem last = first;
-  last.disp += detour.alignment != 0 ? 0 : static_cast<int32_t>(detour.bytes) - 1;
+  last.disp += access.alignment != 0 ? 0 : static_cast<int32_t>(access.bytes) - 1;
   const auto entry = [&](int32_t field) { return in_cpu(kR11, tlb_ + field); };
-  cold_.lea(8, kRax, last);
-  cold_.lea(4, kR11, first);
-  cold_.shift_imm(4, 5, kR11, kPageShift - kEntryShift);
-  cold_.alu_imm(4, 4, kR11, kEntryMask);
-  cold_.alu_imm(8, 4, kRax, kPageMask | (detour.alignment != 0 ? detour.alignment - 1 : 0));
-  cold_.rm(8, 0x3b, kRax, entry(detour.writes ? kWriteTag : kReadTag));  // cmp
-  uint8_t* const other = cold_.jcc(Condition::kNe);
-  cold_.rm(8, detour.add_linear ? 0x03 : 0x8b, kR10, entry(kAddend));  // add, mov
-  if (detour.writes) cold_.load(8, kR11, entry(kPageState));
+  const auto take = [&a](unsigned size, Reg to, const Mem& from) {
+    if (from.index == kNone && from.base != kNone && from.disp == 0)
+      a.mov(size, to, static_cast<Reg>(from.base));
+    else
+      a.lea(size, to, from);
+  };
+  take(8, kRax, last);
+  take(4, kR11, first);
+  a.shift_imm(4, 5, kR11, kPageShift - kEntryShift);
+  a.alu_imm(4, 4, kR11, kEntryMask);
+  a.alu_imm(8, 4, kRax, kPageMask | (access.alignment != 0 ? access.alignment - 1 : 0));
+  a.rm(8, 0x3b, kRax, entry(access.write ? kWriteTag : kReadTag));  // cmp
+  uint8_t* const other = a.jcc(Condition::kNe);
+  a.rm(8, access.in_r10 ? 0x03 : 0x8b, kR10, entry(kAddend));  // add, mov
+  if (access.write) a.load(8, kR11, entry(kPageState));
   return other;
 }
 
@@ -220,7 +227,7 @@ void BlockEmitter::stored(const Place& place, uint64_t leave_rip) {
     a_.load(8, kRax, in_cpu(place.entry + kPageState));
     a_.alu_imm(1, 7, at(kRax), 0);
   } else {
-    a_.alu_imm(place.bytes == 1 ? 1 : 2, 7, at(kR11), 0);
+    a_.alu_imm(place.bytes != 1 && kind() == static_cast<size_t>(cpu::TlbKind::kUser) ? 2 : 1, 7, at(kR11), 0);
   }
   Detour detour{.kind = Detour::Kind::kNotice,
                 .jump = a_.jcc(Condition::kNe),

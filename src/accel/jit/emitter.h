@@ -60,6 +60,14 @@ class BlockEmitter {
     int32_t entry =
         -1;  // of a constant address: the TLB entry, from the Cpu. Else, for stores, R11 is the state byte's
   };
+  // What is to be accessed, by its linear address.
+  struct Access {
+    Mem address{};
+    bool in_r10 = false;  // R10 is the address
+    unsigned bytes = 0;
+    bool write = false;
+    unsigned alignment = 0;  // 0, or a power of two that the address must be a multiple of
+  };
   static constexpr uint64_t kNoRip = ~uint64_t{0};
   // Code out of line, emitted behind the block.
   struct Detour {
@@ -82,12 +90,8 @@ class BlockEmitter {
     Place place{};                    // kNotice
     // kInterpret, kHandOver: what the TLB may know all the same, and where it goes on then.
     cpu::AccessRange* range = nullptr;
-    const uint8_t* access = nullptr;
-    Mem address{};            // linear, if R10 is not
-    bool add_linear = false;  // R10 becomes the host's address, not the distance to it
-    unsigned alignment = 0;
-    unsigned bytes = 0;
-    bool writes = false;
+    const uint8_t* resume_access = nullptr;
+    Access access{};
     Recipe recipe{};  // of flags that are nowhere
   };
 
@@ -105,8 +109,9 @@ class BlockEmitter {
   void reload(const Detour& detour);
   void notice(const Detour& detour);
   void detour_range(const Detour& detour);
-  uint8_t* look_up_tlb(const Detour& detour);  // answers the jump that is taken when the TLB has not the page
-  void detour_interpret(uint8_t* jump);        // resumed behind the instruction
+  // Answers the jump that is taken when the TLB has not the page.
+  uint8_t* look_up_tlb(Assembler& a, const Access& access);
+  void detour_interpret(uint8_t* jump);  // resumed behind the instruction
   void detour_hand_over(uint8_t* jump);
   [[nodiscard]] const x86::Insn& insn() const { return insns_[index_]; }
   [[nodiscard]] const cpu::Op& op() const { return ops_[index_]; }
@@ -159,7 +164,8 @@ class BlockEmitter {
   Place look_up_at(const Mem& address, unsigned bytes, bool write, unsigned alignment = 0);
   Place look_up_constant(uint64_t linear, unsigned bytes, bool write);
   Place look_up_r10(unsigned bytes, bool write, unsigned alignment = 0);
-  void check_range(const Mem* address, unsigned bytes, bool write, unsigned alignment);
+  void check(const Access& access);
+  void check_range(const Access& access);
   Place look_up_stack(int32_t offset, bool write);
   void pushed(Place& place);
   void miss(uint8_t* jump);  // the instruction is left to the interpreter; EFLAGS are lost
