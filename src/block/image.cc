@@ -55,6 +55,9 @@ Task<Result<>> FormatNode::snapshot_delete(std::string) { co_return unsupported(
 Task<Result<>> FormatNode::snapshot_load(std::string) { co_return unsupported(*this, "internal snapshots"); }
 Task<Result<>> FormatNode::amend(BlockOptions) { co_return unsupported(*this, "changes of its options"); }
 
+Task<IoResult<>> FormatNode::read_vm_state(uint64_t, IoSlice) { return ready<IoResult<>>(io_fail(ENOTSUP)); }
+Task<IoResult<>> FormatNode::write_vm_state(uint64_t, IoSlice, IoHow) { return ready<IoResult<>>(io_fail(ENOTSUP)); }
+
 std::span<const ImageFormat> image_formats() {
   static const std::array<ImageFormat, 3> kFormats{{
       {"qcow2", qcow2::create_options(), &qcow2::create, &qcow2::measure, &qcow2::cluster_bytes_of, true, true},
