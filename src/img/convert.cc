@@ -358,6 +358,10 @@ int command_convert(Session& session, Argv argv) {
   if (format == nullptr && !settings.target.image_opts) {
     return session.complain(fmt::format("Unknown file format '{}'", settings.create.format));
   }
+  if (!settings.no_create && !settings.create.backing.empty() && settings.create.backing_format.empty() &&
+      !settings.create.options.has("backing_fmt")) {
+    return session.complain("Use of backing file requires explicit backing format");
+  }
   if (settings.compressed && format != nullptr && !format->compresses) {
     return session.complain("Compression not supported for this file format");
   }
