@@ -125,6 +125,44 @@ TEST_F(Qcow2Edges, DataAroundAPreallocatedZeroClusterIsOneWrite) {
   expect_clean();
 }
 
+// A cluster that is used and counts as free makes all refcounts new; the old ones are let go afterwards.
+TEST_F(Qcow2Edges, ARepairSaysWhatIsWrongFirstAndThenWhatItDoes) {
+  open("");
+  std::vector<uint8_t> data(65536, 1);
+  ASSERT_TRUE(bench_->run(image_->write(0, IoSlice(data))));
+  ASSERT_TRUE(bench_->run(image_->close()));
+  uint8_t none[2] = {};
+  bench_->disk()->copy_in(2 * 65536 + 5 * 2, IoSlice(none, sizeof none));  // the refcount of the data cluster
+  image_ = bench_->open(bench_->disk());
+  std::vector<std::string> lines;
+  const auto result = bench_->run(image_->check(Repair::kAll, [&](const std::string& line) { lines.push_back(line); }));
+  ASSERT_TRUE(result);
+  EXPECT_EQ(lines, (std::vector<std::string>{"ERROR cluster 5 refcount=0 reference=1", "Rebuilding refcount structure",
+                                             "Repairing cluster 1 refcount=1 reference=0",
+                                             "Repairing cluster 2 refcount=1 reference=0"}));
+  EXPECT_EQ(result->corruptions_fixed, 1u);
+  EXPECT_EQ(result->leaks_fixed, 0u);
+  EXPECT_EQ(result->corruptions + result->leaks, 0u);
+  expect_clean();
+  EXPECT_EQ(disk_at(0), 1);
+}
+
+// What a killed process leaves of an image with lazy refcounts: its data is not counted, its tables are.
+TEST_F(Qcow2Edges, LazyRefcountsCountTablesAtOnce) {
+  open("lazy_refcounts=on");
+  std::vector<uint8_t> data(512, 1);
+  ASSERT_TRUE(bench_->run(image_->write(0, IoSlice(data), {.flags = IoHow::kFua})));
+  const auto refcount = [&](uint64_t cluster) {
+    uint8_t raw[2] = {};
+    bench_->disk()->copy_out(2 * 65536 + cluster * 2, IoSlice(raw, sizeof raw));
+    return raw[0] * 256 + raw[1];
+  };
+  EXPECT_EQ(refcount(4), 1);  // the L2 table
+  EXPECT_EQ(refcount(5), 0);  // the data
+  ASSERT_TRUE(bench_->run(image_->close()));
+  EXPECT_EQ(refcount(5), 1);
+}
+
 TEST_F(Qcow2Edges, AnImageThatWasOnlyReadIsClosedWithoutAWrite) {
   open("");
   ASSERT_TRUE(bench_->run(image_->close()));
