@@ -120,8 +120,10 @@ struct ImageFormat {
 std::span<const ImageFormat> image_formats();
 const ImageFormat* find_image_format(std::string_view name);
 
-// Creates the host's file (truncating one that exists); `preallocation` as the raw format's option.
-Result<> create_host_file(const std::string& filename, uint64_t bytes, Preallocation preallocation);
+// Creates the host's file, or empties one that exists and that nobody uses. With `overwrite` an old file may keep its
+// content for the caller to write over: space that is in use need not be given back and asked for again. Answers
+// whether there is old content (also that of a device).
+Result<bool> create_host_file(const std::string& filename, bool overwrite);
 Result<Preallocation> parse_preallocation(std::string_view text);
 
 }  // namespace kite::block

@@ -42,6 +42,8 @@ struct CreateCall {
   std::string backing, backing_format;
   bool backing_unchecked = false;
   bool announce = false;  // "Formatting ..." on stdout
+  // Set by a caller who writes all of the image: a raw one may keep the file's old content, and this says whether.
+  bool* overwritten = nullptr;
 };
 Result<> create_image(Session& session, CreateCall call);
 

@@ -131,13 +131,20 @@ Result<> create_image(Session& session, CreateCall call) {
   }
   KITE_TRY(check_names(session, call, *format));
   KITE_ASSIGN(const uint64_t bytes, decide_size(session, call));
-  if (call.announce) std::printf("%s\n", describe(call, bytes).c_str());
+  if (call.announce) {
+    std::printf("%s\n", describe(call, bytes).c_str());
+    std::fflush(stdout);  // before what may be wrong with it
+  }
   if (auto fits = format->cluster_bytes(call.options); !fits) return fail("{}", fits.error().message);
 
   BlockOptions file_options;
   std::string path = call.filename;
   if (path.starts_with("file:")) path.erase(0, 5);
-  if (!path.starts_with("json:")) KITE_TRY(create_host_file(path, 0, Preallocation::kOff));
+  if (!path.starts_with("json:")) {
+    const bool overwrite = call.overwritten != nullptr && call.format == "raw" && !call.options.has("preallocation");
+    KITE_ASSIGN(const bool old, create_host_file(path, overwrite));
+    if (call.overwritten != nullptr) *call.overwritten = old && call.format == "raw";
+  }
   BlockGraph::FileRequest file{.filename = call.filename};
   file.format = path.starts_with("json:") ? "" : "file";
   file.aio = "inline";
