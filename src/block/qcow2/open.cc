@@ -177,9 +177,10 @@ Result<> Qcow2Node::set_permissions(uint32_t, uint32_t) { return {}; }
 Task<Result<>> Qcow2Node::recover_dirty() {
   // [qcow2] dirty bit: the refcounts may be behind; the tables are right.
   size_t said = 0;
-  const auto say = [&said](const std::string& line) {
-    constexpr size_t kMostLines = 1000;
-    if (++said <= kMostLines) log::info("{}", said == kMostLines ? "(there is more)" : line);
+  const std::string prefix = fmt::format("'{}': ", filename());
+  const auto say = [&said, &prefix](const std::string& line) {
+    constexpr size_t kMostLines = 100;
+    if (++said <= kMostLines) log::message(prefix, said == kMostLines ? "(there is more)" : line);
   };
   KITE_CO_ASSIGN(const CheckResult result, co_await check(Repair::kAll, say));
   if (result.check_errors != 0 || result.corruptions > result.corruptions_fixed) {
