@@ -236,13 +236,14 @@ Task<Result<NodePtr>> BlockGraph::open_file(FileRequest request) {
 }
 
 Task<Result<NodePtr>> BlockGraph::open_backing(std::string filename, std::string format, std::string relative_to,
-                                               const NodeConfig& parent, unsigned depth) {
+                                               const NodeConfig& parent, unsigned depth, BlockOptions options) {
   constexpr unsigned kDeepest = 200;
   if (depth > kDeepest)
     co_return fail("the chain of backing files is longer than {} images, or goes in a circle", kDeepest);
   FileRequest request;
   request.filename = filename.starts_with("json:") ? filename : resolve_relative(relative_to, filename);
   request.format = std::move(format);
+  request.options = std::move(options);
   request.read_only = true;
   request.force_share = parent.force_share;
   request.cache.direct = parent.direct;
@@ -253,7 +254,8 @@ Task<Result<NodePtr>> BlockGraph::open_backing(std::string filename, std::string
 
 NodePtr BlockGraph::find(std::string_view name) const {
   const auto found = names_.find(name);
-  return found == names_.end() ? nullptr : found->second.lock();
+  NodePtr node = found == names_.end() ? nullptr : found->second.lock();
+  return node != nullptr && node->closed() ? nullptr : node;
 }
 
 std::vector<NodePtr> BlockGraph::nodes() const {
@@ -296,7 +298,11 @@ Task<Result<>> BlockGraph::close_all() {
     for (const NodePtr& node : nodes()) {
       if (node->user_count() != 0 || node->closed()) continue;
       owned_.erase(node->name());
-      if (Result<> done = co_await node->close(); !done && result) result = std::move(done);
+      if (const Result<> done = co_await node->close(); !done && result) {
+        std::string why = done.error().message;
+        std::ranges::replace(why, '\n', ' ');
+        result = fail("'{}' could not be closed cleanly: {}", node->filename(), why);
+      }
       progress = true;
     }
   }

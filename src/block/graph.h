@@ -67,7 +67,7 @@ class BlockGraph {
   // Opens a backing file, named relative to the image that names it; `format` "" is probed (a backing file is only
   // read).
   Task<Result<NodePtr>> open_backing(std::string filename, std::string format, std::string relative_to,
-                                     const NodeConfig& parent, unsigned depth);
+                                     const NodeConfig& parent, unsigned depth, BlockOptions options = {});
 
   [[nodiscard]] NodePtr find(std::string_view name) const;
   [[nodiscard]] std::vector<NodePtr> nodes() const;

@@ -7,6 +7,7 @@
 #include <array>
 #include <cerrno>
 
+#include "block/file_lock.h"
 #include "block/qcow2/create.h"
 #include "block/qed/qed_node.h"
 #include "support/fd.h"
@@ -55,6 +56,9 @@ Task<Result<>> FormatNode::snapshot_delete(std::string) { co_return unsupported(
 Task<Result<>> FormatNode::snapshot_load(std::string) { co_return unsupported(*this, "internal snapshots"); }
 Task<Result<>> FormatNode::amend(BlockOptions) { co_return unsupported(*this, "changes of its options"); }
 
+Task<IoResult<>> FormatNode::read_vm_state(uint64_t, IoSlice) { return ready<IoResult<>>(io_fail(ENOTSUP)); }
+Task<IoResult<>> FormatNode::write_vm_state(uint64_t, IoSlice, IoHow) { return ready<IoResult<>>(io_fail(ENOTSUP)); }
+
 std::span<const ImageFormat> image_formats() {
   static const std::array<ImageFormat, 3> kFormats{{
       {"qcow2", qcow2::create_options(), &qcow2::create, &qcow2::measure, &qcow2::cluster_bytes_of, true, true},
@@ -71,16 +75,31 @@ const ImageFormat* find_image_format(std::string_view name) {
   return nullptr;
 }
 
-Result<> create_host_file(const std::string& filename, uint64_t bytes, Preallocation) {
+namespace {
+
+// An old file whose unused parts can be given back one by one.
+bool can_be_overwritten(int fd) {
+  struct stat status{};
+  constexpr off_t kFirst = 4096;
+  return ::fstat(fd, &status) == 0 && status.st_blocks != 0 &&
+         ::fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, kFirst) == 0;
+}
+
+}  // namespace
+
+Result<bool> create_host_file(const std::string& filename, bool overwrite) {
   struct stat status{};
   // A block device is there already; only a regular file is made anew.
-  if (::stat(filename.c_str(), &status) == 0 && !S_ISREG(status.st_mode)) return {};
-  const Fd fd(::open(filename.c_str(), O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0644));
+  if (::stat(filename.c_str(), &status) == 0 && !S_ISREG(status.st_mode)) return true;
+  const Fd fd(::open(filename.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644));
   if (!fd.valid()) return fail("Could not create '{}': {}", filename, errno_text(errno));
-  if (bytes != 0 && ::ftruncate(fd.get(), static_cast<off_t>(bytes)) != 0) {
-    return fail("Could not resize '{}': {}", filename, errno_text(errno));
-  }
-  return {};
+  // Not while a machine or another tool uses it.
+  FileLock lock;
+  KITE_TRY(lock.change(fd.get(), filename, Permissions::kWrite | Permissions::kResize,
+                       Permissions::kAll & ~Permissions::kResize));
+  if (overwrite && can_be_overwritten(fd.get())) return true;
+  if (::ftruncate(fd.get(), 0) != 0) return fail("Could not resize '{}': {}", filename, errno_text(errno));
+  return false;
 }
 
 Result<Preallocation> parse_preallocation(std::string_view text) {

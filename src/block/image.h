@@ -31,6 +31,7 @@ struct SnapshotInfo {
 
 struct ImageInfo {
   uint64_t cluster_bytes = 0;  // 0: the format has none
+  uint64_t vm_state_offset = 0;
   bool encrypted = false;
   bool dirty = false;
   std::string backing_filename;  // as the image names it; "" for none
@@ -78,6 +79,9 @@ class FormatNode : public BlockNode {
   // From now on the node shows that snapshot; read-only nodes only.
   virtual Task<Result<>> snapshot_load(std::string id_or_name);
   virtual Task<Result<>> amend(BlockOptions options);
+  // A machine's state, kept in the image beside the disk; a snapshot takes it along. ENOTSUP where there is none.
+  virtual Task<IoResult<>> read_vm_state(uint64_t offset, IoSlice to);
+  virtual Task<IoResult<>> write_vm_state(uint64_t offset, IoSlice from, IoHow how);
 };
 
 // How new images are made: the option names of `create -o`.
@@ -116,8 +120,10 @@ struct ImageFormat {
 std::span<const ImageFormat> image_formats();
 const ImageFormat* find_image_format(std::string_view name);
 
-// Creates the host's file (truncating one that exists); `preallocation` as the raw format's option.
-Result<> create_host_file(const std::string& filename, uint64_t bytes, Preallocation preallocation);
+// Creates the host's file, or empties one that exists and that nobody uses. With `overwrite` an old file may keep its
+// content for the caller to write over: space that is in use need not be given back and asked for again. Answers
+// whether there is old content (also that of a device).
+Result<bool> create_host_file(const std::string& filename, bool overwrite);
 Result<Preallocation> parse_preallocation(std::string_view text);
 
 }  // namespace kite::block

@@ -21,8 +21,10 @@ namespace {
 // Blocking calls in up to kMaxThreads threads, which are started as work queues up and joined with the engine.
 class ThreadEngine final : public IoEngine {
  public:
-  explicit ThreadEngine(Executor& executor, size_t most_threads = kMaxThreads)
-      : executor_(executor), most_threads_(most_threads) {}
+  explicit ThreadEngine(Executor& executor) : executor_(executor), most_threads_(kMaxThreads), reads_first_(false) {}
+  // For offer().
+  ThreadEngine(Executor& executor, size_t most_threads)
+      : executor_(executor), most_threads_(most_threads), reads_first_(true) {}
   ~ThreadEngine() override {
     {
       const std::lock_guard lock(mutex_);
@@ -37,10 +39,13 @@ class ThreadEngine final : public IoEngine {
     queue_.push_back(&op);
     call_helpers(queue_.size());
   }
-  // For one who means to take() it, unless a thread is faster: a lone operation wakes nobody.
+  // For one who means to take() it, unless a thread is faster: a lone operation wakes nobody. Who copies reads ahead
+  // and waits for its writes, and a file takes one write at a time: these come first, and are not for the threads as
+  // long as there are reads.
   void offer(IoOp& op) {
     const std::lock_guard lock(mutex_);
-    queue_.push_back(&op);
+    const bool writes = op.kind == IoOp::Kind::kWrite;
+    queue_.insert(writes ? std::ranges::find(queue_, IoOp::Kind::kRead, &IoOp::kind) : queue_.end(), &op);
     if (queue_.size() > 1) call_helpers(queue_.size() - 1);
   }
   // The first operation that no thread has begun, or null.
@@ -69,8 +74,10 @@ class ThreadEngine final : public IoEngine {
       more_.wait(lock, [this] { return ending_ || !queue_.empty(); });
       --idle_;
       if (queue_.empty()) return;
-      IoOp* op = queue_.front();
-      queue_.pop_front();
+      const auto read = std::ranges::find(queue_, IoOp::Kind::kRead, &IoOp::kind);
+      const auto mine = reads_first_ && read != queue_.end() ? read : queue_.begin();
+      IoOp* op = *mine;
+      queue_.erase(mine);
       lock.unlock();
       op->result = perform_blocking(*op);
       executor_.post([waiter = op->waiter] { waiter.resume(); });
@@ -80,6 +87,7 @@ class ThreadEngine final : public IoEngine {
 
   Executor& executor_;
   const size_t most_threads_;
+  const bool reads_first_;
   std::mutex mutex_;
   std::condition_variable more_;
   std::deque<IoOp*> queue_;

@@ -55,6 +55,7 @@ Task<IoResult<BlockStatus>> RawNode::do_block_status(uint64_t offset, uint64_t b
 }
 
 Task<IoResult<>> RawNode::do_read(uint64_t offset, IoSlice to, IoHow how) {
+  if (const IoResult<> failed = file_->debug_event("read_aio"); !failed) return ready<IoResult<>>(failed);
   if (size_ && offset + to.bytes() > *size_) return read_window(offset, to, how);
   return file_->read(offset + offset_, to, how);
 }

@@ -20,6 +20,7 @@ class RawNode final : public FilterNode {
  protected:
   Task<IoResult<>> do_read(uint64_t offset, IoSlice to, IoHow how) override;
   Task<IoResult<>> do_write(uint64_t offset, IoSlice from, IoHow how) override {
+    if (const IoResult<> failed = file_->debug_event("write_aio"); !failed) return ready<IoResult<>>(failed);
     return file_->write(offset + offset_, from, how);
   }
   Task<IoResult<>> do_write_zeroes(uint64_t offset, uint64_t bytes, IoHow how) override {

@@ -33,7 +33,7 @@ int wrong_use(const Session& session, std::string_view text);
 bool add_options(Session& session, block::BlockOptions& options, std::string_view text);
 int print_create_options(Session& session, const std::string& format, const std::string& filename);
 
-// Makes a new image. `description` gets what "Formatting ..." says.
+// Makes a new image.
 struct CreateCall {
   std::string filename;
   std::string format = "raw";
@@ -41,8 +41,11 @@ struct CreateCall {
   std::optional<uint64_t> bytes;
   std::string backing, backing_format;
   bool backing_unchecked = false;
+  bool announce = false;  // "Formatting ..." on stdout
+  // Set by a caller who writes all of the image: a raw one may keep the file's old content, and this says whether.
+  bool* overwritten = nullptr;
 };
-Result<std::string> create_image(Session& session, CreateCall call);
+Result<> create_image(Session& session, CreateCall call);
 
 // What is stored at an offset of a chain of images.
 struct ChainStatus {

@@ -17,7 +17,8 @@ namespace {
 enum Long : int { kObject = 256, kImageOpts, kFlushInterval, kNoDrain, kPattern };
 
 constexpr uint64_t kPiece = uint64_t{2} << 20;
-constexpr int kFailed = 2;  // compare's status for errors; 1 means "different"
+// compare's status for errors; 1 means "different".
+constexpr int kFailed = 2, kStatusFailed = 3, kReadFailed = 4;
 
 struct Comparison {
   Session& session;
@@ -29,10 +30,10 @@ struct Comparison {
     if (!quiet) std::printf("%s\n", text.c_str());
     return 1;
   }
-  int error(const char* doing, uint64_t offset, const Image& image, int code) const {
+  int error(const char* doing, uint64_t offset, const Image& image, int code, int status) const {
     session.complain(
         fmt::format("Error while {} offset {} of {}: {}", doing, offset, image.node().filename(), errno_text(code)));
-    return kFailed;
+    return status;
   }
   int run(Progress& progress);
   int compare_data(uint64_t offset, uint64_t bytes, IoSlice first, IoSlice second);
@@ -41,9 +42,9 @@ struct Comparison {
 
 int Comparison::compare_data(uint64_t offset, uint64_t bytes, IoSlice first, IoSlice second) {
   if (const auto got = session.await(a.node().read(offset, first.slice(0, bytes))); !got)
-    return error("reading", offset, a, got.error().code);
+    return error("reading", offset, a, got.error().code, kReadFailed);
   if (const auto got = session.await(b.node().read(offset, second.slice(0, bytes))); !got)
-    return error("reading", offset, b, got.error().code);
+    return error("reading", offset, b, got.error().code, kReadFailed);
   const uint8_t* left = first.contiguous();
   const auto [at, other] = std::mismatch(left, left + bytes, second.contiguous());
   if (at == left + bytes) return 0;
@@ -61,13 +62,13 @@ int Comparison::check_tail() {
   const AlignedBuffer memory(kPiece, 4096);
   for (uint64_t at = start; at < longer.length();) {
     const auto chain = session.await(chain_status(longer.node(), at, longer.length() - at));
-    if (!chain) return error("reading block status at", at, longer, chain.error().code);
+    if (!chain) return error("reading block status at", at, longer, chain.error().code, kStatusFailed);
     uint64_t bytes = chain->bytes;
     if (!chain->status.zero) {
       bytes = std::min(bytes, kPiece);
       const IoSlice data(memory.data(), static_cast<size_t>(bytes));
       if (const auto got = session.await(longer.node().read(at, data)); !got)
-        return error("reading", at, longer, got.error().code);
+        return error("reading", at, longer, got.error().code, kReadFailed);
       if (!data.all_zero()) return differ(fmt::format("Content mismatch at offset {}!", at));
     }
     at += bytes;
@@ -82,9 +83,9 @@ int Comparison::run(Progress& progress) {
   const AlignedBuffer second(kPiece, 4096);
   for (uint64_t at = 0; at < total;) {
     const auto left = session.await(chain_status(a.node(), at, total - at));
-    if (!left) return error("reading block status at", at, a, left.error().code);
+    if (!left) return error("reading block status at", at, a, left.error().code, kStatusFailed);
     const auto right = session.await(chain_status(b.node(), at, total - at));
-    if (!right) return error("reading block status at", at, b, right.error().code);
+    if (!right) return error("reading block status at", at, b, right.error().code, kStatusFailed);
     uint64_t bytes = std::min(left->bytes, right->bytes);
     if (strict && (left->status.zero != right->status.zero || left->status.data != right->status.data)) {
       return differ(fmt::format("Strict mode: Offset {} block status mismatch!", at));

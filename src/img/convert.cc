@@ -58,6 +58,8 @@ class Copy {
   };
   Task<void> work();
   Task<IoResult<bool>> next(Piece& piece);
+  Task<IoResult<ChainStatus>> ask_status(const Image& image, uint64_t offset, uint64_t bytes);
+  Task<IoResult<ChainStatus>> status_of(const Image& image, uint64_t offset, uint64_t bytes);
   Task<IoResult<>> copy(const Piece& piece, IoSlice buffer);
   Task<IoResult<>> read(const Piece& piece, IoSlice buffer);
   Task<IoResult<>> store(uint64_t offset, IoSlice data);
@@ -82,6 +84,27 @@ void Copy::fault(const char* doing, uint64_t offset, int code) {
   }
 }
 
+Task<IoResult<ChainStatus>> Copy::ask_status(const Image& image, uint64_t offset, uint64_t bytes) {
+  if (!target_has_backing) co_return co_await chain_status(image.node(), offset, bytes);
+  KITE_CO_ASSIGN(const BlockStatus own, co_await skip_filters(&image.node())->block_status(offset, bytes));
+  co_return ChainStatus{.bytes = own.bytes, .present = own.allocated, .status = own};
+}
+
+// With --salvage what cannot be told of a range is asked of shorter ones; of which nothing is known may hold data.
+Task<IoResult<ChainStatus>> Copy::status_of(const Image& image, uint64_t offset, uint64_t bytes) {
+  constexpr uint64_t kParts = 4;
+  while (true) {
+    const auto known = co_await ask_status(image, offset, bytes);
+    if (known || !settings_.salvage) co_return known;
+    if (bytes <= kSector) {
+      session_.complain(fmt::format("warning: error while reading block status at offset {}: {}", offset,
+                                    errno_text(known.error().code)));
+      co_return ChainStatus{.bytes = bytes, .present = true, .status = {.bytes = bytes}};
+    }
+    bytes = (bytes / kParts + kSector - 1) / kSector * kSector;
+  }
+}
+
 // The next piece of one kind; false at the end.
 Task<IoResult<bool>> Copy::next(Piece& piece) {
   const CoMutex::Lock lock = co_await finding_.lock();
@@ -98,14 +121,7 @@ Task<IoResult<bool>> Copy::next(Piece& piece) {
   piece.part = Part::kData;
   piece.bytes = left;
   if (settings_.sparse != 0) {
-    ChainStatus chain;
-    if (target_has_backing) {
-      KITE_CO_ASSIGN(chain.status, co_await skip_filters(&image.node())->block_status(offset, left));
-      chain.bytes = chain.status.bytes;
-      chain.present = chain.status.allocated;
-    } else {
-      KITE_CO_ASSIGN(chain, co_await chain_status(image.node(), offset, left));
-    }
+    KITE_CO_ASSIGN(const ChainStatus chain, co_await status_of(image, offset, left));
     piece.bytes = chain.bytes;
     if (chain.status.zero && (chain.present || !target_has_backing)) {
       piece.part = Part::kZero;
@@ -324,8 +340,10 @@ bool take_arguments(Session& session, Argv& argv, Settings& settings, int& statu
 }
 
 int make_target(Session& session, Settings& settings, Copy& copy, uint64_t total) {
+  bool old_content = false;
   if (!settings.no_create) {
     CreateCall create = settings.create;
+    create.overwritten = &old_content;
     create.filename = settings.target.filename;
     create.bytes = total;
     if (const auto made = create_image(session, std::move(create)); !made) {
@@ -339,7 +357,7 @@ int make_target(Session& session, Settings& settings, Copy& copy, uint64_t total
   copy.target = std::move(*target);
   const BlockNode* node = &copy.target.node();
   const bool regular = node->discard_zeroes() || copy.target.format() != nullptr;
-  copy.target_zero = (!settings.no_create && regular) || settings.target_is_zero;
+  copy.target_zero = (!settings.no_create && regular && !old_content) || settings.target_is_zero;
   copy.target_has_backing = node->backing() != nullptr || !settings.create.backing.empty();
   copy.cluster = copy.target.format() != nullptr ? copy.target.format()->image_info().cluster_bytes : 0;
   if (copy.target.length() < total) {
@@ -357,6 +375,10 @@ int command_convert(Session& session, Argv argv) {
   const ImageFormat* format = find_image_format(settings.create.format);
   if (format == nullptr && !settings.target.image_opts) {
     return session.complain(fmt::format("Unknown file format '{}'", settings.create.format));
+  }
+  if (!settings.no_create && !settings.create.backing.empty() && settings.create.backing_format.empty() &&
+      !settings.create.options.has("backing_fmt")) {
+    return session.complain("Use of backing file requires explicit backing format");
   }
   if (settings.compressed && format != nullptr && !format->compresses) {
     return session.complain("Compression not supported for this file format");

@@ -122,7 +122,7 @@ int print_create_options(Session& session, const std::string& format, const std:
   return 0;
 }
 
-Result<std::string> create_image(Session& session, CreateCall call) {
+Result<> create_image(Session& session, CreateCall call) {
   const ImageFormat* format = find_image_format(call.format);
   if (format == nullptr) {
     if (find_driver(call.format) != nullptr)
@@ -131,13 +131,20 @@ Result<std::string> create_image(Session& session, CreateCall call) {
   }
   KITE_TRY(check_names(session, call, *format));
   KITE_ASSIGN(const uint64_t bytes, decide_size(session, call));
-  const std::string description = describe(call, bytes);
+  if (call.announce) {
+    std::printf("%s\n", describe(call, bytes).c_str());
+    std::fflush(stdout);  // before what may be wrong with it
+  }
   if (auto fits = format->cluster_bytes(call.options); !fits) return fail("{}", fits.error().message);
 
   BlockOptions file_options;
   std::string path = call.filename;
   if (path.starts_with("file:")) path.erase(0, 5);
-  if (!path.starts_with("json:")) KITE_TRY(create_host_file(path, 0, Preallocation::kOff));
+  if (!path.starts_with("json:")) {
+    const bool overwrite = call.overwritten != nullptr && call.format == "raw" && !call.options.has("preallocation");
+    KITE_ASSIGN(const bool old, create_host_file(path, overwrite));
+    if (call.overwritten != nullptr) *call.overwritten = old && call.format == "raw";
+  }
   BlockGraph::FileRequest file{.filename = call.filename};
   file.format = path.starts_with("json:") ? "" : "file";
   file.aio = "inline";
@@ -158,7 +165,7 @@ Result<std::string> create_image(Session& session, CreateCall call) {
   const Result<> closed = session.await((*node)->close());
   if (!made) return fail("{}", made.error().message);
   if (!closed) return fail("{}", closed.error().message);
-  return description;
+  return {};
 }
 
 int command_create(Session& session, Argv argv) {
@@ -201,10 +208,9 @@ int command_create(Session& session, Argv argv) {
   }
   if (names.size() > 2) return wrong_use(session, fmt::format("Unexpected argument: {}", names[2]));
   const std::string filename = call.filename;
-  const auto described = create_image(session, std::move(call));
-  if (!described) return session.complain(fmt::format("{}: {}", filename, described.error().message));
-  if (!quiet) std::printf("%s\n", described->c_str());
-  return 0;
+  call.announce = !quiet;
+  const Result<> made = create_image(session, std::move(call));
+  return made ? 0 : session.complain(fmt::format("{}: {}", filename, made.error().message));
 }
 
 }  // namespace kite::img

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <set>
 
+#include "block/file_node.h"
 #include "img/commands.h"
 
 namespace kite::img {
@@ -53,6 +54,13 @@ struct Described {
   ImageInfo image;
   std::string full_backing;
 };
+
+// An image that a file's name alone says all about.
+bool is_plain_file(const BlockNode& node) {
+  const BlockNode* file = node.file();
+  if (file == nullptr || dynamic_cast<const FileNode*>(file) == nullptr) return false;
+  return dynamic_cast<const FormatNode*>(&node) != nullptr || (node.driver() == "raw" && node.growable());
+}
 
 Described describe(const Image& image, std::string filename) {
   Described described;
@@ -173,7 +181,8 @@ int command_info(Session& session, Argv argv) {
     }
     auto image = open_image(session, request);
     if (!image) return session.complain(image.error().message);
-    all.push_back(describe(*image, request.image_opts ? image->node().filename() : request.filename));
+    const bool plain = !request.image_opts && !(request.filename.starts_with("json:") && is_plain_file(image->node()));
+    all.push_back(describe(*image, plain ? request.filename : image->node().filename()));
     const Described& last = all.back();
     if (!chain || last.full_backing.empty()) break;
     request.filename = last.full_backing;

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "block/file_node.h"
+#include "block/filters/filters.h"
 #include "img/tool.h"
 
 namespace kite::img {
@@ -17,6 +18,7 @@ class IoShell {
   OpenRequest defaults;  // what the command line says about opening
   // Opens the image; answers false after a complaint.
   bool open(const OpenRequest& request);
+  Result<> try_open(const OpenRequest& request);
   // One line of commands. Answers false when the tool is to end.
   bool run_line(const std::string& line);
   void close();
@@ -68,12 +70,16 @@ class IoShell {
   int open_command(Words& words);
   int reopen(Words& words);
   int close_command(Words& words);
+  int break_command(Words& words);
+  int wait_break(Words& words);
+  int resume(Words& words);
   int quit(Words& words);
   int abort_command(Words& words);
   int sigraise(Words& words);
   int sleep(Words& words);
   int help(Words& words);
 
+  block::BlkdebugNode* debug_node();
   bool parse_access(Words& words, const char* letters, Access& access, size_t least, size_t most);
   bool check_range(const Access& access, uint64_t offset, uint64_t bytes, const char* what);
   block::IoHow how_of(const Access& access) const;
@@ -83,6 +89,7 @@ class IoShell {
   int failed(const char* what, int code) const;
   Task<block::IoResult<>> perform_write(uint64_t offset, const std::vector<uint8_t>& data, uint64_t bytes,
                                         Access access);
+  Task<block::IoResult<>> perform_read(uint64_t offset, block::IoSlice to, const Access& access);
   Task<void> background(std::string verb, uint64_t offset, std::vector<uint8_t> data, Access access, uint64_t bytes);
   int run_transfer(Words& words, bool writes, bool vectors, bool asynchronous);
 

@@ -8,6 +8,8 @@
 #include <array>
 #include <cstdlib>
 #include <cstring>
+#include <sstream>
+#include <utility>
 
 #include "img/commands.h"
 #include "img/io_commands.h"
@@ -27,6 +29,8 @@ std::span<const IoShell::Command> IoShell::commands() {
       {"aio_write", "", &IoShell::aio_write, 2, -1, true, true, "[-Cfiquz] [-P pattern] off len [len..]",
        "asynchronously writes a number of bytes"},
       {"alloc", "", &IoShell::alloc, 1, 2, true, false, "offset [count]", "checks if offset is allocated in the file"},
+      {"break", "", &IoShell::break_command, 2, 2, true, false, "event tag",
+       "stops requests at the given event of blkdebug, under that tag"},
       {"close", "c", &IoShell::close_command, 0, 0, true, false, "", "close the current open file"},
       {"discard", "d", &IoShell::discard, 2, -1, true, true, "[-Cq] off len",
        "discards a number of bytes at a specified offset"},
@@ -42,12 +46,15 @@ std::span<const IoShell::Command> IoShell::commands() {
        "reads a number of bytes at a specified offset"},
       {"readv", "", &IoShell::readv, 2, -1, true, false, "[-Cqv] [-P pattern] off len [len..]",
        "reads a number of bytes at a specified offset"},
+      {"remove_break", "", &IoShell::resume, 1, 1, true, false, "tag", "removes a break, met or not"},
       {"reopen", "", &IoShell::reopen, 0, -1, true, false, "[(-r|-w)] [-c cache] [-o options]",
        "reopens an image with new options"},
+      {"resume", "", &IoShell::resume, 1, 1, true, false, "tag", "lets requests go on that wait at a break"},
       {"sigraise", "", &IoShell::sigraise, 1, 1, false, false, "signal", "raises a signal"},
       {"sleep", "", &IoShell::sleep, 1, 1, false, false, "", "waits for the given value in milliseconds"},
       {"truncate", "t", &IoShell::truncate, 1, 3, true, true, "[-m prealloc_mode] off",
        "truncates the current file at the given offset"},
+      {"wait_break", "", &IoShell::wait_break, 1, 1, true, false, "tag", "waits until a request meets the break"},
       {"write", "w", &IoShell::write, 2, -1, true, true, "[-bcCfnquz] [-P pattern | -s source_file] off len",
        "writes a number of bytes at a specified offset"},
       {"writev", "", &IoShell::writev, 2, -1, true, true, "[-Cfq] [-P pattern] off len [len..]",
@@ -56,23 +63,28 @@ std::span<const IoShell::Command> IoShell::commands() {
   return kTable;
 }
 
-bool IoShell::open(const OpenRequest& request) {
+Result<> IoShell::try_open(const OpenRequest& request) {
   auto image = open_image(session_, request);
   if (!image) {
-    // open_image() speaks of opening; here the device is named instead.
+    // open_image() speaks of opening; the callers name the device or the command instead.
     std::string why = image.error().message;
     if (const std::string head = fmt::format("Could not open '{}': ", request.filename); why.starts_with(head))
       why.erase(0, head.size());
-    session_.complain(fmt::format("can't open{}{}: {}",
-                                  request.filename.empty() || request.image_opts ? "" : " device ",
-                                  request.image_opts ? "" : request.filename, why));
-    status_ = 1;
-    return false;
+    return fail("{}", why);
   }
   image_ = std::move(*image);
   filename_ = request.filename;
   opened_ = request;
-  return true;
+  return {};
+}
+
+bool IoShell::open(const OpenRequest& request) {
+  const Result<> opened = try_open(request);
+  if (opened) return true;
+  session_.complain(fmt::format("can't open{}{}: {}", request.filename.empty() || request.image_opts ? "" : " device ",
+                                request.image_opts ? "" : request.filename, opened.error().message));
+  status_ = 1;
+  return false;
 }
 
 void IoShell::close() {
@@ -80,10 +92,11 @@ void IoShell::close() {
   while (!background_.idle()) session_.executor().run_once(Clock::kNever);
   const NodePtr node = image_->use.node();
   image_.reset();
-  if (const auto closed = session_.await(node->close()); !closed) {
-    session_.complain(closed.error().message);
-    status_ = 1;
-  }
+  const auto closed = session_.await(node->close());
+  if (closed) return;
+  status_ = 1;
+  std::istringstream lines(closed.error().message);
+  for (std::string line; std::getline(lines, line);) session_.complain(line);
 }
 
 bool IoShell::run_line(const std::string& line) {
@@ -178,6 +191,38 @@ int IoShell::help(Words& words) {
   return 0;
 }
 
+// The nearest blkdebug at or below the top of the image, along its data.
+BlkdebugNode* IoShell::debug_node() {
+  BlockNode* node = &image_->node();
+  while (node != nullptr && dynamic_cast<BlkdebugNode*>(node) == nullptr) node = node->file();
+  if (node == nullptr) std::printf("there is no blkdebug node in the image\n");
+  return dynamic_cast<BlkdebugNode*>(node);
+}
+
+int IoShell::break_command(Words& words) {
+  BlkdebugNode* node = debug_node();
+  if (node == nullptr) return -1;
+  node->add_break(words[1], words[2],
+                  [tag = words[2]] { std::printf("blkdebug: Suspended request '%s'\n", tag.c_str()); });
+  return 0;
+}
+
+int IoShell::wait_break(Words& words) {
+  const BlkdebugNode* node = debug_node();
+  if (node == nullptr) return -1;
+  while (!node->is_met(words[1]) && !background_.idle()) session_.executor().run_once(Clock::kNever);
+  return 0;
+}
+
+int IoShell::resume(Words& words) {
+  BlkdebugNode* node = debug_node();
+  if (node == nullptr) return -1;
+  if (node->is_met(words[1])) std::printf("blkdebug: Resuming request '%s'\n", words[1].c_str());
+  if (node->resume(words[1])) return 0;
+  std::printf("could not resume tag '%s': there is no such break\n", words[1].c_str());
+  return -1;
+}
+
 int IoShell::close_command(Words&) {
   close();
   return 0;
@@ -185,14 +230,46 @@ int IoShell::close_command(Words&) {
 
 namespace {
 
-// What a file name adds to options: the name of the image's file; "blkdebug:CONFIG:IMAGE" that of the one below.
-std::string operand_options(const std::string& options, const std::string& name) {
+// The options of the image in "blkdebug:CONFIG:IMAGE" when they say driver=blkdebug: the name is that driver's own.
+void take_debug_name(OpenRequest& request) {
   constexpr std::string_view kDebug = "blkdebug:";
+  const std::string* driver = request.options.find("driver");
+  const std::string name = request.filename;
   const size_t colon = name.starts_with(kDebug) ? name.find(':', kDebug.size()) : std::string::npos;
-  if (colon == std::string::npos || options.find("driver=blkdebug") == std::string::npos)
-    return ",file.filename=" + name;
-  const std::string config = name.substr(kDebug.size(), colon - kDebug.size());
-  return (config.empty() ? "" : ",config=" + config) + ",image.filename=" + name.substr(colon + 1);
+  if (driver == nullptr || *driver != "blkdebug" || name.empty()) return;
+  if (colon == std::string::npos) {
+    request.options.set("image.file.filename", name);
+    request.filename.clear();
+    return;
+  }
+  if (colon > kDebug.size()) request.options.set("config", name.substr(kDebug.size(), colon - kDebug.size()));
+  request.options.set("image.filename", name.substr(colon + 1));
+  request.filename.clear();
+}
+
+// The node that "file.backing.option" speaks of, and the option's own name.
+std::pair<const BlockNode*, std::string> node_of_option(const BlockNode* node, std::string_view key) {
+  while (node != nullptr) {
+    const size_t dot = key.find('.');
+    const std::string_view role = key.substr(0, dot);
+    if (dot == std::string_view::npos || (role != "file" && role != "image" && role != "backing")) break;
+    node = role == "backing" ? node->backing() : node->file();
+    key.remove_prefix(dot + 1);
+  }
+  return {node, std::string(key)};
+}
+
+// What an open node is cannot change; options that say what it is anyway are dropped.
+Result<> keep_identity(const BlockNode& top, BlockOptions& options) {
+  const BlockOptions given = options;
+  for (const auto& [key, value] : given.all()) {
+    const auto [node, name] = node_of_option(&top, key);
+    if (name != "node-name" && name != "driver") continue;
+    const std::string now = node == nullptr ? "" : name == "driver" ? node->driver() : node->name();
+    if (value != now) return fail("Cannot change the option '{}'", name);
+    options.erase(key);
+  }
+  return {};
 }
 
 }  // namespace
@@ -203,8 +280,8 @@ int IoShell::open_command(Words& words) {
   request.aio = defaults.aio;
   Argv argv(session_.program(), {words.begin() + 1, words.end()});
   bool bad = false;
-  std::string options;
-  parse_arguments(session_, argv, "snCro:ki:t:d:U", nullptr, [&](int letter, const char* text) {
+  bool said = false;
+  const bool parsed = parse_arguments(session_, argv, "snCro:ki:t:d:U", nullptr, [&](int letter, const char* text) {
     switch (letter) {
       case 'r': request.writable = false; return true;
       case 'n': request.cache = "none"; return true;
@@ -214,44 +291,58 @@ int IoShell::open_command(Words& words) {
       case 's': request.snapshot = true; return true;
       case 'C': request.copy_on_read = true; return true;
       case 'U': request.force_share = true; return true;
-      case 'o': options += (options.empty() ? "" : ",") + std::string(text); return true;
+      case 'o': return !(said = !add_options(session_, request.options, text));
       default: bad = true; return false;
     }
   });
-  if (bad) {
-    std::printf("open: -d is not supported\n");
-    return -1;
-  }
+  if (bad) std::printf("open: -d is not supported\n");
+  if (bad || !parsed) return -1;
   const auto names = operands(argv);
   if (image_) {
     std::fprintf(stderr, "file open already, try 'help close'\n");
     return -1;
   }
-  if (!options.empty() && !names.empty()) options += operand_options(options, names[0]);
-  request.image_opts = !options.empty();
-  request.filename = request.image_opts ? options : names.empty() ? "" : names[0];
-  if (!request.image_opts) request.format = defaults.format;
+  request.filename = names.empty() ? "" : names[0];
+  take_debug_name(request);
+  if (request.options.empty()) request.format = defaults.format;
   return open(request) ? 0 : -1;
 }
 
 int IoShell::reopen(Words& words) {
   OpenRequest request = opened_;
   Argv argv(session_.program(), {words.begin() + 1, words.end()});
-  bool bad = false;
-  parse_arguments(session_, argv, "c:o:rw", nullptr, [&](int letter, const char* text) {
+  bool rights = false;
+  bool cache = false;
+  BlockOptions options;
+  const bool parsed = parse_arguments(session_, argv, "c:o:rw", nullptr, [&](int letter, const char* text) {
     switch (letter) {
-      case 'r': request.writable = false; return true;
-      case 'w': request.writable = true; return true;
-      case 'c': request.cache = text; return true;
-      default: bad = true; return false;
+      case 'r':
+      case 'w':
+        if (std::exchange(rights, true)) return session_.complain("Only one -r/-w option can be specified"), false;
+        request.writable = letter == 'w';
+        return true;
+      case 'c':
+        cache = true;
+        request.cache = text;
+        return true;
+      case 'o': return add_options(session_, options, text);
+      default: return false;
     }
   });
-  if (bad) {
-    std::printf("reopen: only -r, -w and -c are supported\n");
-    return -1;
-  }
+  if (!parsed) return -1;
+  Result<> done = keep_identity(image_->node(), options);
+  if (rights && options.has("read-only")) done = fail("Cannot set both -r/-w and 'read-only'");
+  if (cache && (options.has("cache.direct") || options.has("cache.no-flush")))
+    done = fail("Cannot set both -c and the cache options");
+  if (!done) return session_.complain(done.error().message), -1;
+  for (const auto& [key, value] : options.all()) request.options.set(key, value);
+  const OpenRequest before = opened_;
   close();
-  return open(request) ? 0 : -1;
+  done = try_open(request);
+  if (done) return 0;
+  session_.complain(done.error().message);
+  open(before);
+  return -1;
 }
 
 int IoShell::length(Words&) {
@@ -262,8 +353,15 @@ int IoShell::length(Words&) {
 int IoShell::info(Words&) {
   const FormatNode* format = image_->format();
   const ImageInfo info = format == nullptr ? ImageInfo{} : format->image_info();
-  std::printf("format name: %s\ncluster size: %s\nvm state offset: %s\n", image_->node().driver().c_str(),
-              io_size_text(static_cast<double>(info.cluster_bytes)).c_str(), io_size_text(0).c_str());
+  std::printf("format name: %s\n", image_->node().driver().c_str());
+  const Driver* driver = find_driver(image_->node().driver());
+  if (driver != nullptr && driver->is_protocol) {
+    // It stands for both; and one that is no file of the host has no clusters to speak of.
+    std::printf("format name: %s\n", image_->node().driver().c_str());
+    if (dynamic_cast<const FileNode*>(&image_->node()) == nullptr) return 0;
+  }
+  std::printf("cluster size: %s\nvm state offset: %s\n", io_size_text(static_cast<double>(info.cluster_bytes)).c_str(),
+              io_size_text(static_cast<double>(info.vm_state_offset)).c_str());
   if (!info.has_format_specific) return 0;
   std::printf("Format specific information:\n");
   for (const auto& [key, value] : info.format_specific) {

@@ -163,9 +163,24 @@ Task<IoResult<>> IoShell::perform_write(uint64_t offset, const std::vector<uint8
                                         Access access) {
   const IoHow how = how_of(access);
   BlockNode& node = image_->node();
+  if (access.vm_state) {
+    FormatNode* format = image_->format();
+    if (format == nullptr) co_return io_fail(ENOTSUP);
+    co_return co_await format->write_vm_state(offset, IoSlice::of_const(data.data(), data.size()), how);
+  }
   if (offset > node.length() || bytes > node.length() - offset) co_return io_fail(EIO);
   if (access.zero) co_return co_await node.write_zeroes(offset, bytes, how);
   co_return co_await node.write(offset, IoSlice::of_const(data.data(), data.size()), how);
+}
+
+Task<IoResult<>> IoShell::perform_read(uint64_t offset, IoSlice to, const Access& access) {
+  if (access.vm_state) {
+    FormatNode* format = image_->format();
+    return format == nullptr ? ready<IoResult<>>(io_fail(ENOTSUP)) : format->read_vm_state(offset, to);
+  }
+  const uint64_t length = image_->length();
+  if (offset > length || to.bytes() > length - offset) return ready<IoResult<>>(io_fail(EIO));
+  return image_->node().read(offset, to);
 }
 
 Task<void> IoShell::background(std::string verb, uint64_t offset, std::vector<uint8_t> data, Access access,
@@ -174,9 +189,7 @@ Task<void> IoShell::background(std::string verb, uint64_t offset, std::vector<ui
   const bool reads = verb == "read";
   IoResult<> done;
   if (reads) {
-    const uint64_t length = image_->length();
-    done =
-        offset > length || bytes > length - offset ? io_fail(EIO) : co_await image_->node().read(offset, IoSlice(data));
+    done = co_await perform_read(offset, IoSlice(data), access);
   } else {
     done = co_await perform_write(offset, data, bytes, access);
   }
@@ -207,7 +220,8 @@ int IoShell::run_transfer(Words& words, bool writes, bool vectors, bool asynchro
   if (access.zero && access.pattern >= 0) return std::printf("-z and -P cannot be specified at the same time\n"), -1;
   if (access.unmap && !access.zero) return std::printf("-u requires -z to be specified\n"), -1;
   if (access.no_fallback && !access.zero) return std::printf("-n requires -z to be specified\n"), -1;
-  if (access.vm_state) return std::printf("-b: VM states inside of images are not supported yet\n"), -1;
+  if (access.vm_state && (access.zero || access.compressed))
+    return std::printf("-b and -c or -z cannot be specified at the same time\n"), -1;
   if (access.pattern < 0 && (access.pattern_offset || access.pattern_length))
     return std::printf("-s and -l need -P\n"), -1;
   std::vector<uint8_t> data(access.zero ? 0 : bytes);
@@ -230,9 +244,7 @@ int IoShell::run_transfer(Words& words, bool writes, bool vectors, bool asynchro
   if (writes) {
     done = session_.await(perform_write(offset, data, bytes, access));
   } else {
-    const uint64_t length = image_->length();
-    done = offset > length || bytes > length - offset ? io_fail(EIO)
-                                                      : session_.await(image_->node().read(offset, IoSlice(data)));
+    done = session_.await(perform_read(offset, IoSlice(data), access));
   }
   const int64_t spent = monotonic_ns() - begun;
   if (!done) return failed(name.c_str(), done.error().code);
@@ -275,7 +287,8 @@ int IoShell::alloc(Words& words) {
   const auto count = words.size() > 2 ? tool_size(words[2]) : std::optional<uint64_t>(512);
   if (!offset || !count) return bad_number(words[offset ? 2 : 1]), -1;
   uint64_t allocated = 0;
-  const uint64_t end = std::min(*offset + *count, image_->length());
+  const uint64_t asked = std::min(*count, image_->length() - std::min(*offset, image_->length()));
+  const uint64_t end = *offset + asked;
   for (uint64_t at = *offset; at < end;) {
     const auto status = session_.await(skip_filters(&image_->node())->block_status(at, end - at));
     if (!status) return std::printf("is_allocated failed: %s\n", std::strerror(status.error().code)), -1;
@@ -283,7 +296,7 @@ int IoShell::alloc(Words& words) {
     at += status->bytes;
   }
   std::printf("%llu/%llu bytes allocated at offset %s\n", static_cast<unsigned long long>(allocated),
-              static_cast<unsigned long long>(*count), io_size_text(static_cast<double>(*offset)).c_str());
+              static_cast<unsigned long long>(asked), io_size_text(static_cast<double>(*offset)).c_str());
   return 0;
 }
 

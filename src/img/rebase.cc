@@ -2,6 +2,7 @@
 #include <getopt.h>
 
 #include <algorithm>
+#include <filesystem>
 
 #include "block/file_node.h"
 #include "img/commands.h"
@@ -48,12 +49,20 @@ int keep_differences(Session& session, Image& image, BlockNode* fresh, bool prog
         return session.complain(
             fmt::format("error while reading from new backing file: {}", errno_text(got.error().code)));
       }
+      const auto differ = [&](uint64_t from) {
+        return from < bytes &&
+               !std::equal(before.data() + from, before.data() + std::min(from + kStep, bytes), after.data() + from);
+      };
       for (uint64_t from = 0; from < bytes; from += kStep) {
-        const size_t here = static_cast<size_t>(std::min(kStep, bytes - from));
-        if (std::equal(before.data() + from, before.data() + from + here, after.data() + from)) continue;
-        if (const auto put = session.await(image.node().write(at + from, old_data.slice(from, here))); !put) {
+        if (!differ(from)) continue;
+        // What differs in a row is one write, so that it lies in one piece.
+        uint64_t to = from + kStep;
+        while (differ(to)) to += kStep;
+        to = std::min(to, bytes);
+        if (const auto put = session.await(image.node().write(at + from, old_data.slice(from, to - from))); !put) {
           return session.complain(fmt::format("Error while writing to COW image: {}", errno_text(put.error().code)));
         }
+        from = to;
       }
     }
     at += bytes;
@@ -140,6 +149,14 @@ struct Link {
   std::string filename, format;
 };
 
+// Whether a name on the command line means this file: names are relative to the image over it, as it says them itself.
+bool names_file(const std::string& name, const std::string& overlay, const std::string& filename) {
+  if (name.starts_with("json:") || filename.starts_with("json:")) return name == filename;
+  std::error_code error;
+  const auto full = [&](const std::string& path) { return std::filesystem::weakly_canonical(path, error); };
+  return full(resolve_relative(overlay, name)) == full(filename);
+}
+
 // The images from `request` down to its base: the named one, or the first backing file.
 Result<std::vector<Link>> chain_to(Session& session, const OpenRequest& request, const std::string& base) {
   std::vector<Link> chain;
@@ -150,9 +167,8 @@ Result<std::vector<Link>> chain_to(Session& session, const OpenRequest& request,
     auto image = open_image(session, look);
     if (!image) return Failure(image.error());
     chain.push_back({at.filename, image->node().driver()});
-    const bool last = chain.size() > 1 &&
-                      (base.empty() || at.filename == base || at.filename == resolve_relative(request.filename, base));
-    if (last) return chain;
+    if (chain.size() > 1 && (base.empty() || names_file(base, chain[chain.size() - 2].filename, at.filename)))
+      return chain;
     const ImageInfo info = image->format() != nullptr ? image->format()->image_info() : ImageInfo{};
     if (info.backing_filename.empty()) {
       if (base.empty()) return fail("Image does not have a backing file");
@@ -181,14 +197,13 @@ int copy_down(Session& session, Image& top, BlockNode& base, bool progress) {
     uint64_t bytes = chain->bytes;
     if (chain->present && chain->status.zero && !chain->status.data) {
       const auto put = session.await(base.write_zeroes(at, bytes, {.flags = IoHow::kMayUnmap}));
-      if (!put) return session.complain(fmt::format("error while writing: {}", errno_text(put.error().code)));
+      if (!put) return session.complain(fmt::format("Block job failed: {}", errno_text(put.error().code)));
     } else if (chain->present) {
       bytes = std::min(bytes, kPiece);
       const IoSlice data(memory.data(), static_cast<size_t>(bytes));
       auto done = session.await(top.node().read(at, data));
       if (done) done = session.await(base.write(at, data));
-      if (!done)
-        return session.complain(fmt::format("error while copying at byte {}: {}", at, errno_text(done.error().code)));
+      if (!done) return session.complain(fmt::format("Block job failed: {}", errno_text(done.error().code)));
     }
     at += bytes;
     bar.show(static_cast<double>(at) * 100.0 / static_cast<double>(total));

@@ -14,6 +14,7 @@ namespace kite::img {
 using namespace block;
 
 Session::Session(std::string program) : program_(std::move(program)) {
+  log::set_plain();
   Result<std::unique_ptr<Executor>> executor = Executor::create("img");
   if (!executor) {
     complain(executor.error().message);
@@ -26,7 +27,6 @@ Session::Session(std::string program) : program_(std::move(program)) {
 Session::~Session() = default;
 
 int Session::complain(std::string_view text) const {
-  std::fflush(stdout);
   std::fprintf(stderr, "%s: %.*s\n", program_.c_str(), static_cast<int>(text.size()), text.data());
   return 1;
 }
@@ -83,6 +83,7 @@ Result<Image> open_image(Session& session, const OpenRequest& request) {
   } else {
     file.filename = request.filename;
   }
+  for (const auto& [key, value] : request.options.all()) file.options.set(key, value);
   file.format = request.format;
   file.read_only = !request.writable;
   file.allow_raw_probe = true;

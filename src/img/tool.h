@@ -49,7 +49,8 @@ class Session {
 struct OpenRequest {
   std::string filename{};
   std::string format{};
-  bool image_opts = false;  // the filename is an option string
+  bool image_opts = false;        // the filename is an option string
+  block::BlockOptions options{};  // over those of the filename
   bool writable = false;
   bool resize = false;     // needs to change the size
   bool exclusive = false;  // nobody else may write it

@@ -33,6 +33,8 @@ constexpr std::array kCategories{
     CategoryName{"jit", Category::kTranslator, "what the translator of a vCPU did, when it ends"},
 };
 
+std::atomic<bool> plain{false};
+
 // Where category output goes: the -D file, or stderr while there is none.
 struct Output {
   std::mutex mutex;
@@ -112,8 +114,11 @@ void write_line(std::string_view line) {
   write_all(output().file.valid() ? output().file.get() : STDERR_FILENO, text);
 }
 
+void set_plain() { plain.store(true, std::memory_order_relaxed); }
+
 void message(std::string_view prefix, std::string_view text) {
-  const std::string line = fmt::format("kite: {}{}\n", prefix, text);
+  const bool bare = plain.load(std::memory_order_relaxed);
+  const std::string line = bare ? fmt::format("{}\n", text) : fmt::format("kite: {}{}\n", prefix, text);
   const std::lock_guard lock(output().mutex);
   write_all(STDERR_FILENO, line);
 }

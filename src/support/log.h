@@ -47,6 +47,9 @@ inline bool enabled(Category category) {
   return (enabled_mask.load(std::memory_order_relaxed) & static_cast<uint32_t>(category)) != 0;
 }
 
+// From now on messages have neither the program's name nor their kind in front: the image tools speak for themselves.
+void set_plain();
+
 void write_line(std::string_view line);                        // category output
 void message(std::string_view prefix, std::string_view text);  // "kite: warning: text" on stderr
 

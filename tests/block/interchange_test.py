@@ -8,6 +8,7 @@ import argparse
 import pathlib
 import random
 import shutil
+import subprocess
 import tempfile
 
 from images import Counter, Disk, Tools, same, tools
@@ -195,6 +196,59 @@ def conversion(directory: pathlib.Path, pair: list[Tools], target: str, options:
         image.unlink()
 
 
+def vm_state(directory: pathlib.Path, writer: Tools, reader: Tools, options: str) -> None:
+    """A machine's state beside the disk, in and out of snapshots."""
+    image = directory / "state.qcow2"
+    writer.img("create", "-q", "-f", "qcow2", *(["-o", options] if options else []), image, 2 * MIB)
+    writer.io(image, "write -P 1 0 64k", "write -b -P 2 0 100352", "write -b -P 3 50176 512", options=["-f", "qcow2"])
+    reader.io(image, "read -b -P 2 0 50176", "read -b -P 3 50176 512", "read -b -P 2 50688 49664", options=["-f", "qcow2"])
+    reader.img("snapshot", "-c", "s", image)
+    writer.io(image, "write -b -P 4 0 100352", "write -P 5 0 64k", options=["-f", "qcow2"])
+    for tool in (writer, reader):
+        tool.checked(image, "qcow2")
+    reader.io(image, "read -b -P 4 0 100352", options=["-f", "qcow2"])
+    writer.img("snapshot", "-a", "s", image)
+    reader.io(image, "read -b -P 3 50176 512", "read -P 1 0 64k", options=["-f", "qcow2"])
+    writer.img("snapshot", "-d", "s", image)
+    for tool in (writer, reader):
+        tool.checked(image, "qcow2")
+    image.unlink()
+
+
+def in_use(directory: pathlib.Path, holder: Tools, other: Tools, fmt: str) -> None:
+    """An image that somebody has open is neither made anew nor converted over."""
+    image, source = directory / "used.img", directory / "unused.raw"
+    source.write_bytes(bytes([9]) * MIB)
+    holder.img("create", "-q", "-f", fmt, image, MIB)
+    holder.io(image, "write -P 6 0 1M", options=["-f", fmt])
+    process = subprocess.Popen([*holder.io_command, "-f", fmt, str(image)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    process.stdin.write("length\n")
+    process.stdin.flush()
+    while "MiB" not in process.stdout.readline():
+        pass
+    for command in (["create", "-f", fmt, image, MIB], ["convert", "-f", "raw", "-O", fmt, source, image],
+                    ["convert", "-f", "raw", "-O", "raw", source, image]):
+        result = other.img(*command, check=False)
+        if result.returncode == 0 or "lock" not in result.stderr:
+            raise AssertionError(f"{other.name} {command[0]} over an open image: {result.returncode} {result.stderr}")
+    process.communicate("quit\n", timeout=60)
+    holder.io(image, "read -P 6 0 1M", options=["-f", fmt])
+
+
+def overwritten(directory: pathlib.Path, converter: Tools) -> None:
+    """A raw target that was there: nothing of it is left, and what is zero takes no space."""
+    target, source = directory / "old.raw", directory / "new.raw"
+    for old_size in (MIB // 2, 2 * MIB, 5 * MIB + 512):
+        data = bytearray(2 * MIB)
+        data[4096:8192], data[MIB:MIB + 70000] = b"a" * 4096, b"b" * 70000
+        source.write_bytes(data)
+        target.write_bytes(b"x" * old_size)
+        converter.img("convert", "-f", "raw", "-O", "raw", source, target)
+        same(target.read_bytes(), bytes(data), f"over {old_size} old bytes")
+        if target.stat().st_blocks * 512 > MIB:
+            raise AssertionError(f"{target.stat().st_blocks * 512} bytes are in use for 74096 of data")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("kite")
@@ -221,6 +275,16 @@ def main() -> int:
                             ("qcow2", ["-o", "compat=0.10"]), ("qed", []), ("raw", []), ("raw", ["-S", "0"])):
             if options.only is None or options.only in "convert":
                 counter.run(f"convert {target} {how}", conversion, directory, pair, target, how)
+        for writer, reader in {(a.name, b.name): (a, b) for a in pair for b in pair}.values():
+            title = f"by {writer.name}, then {reader.name}"
+            for how in ("", "cluster_size=512", "extended_l2=on"):
+                if options.only is None or options.only in "vm state":
+                    counter.run(f"vm state {how} {title}", vm_state, directory, writer, reader, how)
+            for fmt in ("qcow2", "qed", "raw") if writer is ours else ("qcow2", "qed"):
+                if (options.only is None or options.only in "in use") and reader is ours:
+                    counter.run(f"in use {fmt} {title}", in_use, directory, writer, reader, fmt)
+        if options.only is None or options.only in "overwritten":
+            counter.run("overwritten", overwritten, directory, ours)
     return counter.finish()
 
 

@@ -92,7 +92,15 @@ class Bench {
     }
     if (!image.read_only()) (void)run(image.flush());
   }
+  void vm_state(FormatNode& image) {
+    std::vector<uint8_t> data(5000, 0x44);
+    for (const uint64_t at : {uint64_t{0}, uint64_t{100'000}, uint64_t{1} << 40, ~uint64_t{0} - 100}) {
+      (void)run(image.read_vm_state(at, IoSlice(data)));
+      (void)run(image.write_vm_state(at, IoSlice(data), {}));
+    }
+  }
   void snapshots(FormatNode& image) {
+    vm_state(image);
     (void)run(image.snapshot_create({.name = "two"}));
     work(image);
     const std::vector<SnapshotInfo> all = image.image_info().snapshots;

@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <fstream>
+#include <utility>
 
 #include "block/filters/filters.h"
 
@@ -91,7 +92,10 @@ BlockLimits BlkdebugNode::limits() const { return limits_; }
 IoResult<> BlkdebugNode::debug_event(std::string_view event) {
   // All rules of an event look at the state in which it came.
   const unsigned state = state_;
-  for (Break& stop : breaks_) stop.met = stop.met || stop.event == event;
+  for (Break& stop : breaks_) {
+    if (stop.event != event || std::exchange(stop.met, true)) continue;
+    if (stop.on_met) stop.on_met();
+  }
   for (Rule& rule : rules_) {
     if (rule.event != event || (rule.state != 0 && rule.state != state)) continue;
     if (rule.new_state != 0) {
@@ -103,8 +107,12 @@ IoResult<> BlkdebugNode::debug_event(std::string_view event) {
   return {};
 }
 
-void BlkdebugNode::add_break(std::string event, std::string tag) {
-  breaks_.push_back({.event = std::move(event), .tag = std::move(tag)});
+void BlkdebugNode::add_break(std::string event, std::string tag, std::function<void()> met) {
+  breaks_.push_back({.event = std::move(event), .tag = std::move(tag), .on_met = std::move(met)});
+}
+
+bool BlkdebugNode::is_met(std::string_view tag) const {
+  return std::ranges::any_of(breaks_, [tag](const Break& stop) { return stop.tag == tag && stop.met; });
 }
 
 bool BlkdebugNode::resume(std::string_view tag) {
@@ -148,6 +156,10 @@ Task<IoResult<>> BlkdebugNode::do_discard(uint64_t offset, uint64_t bytes, IoHow
   co_await pass_breaks();
   KITE_CO_TRY(inject(kIoDiscard, offset, bytes));
   co_return co_await file_->discard(offset, bytes, how);
+}
+Task<IoResult<BlockStatus>> BlkdebugNode::do_block_status(uint64_t offset, uint64_t bytes, bool precise) {
+  KITE_CO_TRY(inject(kIoStatus, offset, bytes));
+  co_return co_await file_->block_status(offset, bytes, precise);
 }
 Task<IoResult<>> BlkdebugNode::do_flush(IoHow how) {
   co_await pass_breaks();

@@ -55,8 +55,9 @@ class BlkdebugNode final : public FilterNode {
   [[nodiscard]] std::string filename() const override;
   IoResult<> debug_event(std::string_view event) override;
 
-  // From the next event of that name on requests wait, until resume() of the tag.
-  void add_break(std::string event, std::string tag);
+  // From the next event of that name on requests wait, until resume() of the tag. `met` is called at that event.
+  void add_break(std::string event, std::string tag, std::function<void()> met = {});
+  [[nodiscard]] bool is_met(std::string_view tag) const;
   // Lets go what waits at the tag, and forgets the break, met or not; false: there is none.
   bool resume(std::string_view tag);
 
@@ -66,6 +67,7 @@ class BlkdebugNode final : public FilterNode {
   Task<IoResult<>> do_write_zeroes(uint64_t offset, uint64_t bytes, IoHow how) override;
   Task<IoResult<>> do_discard(uint64_t offset, uint64_t bytes, IoHow how) override;
   Task<IoResult<>> do_flush(IoHow how) override;
+  Task<IoResult<BlockStatus>> do_block_status(uint64_t offset, uint64_t bytes, bool precise) override;
 
  private:
   using FilterNode::FilterNode;
@@ -87,6 +89,7 @@ class BlkdebugNode final : public FilterNode {
 
   struct Break {
     std::string event, tag;
+    std::function<void()> on_met;
     bool met = false;
   };
   Task<void> pass_breaks();

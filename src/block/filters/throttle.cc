@@ -54,6 +54,7 @@ Task<IoResult<>> CopyOnReadNode::do_read(uint64_t offset, IoSlice to, IoHow how)
     const IoSlice here = to.slice(0, status.bytes);
     KITE_CO_TRY(co_await file_->read(offset, here, how));
     if (!status.allocated && file_->backing() != nullptr) {
+      KITE_CO_TRY(debug_event("cor_write"));
       KITE_CO_TRY(co_await file_->write(offset, here, how.with(IoHow::kSilent)));
     }
     to = to.from(status.bytes);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <unordered_set>
 
 #include "block/qcow2/access.h"
 #include "support/bits.h"
@@ -227,11 +228,13 @@ Task<IoResult<>> Checker::count_all() {
   co_return IoResult<>{};
 }
 
-Task<IoResult<>> Checker::compare_cluster(uint64_t index, uint64_t stored) {
+Task<IoResult<>> Checker::compare_cluster(uint64_t index, uint64_t stored, Repair repair) {
   const uint64_t used = uses_.get(index);
   if (stored == used) co_return IoResult<>{};
   const bool leak = stored > used;
-  const bool fix = repair_ == Repair::kAll || (leak && repair_ == Repair::kLeaks);
+  // What is used and counts as free could have been taken for anything meanwhile, the refcounts' own place included.
+  if (stored == 0) needs_rebuild_ = true;
+  const bool fix = stored != 0 && (repair == Repair::kAll || (leak && repair == Repair::kLeaks));
   message_(fmt::format("{} cluster {} refcount={} reference={}",
                        fix    ? "Repairing"
                        : leak ? "Leaked"
@@ -251,7 +254,7 @@ Task<IoResult<>> Checker::compare_cluster(uint64_t index, uint64_t stored) {
   co_return IoResult<>{};
 }
 
-Task<IoResult<>> Checker::compare() {
+Task<IoResult<>> Checker::compare(Repair repair) {
   // Clusters that some block counts...
   const uint64_t a_block = node_.refcounts_a_block();
   std::vector<uint64_t> used_slots;
@@ -275,7 +278,7 @@ Task<IoResult<>> Checker::compare() {
     for (uint64_t i = 0; i < a_block; ++i) {
       const uint64_t index = slot * a_block + i;
       const uint64_t stored = node_.block_refcount(*block, index);
-      if (stored != uses_.get(index)) KITE_CO_TRY(co_await compare_cluster(index, stored));
+      if (stored != uses_.get(index)) KITE_CO_TRY(co_await compare_cluster(index, stored, repair));
     }
   }
   // ... and those that none does.
@@ -287,36 +290,44 @@ Task<IoResult<>> Checker::compare() {
       const bool counted =
           offset != 0 && is_aligned(offset, node_.header_.cluster_bytes()) && offset < node_.file_->length();
       if (!counted) {
-        needs_rebuild_ = true;
-        KITE_CO_TRY(co_await compare_cluster(index, 0));
+        KITE_CO_TRY(co_await compare_cluster(index, 0, repair));
       }
     }
   }
   co_return IoResult<>{};
 }
 
-// New refcount blocks and a new table, behind everything that is used; the old ones are just not used any more.
-Task<IoResult<>> Checker::rebuild() {
+// Counts anew, without the refcount structures, whose clusters become `structures`.
+Task<IoResult<>> Checker::count_without(std::vector<uint64_t>& structures) {
   Header& header = node_.header_;
-  const unsigned bits = header.cluster_bits;
-  // The old structures no longer count.
-  UseCounts fresh;
-  std::swap(fresh, uses_);
+  const uint64_t file_end = (node_.file_->length() + header.cluster_bytes() - 1) >> header.cluster_bits;
+  const auto add = [&](uint64_t offset) {
+    const uint64_t index = offset >> header.cluster_bits;
+    if (offset != 0 && is_aligned(offset, header.cluster_bytes()) && index < file_end) structures.push_back(index);
+  };
+  for (uint64_t i = 0; i < header.reftable_clusters; ++i) add(header.reftable_offset + (i << header.cluster_bits));
+  for (const uint64_t entry : node_.reftable_) add(entry & kReftableMask);
+  uses_ = UseCounts();
   const CheckResult before = result_;
   const uint64_t beyond_repair = beyond_repair_;
-  const CheckMessage quiet = [](const std::string&) {};
-  const CheckMessage loud = std::exchange(message_, quiet);
-  const std::vector<uint64_t> old_reftable = std::exchange(node_.reftable_, {});
-  const uint32_t old_clusters = std::exchange(header.reftable_clusters, 0);
+  const CheckMessage loud = std::exchange(message_, [](const std::string&) {});
+  const std::vector<uint64_t> reftable = std::exchange(node_.reftable_, {});
+  const uint32_t clusters = std::exchange(header.reftable_clusters, 0);
   const IoResult<> counted = co_await count_all();
   message_ = loud;
   result_ = before;
   beyond_repair_ = beyond_repair;
-  header.reftable_clusters = old_clusters;
-  if (!counted) {
-    node_.reftable_ = old_reftable;
-    co_return counted;
-  }
+  header.reftable_clusters = clusters;
+  node_.reftable_ = reftable;
+  co_return counted;
+}
+
+// New refcount blocks and a new table, behind everything that is used; the old ones are leaks afterwards.
+Task<IoResult<>> Checker::rebuild() {
+  Header& header = node_.header_;
+  const unsigned bits = header.cluster_bits;
+  std::vector<uint64_t> old;
+  KITE_CO_TRY(co_await count_without(old));
   const uint64_t a_block = node_.refcounts_a_block();
   const uint64_t file_end = (node_.file_->length() + header.cluster_bytes() - 1) >> bits;
   const uint64_t start = std::max(uses_.end(), file_end);
@@ -343,15 +354,18 @@ Task<IoResult<>> Checker::rebuild() {
   }
   if (table_clusters << bits > kMaxReftableBytes) co_return io_fail(EFBIG);
   for (uint64_t i = 0; i < slots.size() + table_clusters; ++i) uses_.add(start + i);
+  // Until the header names the new ones the old ones are in use.
+  const std::unordered_set<uint64_t> leaving(old.begin(), old.end());
   std::vector<uint64_t> reftable(table_clusters << bits >> 3);
   for (size_t i = 0; i < slots.size(); ++i) {
     Table block;
     block.offset = (start + i) << bits;
     block.bytes.resize(header.cluster_bytes());
     for (uint64_t n = 0; n < a_block; ++n) {
-      const uint64_t used = uses_.get(slots[i] * a_block + n);
+      const uint64_t index = slots[i] * a_block + n;
+      const uint64_t used = std::max<uint64_t>(uses_.get(index), leaving.contains(index) ? 1 : 0);
       if (used > node_.max_refcount()) co_return io_fail(ERANGE);
-      if (used != 0) node_.set_block_refcount(block, slots[i] * a_block + n, used);
+      if (used != 0) node_.set_block_refcount(block, index, used);
     }
     KITE_CO_TRY(co_await node_.file_->write(block.offset, IoSlice(block.bytes.data(), block.bytes.size())));
     reftable[slots[i]] = block.offset;
@@ -432,21 +446,38 @@ Task<IoResult<>> Checker::check_copied() {
   co_return IoResult<>{};
 }
 
+// After compare() said what is wrong; `before` is what was found before it.
+Task<IoResult<>> Checker::repair_refcounts(const CheckResult& before) {
+  if (repair_ == Repair::kNone ||
+      (result_.leaks == before.leaks && result_.corruptions == before.corruptions && !needs_rebuild_)) {
+    co_return IoResult<>{};
+  }
+  if (!needs_rebuild_ || repair_ == Repair::kLeaks) {
+    const uint64_t corruptions = result_.corruptions_fixed;
+    result_ = before;
+    result_.corruptions_fixed = corruptions;
+    co_return co_await compare(repair_);
+  }
+  message_("Rebuilding refcount structure");
+  KITE_CO_TRY(co_await rebuild());
+  result_.corruptions_fixed += result_.corruptions - beyond_repair_;
+  result_.leaks_fixed += result_.leaks;
+  result_.corruptions = beyond_repair_;
+  result_.leaks = 0;
+  const CheckResult rebuilt = result_;
+  needs_rebuild_ = false;
+  KITE_CO_TRY(co_await compare(Repair::kLeaks));
+  result_ = rebuilt;
+  co_return IoResult<>{};
+}
+
 Task<Result<CheckResult>> Checker::run() {
   const Header& header = node_.header_;
   result_.total_clusters = (header.size + header.cluster_bytes() - 1) >> header.cluster_bits;
   IoResult<> done = co_await count_all();
-  if (done) done = co_await compare();
-  if (done && needs_rebuild_ && repair_ == Repair::kAll) {
-    message_("Rebuilding refcount structure");
-    done = co_await rebuild();
-    if (done) {
-      result_.corruptions_fixed += result_.corruptions - beyond_repair_;
-      result_.leaks_fixed += result_.leaks;
-      result_.corruptions = beyond_repair_;
-      result_.leaks = 0;
-    }
-  }
+  const CheckResult before = result_;
+  if (done) done = co_await compare(Repair::kNone);
+  if (done) done = co_await repair_refcounts(before);
   result_.image_end_offset = uses_.end() << header.cluster_bits;
   if (done) done = co_await check_copied();
   if (done && repair_ != Repair::kNone) {

@@ -53,9 +53,11 @@ class Checker {
   Task<IoResult<>> count_refcount_structures();
   Task<IoResult<>> count_bitmaps();
   // Compares and repairs the refcounts.
-  Task<IoResult<>> compare();
-  Task<IoResult<>> compare_cluster(uint64_t index, uint64_t stored);
+  Task<IoResult<>> compare(Repair repair);
+  Task<IoResult<>> compare_cluster(uint64_t index, uint64_t stored, Repair repair);
+  Task<IoResult<>> repair_refcounts(const CheckResult& before);
   Task<IoResult<>> rebuild();
+  Task<IoResult<>> count_without(std::vector<uint64_t>& structures);
   // The flag "copied" where it is wrong.
   Task<IoResult<>> check_copied();
   Task<IoResult<>> check_copied_l2(uint64_t table_at);

@@ -27,7 +27,10 @@ Task<IoResult<>> Qcow2Node::do_read(uint64_t offset, IoSlice to, IoHow how) {
     const Extent extent = **known;
     const IoSlice here = to.slice(0, extent.bytes);
     switch (extent.kind) {
-      case ClusterKind::kData: KITE_CO_TRY(co_await file_->read(extent.host, here, how)); break;
+      case ClusterKind::kData:
+        KITE_CO_TRY(debug_event("read_aio"));
+        KITE_CO_TRY(co_await file_->read(extent.host, here, how));
+        break;
       case ClusterKind::kZero:
       case ClusterKind::kZeroAllocated: here.fill(0); break;
       case ClusterKind::kUnallocated: KITE_CO_TRY(co_await read_backing(offset, here, how)); break;
@@ -47,10 +50,11 @@ Task<IoResult<>> Qcow2Node::read_backing(uint64_t offset, IoSlice to, IoHow how)
     to.fill(0);
     return ready(IoResult<>{});
   }
-  // Behind the end of a shorter backing file are zeroes.
-  const uint64_t length = backing_->length();
+  // Behind the end of a shorter backing file are zeroes, and so behind the disk (VM state).
+  const uint64_t length = std::min(backing_->length(), header_.size);
   const uint64_t inside = offset >= length ? 0 : std::min(to.bytes(), length - offset);
   to.from(inside).fill(0);
+  if (inside != 0 && !debug_event("read_backing_aio")) return ready<IoResult<>>(io_fail(EIO));
   return inside == 0 ? ready(IoResult<>{}) : backing_->read(offset, to.slice(0, inside), how);
 }
 
@@ -74,8 +78,13 @@ Task<IoResult<>> Qcow2Node::write_extents(uint64_t offset, IoSlice from, IoHow h
     if (!*known) co_return std::unexpected(known->error());
     const Extent extent = **known;
     uint64_t done = 0;
-    if (in_place(extent)) {
+    uint64_t run = extent.bytes;
+    if (in_place(extent) && extent.bytes < from.bytes()) {
+      KITE_CO_ASSIGN(run, co_await reusable(offset, std::min(from.bytes(), std::max(kMaxAllocation, extent.bytes))));
+    }
+    if (in_place(extent) && run == extent.bytes) {
       KITE_CO_TRY(check_overlap(extent.host, extent.bytes));
+      KITE_CO_TRY(debug_event("write_aio"));
       KITE_CO_TRY(co_await file_->write(extent.host, from.slice(0, extent.bytes), how));
       done = extent.bytes;
     } else {
@@ -88,6 +97,20 @@ Task<IoResult<>> Qcow2Node::write_extents(uint64_t offset, IoSlice from, IoHow h
   co_return IoResult<>{};
 }
 
+// How much of a range has one place in the file, ours alone, whether it is data already or reads as zeroes.
+Task<IoResult<uint64_t>> Qcow2Node::reusable(uint64_t offset, uint64_t bytes) {
+  uint64_t done = 0;
+  uint64_t host = 0;
+  while (done < bytes) {
+    KITE_CO_ASSIGN(const Extent extent, co_await find_extent(offset + done, bytes - done));
+    const bool ours = in_place(extent) || (extent.kind == ClusterKind::kZeroAllocated && extent.copied);
+    if (!ours || (done != 0 && (extent.host != host || header_.extended_l2()))) break;
+    done += extent.bytes;
+    host = extent.host + extent.bytes;
+  }
+  co_return done;
+}
+
 // Writes a prefix that needs new clusters (or old ones that read as zeroes); answers its length, which is 0 when
 // another request has made the place meanwhile.
 Task<IoResult<uint64_t>> Qcow2Node::write_allocating(uint64_t offset, IoSlice from, IoHow how) {
@@ -97,13 +120,16 @@ Task<IoResult<uint64_t>> Qcow2Node::write_allocating(uint64_t offset, IoSlice fr
   KITE_CO_TRY(co_await prepare_change());
 
   KITE_CO_ASSIGN(const Extent first, co_await find_extent(offset, from.bytes()));
-  if (in_place(first)) co_return 0;
+  KITE_CO_ASSIGN(const uint64_t run, co_await reusable(offset, from.bytes()));
+  if (in_place(first) && run == first.bytes) co_return 0;
   const bool compressed = first.kind == ClusterKind::kCompressed;
   const bool has_place = !compressed && (first.entry & kOffsetMask) != 0;
   const bool reuse = has_place && first.copied;
   uint64_t end = offset + from.bytes();
-  // One cluster at a time where its old content decides; else as far as clusters without a place go.
-  if (compressed || has_place) {
+  // As far as there is one place for it, or none; else one cluster at a time.
+  if (reuse && !header_.extended_l2()) {
+    end = offset + run;
+  } else if (compressed || has_place) {
     end = std::min(end, start + cluster);
   } else {
     uint64_t at = offset + first.bytes;
@@ -114,13 +140,15 @@ Task<IoResult<uint64_t>> Qcow2Node::write_allocating(uint64_t offset, IoSlice fr
     }
     end = std::min(end, at);
   }
+  if (!reuse) KITE_CO_TRY(co_await count_new_table(start));
   const bool whole = !header_.extended_l2() || compressed || (has_place && !reuse);
   const uint64_t unit = whole ? cluster : unit_bytes();
-  const uint64_t cow_from = align_down(offset, unit);
+  uint64_t cow_from = align_down(offset, unit);
   uint64_t cow_to = align_up(end, unit);
   // A subcluster that has its data already is no part of the copy, unless it is being written: then it stays one piece
   // of the same request, written in place.
-  Allocation allocation{.host = first.entry & kOffsetMask, .clusters = 1, .reused = true};
+  Allocation allocation{
+      .host = first.entry & kOffsetMask, .clusters = (align_up(end, cluster) - start) / cluster, .reused = true};
   if (!reuse) {
     const CoMutex::Lock lock = co_await meta_.lock();
     KITE_CO_TRY(co_await apply_freed());
@@ -130,6 +158,11 @@ Task<IoResult<uint64_t>> Qcow2Node::write_allocating(uint64_t offset, IoSlice fr
   } else if (header_.extended_l2()) {
     end = std::min(end, offset + first.bytes);
     cow_to = align_up(end, unit);
+  } else {
+    // Around data that is there nothing is copied: others may be writing it.
+    KITE_CO_ASSIGN(const Extent last, co_await find_extent(end - 1, 1));
+    if (in_place(first)) cow_from = offset;
+    if (in_place(last)) cow_to = end;
   }
   const IoSlice data = from.slice(0, end - offset);
   IoResult<> done = co_await fill_allocation(offset, data, cow_from, cow_to, allocation, how);
@@ -182,8 +215,9 @@ Task<IoResult<bool>> Qcow2Node::reads_zero(uint64_t offset, uint64_t bytes) {
     const bool unallocated = extent.kind == ClusterKind::kUnallocated;
     if (!unallocated && extent.kind != ClusterKind::kZero && extent.kind != ClusterKind::kZeroAllocated)
       co_return false;
-    if (unallocated && backing_ && offset < backing_->length()) {
-      const uint64_t inside = std::min(extent.bytes, backing_->length() - offset);
+    const uint64_t backed = backing_ ? std::min(backing_->length(), header_.size) : 0;
+    if (unallocated && offset < backed) {
+      const uint64_t inside = std::min(extent.bytes, backed - offset);
       KITE_CO_ASSIGN(const BlockStatus status, co_await backing_->block_status(offset, inside));
       if (!status.zero || status.bytes < inside) co_return false;
     }
@@ -191,6 +225,20 @@ Task<IoResult<bool>> Qcow2Node::reads_zero(uint64_t offset, uint64_t bytes) {
     bytes -= extent.bytes;
   }
   co_return true;
+}
+
+// With lazy refcounts only what a table names may be counted late: the table itself is counted in the file before data
+// asks for clusters.
+Task<IoResult<>> Qcow2Node::count_new_table(uint64_t offset) {
+  if ((header_.incompatible & kDirty) == 0) co_return IoResult<>{};
+  const uint64_t slot = l1_index(offset);
+  if (slot >= l1_.size() || (l1_[slot] & kOffsetMask) != 0) co_return IoResult<>{};
+  {
+    const CoMutex::Lock lock = co_await meta_.lock();
+    KITE_CO_TRY(co_await apply_freed());
+    KITE_CO_TRY(co_await l2_for_write(offset));
+  }
+  co_return co_await write_back(false, true);
 }
 
 // Before metadata changes: the dirty bit of lazy refcounts, and room in the caches.
@@ -213,29 +261,30 @@ Task<IoResult<>> Qcow2Node::do_write_zeroes(uint64_t offset, uint64_t bytes, IoH
   const uint64_t end = offset + bytes == header_.size ? align_up(offset + bytes, unit) : offset + bytes;
   const uint64_t from = align_up(offset, unit);
   const uint64_t to = align_down(end, unit);
-  if (from >= to) {
+  if (from > to) {
     KITE_CO_TRY(co_await zero_part(offset, bytes, how));
   } else {
-    KITE_CO_TRY(co_await zero_part(offset, from - offset, how));
-    KITE_CO_TRY(co_await zero_clusters(from, to, how.has(IoHow::kMayUnmap)));
+    KITE_CO_TRY(co_await zero_part(offset, std::min(from, offset + bytes) - offset, how));
+    if (from < to) KITE_CO_TRY(co_await zero_clusters(from, to, how.has(IoHow::kMayUnmap)));
     if (to < offset + bytes) KITE_CO_TRY(co_await zero_part(to, offset + bytes - to, how));
   }
   if (how.has(IoHow::kFua)) co_return co_await write_back(true);
   co_return IoResult<>{};
 }
 
-// Less than a cluster (or subcluster).
+// Less than a cluster (or subcluster), which it does not reach beyond.
 Task<IoResult<>> Qcow2Node::zero_part(uint64_t offset, uint64_t bytes, IoHow how) {
   if (bytes == 0) co_return IoResult<>{};
-  KITE_CO_ASSIGN(const bool zero, co_await reads_zero(offset, bytes));
-  if (zero) co_return IoResult<>{};
-  // When the rest of its cluster is zero too, all of it becomes a zero cluster.
   const uint64_t unit = unit_bytes();
   const uint64_t from = align_down(offset, unit);
   const uint64_t to = align_up(offset + bytes, unit);
+  KITE_CO_ASSIGN(const Extent extent, co_await find_extent(offset, bytes));
+  if (extent.kind == ClusterKind::kZero || extent.kind == ClusterKind::kZeroAllocated) co_return IoResult<>{};
+  // When the rest of its cluster is zero too, all of it becomes a zero cluster.
   KITE_CO_ASSIGN(const bool zero_before, co_await reads_zero(from, offset - from));
   KITE_CO_ASSIGN(const bool zero_after, co_await reads_zero(offset + bytes, to - offset - bytes));
-  if (zero_before && zero_after && to - from <= unit)
+  // [qcow2] version 2 has no zero clusters; without a backing file an unallocated one does as well.
+  if (zero_before && zero_after && (header_.version >= 3 || !backing_))
     co_return co_await zero_clusters(from, to, how.has(IoHow::kMayUnmap));
   if (how.has(IoHow::kNoFallback)) co_return io_fail(ENOTSUP);
   const std::vector<uint8_t> zeroes(bytes);

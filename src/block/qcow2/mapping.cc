@@ -138,10 +138,10 @@ Task<IoResult<TablePtr>> Qcow2Node::l2_for_write(uint64_t offset) {
     co_return co_await l2_cache_->get(*file_, old_at);
   }
   // There is none, or a snapshot has it too.
-  if (!debug_event(old_at != 0 ? "l2_alloc_cow_read" : "l2_alloc_write")) co_return io_fail(EIO);
   KITE_CO_ASSIGN(const Allocation place, co_await allocate(1));
   std::vector<uint8_t> content;
   if (old_at != 0) {
+    if (!debug_event("l2_alloc_cow_read")) co_return io_fail(EIO);
     const auto shared = co_await l2_cache_->get(*file_, old_at);
     if (!shared) {
       free_cluster(place.host >> header_.cluster_bits, false);
@@ -149,7 +149,8 @@ Task<IoResult<TablePtr>> Qcow2Node::l2_for_write(uint64_t offset) {
     }
     content = (*shared)->bytes;
   }
-  const TablePtr table = l2_cache_->create(place.host);
+  if (!debug_event("l2_alloc_write")) co_return io_fail(EIO);
+  const TablePtr table = l2_cache_->create(place.host, nullptr);
   if (!content.empty()) table->bytes = std::move(content);
   tables_.insert(place.host);
   l1_[slot] = place.host | kCopied;

@@ -1,5 +1,6 @@
 // Options, opening, the header, closing.
 #include <algorithm>
+#include <bit>
 #include <cerrno>
 
 #include "block/qcow2/access.h"
@@ -64,7 +65,7 @@ Result<> Qcow2Node::take_options(BlockOptions& options) {
   if (has_total && refcount_cache_bytes_ > total) return fail("refcount-cache-size may not exceed cache-size");
   // Understood for the sake of command lines written for QEMU. Whole tables are cached, and unused ones are dropped
   // as others come.
-  KITE_TRY(options.take_size("l2-cache-entry-size", 0));
+  KITE_ASSIGN(l2_entry_size_, options.take_size("l2-cache-entry-size", 0));
   KITE_TRY(options.take_unsigned("cache-clean-interval", 600, 0, ~uint32_t{0}));
   static constexpr std::string_view kOverlap[] = {"none", "constant", "cached", "all"};
   KITE_TRY(options.take_choice("overlap-check", kOverlap, 2));
@@ -101,6 +102,11 @@ Task<Result<>> Qcow2Node::load() {
   lazy_refcounts_ = lazy_option_.value_or((header_.compatible & kLazyRefcounts) != 0);
   if (lazy_refcounts_ && header_.version < 3) {
     co_return fail("Lazy refcounts require a qcow2 image with at least qcow2 version 3");
+  }
+  if (l2_entry_size_ != 0 &&
+      (!std::has_single_bit(l2_entry_size_) || l2_entry_size_ < 512 || l2_entry_size_ > header_.cluster_bytes())) {
+    co_return fail("L2 cache entry size must be a power of two between 512 and the cluster size ({})",
+                   header_.cluster_bytes());
   }
   l2_cache_ = std::make_unique<TableCache>(header_.cluster_bytes(), cache_bytes_);
   refcount_cache_ = std::make_unique<TableCache>(header_.cluster_bytes(), refcount_cache_bytes_);
@@ -144,14 +150,15 @@ Task<Result<>> Qcow2Node::open_backing(BlockGraph& graph, BlockOptions options, 
   if (given && reference != nullptr && reference->empty() && options.all().size() == 1) co_return Result<>{};
   if (!given && header_.backing_name.empty()) co_return Result<>{};
   Result<NodePtr> node = fail("none");
-  if (given && (reference != nullptr || options.has("driver"))) {
+  if (given && (reference != nullptr || options.has_child("file") || options.has("filename"))) {
     NodeConfig config = config_;
     config.read_only = true;
     node = co_await graph.open_child(std::move(options), config, "backing");
   } else {
+    // The header names the file; options may say more about it.
     std::string format = options.take_string("driver", header_.backing_format);
-    node = co_await graph.open_backing(options.take_string("filename", header_.backing_name), std::move(format),
-                                       file_->filename(), config_, config_.backing_depth + 1);
+    node = co_await graph.open_backing(header_.backing_name, std::move(format), file_->filename(), config_,
+                                       config_.backing_depth + 1, std::move(options));
   }
   if (!node) co_return fail("Could not open backing file: {}", node.error().message);
   co_return set_backing(std::move(*node));
@@ -169,7 +176,13 @@ Result<> Qcow2Node::set_permissions(uint32_t, uint32_t) { return {}; }
 
 Task<Result<>> Qcow2Node::recover_dirty() {
   // [qcow2] dirty bit: the refcounts may be behind; the tables are right.
-  KITE_CO_ASSIGN(const CheckResult result, co_await check(Repair::kAll, [](const std::string&) {}));
+  size_t said = 0;
+  const std::string prefix = fmt::format("'{}': ", filename());
+  const auto say = [&said, &prefix](const std::string& line) {
+    constexpr size_t kMostLines = 100;
+    if (++said <= kMostLines) log::message(prefix, said == kMostLines ? "(there is more)" : line);
+  };
+  KITE_CO_ASSIGN(const CheckResult result, co_await check(Repair::kAll, say));
   if (result.check_errors != 0 || result.corruptions > result.corruptions_fixed) {
     co_return fail("Could not repair dirty image");
   }
@@ -240,18 +253,30 @@ Task<IoResult<>> Qcow2Node::settle() {
   co_return co_await write_back(true, true);
 }
 
+// Nothing was changed, and nothing waits to be written.
+bool Qcow2Node::untouched() const {
+  return file_->highest_written() == 0 && (header_.incompatible & kDirty) == 0 && freed_.empty() &&
+         freed_batches_.empty() && l1_dirty_from_ == l1_dirty_to_ && reftable_dirty_from_ == reftable_dirty_to_ &&
+         l2_cache_->dirty_tables().empty() && refcount_cache_->dirty_tables().empty();
+}
+
+Task<Result<>> Qcow2Node::make_clean() {
+  if (corrupt_) {
+    if (header_.version < 3) co_return Result<>{};
+    const IoResult<> marked = co_await set_incompatible(kCorrupt, 0);
+    if (!marked) co_return fail("Failed to mark the image as corrupt: {}", errno_text(marked.error().code));
+    co_return Result<>{};
+  }
+  IoResult<> done = co_await settle();
+  if (done && (header_.incompatible & kDirty) != 0) done = co_await set_incompatible(0, kDirty);
+  if (done) co_return Result<>{};
+  const std::string why = errno_text(done.error().code);
+  co_return fail("Failed to flush the L2 table cache: {}\nFailed to flush the refcount block cache: {}", why, why);
+}
+
 Task<Result<>> Qcow2Node::do_close() {
   Result<> result;
-  if (loaded_ && !read_only()) {
-    IoResult<> done;
-    if (corrupt_) {
-      if (header_.version >= 3) done = co_await set_incompatible(kCorrupt, 0);
-    } else {
-      done = co_await settle();
-      if (done && (header_.incompatible & kDirty) != 0) done = co_await set_incompatible(0, kDirty);
-    }
-    if (!done) result = fail("'{}' could not be closed cleanly: {}", filename(), errno_text(done.error().code));
-  }
+  if (loaded_ && !read_only() && (corrupt_ || !untouched())) result = co_await make_clean();
   if (Result<> closed = co_await close_use(backing_); !closed && result) result = std::move(closed);
   if (Result<> closed = co_await close_use(file_); !closed && result) result = std::move(closed);
   co_return result;
@@ -280,6 +305,7 @@ std::vector<NodeEdge> Qcow2Node::children() const {
 ImageInfo Qcow2Node::image_info() const {
   ImageInfo info;
   info.cluster_bytes = header_.cluster_bytes();
+  info.vm_state_offset = vm_state_offset();
   info.dirty = (header_.incompatible & kDirty) != 0;
   info.backing_filename = header_.backing_name;
   info.backing_format = header_.backing_format;

@@ -6,6 +6,7 @@
 // write_back.cc   the order of metadata on     compress.cc    compressed clusters
 //                 its way to the file          snapshot.cc    internal snapshots
 // check.cc        consistency and repair       create.cc      new images; resize.cc: other sizes
+//                                              vm_state.cc    a machine's state behind the disk
 //
 // What makes it safe against a crash at any moment (docs/block.md): the file always holds a consistent image, but for
 // clusters with a refcount and no user (leaks). In memory everything is changed at once; write_back.cc takes it to the
@@ -74,6 +75,8 @@ class Qcow2Node final : public FormatNode {
   Task<Result<>> snapshot_delete(std::string id_or_name) override;
   Task<Result<>> snapshot_load(std::string id_or_name) override;
   Task<Result<>> amend(BlockOptions options) override;
+  Task<IoResult<>> read_vm_state(uint64_t offset, IoSlice to) override;
+  Task<IoResult<>> write_vm_state(uint64_t offset, IoSlice from, IoHow how) override;
   void invalidate() override;
   IoResult<> debug_event(std::string_view event) override { return file_->debug_event(event); }
 
@@ -123,6 +126,8 @@ class Qcow2Node final : public FormatNode {
   Task<Result<>> open_backing(BlockGraph& graph, BlockOptions options, bool given);
   Task<Result<>> recover_dirty();
   Task<IoResult<>> settle();
+  [[nodiscard]] bool untouched() const;
+  Task<Result<>> make_clean();
   Task<Result<>> write_header();
   // Some of the header's bytes 24..71 (size, places of the tables), durably. When that fails, which of both the file
   // has is unknown: ship() writes them anew before anything else, and what either names is not given back.
@@ -181,6 +186,7 @@ class Qcow2Node final : public FormatNode {
   }
   Task<IoResult<>> read_backing(uint64_t offset, IoSlice to, IoHow how);
   Task<IoResult<>> write_extents(uint64_t offset, IoSlice from, IoHow how);
+  Task<IoResult<uint64_t>> reusable(uint64_t offset, uint64_t bytes);
   Task<IoResult<uint64_t>> write_allocating(uint64_t offset, IoSlice from, IoHow how);
   Task<IoResult<>> fill_allocation(uint64_t offset, IoSlice from, uint64_t cow_from, uint64_t cow_to,
                                    Allocation allocation, IoHow how);
@@ -191,6 +197,7 @@ class Qcow2Node final : public FormatNode {
   Task<IoResult<bool>> reads_zero(uint64_t offset, uint64_t bytes);
   Task<IoResult<>> discard_clusters(uint64_t from, uint64_t to, bool full);
   Task<IoResult<>> prepare_change();
+  Task<IoResult<>> count_new_table(uint64_t offset);
 
   // compress.cc
   Task<IoResult<>> read_compressed(uint64_t entry, uint64_t within, IoSlice to);
@@ -210,7 +217,8 @@ class Qcow2Node final : public FormatNode {
   // snapshot.cc
   Task<Result<>> load_snapshots();
   // Writes a table to new clusters and waits until these are counted, durably; answers its offset.
-  Task<IoResult<uint64_t>> write_new_table(std::vector<uint8_t> raw);
+  // `event` is that of its writing.
+  Task<IoResult<uint64_t>> write_new_table(std::vector<uint8_t> raw, std::string_view event = {});
   Task<IoResult<>> write_snapshots(std::vector<Snapshot> snapshots);
   Task<IoResult<std::vector<uint64_t>>> read_l1(uint64_t offset, uint64_t entries);
   Task<IoResult<>> switch_l1(std::vector<uint64_t> l1, uint64_t disk_bytes);
@@ -227,6 +235,11 @@ class Qcow2Node final : public FormatNode {
   [[nodiscard]] std::optional<size_t> find_snapshot(std::string_view id_or_name) const;
 
   Task<Result<>> to_version_2();  // amend.cc
+
+  // vm_state.cc
+  [[nodiscard]] uint64_t vm_state_offset() const;  // the guest offset behind all that the disk can use
+  [[nodiscard]] uint64_t l1_end() const { return l1_.size() * header_.bytes_an_l2(); }
+  Task<IoResult<>> reach(uint64_t end);
 
   // resize.cc
   Task<IoResult<>> grow(uint64_t bytes);
@@ -245,6 +258,7 @@ class Qcow2Node final : public FormatNode {
   std::optional<bool> lazy_option_;
   uint64_t cache_bytes_ = uint64_t{32} << 20;
   uint64_t refcount_cache_bytes_ = uint64_t{16} << 20;
+  uint64_t l2_entry_size_ = 0;  // as asked for; checked and else without effect
   bool corrupt_ = false;
   bool loaded_ = false;
   bool pointers_unknown_ = false;

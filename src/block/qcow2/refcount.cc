@@ -64,7 +64,6 @@ Task<IoResult<TablePtr>> Qcow2Node::refcount_block(uint64_t index) {
     mark_corrupt(fmt::format("Refblock offset {:#x} unaligned (reftable index: {:#x})", offset, slot));
     co_return io_fail(EIO);
   }
-  if (!debug_event("refblock_load")) co_return io_fail(EIO);
   co_return co_await refcount_cache_->get(*file_, offset);
 }
 
@@ -113,12 +112,12 @@ Task<IoResult<uint64_t>> Qcow2Node::find_free(uint64_t from, uint64_t count) {
 }
 
 Task<IoResult<Qcow2Node::Allocation>> Qcow2Node::allocate(uint64_t count) {
+  if (!debug_event("cluster_alloc")) co_return io_fail(EIO);
   KITE_CO_ASSIGN(const uint64_t start, co_await find_free(free_from_, count));
   const uint64_t host = start << header_.cluster_bits;
   const uint64_t bytes = count << header_.cluster_bits;
   if (!file_->growable() && host + bytes > file_->length()) co_return io_fail(ENOSPC);
   KITE_CO_TRY(check_overlap(host, bytes));
-  if (!debug_event("cluster_alloc")) co_return io_fail(EIO);
   KITE_CO_TRY(co_await cover(start, count));
   KITE_CO_TRY(co_await claim_run(start, count));
   free_from_ = start + count;
@@ -127,6 +126,7 @@ Task<IoResult<Qcow2Node::Allocation>> Qcow2Node::allocate(uint64_t count) {
 
 Task<IoResult<>> Qcow2Node::claim_run(uint64_t index, uint64_t count) {
   for (uint64_t at = index; at < index + count;) {
+    if (!debug_event("refblock_load")) co_return io_fail(EIO);
     KITE_CO_ASSIGN(const TablePtr block, co_await refcount_block(at));
     if (block == nullptr) co_return io_fail(EIO);
     const uint64_t end = std::min(index + count, (at / refcounts_a_block() + 1) * refcounts_a_block());
@@ -148,6 +148,7 @@ Task<IoResult<>> Qcow2Node::cover(uint64_t index, uint64_t count) {
       if (!has_block(slot)) slots.insert(slot);
     }
   };
+  if (!debug_event("refblock_alloc")) co_return io_fail(EIO);
   add_missing(index, count);
   if (slots.empty()) co_return IoResult<>{};
   const uint64_t a_cluster = header_.cluster_bytes() / 8;
@@ -172,8 +173,8 @@ Task<IoResult<>> Qcow2Node::place_blocks(std::set<uint64_t> slots, uint64_t plac
   const uint64_t needed = slots.size() + table_clusters;
   if (!file_->growable() && (place + needed) << bits > file_->length()) co_return io_fail(ENOSPC);
   KITE_CO_TRY(check_overlap(place << bits, needed << bits));
-  if (!debug_event(table_clusters != 0 ? "reftable_grow" : "refblock_alloc")) co_return io_fail(EIO);
   if (table_clusters != 0) {
+    if (!debug_event("reftable_grow")) co_return io_fail(EIO);
     reftable_.resize(table_clusters << bits >> 3);
     // A longer table that was not written yet is superseded.
     for (uint64_t i = 0; reftable_moved_ && i < new_reftable_clusters_; ++i) {
@@ -186,7 +187,7 @@ Task<IoResult<>> Qcow2Node::place_blocks(std::set<uint64_t> slots, uint64_t plac
   uint64_t at = place;
   for (const uint64_t slot : slots) {
     const uint64_t offset = at++ << bits;
-    refcount_cache_->create(offset);
+    refcount_cache_->create(offset, table_clusters != 0 ? "refblock_alloc_write_blocks" : "refblock_alloc_write");
     tables_.insert(offset);
     reftable_[slot] = offset;
     const bool none = reftable_dirty_from_ == reftable_dirty_to_;

@@ -37,6 +37,8 @@ Task<IoResult<>> Qcow2Node::grow(uint64_t bytes) {
   const uint64_t cluster_end = std::min(align_up(old, header_.cluster_bytes()), bytes);
   const uint64_t backing_end = backing_ ? std::min(backing_->length(), bytes) : 0;
   const uint64_t entries = header_.l1_entries_for(bytes);
+  // A machine's state that no snapshot took would become the new disk's content.
+  if (entries > header_.l1_entries_for(old)) KITE_CO_TRY(co_await discard_clusters(vm_state_offset(), l1_end(), true));
   if (entries > l1_.size()) {
     KITE_CO_TRY(co_await write_back(true));
     std::vector<uint64_t> l1 = l1_;
@@ -46,10 +48,12 @@ Task<IoResult<>> Qcow2Node::grow(uint64_t bytes) {
   header_.size = bytes;
   IoResult<> done;
   if (old < cluster_end) done = co_await zero_part(old, cluster_end - old, {});
-  if (done && cluster_end < backing_end) {
-    done = header_.version >= 3
-               ? co_await zero_clusters(cluster_end, align_up(backing_end, header_.cluster_bytes()), true)
-               : co_await zero_part(cluster_end, backing_end - cluster_end, {});
+  if (done && cluster_end < backing_end && header_.version >= 3) {
+    done = co_await zero_clusters(cluster_end, align_up(backing_end, header_.cluster_bytes()), true);
+  } else {
+    const uint64_t cluster = header_.cluster_bytes();
+    for (uint64_t at = cluster_end; done && at < backing_end; at += cluster)
+      done = co_await zero_part(at, std::min(cluster, backing_end - at), {});
   }
   if (done) done = co_await write_back(true);
   if (done) done = co_await write_size(bytes);
@@ -67,8 +71,7 @@ Task<IoResult<>> Qcow2Node::write_size(uint64_t bytes) {
 
 Task<IoResult<>> Qcow2Node::shrink(uint64_t bytes) {
   const uint64_t cluster = header_.cluster_bytes();
-  const uint64_t end = std::min(align_up(header_.size, cluster), l1_.size() * header_.bytes_an_l2());
-  KITE_CO_TRY(co_await discard_clusters(align_up(bytes, cluster), end, true));
+  KITE_CO_TRY(co_await discard_clusters(align_up(bytes, cluster), l1_end(), true));
   {
     const CoMutex::Lock lock = co_await meta_.lock();
     for (size_t slot = header_.l1_entries_for(bytes); slot < l1_.size(); ++slot) {

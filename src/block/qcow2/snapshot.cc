@@ -115,7 +115,7 @@ Task<IoResult<std::vector<uint64_t>>> Qcow2Node::read_l1(uint64_t offset, uint64
   co_return l1;
 }
 
-Task<IoResult<uint64_t>> Qcow2Node::write_new_table(std::vector<uint8_t> raw) {
+Task<IoResult<uint64_t>> Qcow2Node::write_new_table(std::vector<uint8_t> raw, std::string_view event) {
   const uint64_t clusters = std::max<uint64_t>((raw.size() + header_.cluster_bytes() - 1) >> header_.cluster_bits, 1);
   Allocation place;
   {
@@ -123,7 +123,8 @@ Task<IoResult<uint64_t>> Qcow2Node::write_new_table(std::vector<uint8_t> raw) {
     KITE_CO_TRY(co_await apply_freed());
     KITE_CO_ASSIGN(place, co_await allocate(clusters));
   }
-  IoResult<> done = co_await file_->write(place.host, IoSlice(raw.data(), raw.size()));
+  IoResult<> done = event.empty() ? IoResult<>{} : debug_event(event);
+  if (done) done = co_await file_->write(place.host, IoSlice(raw.data(), raw.size()));
   // Counted before anything points at it.
   if (done) done = co_await write_back(true);
   if (done) co_return place.host;
@@ -267,7 +268,8 @@ Task<IoResult<>> Qcow2Node::refresh_copied(bool none) {
 Task<IoResult<>> Qcow2Node::switch_l1(std::vector<uint64_t> l1, uint64_t disk_bytes) {
   std::vector<uint8_t> raw(l1.size() * 8);
   for (size_t i = 0; i < l1.size(); ++i) store_be64(raw.data() + i * 8, l1[i]);
-  KITE_CO_ASSIGN(const uint64_t place, co_await write_new_table(std::move(raw)));
+  if (!debug_event("l1_grow_alloc_table")) co_return io_fail(EIO);
+  KITE_CO_ASSIGN(const uint64_t place, co_await write_new_table(std::move(raw), "l1_grow_write_table"));
   // [qcow2] bytes 24..47 of the header: size, crypt_method, l1_size, l1_table_offset, in one sector.
   uint8_t fields[24];
   store_be64(fields, disk_bytes);

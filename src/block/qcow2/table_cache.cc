@@ -36,12 +36,13 @@ Task<IoResult<TablePtr>> TableCache::get(BlockNode& file, uint64_t offset) {
   co_return known;
 }
 
-TablePtr TableCache::create(uint64_t offset) {
+TablePtr TableCache::create(uint64_t offset, const char* first_write) {
   auto table = std::make_shared<Table>();
   table->offset = offset;
   table->bytes.resize(table_bytes_);
   table->last_use = ++clock_;
   table->mark(0, table_bytes_);
+  table->first_write = first_write;
   tables_[offset] = table;
   trim();
   return table;

@@ -19,6 +19,7 @@ struct Table {
   std::vector<uint8_t> bytes;
   size_t dirty_from = 0, dirty_to = 0;  // bytes that differ from the file's; none when equal
   bool writing = false;                 // a copy is on its way to the file
+  const char* first_write = nullptr;    // the debug event of its first writing; null once the file has it
   uint64_t last_use = 0;
 
   [[nodiscard]] bool dirty() const { return dirty_from != dirty_to; }
@@ -44,7 +45,7 @@ class TableCache {
   // From the cache, or read from the file.
   Task<IoResult<TablePtr>> get(BlockNode& file, uint64_t offset);
   // A new table of zeroes, all of it to be written.
-  TablePtr create(uint64_t offset);
+  TablePtr create(uint64_t offset, const char* first_write);
   // The table is no longer one: what is unwritten is void.
   void drop(uint64_t offset);
   void clear_clean();

@@ -150,9 +150,11 @@ Task<IoResult<>> Qcow2Node::ship(Shipment& shipment, bool durable) {
 
 Task<IoResult<>> Qcow2Node::ship_tables(const Shipment& shipment, bool refcounts) {
   for (const Shipment::Piece& piece : refcounts ? shipment.refcounts : shipment.l2) {
-    if (!debug_event(refcounts ? "refblock_update_part" : "l2_update")) co_return io_fail(EIO);
+    const char* const event = refcounts ? "refblock_update_part" : "l2_update";
+    if (!debug_event(piece.table->first_write != nullptr ? piece.table->first_write : event)) co_return io_fail(EIO);
     KITE_CO_TRY(co_await file_->write(piece.table->offset + piece.from,
                                       IoSlice::of_const(piece.bytes.data(), piece.bytes.size())));
+    piece.table->first_write = nullptr;
   }
   co_return IoResult<>{};
 }
@@ -164,7 +166,9 @@ Task<IoResult<>> Qcow2Node::ship_reftable(const Shipment& shipment) {
   const uint64_t place = shipment.reftable_moved ? shipment.reftable_offset : header_.reftable_offset;
   std::vector<uint8_t> raw((to - from) * 8);
   for (size_t i = from; i < to; ++i) store_be64(raw.data() + (i - from) * 8, shipment.reftable[i]);
-  if (!debug_event("refblock_alloc_write_table")) co_return io_fail(EIO);
+  const uint64_t old_entries = uint64_t{header_.reftable_clusters} << header_.cluster_bits >> 3;
+  if (shipment.reftable_from < old_entries && !debug_event("refblock_alloc_hookup")) co_return io_fail(EIO);
+  if (shipment.reftable_moved && !debug_event("refblock_alloc_write_table")) co_return io_fail(EIO);
   KITE_CO_TRY(co_await file_->write(place + from * 8, IoSlice(raw.data(), raw.size())));
   if (!shipment.reftable_moved) co_return IoResult<>{};
   KITE_CO_TRY(co_await file_->flush());

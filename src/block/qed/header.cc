@@ -24,10 +24,10 @@ Result<Header> parse_header(std::span<const uint8_t> raw) {
     return fail("Unsupported QED features: {:x}", unknown);
   }
   if (!std::has_single_bit(header.cluster) || header.cluster < kMinCluster || header.cluster > kMaxCluster) {
-    return fail("the QED image has an invalid cluster size of {} bytes", header.cluster);
+    return fail("QED cluster size is invalid");
   }
   if (!std::has_single_bit(header.table_clusters) || header.table_clusters > kMaxTableClusters) {
-    return fail("the QED image has tables of {} clusters; 1, 2, 4, 8 or 16 are possible", header.table_clusters);
+    return fail("QED table size is invalid");
   }
   constexpr uint64_t kLargestTable = uint64_t{256} << 20;
   if (header.table_bytes() > kLargestTable) {
@@ -36,10 +36,10 @@ Result<Header> parse_header(std::span<const uint8_t> raw) {
   }
   if (header.header_clusters == 0) return fail("the QED image has no header");
   if (header.size > header.max_size() || header.size > uint64_t{1} << 62 || !is_aligned(header.size, 512)) {
-    return fail("the QED image has an invalid size of {} bytes", header.size);
+    return fail("QED image size is invalid");
   }
   if (!is_aligned(header.l1_offset, header.cluster) || header.l1_offset == 0)
-    return fail("the QED image's L1 table has an invalid offset");
+    return fail("QED table offset is invalid");
   if ((header.features & kHasBacking) != 0) {
     const uint64_t at = load<uint32_t>(raw.data() + 56);
     const uint64_t bytes = load<uint32_t>(raw.data() + 60);

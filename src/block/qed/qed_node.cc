@@ -49,8 +49,7 @@ Task<Result<>> QedNode::load() {
     co_return fail("Failed to read QED header: {}", errno_text(done.error().code));
   KITE_CO_ASSIGN(header_, parse_header(head));
   file_end_ = align_up(file_->length(), header_.cluster);
-  if (!valid_table(header_.l1_offset))
-    co_return fail("QED table offset is invalid: the L1 table is outside of the file");
+  if (!valid_table(header_.l1_offset)) co_return fail("QED table offset is invalid");
   l1_.resize(header_.entries());
   if (const auto done = co_await file_->read(header_.l1_offset, IoSlice(l1_.data(), l1_.size() * 8)); !done) {
     co_return fail("Failed to read L1 table: {}", errno_text(done.error().code));
@@ -151,6 +150,7 @@ Task<IoResult<>> QedNode::do_read(uint64_t offset, IoSlice to, IoHow how) {
     KITE_CO_ASSIGN(const Extent extent, co_await find_extent(offset, to.bytes()));
     const IoSlice here = to.slice(0, extent.bytes);
     if (extent.kind == Kind::kData) {
+      KITE_CO_TRY(debug_event("read_aio"));
       KITE_CO_TRY(co_await file_->read(extent.host, here, how));
     } else if (extent.kind == Kind::kZero) {
       here.fill(0);
@@ -168,6 +168,7 @@ Task<IoResult<>> QedNode::do_write(uint64_t offset, IoSlice from, IoHow how) {
   while (!from.empty()) {
     KITE_CO_ASSIGN(Extent extent, co_await find_extent(offset, from.bytes()));
     if (extent.kind == Kind::kData) {
+      KITE_CO_TRY(debug_event("write_aio"));
       KITE_CO_TRY(co_await file_->write(extent.host, from.slice(0, extent.bytes), plain));
     } else {
       const CoMutex::Lock lock = co_await allocating_.lock();
@@ -207,6 +208,7 @@ Task<IoResult<>> QedNode::write_new(uint64_t offset, IoSlice from, IoHow how) {
   });
   if (!after.empty()) parts.push_back({after.data(), after.size()});
   file_end_ = host + (end - start);
+  KITE_CO_TRY(debug_event("write_aio"));
   KITE_CO_TRY(co_await file_->write(host, IoSlice(parts), how));
   // What was copied from the backing file was durable there: it is, before this image takes its place.
   if (backing_) KITE_CO_TRY(co_await file_->flush());
@@ -315,7 +317,7 @@ Task<Result<>> QedNode::do_close() {
   if (loaded_ && !read_only()) {
     IoResult<> done = co_await file_->flush();
     if (done && !config_.for_check) done = co_await set_need_check(false);
-    if (!done) result = fail("'{}' could not be closed cleanly: {}", filename(), errno_text(done.error().code));
+    if (!done) result = fail("Failed to flush the image: {}", errno_text(done.error().code));
   }
   if (Result<> closed = co_await close_use(backing_); !closed && result) result = std::move(closed);
   if (Result<> closed = co_await close_use(file_); !closed && result) result = std::move(closed);
