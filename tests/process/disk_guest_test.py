@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
-"""A guest of ours reads and writes a virtio-blk disk: on the software CPU, and on /dev/kvm with its interrupt
-controllers in the kernel, split and in Kite, with and without ioeventfd.
+"""Guests of ours read and write their disks: a kernel a virtio-blk disk, with and without ioeventfd; a boot sector the IDE
+disk that firmware started it from, by PIO and by DMA. On the software CPU, and on /dev/kvm with its interrupt controllers
+in the kernel, split and in Kite.
 
 usage: disk_guest_test.py KITE
 Ends with 'disk-guest: N passed, N failed, N skipped'.
@@ -12,49 +13,88 @@ import subprocess
 import sys
 import tempfile
 
-SOURCE = pathlib.Path(__file__).resolve().parent.parent / "kvm/guests/virtio_disk.S"
-MAGIC, TIMES = 0x6B697465, 16
+GUESTS = pathlib.Path(__file__).resolve().parent.parent / "kvm/guests"
+MAGIC = 0x6B697465
 GOOD_STATUS = 3  # 1 written to isa-debug-exit
 LIMIT = 120  # seconds that end a hung guest
+SECTOR = 512
+SOURCE = 64  # where the boot sector finds what it reads
+WAYS = {"pio": (1, 96, 2), "dma": (2, 128, 16)}  # the byte that asks for it and is added; the target; sectors
 
-CASES = [("jit", ["-accel", "jit"], "on"), ("jit without doorbells", ["-accel", "jit"], "off")]
-CASES += [(f"kvm irqchip {chip} ioeventfd {bells}", ["-accel", f"kvm,kernel-irqchip={chip}"], bells)
-          for chip in ("on", "split", "off") for bells in ("on", "off")]
+ACCELERATORS = [("jit", ["-accel", "jit"])]
+ACCELERATORS += [(f"kvm irqchip {chip}", ["-accel", f"kvm,kernel-irqchip={chip}"]) for chip in ("on", "split", "off")]
 
 
-def run(kite, kernel, folder, arguments, bells):
-    """Why the guest failed, or ""."""
-    image = os.path.join(folder, "disk.raw")
-    words = [MAGIC + at for at in range(128)]
-    with open(image, "wb") as file:
-        file.write(struct.pack("<128I", *words) + bytes(64 * 512))
+def build(source, output, *flags):
+    subprocess.run(["clang-19", "-m32", "-nostdlib", "-static", "-fuse-ld=bfd",
+                    "-Wl,--build-id=none,--no-warn-rwx-segments", *flags, str(GUESTS / source), "-o", output], check=True)
+
+
+def words(first, count):
+    return struct.pack(f"<{count}I", *range(first, first + count))
+
+
+def run(kite, arguments):
     done = subprocess.run([kite, *arguments, "-nodefaults", "-display", "none", "-serial", "none", "-m", "16", "-device",
-                           "isa-debug-exit,iobase=0xf4,iosize=1", "-kernel", kernel, "-drive",
-                           f"if=none,id=d,format=raw,file={image}", "-device",
-                           f"virtio-blk-pci,drive=d,ioeventfd={bells}"], stdin=subprocess.DEVNULL,
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=LIMIT, check=False, text=True)
-    if done.returncode != GOOD_STATUS:
-        return f"status {done.returncode}: {done.stdout}"
+                           "isa-debug-exit,iobase=0xf4,iosize=1"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT, timeout=LIMIT, check=False, text=True)
+    return "" if done.returncode == GOOD_STATUS else f"status {done.returncode}: {done.stdout}"
+
+
+def content(image, sector, count):
     with open(image, "rb") as file:
-        file.seek(512)
-        written = list(struct.unpack("<128I", file.read(512)))
-    return "" if written == [word + 1 for word in words] else "sector 1 holds something else"
+        file.seek(sector * SECTOR)
+        return file.read(count * SECTOR)
+
+
+def virtio(kite, arguments, folder, bells):
+    """Why the guest failed, or ""."""
+    kernel, image = os.path.join(folder, "virtio.elf"), os.path.join(folder, "virtio.raw")
+    build("virtio_disk.S", kernel, "-Wl,-Ttext=0x100000,-N")
+    with open(image, "wb") as file:
+        file.write(words(MAGIC, 128) + bytes(64 * SECTOR))
+    why = run(kite, [*arguments, "-kernel", kernel, "-drive", f"if=none,id=d,format=raw,file={image}", "-device",
+                     f"virtio-blk-pci,drive=d,ioeventfd={bells}"])
+    return why or ("" if content(image, 1, 1) == words(MAGIC + 1, 128) else "sector 1 holds something else")
+
+
+def ide(kite, arguments, folder, way):
+    added, target, count = WAYS[way]
+    boot, image = os.path.join(folder, "boot.bin"), os.path.join(folder, "ide.raw")
+    build("ide_disk.S", boot, "-Wl,-Ttext=0x7c00,--oformat=binary")
+    disk = bytearray(1 << 20)
+    code = pathlib.Path(boot).read_bytes()
+    disk[:len(code)] = code
+    disk[509] = added
+    size = count * SECTOR
+    disk[SOURCE * SECTOR:SOURCE * SECTOR + size] = words(MAGIC, size // 4)
+    pathlib.Path(image).write_bytes(disk)
+    why = run(kite, [*arguments, "-drive", f"if=ide,format=raw,file={image}"])
+    if why:
+        return why
+    disk[target * SECTOR:target * SECTOR + size] = words(MAGIC + added, size // 4)
+    return "" if content(image, 0, 2048) == bytes(disk) else "the disk does not hold what the guest wrote, and only that"
+
+
+def plan():
+    for name, arguments in ACCELERATORS:
+        for bells in ("on", "off"):
+            yield f"{name}: virtio-blk ioeventfd {bells}", arguments, virtio, bells
+        for way in WAYS:
+            yield f"{name}: ide {way}", arguments, ide, way
 
 
 def main():
     kite = os.path.abspath(sys.argv[1])
     passed = failed = skipped = 0
     with tempfile.TemporaryDirectory() as folder:
-        kernel = os.path.join(folder, "guest.elf")
-        subprocess.run(["clang-19", "-m32", "-nostdlib", "-static", "-fuse-ld=bfd", "-Wl,-Ttext=0x100000,-N,--build-id=none,--no-warn-rwx-segments",
-                        str(SOURCE), "-o", kernel], check=True)
-        for name, arguments, bells in CASES:
+        for name, arguments, guest, how in plan():
             if "kvm" in name and not os.access("/dev/kvm", os.R_OK | os.W_OK):
                 print(f"SKIP {name}: there is no /dev/kvm that this user may open")
                 skipped += 1
                 continue
             try:
-                why = run(kite, kernel, folder, arguments, bells)
+                why = guest(kite, arguments, folder, how)
             except subprocess.TimeoutExpired:
                 why = f"the guest did not end within {LIMIT} s"
             passed, failed = passed + (not why), failed + bool(why)
