@@ -2,7 +2,8 @@
 """Debian's fio inside a Linux guest, on a virtio-blk disk (or another controller's): Kite's software CPU beside the
 installed qemu-system-x86_64 -accel tcg, in one run.
 
-usage: bench/disk_bench.py [--root DIR] [--kite BINARY] [--rounds N] [--device virtio-blk-pci] [--seconds N] [--no-qemu]
+usage: bench/disk_bench.py [--root DIR] [--kite BINARY] [--rounds N] [--device virtio-blk-pci] [--pio] [--seconds N] [--no-qemu]
+--device ide-hd is a disk of the board's IDE controller, by DMA as Linux drives it; with --pio as it does without.
 The disk is a raw file in the host's page cache, so that the way through guest and monitor is what is measured. fio and
 its libraries are put into DIR (kept, and used again) by mmdebstrap; the guest's drivers come with its kernel
 (tools/get_kernel.sh). Prints requests a second, the median of the rounds.
@@ -32,6 +33,7 @@ INIT = """#!/bin/sh
 export PATH=/bin
 mount -t proc proc /proc; mount -t sysfs sys /sys; mount -t devtmpfs dev /dev
 mkdir -p /tmp /dev/shm
+modprobe libata {libata}
 for module in ata_piix ahci virtio_pci virtio_blk virtio_scsi nvme sd_mod; do modprobe -q $module; done
 for turn in 1 2 3 4 5 6 7 8 9 10; do [ -e /dev/{disk} ] && break; sleep 1; done
 echo none >/sys/block/{disk}/queue/scheduler
@@ -76,7 +78,7 @@ def init_text(options, disk):
         field = WRITE_RATE if "write" in name else READ_RATE
         lines.append(f"echo case {name} $(LD_LIBRARY_PATH=/lib64 fio --name=x --minimal {common} {arguments} | "
                      f"grep '^3;' | cut -d';' -f{field})")
-    return INIT.format(disk=disk, cases="\n".join(lines))
+    return INIT.format(disk=disk, libata="force=pio4" if options.pio else "", cases="\n".join(lines))
 
 
 def run(command, limit):
@@ -94,6 +96,7 @@ def main():
     side_by_side.add_arguments(parser, "1024")
     parser.add_argument("--root", default="build/guests/fio")
     parser.add_argument("--device", default="virtio-blk-pci")
+    parser.add_argument("--pio", action="store_true", help="the guest uses no DMA (ide-hd)")
     parser.add_argument("--seconds", type=int, default=6)
     parser.add_argument("--case", action="append")
     parser.add_argument("--drive", default="cache=writeback", help="what both sides' -drive is told")

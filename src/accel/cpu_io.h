@@ -6,8 +6,10 @@
 // dead.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <span>
 
 #include "memory/guest_types.h"
 
@@ -20,6 +22,14 @@ class CpuIo {
   // `size` is 1, 2 or 4. Unassigned ports read all ones.
   virtual uint32_t pio_read(uint16_t port, unsigned size) = 0;
   virtual void pio_write(uint16_t port, unsigned size, uint32_t value) = 0;
+  // Repeated INS and OUTS: as many accesses of one port as the span has room for, if the device there does several at
+  // once. Answers the bytes that were moved; with 0 they are to be done one by one.
+  virtual size_t pio_read_many(uint16_t port, unsigned size, std::span<uint8_t> to) {
+    return (void)port, (void)size, (void)to, 0;
+  }
+  virtual size_t pio_write_many(uint16_t port, unsigned size, std::span<const uint8_t> from) {
+    return (void)port, (void)size, (void)from, 0;
+  }
   // `size` is 1, 2, 4 or 8; not crossing a page. Only for addresses without direct memory behind them.
   virtual uint64_t mmio_read(Gpa address, unsigned size) = 0;
   virtual void mmio_write(Gpa address, unsigned size, uint64_t value) = 0;

@@ -9,6 +9,7 @@
 
 #include "accel/cpu_io.h"
 #include "accel/local_apic.h"
+#include "async/adaptive_poll.h"
 #include "async/clock.h"
 #include "memory/address_space.h"
 #include "support/result.h"
@@ -137,9 +138,10 @@ class Vcpu {
   virtual bool post_machine_check(const MachineCheck& error) { return (void)error, false; }
   // vCPU thread, after kHalted: blocks until has_work(), kicked included.
   void wait_for_work() {
+    const AdaptivePoll::Wait wait(halt_poll_);
     for (uint32_t seen = requests_.load(std::memory_order_acquire); (seen & request::kKick) == 0 && !has_work(seen);
          seen = requests_.load(std::memory_order_acquire))
-      requests_.wait(seen, std::memory_order_acquire);
+      if (!wait.look_again()) requests_.wait(seen, std::memory_order_acquire);
   }
 
  protected:
@@ -148,6 +150,10 @@ class Vcpu {
 
   std::atomic<uint32_t> requests_{0};
   std::atomic<uint8_t> sipi_vector_{0};
+
+ private:
+  static constexpr int64_t kMostHaltPollNs = 200'000;  // Linux's halt_poll_ns
+  AdaptivePoll halt_poll_{kMostHaltPollNs};            // the vCPU thread's
 };
 
 }  // namespace kite

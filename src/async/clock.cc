@@ -53,7 +53,6 @@ void Timer::arm_at(int64_t deadline_ns) {
   std::shared_ptr<std::function<void()>> wake;
   {
     const std::lock_guard lock(clock_.mutex_);
-    const int64_t earliest = clock_.timers_.empty() ? Clock::kNever : *(*clock_.timers_.begin())->deadline_;
     // A timer that is armed again keeps its node in the set.
     auto node = deadline_ ? clock_.timers_.extract(this) : decltype(clock_.timers_)::node_type();
     deadline_ = deadline_ns;
@@ -63,7 +62,10 @@ void Timer::arm_at(int64_t deadline_ns) {
     } else {
       clock_.timers_.insert(this);
     }
-    if (deadline_ns < earliest) wake = clock_.wake_;
+    if (deadline_ns < clock_.told_) {
+      clock_.told_ = deadline_ns;
+      wake = clock_.wake_;
+    }
   }
   if (wake != nullptr) (*wake)();
 }
@@ -102,7 +104,10 @@ int64_t Clock::next_idle_deadline() const {
 }
 
 int64_t Clock::host_ns_until_due() const {
-  const int64_t deadline = next_deadline();
+  const int64_t deadline = [this] {
+    const std::lock_guard lock(mutex_);
+    return told_ = timers_.empty() ? kNever : *(*timers_.begin())->deadline_;
+  }();
   return deadline == kNever ? kNever : saturating_distance(now(), deadline);
 }
 

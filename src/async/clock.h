@@ -68,13 +68,15 @@ class Clock {
   // The earliest deadline, or kNever.
   [[nodiscard]] int64_t next_deadline() const;
   // How long the host should sleep before run_due() has work, in ns: 0 when due, kNever when nothing will come due by
-  // itself (no timer, or the clock is paused).
+  // itself (no timer, or the clock is paused). Whoever asks knows of every deadline so far; the hook of set_wake() is
+  // called for nearer ones.
   [[nodiscard]] virtual int64_t host_ns_until_due() const;
   // Fires every timer whose deadline is not after now(), in order. A timer that is armed while it runs waits for the
   // next call, so one call ends even when a callback always arms for the past.
   void run_due();
-  // Called (under no lock) whenever the earliest deadline moves nearer or the clock's rate changes; an executor uses it
-  // to wake up and look again. One hook a clock.
+  // Called (under no lock) when a deadline comes before all that host_ns_until_due() or the hook have told of, or the
+  // clock's rate changes; an executor uses it to wake up and look again. A deadline that moved away and comes back, as
+  // that of an operating system's tick, does not count. One hook a clock.
   void set_wake(std::function<void()> wake);
 
  protected:
@@ -98,6 +100,7 @@ class Clock {
   std::set<Timer*, Order> timers_;
   uint64_t next_sequence_ = 0;
   std::shared_ptr<std::function<void()>> wake_;
+  mutable int64_t told_ = kNever;  // the earliest deadline that whoever sleeps will wake up for
 };
 
 class HostClock final : public Clock {

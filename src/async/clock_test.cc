@@ -247,6 +247,37 @@ TEST(Clock, WakesWhenTheEarliestDeadlineComesNearer) {
   EXPECT_EQ(wakes, 2);
 }
 
+TEST(Clock, ADeadlineThatComesBackWakesNobody) {
+  ManualClock clock;
+  int wakes = 0;
+  clock.set_wake([&] { ++wakes; });
+  Timer tick(clock, [] {});
+  tick.arm_at(100);
+  EXPECT_EQ(wakes, 1);
+
+  tick.arm_at(1000);
+  tick.disarm();
+  tick.arm_at(100);
+  EXPECT_EQ(wakes, 1) << "who was told of 100 still wakes up for it";
+  tick.arm_at(99);
+  EXPECT_EQ(wakes, 2);
+}
+
+TEST(HostClock, WhoAsksIsToldOfWhatComesNearerThanTheAnswer) {
+  HostClock clock(HostClock::Kind::kMonotonic);
+  int wakes = 0;
+  clock.set_wake([&] { ++wakes; });
+  Timer tick(clock, [] {});
+  const int64_t now = clock.now();
+  constexpr int64_t kHour = int64_t{3600} * 1'000'000'000;
+  tick.arm_at(now + kHour);
+  EXPECT_EQ(wakes, 1);
+  tick.arm_at(now + 3 * kHour);
+  static_cast<void>(clock.host_ns_until_due());
+  tick.arm_at(now + 2 * kHour);
+  EXPECT_EQ(wakes, 2);
+}
+
 TEST(HostClock, IsDueAtOnceForPastDeadlines) {
   HostClock clock(HostClock::Kind::kMonotonic);
   Timer timer(clock, [] {});

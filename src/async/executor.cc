@@ -196,9 +196,18 @@ int64_t Executor::host_ns_until_work(int64_t timeout_ns) {
   return wait;
 }
 
+int Executor::next_events(std::span<epoll_event> events, int64_t timeout_ns) {
+  if (timeout_ns == 0) return epoll_wait_ns(epoll_.get(), events, 0);
+  const AdaptivePoll::Wait wait(poll_);
+  while (wait.look_again() && wait.elapsed_ns() < timeout_ns)
+    if (const int count = epoll_wait_ns(epoll_.get(), events, 0); count != 0) return count;
+  const int64_t rest = timeout_ns == Clock::kNever ? timeout_ns : std::max<int64_t>(timeout_ns - wait.elapsed_ns(), 0);
+  return epoll_wait_ns(epoll_.get(), events, rest);
+}
+
 void Executor::wait_for_events(int64_t timeout_ns) {
   std::array<epoll_event, kEventsAPass> events;
-  const int count = epoll_wait_ns(epoll_.get(), events, timeout_ns);
+  const int count = next_events(events, timeout_ns);
   if (count < 0 && errno != EINTR) log::error("event loop '{}': epoll_wait: {}", name_, errno_text(errno));
   for (int i = 0; i < count; ++i)
     dispatch(events[static_cast<size_t>(i)].data.u64, events[static_cast<size_t>(i)].events);

@@ -9,14 +9,18 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <span>
 #include <string>
 #include <thread>
 #include <unordered_map>
 #include <vector>
 
+#include "async/adaptive_poll.h"
 #include "async/clock.h"
 #include "support/fd.h"
 #include "support/result.h"
+
+struct epoll_event;
 
 namespace kite {
 
@@ -34,6 +38,8 @@ class Executor {
   // One pass: fires what is ready, waits at most `timeout_ns` for something (0: do not wait). Tests drive it by hand.
   void run_once(int64_t timeout_ns);
   void stop();
+  // Before it sleeps the loop looks for work, at most this long, while waits are short. Before it runs.
+  void poll_before_sleep(int64_t most_ns) { poll_ = AdaptivePoll(most_ns); }
   [[nodiscard]] bool on_this_thread() const;
 
   void post(std::function<void()> work);
@@ -85,6 +91,7 @@ class Executor {
   void drain_posted();
   void fire_clocks();
   int64_t host_ns_until_work(int64_t timeout_ns);
+  int next_events(std::span<epoll_event> events, int64_t timeout_ns);  // as epoll_wait() answers
   void wait_for_events(int64_t timeout_ns);
   void dispatch(uint64_t key, uint32_t events);
   void dispatch_always_ready();
@@ -99,7 +106,8 @@ class Executor {
   std::unordered_map<int, std::shared_ptr<Watch>> watches_;
   size_t always_ready_ = 0;  // watches that epoll refuses
   uint32_t next_generation_ = 0;
-  // The three below belong to the loop's thread.
+  // The four below belong to the loop's thread.
+  AdaptivePoll poll_;
   std::vector<Clock*> clocks_;
   std::vector<BatchHook> batch_hooks_;
   unsigned busy_passes_ = 0;  // since descriptors were last looked at

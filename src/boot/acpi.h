@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "support/result.h"
@@ -15,6 +16,14 @@ inline constexpr uint32_t kMostCpus = 4096;
 enum class AcpiChipset : uint8_t {
   kPiix,  // PIIX3 and PIIX4: general purpose events at 0xafe0, four interrupt links
   kIch9,  // events in the power management block, eight links and APIC routing, PCI Express
+};
+
+// A PCI bus in what ACPI's hot-plug serves (devices/acpi_pci_hotplug), and the buses behind its bridges.
+struct HotplugBus {
+  uint8_t bridge = 0;              // devfn of the bridge that leads to it; means nothing for the root bus
+  std::optional<uint32_t> number;  // its number in the registers; none: only buses behind it have one
+  uint32_t slots = 0;              // which can be filled and ejected, a bit each
+  std::vector<HotplugBus> behind = {};
 };
 
 struct AcpiConfig {
@@ -34,6 +43,7 @@ struct AcpiConfig {
   uint64_t pci_hole64_end = 0;                // exclusive
   uint64_t ecam_base = 0;                     // memory-mapped configuration space; inside the 32-bit window
   uint64_t ecam_bytes = 0;                    // 1 MiB a bus; 0: there is none
+  std::optional<HotplugBus> hotplug = {};     // the root bus; kPiix only
   std::vector<std::vector<uint8_t>> user_tables = {};  // -acpitable: whole, with their checksums
 };
 

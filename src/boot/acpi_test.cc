@@ -29,6 +29,15 @@ AcpiConfig pc_config() {
           .pci_hole64_end = uint64_t{1} << 36};
 }
 
+// A root bus with a bridge at 5.0 that leads to a bus of its own, and one at 6.1 to a bus that has no number.
+HotplugBus hotplug_tree() {
+  return {
+      .number = 0,
+      .slots = 0xffffff9c,
+      .behind = {{.bridge = 5 << 3, .number = 1, .slots = 0xffffffff},
+                 {.bridge = 6 << 3 | 1, .number = {}, .behind = {{.bridge = 0, .number = 2, .slots = 0x80000001}}}}};
+}
+
 uint8_t sum(std::span<const uint8_t> bytes) {
   return static_cast<uint8_t>(std::accumulate(bytes.begin(), bytes.end(), 0));
 }
@@ -188,9 +197,22 @@ TEST(Acpi, OnlyPresentSerialPortsAreNamed) {
   EXPECT_NE(code.find("COM3"), std::string::npos);
 }
 
+TEST(Acpi, SlotsThatComeAndGoAreNamedOnlyWithHotplug) {
+  AcpiConfig config = pc_config();
+  EXPECT_EQ(text_of(Tables(config).dsdt()).find("_EJ0"), std::string::npos);
+  config.hotplug = HotplugBus{.number = 0, .slots = 1U << 31};
+  const Tables tables(config);
+  const std::string code = text_of(tables.dsdt());
+  EXPECT_NE(code.find("SF8_"), std::string::npos);
+  EXPECT_EQ(code.find("S08_"), std::string::npos);
+  EXPECT_NE(code.find("_EJ0"), std::string::npos);
+  EXPECT_NE(code.find("_E01"), std::string::npos);
+}
+
 TEST(Acpi, TheSizeLimitOfTheBoardHolds) {
   AcpiConfig config = pc_config();
   config.cpu_count = 255;
+  config.hotplug = hotplug_tree();
   EXPECT_LE(build_acpi(config).blob.size(), 0x20000U);
 }
 
@@ -201,6 +223,7 @@ TEST_P(AcpiReference, AcceptsTheTables) {
   if (std::system("command -v iasl >/dev/null 2>&1") != 0) GTEST_SKIP() << "iasl (acpica-tools) is not installed";
   AcpiConfig config = pc_config();
   config.cpu_count = GetParam();
+  config.hotplug = hotplug_tree();
   if (config.cpu_count == 1) config = {.pci_hole_start = 0xe0000000, .pci_hole_end = 0xfec00000};
   const Tables tables(config);
   const std::string folder =

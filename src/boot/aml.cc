@@ -24,20 +24,31 @@ enum Op : uint8_t {
   kDualName = 0x2e,
   kMultiName = 0x2f,
   kExtended = 0x5b,
+  kLocal0 = 0x60,
   kArgument0 = 0x68,
   kStore = 0x70,
+  kShiftLeft = 0x79,
   kAnd = 0x7b,
   kOr = 0x7d,
+  kNotify = 0x86,
   kCreateDwordField = 0x8a,
   kEqual = 0x93,
   kLess = 0x95,
   kIf = 0xa0,
   kReturn = 0xa4,
 };
-enum ExtendedOp : uint8_t { kOperationRegion = 0x80, kField = 0x81, kDevice = 0x82 };
+enum ExtendedOp : uint8_t {
+  kMutex = 0x01,
+  kAcquire = 0x23,
+  kRelease = 0x27,
+  kOperationRegion = 0x80,
+  kField = 0x81,
+  kDevice = 0x82,
+};
 
 constexpr uint8_t kSerialized = 1u << 3;
-constexpr uint8_t kByteAccess = 1;  // no lock, preserve
+// Field flags [ACPI 6.4] 20.2.5.2; no lock, the rest of a unit preserved.
+constexpr uint8_t kByteAccess = 1, kDwordAccess = 3;
 
 // [ACPI 6.4] 20.2.4: the length counts itself; one byte holds 6 bits of it, more bytes 4 bits and 8 a byte.
 Term package_length(size_t content) {
@@ -57,6 +68,12 @@ Term segment(std::string_view name) {
   Term encoded;
   for (size_t i = 0; i < 4; ++i) encoded += static_cast<uint8_t>(i < name.size() ? name[i] : '_');
   return encoded;
+}
+
+Term fields(std::string_view region, uint8_t access, uint8_t bits, std::initializer_list<std::string_view> names) {
+  Term content = sequence(path(region), Term{access});
+  for (const std::string_view field : names) content += sequence(segment(field), Term{bits});
+  return sequence(Term{kExtended, kField}, with_length(content));
 }
 
 // A large resource descriptor [ACPI 6.4] 6.4.3: type, length, content.
@@ -181,24 +198,35 @@ Term operation_region(std::string_view object, Space space, uint64_t offset, uin
 }
 
 Term byte_fields(std::string_view region, std::initializer_list<std::string_view> names) {
-  Term content = sequence(path(region), Term{kByteAccess});
-  for (const std::string_view field : names) content += sequence(segment(field), Term{8});
-  return sequence(Term{kExtended, kField}, with_length(content));
+  return fields(region, kByteAccess, 8, names);
+}
+
+Term dword_fields(std::string_view region, std::initializer_list<std::string_view> names) {
+  return fields(region, kDwordAccess, 32, names);
 }
 
 Term dword_field_in(const Term& source, uint64_t offset, std::string_view object) {
   return sequence(Term{kCreateDwordField}, source, offset, path(object));
 }
 
+Term mutex(std::string_view object) { return sequence(Term{kExtended, kMutex}, path(object), Term{0}); }
+
 Term argument(uint8_t index) { return Term{static_cast<uint8_t>(kArgument0 + index)}; }
+Term local(uint8_t index) { return Term{static_cast<uint8_t>(kLocal0 + index)}; }
 Term store(const Term& value, const Term& target) { return sequence(Term{kStore}, value, target); }
 Term bit_and(const Term& left, const Term& right) { return sequence(Term{kAnd}, left, right, Term{kZero}); }
 Term bit_or(const Term& left, const Term& right, const Term& target) {
   return sequence(Term{kOr}, left, right, target);
 }
+Term shift_left(const Term& value, const Term& count) { return sequence(Term{kShiftLeft}, value, count, Term{kZero}); }
 Term less(const Term& left, const Term& right) { return sequence(Term{kLess}, left, right); }
 Term equal(const Term& left, const Term& right) { return sequence(Term{kEqual}, left, right); }
-Term call(std::string_view object, const Term& only_argument) { return sequence(path(object), only_argument); }
+Term notify(std::string_view object, const Term& value) { return sequence(Term{kNotify}, path(object), value); }
+Term acquire(std::string_view mutex) {
+  constexpr uint16_t kForever = 0xffff;
+  return sequence(Term{kExtended, kAcquire}, path(mutex)).append_value(kForever, 2);
+}
+Term release(std::string_view mutex) { return sequence(Term{kExtended, kRelease}, path(mutex)); }
 Term if_of(const Term& condition, const Term& body) {
   return sequence(Term{kIf}, with_length(sequence(condition, body)));
 }

@@ -80,16 +80,28 @@ enum class Space : uint8_t { kMemory = 0, kIo = 1, kPciConfig = 2 };
 Term operation_region(std::string_view object, Space space, uint64_t offset, uint64_t length);
 // Consecutive fields of 8 bits, accessed as bytes.
 Term byte_fields(std::string_view region, std::initializer_list<std::string_view> names);
+// Consecutive fields of 32 bits, accessed whole.
+Term dword_fields(std::string_view region, std::initializer_list<std::string_view> names);
 Term dword_field_in(const Term& source, uint64_t offset, std::string_view object);  // CreateDWordField
+
+Term mutex(std::string_view object);
 
 // --- statements and expressions ---
 Term argument(uint8_t index);
+Term local(uint8_t index);
 Term store(const Term& value, const Term& target);
 Term bit_and(const Term& left, const Term& right);
 Term bit_or(const Term& left, const Term& right, const Term& target);
+Term shift_left(const Term& value, const Term& count);
 Term less(const Term& left, const Term& right);
 Term equal(const Term& left, const Term& right);
-Term call(std::string_view object, const Term& only_argument);
+template <class... Terms>
+Term call(std::string_view object, const Terms&... arguments) {
+  return sequence(path(object), arguments...);
+}
+Term notify(std::string_view object, const Term& value);
+Term acquire(std::string_view mutex);  // waits for as long as it takes
+Term release(std::string_view mutex);
 Term if_of(const Term& condition, const Term& body);
 Term return_value(const Term& value);
 

@@ -51,6 +51,22 @@ TEST(Aml, TermsMayAppendThemselves) {
   EXPECT_EQ(term.bytes(), (Bytes{1, 2, 1, 2}));
 }
 
+TEST(Aml, FieldsSayHowTheyAreAccessed) {
+  EXPECT_EQ(byte_fields("RGN", {"AB"}).bytes(), (Bytes{0x5b, 0x81, 11, 'R', 'G', 'N', '_', 1, 'A', 'B', '_', '_', 8}));
+  EXPECT_EQ(dword_fields("RGN", {"AB"}).bytes(),
+            (Bytes{0x5b, 0x81, 11, 'R', 'G', 'N', '_', 3, 'A', 'B', '_', '_', 32}));
+}
+
+TEST(Aml, StatementsOfMethods) {
+  EXPECT_EQ(store(argument(1), local(2)).bytes(), (Bytes{0x70, 0x69, 0x62}));
+  EXPECT_EQ(shift_left(1, local(0)).bytes(), (Bytes{0x79, 1, 0x60, 0}));
+  EXPECT_EQ(notify("DEV", 3).bytes(), (Bytes{0x86, 'D', 'E', 'V', '_', 0x0a, 3}));
+  EXPECT_EQ(mutex("MTX").bytes(), (Bytes{0x5b, 0x01, 'M', 'T', 'X', '_', 0}));
+  EXPECT_EQ(acquire("MTX").bytes(), (Bytes{0x5b, 0x23, 'M', 'T', 'X', '_', 0xff, 0xff}));
+  EXPECT_EQ(release("MTX").bytes(), (Bytes{0x5b, 0x27, 'M', 'T', 'X', '_'}));
+  EXPECT_EQ(call("GO", 1, argument(0)).bytes(), (Bytes{'G', 'O', '_', '_', 1, 0x68}));
+}
+
 TEST(Aml, ResourceTemplatesEndWithATag) {
   EXPECT_EQ(resource_template(irq(4)).bytes(), (Bytes{0x11, 0x08, 0x0a, 5, 0x22, 0x10, 0x00, 0x79, 0x00}));
 }

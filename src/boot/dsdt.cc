@@ -57,14 +57,17 @@ std::vector<uint8_t> piix_code(const AcpiConfig& config) {
                       name("_UID", 0),                                    //
                       name("_CRS", dsdt::host_bridge_resources(config)),  //
                       name("_PRT", routing_table()),                      //
-                      isa_bridge(config));
+                      isa_bridge(config),                                 //
+                      config.hotplug ? dsdt::hotplug_slots(*config.hotplug) : Term{});
   board += dsdt::current_route_method();
   for (unsigned pirq = 0; pirq < kLinks.size(); ++pirq)
     board += dsdt::link_device(kLinks[pirq], pirq, path(std::string(kIsaBridge) + std::string(kRoutes[pirq])));
   board += sci_link(config.sci_irq);
   board += dsdt::system_devices(config);
   // [PIIX4] 7.2.3: sleep type 0 is soft off, 1 suspend to RAM, 2 (as the machine's makers chose) suspend to disk.
-  return sequence(scope_of("\\_SB", board), dsdt::sleep_states(config)).bytes();
+  Term code = sequence(scope_of("\\_SB", board), dsdt::sleep_states(config));
+  if (config.hotplug) code += dsdt::hotplug_event();
+  return code.bytes();
 }
 
 }  // namespace

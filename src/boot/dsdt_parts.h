@@ -21,6 +21,9 @@ aml::Term host_bridge_resources(const AcpiConfig& config);
 aml::Term isa_devices(const AcpiConfig& config);
 // One device for each CPU, and the HPET where there is one, for \_SB.
 aml::Term system_devices(const AcpiConfig& config);
+// Slots that come and go while the machine runs: for the scope of the host bridge \_SB.PCI0, and the event's method.
+aml::Term hotplug_slots(const HotplugBus& root);
+aml::Term hotplug_event();
 // \_S5 and what else is offered; `s3` to `s5` are SLP_TYP values.
 aml::Term sleep_states(const AcpiConfig& config);
 

@@ -4,6 +4,8 @@
 // (Cpu::direct), everything else element by element. The registers are right after each piece, so it can fault, or make
 // way for an interrupt, between any two.
 #include <algorithm>
+#include <array>
+#include <span>
 
 #include "cpu/exec.h"
 
@@ -287,7 +289,27 @@ struct Ins {
     advance<T>(cpu, op, x86::kRdi, 1);
     return true;
   }
-  static uint64_t many(Cpu&, const Op*, uint64_t) { return 0; }
+  static uint64_t many(Cpu& cpu, const Op* op, uint64_t count) {
+    const auto port = static_cast<uint16_t>(cpu.state.gpr[x86::kRdx]);
+    if (backward(cpu) || !cpu.check_io(port, sizeof(T))) return 0;
+    const Run<T> place = destination_run<T>(cpu, op, Access::kWrite, count);
+    std::array<uint8_t, kPageSize> data;
+    const size_t moved =
+        place.count == 0 ? 0 : cpu.io->pio_read_many(port, sizeof(T), std::span(data).first(place.count * sizeof(T)));
+    const uint64_t n = moved / sizeof(T);
+    if (n == 0) return 0;
+    // The device may have changed the map: the place is looked up again.
+    const Run<T> to = destination_run<T>(cpu, op, Access::kWrite, n);
+    if (to.count == n) {
+      std::memcpy(to.host, data.data(), moved);
+      cpu.direct_written(to.linear, static_cast<unsigned>(moved));
+    } else {
+      for (uint64_t i = 0; i < n; ++i)
+        if (!cpu.write<T>(place.linear + i * sizeof(T), elements<T>(data.data())[i], x86::Seg::kEs)) break;
+    }
+    advance<T>(cpu, op, x86::kRdi, n);
+    return n;
+  }
 };
 
 template <class T>
@@ -305,7 +327,17 @@ struct Outs {
     cpu.io->pio_write(port, sizeof(T), static_cast<uint32_t>(value));
     return true;
   }
-  static uint64_t many(Cpu&, const Op*, uint64_t) { return 0; }
+  static uint64_t many(Cpu& cpu, const Op* op, uint64_t count) {
+    const auto port = static_cast<uint16_t>(cpu.state.gpr[x86::kRdx]);
+    if (backward(cpu) || !cpu.check_io(port, sizeof(T))) return 0;
+    const Run<T> from = source_run<T>(cpu, op, count);
+    if (from.count == 0) return 0;
+    const uint64_t n =
+        cpu.io->pio_write_many(port, sizeof(T), std::span<const uint8_t>(from.host, from.count * sizeof(T))) /
+        sizeof(T);
+    advance<T>(cpu, op, x86::kRsi, n);
+    return n;
+  }
 };
 
 // With 32-bit addresses hosts clear the upper half of rCX before anything else, and those of the pointers of REP MOVS

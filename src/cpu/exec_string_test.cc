@@ -208,6 +208,55 @@ TEST(Ports, InputToAnUnwritablePageDoesNotTouchThePort) {
   EXPECT_TRUE(m.port_reads.empty());
 }
 
+TEST(Ports, RepeatedInputTakesWhatADeviceGivesAtOnce) {
+  TestMachine m;
+  fill_source(m, kFrom, 0x1800);
+  m.bulk.assign(m.ram->host() + kFrom, m.ram->host() + kFrom + 0x1800);
+  m.bulk_most = 512;
+  m.gpr(kRdx) = 0x1f0;
+  point(m, 0, kTo + 0x120, 0xc00);
+  m.run({0xf3, 0x66, 0x6d});  // rep insw, over a page's end
+  EXPECT_TRUE(same(m, kFrom, kTo + 0x120, 0x1800));
+  EXPECT_EQ(m.gpr(kRcx), 0u);
+  EXPECT_EQ(m.gpr(kRdi), kTo + 0x1920);
+  EXPECT_TRUE(m.port_reads.empty());
+}
+
+TEST(Ports, RepeatedInputGoesOnOneByOneWhenADeviceHasNoMore) {
+  TestMachine m;
+  m.bulk = {1, 2, 3, 4};
+  m.bulk_most = 512;
+  m.port_values = {0x66667777};
+  point(m, 0, kTo, 2);
+  m.run({0xf3, 0x6d});  // rep insd
+  EXPECT_EQ(m.peek<uint64_t>(kTo), 0x66667777'04030201u);
+  EXPECT_EQ(m.port_reads.size(), 1u);
+}
+
+TEST(Ports, RepeatedInputOfManyWantsThePermission) {
+  TestMachine m;
+  m.enter_user();
+  m.bulk.assign(16, 1);
+  m.bulk_most = 16;
+  point(m, 0, kTo, 4);
+  m.run({0xf3, 0x6d});  // rep insd
+  EXPECT_EQ(m.vector(), 13);
+  EXPECT_EQ(m.bulk.size(), 16u);
+}
+
+TEST(Ports, RepeatedOutputGivesADeviceSeveralAtOnce) {
+  TestMachine m;
+  fill_source(m, kFrom, 0x1800);
+  m.bulk_most = 512;
+  m.gpr(kRdx) = 0x1f0;
+  point(m, kFrom + 0x20, 0, 0x5e0);
+  m.run({0xf3, 0x6f});  // rep outsd
+  EXPECT_EQ(m.bulk.size(), 0x1780u);
+  EXPECT_TRUE(std::equal(m.bulk.begin(), m.bulk.end(), m.ram->host() + kFrom + 0x20));
+  EXPECT_EQ(m.gpr(kRsi), kFrom + 0x17a0);
+  EXPECT_TRUE(m.port_writes.empty());
+}
+
 TEST(Ports, RepeatedOutputFromMemory) {
   TestMachine m;
   fill_source(m, kFrom, 4);

@@ -10,6 +10,7 @@
 // error_code() and faulting_rip() then say what happened. The layout below is fixed, so tests may edit tables.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <cstdint>
@@ -255,6 +256,8 @@ class TestMachine : public CpuIo {
   std::vector<MmioAccess> mmio_writes;
   std::vector<MmioAccess> mmio_reads;
   std::deque<uint32_t> port_values;  // answers of the next port reads; then all ones
+  std::deque<uint8_t> bulk;          // what repeated INS finds, and repeated OUTS adds to,
+  size_t bulk_most = 0;              // as many bytes at once; none: one by one
   uint64_t mmio_value = 0x1122334455667788;
   std::function<void(uint16_t)> on_port_write;  // called after recording
   unsigned exclusive_runs = 0;
@@ -272,6 +275,18 @@ class TestMachine : public CpuIo {
   void pio_write(uint16_t port, unsigned size, uint32_t value) override {
     port_writes.push_back({port, size, value});
     if (on_port_write) on_port_write(port);
+  }
+  // A device that gives and takes `bulk_most` bytes at once.
+  size_t pio_read_many(uint16_t, unsigned, std::span<uint8_t> to) override {
+    const size_t bytes = std::min({to.size(), bulk_most, bulk.size()});
+    std::copy_n(bulk.begin(), bytes, to.begin());
+    bulk.erase(bulk.begin(), bulk.begin() + static_cast<ptrdiff_t>(bytes));
+    return bytes;
+  }
+  size_t pio_write_many(uint16_t, unsigned, std::span<const uint8_t> from) override {
+    const auto part = from.first(std::min(from.size(), bulk_most));
+    bulk.insert(bulk.end(), part.begin(), part.end());
+    return part.size();
   }
   uint64_t mmio_read(Gpa address, unsigned size) override {
     mmio_reads.push_back({address, size, mmio_value});

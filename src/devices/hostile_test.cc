@@ -14,11 +14,11 @@ using namespace kite::testing;
 struct Range {
   uint64_t start, size;
 };
-constexpr Range kPorts[] = {{0x20, 2},  {0xa0, 2},   {0x4d0, 2},  {0x40, 4},    {0x60, 2},    {0x64, 1},
-                            {0x70, 4},  {0x92, 1},   {0xf0, 2},   {0xb2, 2},    {0x3f8, 8},   {0x402, 1},
-                            {0xe0, 12}, {0xf4, 4},   {0x510, 2},  {0x514, 8},   {0x3f0, 6},   {0x3f4, 2},
-                            {0x3f7, 1}, {0, 16},     {0x80, 16},  {0xc0, 32},   {0xcf8, 8},   {0xcf8, 8},
-                            {0xcf8, 8}, {0xafe0, 4}, {0x600, 64}, {0x2000, 24}, {0xc000, 256}};
+constexpr Range kPorts[] = {{0x20, 2},  {0xa0, 2},   {0x4d0, 2},   {0x40, 4},   {0x60, 2},    {0x64, 1},
+                            {0x70, 4},  {0x92, 1},   {0xf0, 2},    {0xb2, 2},   {0x3f8, 8},   {0x402, 1},
+                            {0xe0, 12}, {0xf4, 4},   {0x510, 2},   {0x514, 8},  {0x3f0, 6},   {0x3f4, 2},
+                            {0x3f7, 1}, {0, 16},     {0x80, 16},   {0xc0, 32},  {0xcf8, 8},   {0xcf8, 8},
+                            {0xcf8, 8}, {0xafe0, 4}, {0xae00, 20}, {0x600, 64}, {0x2000, 24}, {0xc000, 256}};
 constexpr Range kMemory[] = {{0xa0000, 0x60000},
                              {Zoo::kIoApic, 0x40},
                              {Zoo::kHpet, 0x400},
@@ -237,8 +237,10 @@ class Hostile {
         case 7: zoo->log.set_room(static_cast<size_t>(number & 0xff)); break;
         case 8: zoo->pm->press_power_button(); break;
         case 9: zoo->pm->raise_gpe(static_cast<unsigned>(number) % 20); break;
+        case 11: zoo->hotplug->plugged(static_cast<uint8_t>(number), static_cast<uint8_t>(number >> 8) & 31); break;
+        case 12: zoo->hotplug->request_unplug(number & 1, static_cast<uint8_t>(number >> 8) & 31); break;
         case 10: zoo->piix3->set_irq(kFreeLines[static_cast<uint32_t>(number) % 8], (number & 0x100) != 0); break;
-        case 11: zoo->fpu_error->ferr(); break;
+        case 13: zoo->fpu_error->ferr(); break;
         default: zoo->clock.advance(number & 0x1fffff); break;
       }
     }

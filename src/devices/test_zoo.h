@@ -9,6 +9,7 @@
 #include "async/executor.h"
 #include "block/drive.h"
 #include "block/plain_nodes.h"
+#include "devices/acpi_pci_hotplug/acpi_pci_hotplug.h"
 #include "devices/apic/apic_bus.h"
 #include "devices/apic/cpu_apic.h"
 #include "devices/debug_exit/debug_exit.h"
@@ -123,7 +124,7 @@ class Zoo {
   std::shared_ptr<Region> pci_memory = Region::container("pci", uint64_t{1} << 40);
   GuestMemory guest_memory{memory.space()};
   FakeChardev console, log;
-  int resets = 0, power_offs = 0, exits = 0, flushes = 0;
+  int resets = 0, power_offs = 0, exits = 0, flushes = 0, ejects = 0;
 
   devices::ApicBus apic_bus;
   std::unique_ptr<devices::Pic> pic;
@@ -133,6 +134,7 @@ class Zoo {
   std::unique_ptr<bus::PciBus> pci;
   std::unique_ptr<devices::I440fx> host_bridge;
   std::unique_ptr<devices::Piix4Pm> pm;
+  std::unique_ptr<devices::AcpiPciHotplug> hotplug;
   std::unique_ptr<devices::PciTestdev> pci_testdev;
   std::unique_ptr<devices::Pit> pit;
   std::unique_ptr<devices::Rtc> rtc;
@@ -209,6 +211,10 @@ class Zoo {
                   .clock = clock, .sci = piix3->isa_source(9), .ports = ports.root(), .sleep = [this](uint8_t type) {
                     power_offs += type == 0;
                   }}));
+    hotplug = add(std::make_unique<devices::AcpiPciHotplug>(
+        "hotplug", devices::AcpiPciHotplug::Wiring{.notify = [this] { pm->raise_gpe(1); },
+                                                   .removable = [](unsigned bus) { return bus; },
+                                                   .eject = [this](unsigned, uint32_t) { ++ejects; }}));
     pci_testdev = add(std::make_unique<devices::PciTestdev>("pci-testdev"));
     EXPECT_TRUE(pci->attach(*host_bridge, 0, 0));
     EXPECT_TRUE(pci->attach(*piix3, 1, 0));
@@ -216,6 +222,7 @@ class Zoo {
     EXPECT_TRUE(pci->attach(*pci_testdev, kTestdevSlot, 0));
     ports.map(0xcf8, host_bridge->config_ports());
     ports.map(0xafe0, pm->gpe_region());
+    ports.map(0xae00, hotplug->region());
     ports.map(0xb2, pm->apm_region());
   }
 

@@ -1,4 +1,6 @@
 // Devices that come and go while the machine lives.
+#include <algorithm>
+
 #include "machine/drive_store.h"
 #include "machine/machine.h"
 
@@ -7,8 +9,15 @@ namespace kite::machine {
 Result<> Machine::add_device(const ObjectOptions& options) {
   KITE_ASSIGN(PropertyMap properties, services_.types.resolve(options, "device_add"));
   const DeviceConfig device{.type = options.type, .id = options.id, .properties = std::move(properties)};
+  const std::vector<bus::Device*> before = board_->devices();
+  const bool running = state_ == RunState::kRunning || state_ == RunState::kSuspended;
   Result<> done;
-  gate_.exclusive([&] { done = board_->plug(device); });
+  gate_.exclusive([&] {
+    done = board_->plug(device);
+    if (!done || !running) return;
+    for (bus::Device* const other : board_->devices())
+      if (std::ranges::find(before, other) == before.end()) other->start();
+  });
   io_.apply_map_changes();
   return done;
 }

@@ -43,6 +43,23 @@ void MachineIo::pio_write(uint16_t port, unsigned size, uint32_t value) {
   apply_map_changes();
 }
 
+// Not while every access is to be seen in the log.
+size_t MachineIo::pio_read_many(uint16_t port, unsigned size, std::span<uint8_t> to) {
+  if (log::enabled(log::Category::kIo)) return 0;
+  drain_coalesced();
+  const size_t moved = ports_.read_many(port, size, to);
+  apply_map_changes();
+  return moved;
+}
+
+size_t MachineIo::pio_write_many(uint16_t port, unsigned size, std::span<const uint8_t> from) {
+  if (log::enabled(log::Category::kIo)) return 0;
+  drain_coalesced();
+  const size_t moved = ports_.write_many(port, size, from);
+  apply_map_changes();
+  return moved;
+}
+
 uint64_t MachineIo::mmio_read(Gpa address, unsigned size) {
   uint64_t value = low_mask(size * 8);
   drain_coalesced();

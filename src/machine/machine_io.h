@@ -29,6 +29,8 @@ class MachineIo final : public CpuIo {
 
   uint32_t pio_read(uint16_t port, unsigned size) override;
   void pio_write(uint16_t port, unsigned size, uint32_t value) override;
+  size_t pio_read_many(uint16_t port, unsigned size, std::span<uint8_t> to) override;
+  size_t pio_write_many(uint16_t port, unsigned size, std::span<const uint8_t> from) override;
   uint64_t mmio_read(Gpa address, unsigned size) override;
   void mmio_write(Gpa address, unsigned size, uint64_t value) override;
   void exclusive(const std::function<void()>& work) override { gate_.exclusive(work); }

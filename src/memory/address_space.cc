@@ -119,6 +119,18 @@ AccessResult AddressSpace::write(uint64_t address, unsigned size, uint64_t value
   return AccessResult::kOk;
 }
 
+size_t AddressSpace::read_many(uint64_t address, unsigned size, std::span<uint8_t> to) {
+  const EpochGuard guard;
+  const FlatRange* const range = view(guard).find(address);
+  return range == nullptr || size > range->end - address ? 0 : read_range_many(*range, address, size, to);
+}
+
+size_t AddressSpace::write_many(uint64_t address, unsigned size, std::span<const uint8_t> from) {
+  const EpochGuard guard;
+  const FlatRange* const range = view(guard).find(address);
+  return range == nullptr || size > range->end - address ? 0 : write_range_many(*range, address, size, from);
+}
+
 AccessResult AddressSpace::read_split(const FlatView& view, uint64_t address, unsigned size, uint64_t& value) {
   AccessResult result = AccessResult::kUnassigned;
   value = 0;

@@ -107,6 +107,10 @@ class AddressSpace {
   // Unassigned bytes read as 0xff. Writes to ROM are dropped. Takes and drops its own guard.
   AccessResult read(uint64_t address, unsigned size, uint64_t& value);
   AccessResult write(uint64_t address, unsigned size, uint64_t value);
+  // The same at one trapped address again and again, for what lies in the span, if the handler there does several at
+  // once: the bytes that were moved. With 0 the caller does them one by one.
+  size_t read_many(uint64_t address, unsigned size, std::span<uint8_t> to);
+  size_t write_many(uint64_t address, unsigned size, std::span<const uint8_t> from);
 
   [[nodiscard]] std::string dump() const;  // as `info mtree -f` shows it
 

@@ -68,23 +68,13 @@ Result<> GuestMemory::fill(Gpa address, uint64_t bytes, uint8_t value) {
 }
 
 Result<> GuestMemory::pin(Gpa address, uint64_t bytes, DmaDirection direction, std::vector<DmaSpan>& spans) const {
-  struct Run {
-    std::shared_ptr<RamBlock> block;
-    uint64_t offset;
-    uint64_t bytes;
-  };
-  std::vector<Run> runs;
   const Purpose purpose = direction == DmaDirection::kToGuest ? Purpose::kWrite : Purpose::kRead;
-  KITE_TRY(for_pieces(address, bytes, purpose, [&](const Piece& piece) {
+  return for_pieces(address, bytes, purpose, [&](const Piece& piece) {
     const std::shared_ptr<RamBlock>& block = piece.range->region->block();
     const uint64_t offset = piece.range->block_offset(piece.address);
-    if (!runs.empty() && runs.back().block == block && runs.back().offset + runs.back().bytes == offset)
-      runs.back().bytes += piece.bytes;
-    else
-      runs.push_back({block, offset, piece.bytes});
-  }));
-  for (Run& run : runs) spans.emplace_back(std::move(run.block), run.offset, run.bytes, direction);
-  return {};
+    if (spans.empty() || !spans.back().extend(block.get(), offset, piece.bytes, direction))
+      spans.emplace_back(block, offset, piece.bytes, direction);
+  });
 }
 
 }  // namespace kite

@@ -31,6 +31,12 @@ class DmaSpan {
   [[nodiscard]] std::span<uint8_t> bytes() const { return {block_->host() + offset_, size_}; }
   [[nodiscard]] uint64_t size() const { return size_; }
   void complete(uint64_t written) { finish(written); }  // unpins: bytes() is dead afterwards
+  // Takes `bytes` that lie behind it in, if that is where `offset` of `block` is.
+  [[nodiscard]] bool extend(const RamBlock* block, uint64_t offset, uint64_t bytes, DmaDirection direction) {
+    if (block_.get() != block || direction_ != direction || offset_ + size_ != offset) return false;
+    size_ += bytes;
+    return true;
+  }
 
  private:
   void finish(uint64_t written);
@@ -60,7 +66,8 @@ class GuestMemory {
     return write(address, {reinterpret_cast<const uint8_t*>(&value), sizeof value});
   }
 
-  // Pins [address, address+bytes), appending one span a contiguous piece of one RAM block; appends nothing on error.
+  // Pins [address, address+bytes) behind what `spans` holds, in a span for each contiguous piece of one RAM block; what
+  // goes on where the last one ends makes that longer. Changes nothing on error.
   Result<> pin(Gpa address, uint64_t bytes, DmaDirection direction, std::vector<DmaSpan>& spans) const;
 
   [[nodiscard]] AddressSpace& space() const { return space_; }

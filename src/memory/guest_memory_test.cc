@@ -89,6 +89,17 @@ TEST_F(GuestMemoryTest, PinsOneSpanAContiguousPiece) {
   EXPECT_EQ(spans[1].size(), 0x1800U);
 }
 
+TEST_F(GuestMemoryTest, PinGoesOnWhereTheLastSpanEnds) {
+  std::vector<DmaSpan> spans;
+  ASSERT_TRUE(memory.pin(0x1000, 0x800, DmaDirection::kFromGuest, spans));
+  ASSERT_TRUE(memory.pin(0x1800, 0x800, DmaDirection::kFromGuest, spans));
+  ASSERT_EQ(spans.size(), 1U);
+  EXPECT_EQ(spans[0].size(), 0x1000U);
+  ASSERT_TRUE(memory.pin(0x1000, 0x800, DmaDirection::kFromGuest, spans));
+  ASSERT_TRUE(memory.pin(0x1800, 0x800, DmaDirection::kToGuest, spans));
+  EXPECT_EQ(spans.size(), 3U) << "another place, another direction";
+}
+
 TEST_F(GuestMemoryTest, PinAppendsNothingOnError) {
   std::vector<DmaSpan> spans;
   EXPECT_FALSE(memory.pin(0x3000, 0x2000, DmaDirection::kToGuest, spans));

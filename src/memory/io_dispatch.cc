@@ -130,4 +130,17 @@ void write_range(const FlatRange& range, uint64_t address, unsigned bytes, uint6
   range.region->block()->note_write(offset, bytes);
 }
 
+size_t read_range_many(const FlatRange& range, uint64_t address, unsigned bytes, std::span<uint8_t> to) {
+  const uint64_t offset = range.block_offset(address);
+  if (range.kind != RegionKind::kIo || !follows_rule(range.region->rule(), offset, bytes)) return 0;
+  return range.region->handler()->io_read_many(offset, bytes, to);
+}
+
+size_t write_range_many(const FlatRange& range, uint64_t address, unsigned bytes, std::span<const uint8_t> from) {
+  const uint64_t offset = range.block_offset(address);
+  if (range.kind != RegionKind::kIo || range.doorbells != nullptr || !follows_rule(range.region->rule(), offset, bytes))
+    return 0;
+  return range.region->handler()->io_write_many(offset, bytes, from);
+}
+
 }  // namespace kite

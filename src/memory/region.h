@@ -7,9 +7,11 @@
 // lock inside; they may be made with a device's lock held.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <mutex>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -28,6 +30,14 @@ class IoHandler {
   virtual ~IoHandler() = default;
   virtual uint64_t io_read(uint64_t offset, unsigned size) = 0;
   virtual void io_write(uint64_t offset, unsigned size, uint64_t value) = 0;
+  // As io_read() and io_write() of `size` bytes at this one place, again and again until the span is used up, for
+  // handlers that move several at once: answers the bytes that were moved, perhaps none.
+  virtual size_t io_read_many(uint64_t offset, unsigned size, std::span<uint8_t> to) {
+    return (void)offset, (void)size, (void)to, 0;
+  }
+  virtual size_t io_write_many(uint64_t offset, unsigned size, std::span<const uint8_t> from) {
+    return (void)offset, (void)size, (void)from, 0;
+  }
 };
 
 // Which access sizes the handler implements. Wider accesses are split into `max_size` pieces, low address first, as a

@@ -2,7 +2,8 @@
 """Boots Debian's kernels to a busybox shell, works there, reboots and powers off.
 
 usage: boot_test.py KITE GUESTS [--long]
-GUESTS holds 6.1-cloud/vmlinuz, 6.1/vmlinuz, 6.12-cloud/vmlinuz and initrd.gz. A missing kernel is a skip with its reason.
+GUESTS holds 6.1-cloud/vmlinuz, 6.1/vmlinuz, 6.12-cloud/vmlinuz and initrd.gz, and with each kernel an initrd-disks.gz that
+has its modules. A missing kernel is a skip with its reason.
 Ends with a line 'boot: N passed, N failed, N skipped'.
 """
 import itertools
@@ -20,6 +21,7 @@ from guest import Guest, Tally  # noqa: E402
 SHORT = [("6.1-cloud", 1, 128), ("6.1-cloud", 2, 1024), ("6.1", 1, 1024), ("6.12-cloud", 4, 6144)]
 # The same on the q35 board, with root ports as libvirt lays them out.
 Q35 = [("6.1-cloud", 2, 512), ("6.12-cloud", 1, 3072)]
+HOTPLUG = [("6.1-cloud", 2, 256), ("6.1", 1, 256), ("6.12-cloud", 2, 256)]
 LONG = list(itertools.product(("6.1-cloud", "6.1", "6.12-cloud"), (1, 2, 4), (128, 1024, 6144)))
 
 
@@ -62,10 +64,71 @@ def check_hotplug(guest, monitor):
     if int(guest.run(count)) != before + 1:
         guest.fail("the guest does not see the plugged device")
     command(guest, monitor, "device_del", {"id": "hot"})
-    while json.loads(monitor.readline()).get("event") != "DEVICE_DELETED":
-        pass
+    wait_event(monitor, "DEVICE_DELETED")
     if int(guest.run(count)) != before:
         guest.fail("the device is gone, but the guest still has it")
+
+
+def check_disk_hotplug(guest, monitor, image, bus):
+    """A virtio-blk disk comes to a conventional bus and goes again; the guest's acpiphp sees both, and works meanwhile."""
+    command(guest, monitor, "blockdev-add", {"driver": "raw", "node-name": "hot-disk",
+                                             "file": {"driver": "file", "filename": image}})
+    command(guest, monitor, "device_add", {"driver": "virtio-blk-pci", "id": "hot", "drive": "hot-disk", "bus": bus})
+    guest.run("for i in $(seq 1 100); do [ -b /dev/vda ] && break; sleep 0.1; done")
+    word = guest.run("dd if=/dev/vda bs=512 count=1 2>/dev/null | head -c 12; "
+                     "dd if=/dev/vda of=/dev/vda bs=512 count=1 seek=9 conv=fsync 2>/dev/null")
+    if word != "hot-plugged!":
+        guest.fail(f"on bus {bus} the guest reads '{word}' from the plugged disk")
+    with open(image, "rb") as file:
+        if file.read(10 * 512)[9 * 512:][:12] != b"hot-plugged!":
+            guest.fail(f"on bus {bus} the guest's write did not arrive on the plugged disk")
+    command(guest, monitor, "device_del", {"id": "hot"})
+    wait_event(monitor, "DEVICE_DELETED")
+    if guest.run("ls /sys/block | grep vda | wc -l") != "0":
+        guest.fail(f"the disk is gone from bus {bus}, but the guest still has it")
+    command(guest, monitor, "blockdev-del", {"node-name": "hot-disk"})
+
+
+def boot_hotplug(kite, guests, kernel, cpus, memory):
+    """The pc board without firmware: disks come and go by ACPI, on the root bus and behind a bridge."""
+    with tempfile.TemporaryDirectory() as scratch:
+        path, image = os.path.join(scratch, "qmp"), os.path.join(scratch, "disk.raw")
+        words = [kite, "-accel", "jit", "-nodefaults", "-nographic", "-serial", "stdio", "-m", str(memory),
+                 "-smp", str(cpus), "-qmp", f"unix:{path},server=on,wait=off", "-device", "pci-bridge,id=bridge",
+                 "-kernel", f"{guests}/{kernel}/vmlinuz", "-initrd", f"{guests}/{kernel}/initrd-disks.gz",
+                 "-append", "console=ttyS0 panic=-1 kite.disks"]
+        with Guest(words, limit=450) as guest, socket.socket(socket.AF_UNIX) as connection:
+            guest.expect("kite# ")
+            connection.connect(path)
+            connection.settimeout(60)
+            monitor = connection.makefile("rw")
+            monitor.readline()
+            command(guest, monitor, "qmp_capabilities", {})
+            for bus in ("pci.0", "bridge", "pci.0"):
+                with open(image, "wb") as file:
+                    file.write(b"hot-plugged!".ljust(1 << 20, b"\0"))
+                check_disk_hotplug(guest, monitor, image, bus)
+            if "acpi" not in guest.run("grep acpi /proc/interrupts"):
+                guest.fail("the guest has no ACPI interrupt")
+            # What the guest is asked for and has not let go of, a reset takes.
+            command(guest, monitor, "device_add", {"driver": "pci-testdev", "id": "gone", "addr": "1f"})
+            command(guest, monitor, "stop", {})
+            command(guest, monitor, "device_del", {"id": "gone"})
+            command(guest, monitor, "system_reset", {})
+            wait_event(monitor, "DEVICE_DELETED")
+            command(guest, monitor, "cont", {})
+            guest.expect("kite# ")
+            if guest.run("ls /sys/bus/pci/devices | grep :1f.0 | wc -l") != "0":
+                guest.fail("the device is still there after the reset")
+            guest.send("poweroff -f\n")
+            if (status := guest.wait_exit()) != 0:
+                guest.fail(f"power off ended with status {status}")
+            check_log(guest, guest.console.decode(errors="replace"))
+
+
+def wait_event(monitor, name):
+    while json.loads(monitor.readline()).get("event") != name:
+        pass
 
 
 def command(guest, monitor, name, arguments):
@@ -140,9 +203,12 @@ def main():
     plan = [(boot, "boot", *one) for one in (LONG if "--long" in sys.argv else SHORT)]
     plan.append((boot_interpreted, "boot interpreted", "6.1-cloud", 2, 512))
     plan += [(boot_q35, "boot q35", *one) for one in (Q35 if "--long" in sys.argv else Q35[:1])]
+    plan += [(boot_hotplug, "boot hotplug", *one) for one in (HOTPLUG if "--long" in sys.argv else HOTPLUG[:1])]
     for how, what, kernel, cpus, memory in plan:
         name = f"{what} {kernel} -smp {cpus} -m {memory}"
-        if os.path.exists(f"{guests}/{kernel}/vmlinuz"):
+        if how is boot_hotplug and not os.path.exists(f"{guests}/{kernel}/initrd-disks.gz"):
+            tally.skip(name, "there is no initrd with the kernel's modules")
+        elif os.path.exists(f"{guests}/{kernel}/vmlinuz"):
             tally.run(name, how, kite, guests, kernel, cpus, memory)
         else:
             tally.skip(name, "Debian's kernel could not be had")

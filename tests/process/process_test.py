@@ -373,6 +373,27 @@ def test_nodes_come_and_go():
         check("return" in qmp.command("blockdev-del", **{"node-name": "n"}), "del")
 
 
+def test_a_function_comes_and_goes_by_acpi():
+    up, down, eject, bus, events = 0xae00, 0xae04, 0xae08, 0xae10, 0xafe0
+    with Machine("-device", "pci-bridge,id=br,addr=4", qtest=True) as machine:
+        qmp = machine.qmp
+        for number, name in enumerate(["pci.0", "br"]):
+            machine.ask(f"outl {bus} {number}")
+            machine.ask(f"outb {events} 2")
+            check("return" in qmp.command("device_add", driver="pci-testdev", id="d", bus=name, addr="1e"), "device_add")
+            check(int(machine.ask(f"inb {events}").split()[1], 0) & 2 == 2, f"{name}: no event")
+            check(int(machine.ask(f"inl {up}").split()[1], 0) == 1 << 30, f"{name}: not told of the slot")
+            for _ in range(2):  # a guest that was not up yet is asked again
+                check("return" in qmp.command("device_del", id="d"), "device_del")
+                check(int(machine.ask(f"inl {down}").split()[1], 0) == 1 << 30, f"{name}: not asked to let go")
+            machine.ask(f"outl {eject} {1 << 30}")
+            check(qmp.event("DEVICE_DELETED")["data"]["device"] == "d", "not deleted")
+            check(int(machine.ask(f"inl {down}").split()[1], 0) == 0, f"{name}: asked for what is gone")
+        machine.ask(f"outl {bus} 0")
+        machine.ask(f"outl {eject} {0xffffffff}")
+        check("stays" in qmp.command("device_del", id="br")["error"]["desc"], "a bridge was ejected")
+
+
 def test_a_medium_is_changed():
     with tempfile.TemporaryDirectory() as folder, Machine(qtest=True) as machine:
         with open(f"{folder}/x.iso", "wb") as file:

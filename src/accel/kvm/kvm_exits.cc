@@ -3,6 +3,7 @@
 #include <bit>
 #include <cerrno>
 #include <cstring>
+#include <span>
 
 #include "accel/kvm/kvm_report.h"
 #include "accel/kvm/kvm_vcpu.h"
@@ -100,7 +101,12 @@ KvmVcpu::Stop KvmVcpu::on_io() {
   uint8_t* data = map_.bytes() + offset;
   incomplete_ = true;
   const bool in = run_->io.direction == KVM_EXIT_IO_IN;
-  for (uint64_t done = 0; done < count; ++done, data += size) {  // INS and OUTS come several at a time
+  // INS and OUTS come several at a time.
+  const std::span<uint8_t> all(data, count * size);
+  uint64_t done = 0;
+  if (count > 1) done = (in ? io_->pio_read_many(port, size, all) : io_->pio_write_many(port, size, all)) / size;
+  data += done * size;
+  for (; done < count; ++done, data += size) {
     uint32_t value = 0;
     if (in) {
       value = io_->pio_read(port, size);

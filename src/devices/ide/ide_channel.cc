@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "support/bits.h"
 #include "support/bytes.h"
 
 namespace kite::devices {
@@ -18,7 +19,8 @@ enum Port : uint8_t { kData = 0, kFeatures = 1, kCount = 2, kLbaLow = 3, kLbaHig
 
 IdeChannel::IdeChannel(unsigned number, Wiring wiring)
     : wiring_(std::move(wiring)),
-      command_ports_(*this, &IdeChannel::read_command, &IdeChannel::write_command),
+      command_ports_(*this, &IdeChannel::read_command, &IdeChannel::write_command, &IdeChannel::read_command_many,
+                     &IdeChannel::write_command_many),
       control_port_(*this, &IdeChannel::read_control, &IdeChannel::write_control),
       command_region_(Region::io("ide-command", 8, command_ports_, {.min_size = 1, .max_size = 4, .unaligned = true})),
       control_region_(Region::io("ide-control", 1, control_port_, {.min_size = 1, .max_size = 1})),
@@ -53,6 +55,33 @@ void IdeChannel::write_command(uint64_t offset, unsigned size, uint64_t value) {
   if (offset == kData) return write_data(size, value);
   for (unsigned i = 0; i < size && offset + i < 8; ++i)
     write_register(offset + i, static_cast<uint8_t>(value >> 8 * i));
+}
+
+// Whole accesses up to the end of the block; the device says what comes after it.
+size_t IdeChannel::read_command_many(uint64_t offset, unsigned size, std::span<uint8_t> to) {
+  const std::lock_guard lock(lock_);
+  AtaDevice* const device = selected();
+  if (offset != kData || device == nullptr || device->phase() != AtaDevice::Phase::kPioIn) return 0;
+  const std::span<uint8_t> block = device->pio_block();
+  const size_t length = align_down(std::min(to.size(), block.size()), size);
+  if (length == 0) return 0;
+  std::memcpy(to.data(), block.data(), length);
+  device->pio_moved(length);
+  if (length == block.size()) follow();
+  return length;
+}
+
+size_t IdeChannel::write_command_many(uint64_t offset, unsigned size, std::span<const uint8_t> from) {
+  const std::lock_guard lock(lock_);
+  AtaDevice* const device = selected();
+  if (offset != kData || device == nullptr || device->phase() != AtaDevice::Phase::kPioOut) return 0;
+  const std::span<uint8_t> block = device->pio_block();
+  const size_t length = align_down(std::min(from.size(), block.size()), size);
+  if (length == 0) return 0;
+  std::memcpy(block.data(), from.data(), length);
+  device->pio_moved(length);
+  if (length == block.size()) follow();
+  return length;
 }
 
 uint64_t IdeChannel::read_data(unsigned size) {

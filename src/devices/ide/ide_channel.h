@@ -64,6 +64,8 @@ class IdeChannel final : private AtaHost {
   // Ports; they take the lock.
   uint64_t read_command(uint64_t offset, unsigned size);
   void write_command(uint64_t offset, unsigned size, uint64_t value);
+  size_t read_command_many(uint64_t offset, unsigned size, std::span<uint8_t> to);
+  size_t write_command_many(uint64_t offset, unsigned size, std::span<const uint8_t> from);
   uint64_t read_control(uint64_t offset, unsigned size);
   void write_control(uint64_t offset, unsigned size, uint64_t value);
 

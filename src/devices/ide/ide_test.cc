@@ -237,6 +237,31 @@ TEST_F(IdeTest, ReadsMoreThanTheBufferHolds) {
   EXPECT_EQ(in(7), 0x50U);
 }
 
+TEST_F(IdeTest, SeveralWordsAtOnceMoveAsOneByOne) {
+  add_disk();
+  machine.fill(0, 10, 2);
+  std::vector<uint8_t> data(1024);
+  AddressSpace& ports = machine.ports.space();
+  begin(op::kReadSectors, 10, 2);
+  EXPECT_EQ(ports.read_many(kPorts, 2, data), 0U) << "not yet";
+  machine.settle();
+  EXPECT_EQ(ports.read_many(kPorts + 7, 1, data), 0U) << "only the data register";
+  EXPECT_EQ(ports.read_many(kPorts, 4, std::span(data).first(511)), 508U) << "whole accesses";
+  EXPECT_EQ(ports.read_many(kPorts, 2, std::span(data).subspan(508)), 4U) << "to the end of the block";
+  EXPECT_EQ(in(7), 0x58U);
+  EXPECT_EQ(ports.read_many(kPorts, 2, std::span(data).subspan(512)), 512U);
+  EXPECT_EQ(data, expected(10, 2));
+
+  begin(op::kWriteSectors, 20, 2);
+  EXPECT_EQ(ports.write_many(kPorts, 2, data), 512U);
+  EXPECT_TRUE(irq());
+  EXPECT_EQ(in(7), 0x58U);
+  EXPECT_EQ(ports.write_many(kPorts, 4, std::span(data).subspan(512)), 512U);
+  machine.settle();
+  EXPECT_EQ(in(7), 0x50U);
+  EXPECT_EQ(machine.content(0, 20, 2), data);
+}
+
 TEST_F(IdeTest, MultipleModeMovesBlocks) {
   add_disk();
   machine.fill(0, 0, 5);

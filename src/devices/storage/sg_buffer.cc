@@ -6,6 +6,7 @@ namespace kite::devices {
 
 Result<SgBuffer> SgBuffer::pin(const GuestMemory& memory, std::span<const SgEntry> list, DmaDirection direction) {
   SgBuffer buffer;
+  buffer.spans_.reserve(list.size());
   for (const SgEntry& entry : list) {
     if (entry.bytes == 0) continue;
     KITE_TRY(memory.pin(entry.address, entry.bytes, direction, buffer.spans_));

@@ -103,7 +103,13 @@ void VirtioBlk::apply_type() { drive_.set_write_cache(restored_write_cache_); }
 // --- requests
 
 void VirtioBlk::serve(uint16_t queue) {
-  while (Chain chain = next(queue)) start_request(std::move(chain));
+  // Requests may end at once, and a driver add others meanwhile: whoever else shares the thread has his turn.
+  for (unsigned count = 0; count < shape().queue_size; ++count) {
+    Chain chain = next(queue);
+    if (chain == nullptr) return;
+    start_request(std::move(chain));
+  }
+  kick(queue);
 }
 
 void VirtioBlk::refuse(Chain chain, std::string_view why) {

@@ -125,12 +125,16 @@ void VirtioScsi::apply_type() {
 
 void VirtioScsi::serve(uint16_t queue) {
   if (queue == kEventQueue) return deliver_events();
-  while (Chain chain = next(queue)) {
+  // Requests may end at once, and a driver add others meanwhile: whoever else shares the thread has his turn.
+  for (unsigned count = 0; count < shape().queue_size; ++count) {
+    Chain chain = next(queue);
+    if (chain == nullptr) return;
     if (queue == kControlQueue)
       start_control(std::move(chain));
     else
       start_request(std::move(chain));
   }
+  kick(queue);
 }
 
 void VirtioScsi::refuse(Chain chain, std::string_view why) {

@@ -1,5 +1,6 @@
 #include "machine/pc/pc_board.h"
 
+#include "devices/acpi_pci_hotplug/acpi_pci_hotplug_regs.h"
 #include "devices/piix4_pm/piix4_pm_regs.h"
 
 namespace kite::machine {
@@ -50,12 +51,16 @@ Result<> PcBoard::add_chipset() {
                                  .sleep = [this](uint8_t type) { sleep(type); }};
   if (context_.smm) power.smi = [this] { smi(); };
   pm_ = std::make_unique<devices::Piix4Pm>("piix4-pm", std::move(power));
+  namespace hotplug_regs = devices::acpi_pci_hotplug_regs;
+  hotplug_ = std::make_unique<devices::AcpiPciHotplug>("acpi-pci-hotplug",
+                                                       hotplug_wiring([this] { pm_->raise_gpe(hotplug_regs::kGpe); }));
   KITE_TRY(pci_->attach(*host_bridge_, 0, 0));
   KITE_TRY(pci_->attach(*piix3_, 1, 0));
   KITE_TRY(pci_->attach(*pm_, 1, 3));
   map_port(0xcf8, host_bridge_->config_ports());
   map_port(0xafe0, pm_->gpe_region());
   map_port(0xb2, pm_->apm_region());
+  map_port(hotplug_regs::kPort, hotplug_->region());
   return {};
 }
 
@@ -94,6 +99,7 @@ void PcBoard::describe(boot::AcpiConfig& config) const {
   config.pm_base = base != 0 ? base : kPmBase;
   config.sci_irq = kSciIrq;
   config.suspend_to_ram = config.suspend_to_disk = true;
+  config.hotplug = hotplug_tree();
   config.acpi_enable = devices::piix4_pm_regs::kApmAcpiEnable;
   config.acpi_disable = devices::piix4_pm_regs::kApmAcpiDisable;
 }

@@ -20,8 +20,10 @@ class PcBoard final : public PcChassis {
  protected:
   Result<> add_chipset() override;
   Result<> add_disk_controllers() override;
-  [[nodiscard]] bool root_bus_hotplug() const override { return true; }
-  [[nodiscard]] std::vector<bus::Device*> chipset() override { return {host_bridge_.get(), piix3_.get(), pm_.get()}; }
+  [[nodiscard]] devices::AcpiPciHotplug* pci_hotplug() const override { return hotplug_.get(); }
+  [[nodiscard]] std::vector<bus::Device*> chipset() override {
+    return {host_bridge_.get(), piix3_.get(), pm_.get(), hotplug_.get()};
+  }
   [[nodiscard]] devices::AcpiPm& acpi_pm() override { return pm_->pm(); }
   [[nodiscard]] bus::IrqLine isa_source(uint32_t irq) override { return piix3_->isa_source(irq); }
   void open_shadow_ram(bool writable) override;
@@ -39,6 +41,7 @@ class PcBoard final : public PcChassis {
   std::unique_ptr<devices::Piix3> piix3_;
   std::unique_ptr<devices::I440fx> host_bridge_;
   std::unique_ptr<devices::Piix4Pm> pm_;
+  std::unique_ptr<devices::AcpiPciHotplug> hotplug_;
 };
 
 }  // namespace kite::machine

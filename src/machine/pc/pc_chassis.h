@@ -13,6 +13,7 @@
 #include "boot/acpi.h"
 #include "boot/loader.h"
 #include "bus/pci.h"
+#include "devices/acpi_pci_hotplug/acpi_pci_hotplug.h"
 #include "devices/acpi_pm/acpi_pm.h"
 #include "devices/apic/apic_bus.h"
 #include "devices/apic/cpu_apic.h"
@@ -62,7 +63,7 @@ class PcChassis : public Board {
   Result<> plug(const DeviceConfig& device) override;
   Result<> request_unplug(std::string_view id) override;
   [[nodiscard]] std::vector<std::unique_ptr<bus::Device>> take_out(std::string_view slot) override;
-  [[nodiscard]] std::vector<std::string> unplugged_by_reset() override { return std::exchange(unplugging_, {}); }
+  [[nodiscard]] std::vector<std::string> unplugged_by_reset() override;
   [[nodiscard]] bus::PciBus* pci() override { return pci_.get(); }
   [[nodiscard]] IrqTap* irq_tap(std::string_view path) override;
 
@@ -80,6 +81,9 @@ class PcChassis : public Board {
   Result<> build();
 
   // --- what the chip set decides ---
+  // What pci_hotplug() asks of its board, but for the event.
+  [[nodiscard]] devices::AcpiPciHotplug::Wiring hotplug_wiring(std::function<void()> notify);
+  [[nodiscard]] std::optional<boot::HotplugBus> hotplug_tree() const;  // for the ACPI tables
   // Makes host bridge, ISA bridge, power management and `pci_`.
   virtual Result<> add_chipset() = 0;
   // In the order in which they are reset and saved; the first is the host bridge, which keeps its registers in S3.
@@ -93,8 +97,9 @@ class PcChassis : public Board {
   virtual uint16_t program_chipset() = 0;
   // The ISA interrupt to which program_chipset() routes pin 1..4 of a slot on the root bus.
   [[nodiscard]] virtual uint8_t isa_irq_of(uint8_t slot, uint8_t pin) const = 0;
-  // Functions come to and go from the root bus while the machine runs; the guest finds them when it looks.
-  [[nodiscard]] virtual bool root_bus_hotplug() const { return false; }
+  // Where functions come to and go from the root bus, and buses behind plain bridges, while the machine runs; null:
+  // the root bus keeps what it has, and what is behind bridges the guest finds when it looks.
+  [[nodiscard]] virtual devices::AcpiPciHotplug* pci_hotplug() const { return nullptr; }
   // The chip set's own disk controllers, after everything else of the chip set: add_board_device().
   virtual Result<> add_disk_controllers() { return {}; }
   [[nodiscard]] bool has_floppy_drive() const;  // -drive if=floppy, -fda
@@ -149,7 +154,14 @@ class PcChassis : public Board {
   Result<> add_isa_disk(DeviceConfig device, const std::string& path);
   Result<std::unique_ptr<bus::PciDevice>> make_pci_disk(DeviceConfig device, const std::string& path);
   void forget_disk_device(bus::Device& device);  // its buses go with it
+  // pc_hotplug.cc.
   [[nodiscard]] bool takes_functions(const bus::PciBus& bus) const;
+  [[nodiscard]] std::vector<bus::PciBus*> hotplug_buses() const;
+  [[nodiscard]] std::optional<unsigned> hotplug_number(const bus::PciBus& bus) const;
+  [[nodiscard]] uint32_t removable_slots(const bus::PciBus& bus) const;
+  [[nodiscard]] std::vector<bus::PciDevice*> removable_functions(const bus::PciBus& bus, uint32_t slots) const;
+  void plugged(const bus::PciDevice& function);
+  Result<> request_function_unplug(bus::PciDevice& function);
   // The disk, or the function and the disks behind it, out of every list; in the order in which they may be destroyed.
   std::vector<std::unique_ptr<bus::Device>> take_disk(std::string_view path);
   std::vector<std::unique_ptr<bus::Device>> take_function(bus::PciDevice& function);
@@ -225,7 +237,7 @@ class PcChassis : public Board {
   };
   std::vector<BusPlace> disk_buses_;
   std::vector<DiskPlace> disks_;
-  std::vector<std::string> unplugging_;  // paths of devices on the root bus that device_del named
+  std::vector<std::string> unplugging_;  // paths of devices that device_del named, where no guest can be asked
   std::vector<Vcpu*> vcpus_;
   IrqTap ioapic_tap_;
 };

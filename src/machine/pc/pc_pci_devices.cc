@@ -132,19 +132,17 @@ Result<> PcChassis::add_pci_device(const DeviceConfig& device, const std::string
   if (device.properties.boolean("multifunction")) made->mark_multifunction();
   if (const DiskMaker* const maker = find_disk_maker(device.type); maker != nullptr && !maker->boot_rest.empty())
     KITE_TRY(note_boot_place(device, path, pci_boot_path(*made) + std::string(maker->boot_rest)));
+  const bus::PciDevice& function = *made;
   user_devices_.push_back(std::move(made));
-  if (port != nullptr && running) port->plugged();
+  if (!running) return {};
+  if (port != nullptr)
+    port->plugged();
+  else
+    plugged(function);
   return {};
 }
 
 // --- while the machine runs
-
-// Buses without a slot that can tell the guest.
-bool PcChassis::takes_functions(const bus::PciBus& bus) const {
-  if (&bus == pci_.get()) return root_bus_hotplug();
-  const auto* const bridge = dynamic_cast<const PlainBridge*>(bus.bridge());
-  return bridge != nullptr && bridge->takes_functions();
-}
 
 Result<> PcChassis::plug(const DeviceConfig& device) {
   KITE_ASSIGN(const std::string path, free_path(device));
@@ -169,10 +167,7 @@ Result<> PcChassis::request_unplug(std::string_view id) {
     if (port != nullptr) return port->request_unplug();
     if (pci == nullptr || !takes_functions(*pci->bus()))
       return fail("'{}' is in no slot of a pcie-root-port and stays for as long as the machine does", id);
-    if (std::ranges::find(unplugging_, id) != unplugging_.end())
-      return fail("Device {} is already in the process of unplug", id);
-    unplugging_.emplace_back(id);
-    return {};
+    return request_function_unplug(*pci);
   }
   return fail("there is no device with the id '{}'", id);
 }

@@ -13,7 +13,8 @@ namespace {
 
 namespace pci = bus::pci;
 constexpr uint64_t kMib = 1 << 20, kIoGranule = 0x1000;
-constexpr uint64_t kHotplugMemory = 2 * kMib;  // behind a bridge with nothing there yet
+// For what may come, behind a bridge with nothing there yet.
+constexpr uint64_t kHotplugMemory = 2 * kMib;
 
 class Setup {
  public:
@@ -89,8 +90,9 @@ class Setup {
     port_ = align_up(port_, kIoGranule);
     const uint64_t memory = memory_, port = port_;
     assign(bridge.secondary());
-    if (memory_ == memory && bridge.secondary().express() && memory + kHotplugMemory <= resources_.memory_end)
-      memory_ += kHotplugMemory;
+    if (memory_ == memory && memory + kHotplugMemory <= resources_.memory_end) memory_ += kHotplugMemory;
+    // Ports are few, and functions of PCI Express do without.
+    if (port_ == port && !bridge.secondary().express() && port + kIoGranule <= resources_.port_end) port_ += kIoGranule;
     memory_ = std::min(align_up(memory_, kMib), resources_.memory_end);
     port_ = align_up(port_, kIoGranule);
     // A base above the limit closes a window.
