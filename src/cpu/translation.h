@@ -59,7 +59,7 @@ struct TranslationArea {
     uint64_t tag = 0;
     const void* code = nullptr;
   };
-  static constexpr unsigned kJumpBits = 12;
+  static constexpr unsigned kJumpBits = 14;
 
   // Not zero: translated code returns to the run loop at its next backward or indirect branch. The run loop clears it
   // before it looks at what may have raised it. Any thread sets it.
