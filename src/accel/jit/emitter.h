@@ -94,6 +94,7 @@ class BlockEmitter {
   // --- the block (emitter.cc) ---
   void decode();
   void begin();
+  void check_page(uint64_t address, uint32_t exec_id);
   Outcome instruction();
   void interpret();
   void hand_over();
