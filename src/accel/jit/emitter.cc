@@ -152,7 +152,7 @@ BlockEmitter::Outcome BlockEmitter::instruction() {
   if (op().handler == cpu::invalid_opcode) return Outcome::kInterpret;
   for (Outcome (BlockEmitter::*family)() :
        {&BlockEmitter::moves, &BlockEmitter::integer, &BlockEmitter::branches, &BlockEmitter::vectors,
-        &BlockEmitter::x87, &BlockEmitter::bit_fields, &BlockEmitter::system})
+        &BlockEmitter::x87, &BlockEmitter::bit_fields, &BlockEmitter::strings, &BlockEmitter::system})
     if (const Outcome outcome = (this->*family)(); outcome != Outcome::kInterpret) return outcome;
   return Outcome::kInterpret;
 }

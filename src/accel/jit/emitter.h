@@ -59,6 +59,7 @@ class BlockEmitter {
     unsigned bytes = 0;
     int32_t entry =
         -1;  // of a constant address: the TLB entry, from the Cpu. Else, for stores, R11 is the state byte's
+    bool elements = false;  // spare[0] of them, of `bytes` each, end at RDI + R10
   };
   static constexpr uint64_t kNoRip = ~uint64_t{0};
   // Code out of line, emitted behind the block.
@@ -168,6 +169,7 @@ class BlockEmitter {
   void stored(const Place& place, uint64_t leave_rip);
   void stored(const Place& place) { stored(place, op().next_rip()); }
   [[nodiscard]] bool memory_allowed() const;
+  [[nodiscard]] uint8_t lock_prefix() const;  // of the current instruction; 0: it needs none
   [[nodiscard]] static bool is_memory(const x86::Operand& o) { return o.kind == x86::OperandKind::kMem; }
   [[nodiscard]] static bool is_register(const x86::Operand& o) { return o.kind == x86::OperandKind::kGpr; }
   [[nodiscard]] static bool is_immediate(const x86::Operand& o) { return o.kind == x86::OperandKind::kImm; }
@@ -228,7 +230,15 @@ class BlockEmitter {
   Outcome push();
   Outcome pop();
   Outcome leave_frame();
+  Outcome strings();  // emit_strings.cc
+  Outcome repeat_within_page();
+  void look_up_elements(Reg first, unsigned log, bool write);
+  void notice_elements(unsigned size);
   Outcome system();  // emit_system.cc
+  Outcome change_access(bool set);
+  Outcome read_base(x86::Seg segment);
+  Outcome write_base(x86::Seg segment);
+  void require_control(uint64_t bit);
   Outcome change_flag(uint64_t flag, bool set);
   Outcome clear_interrupt_flag();
   Outcome set_interrupt_flag();

@@ -22,7 +22,7 @@ struct Layout {
   int32_t gpr, rip, cc, rflags, segment_base[x86::kSegCount], selector[x86::kSegCount], block, mode_key;
   int32_t alarm, completed, saved_flags, spare, exit, code, returns, returns_end, blocks_entered, cycles, cycles_at,
       jumps, fx, mxcsr, host_mxcsr, units;
-  int32_t cpl, requests, kernel_gs_base, pauses;
+  int32_t cpl, requests, kernel_gs_base, pauses, cr4, tlb_place;
   int32_t tlb[static_cast<size_t>(cpu::TlbKind::kCount)];
 
   [[nodiscard]] Mem vector(unsigned number) const {
