@@ -95,6 +95,7 @@ void BlockEmitter::miss(uint8_t* jump) {
 // Compares `address`, or R10, with the range. R10 becomes the distance to the host's address; for stores R11 becomes
 // the state byte's address.
 void BlockEmitter::check_range(const Mem* address, unsigned bytes, bool write, unsigned alignment) {
+  note_look_up(bytes, write);
   const bool on_stack = address != nullptr && address->base == kStack && address->index == kNone && bytes <= 8;
   cpu::AccessRange& range = on_stack ? t_.stack_range(kind()) : t_.new_range(bytes, write);
   // The first bytes of the block's code are a stale block's to replace.
@@ -203,6 +204,7 @@ uint8_t* BlockEmitter::look_up_tlb(const Detour& detour) {
 
 // The entry is known, and whether the access crosses.
 BlockEmitter::Place BlockEmitter::look_up_constant(uint64_t linear, unsigned bytes, bool write) {
+  note_look_up(bytes, write);
   Place place;
   place.bytes = bytes;
   place.entry = tlb_ + static_cast<int32_t>((linear >> (kPageShift - kEntryShift)) & kEntryMask);

@@ -32,6 +32,7 @@ void BlockEmitter::look_up_elements(Reg first, unsigned log, bool write) {
   constexpr unsigned kEntryShift = 6;
   static_assert(sizeof(cpu::TlbEntry) == 1u << kEntryShift);
   const auto field = [&](size_t offset) { return in_cpu(kR11, tlb_ + static_cast<int32_t>(offset)); };
+  note_look_up(1u << log, write);
   a_.lea(8, kRax, at(first, kRcx, static_cast<uint8_t>(log), -1));  // of the last byte
   a_.mov(4, kR11, first);
   a_.shift_imm(4, 5, kR11, kPageShift - kEntryShift);

@@ -61,13 +61,19 @@ void BlockEmitter::emit() {
   const uint8_t* const cold = cold_.here();
   decode();
   begin();
+  const bool logs = log::enabled(log::Category::kOp);
+  if (logs) log_block();
   Outcome outcome = Outcome::kDone;
   for (index_ = 0; index_ < count_ && outcome != Outcome::kEnd; ++index_) {
     starts_[index_] = a_.here();
     site_ = nullptr;
     ends_ = false;
     unresumed_.clear();
+    look_ups_.clear();
+    const Flags flags_before = flags_;
+    const size_t first_detour = detours_.size();
     outcome = instruction();
+    const Outcome decided = outcome;
     if (outcome == Outcome::kInterpret) {
       if (ends_ || cpu::ends_block(insn().op)) {
         if (ends_ || goes_on_itself(insn().op))
@@ -84,6 +90,7 @@ void BlockEmitter::emit() {
       detours_[detour].units = units_;
       detours_[detour].resume_rip = op().next_rip();
     }
+    if (logs) log_decision(decided, flags_before, first_detour);
     check_recipe();
   }
   if (outcome != Outcome::kEnd) {

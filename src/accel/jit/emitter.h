@@ -6,6 +6,8 @@
 #include <algorithm>
 #include <array>
 #include <cstdint>
+#include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -101,7 +103,6 @@ class BlockEmitter {
   void hand_over();
   void end();
   void detours();
-  void log_code(const uint8_t* hot, const uint8_t* cold) const;  // emit_log.cc
   Site& site();
   Site& new_site(bool leaves);
   void reload(const Detour& detour);
@@ -113,6 +114,13 @@ class BlockEmitter {
   [[nodiscard]] const x86::Insn& insn() const { return insns_[index_]; }
   [[nodiscard]] const cpu::Op& op() const { return ops_[index_]; }
   [[nodiscard]] bool is_last() const { return index_ + 1 == count_; }
+
+  // --- logs (emit_log.cc) ---
+  void log_code(const uint8_t* hot, const uint8_t* cold) const;
+  void log_block() const;
+  void log_decision(Outcome outcome, Flags flags_before, size_t first_detour) const;
+  [[nodiscard]] std::string_view why_interpreted() const;
+  void note_look_up(unsigned bytes, bool write);
 
   // --- flags (emit_flags.cc) ---
   void save_flags();        // so that they are in memory; RAX and R11 may be lost
@@ -289,6 +297,7 @@ class BlockEmitter {
   std::array<cpu::Op, cpu::BlockCache::kMaxOps> ops_;
   std::array<const uint8_t*, cpu::BlockCache::kMaxOps> starts_{};  // of what each became; null: nothing
   std::vector<Detour> detours_;
+  std::string look_ups_;           // of the current instruction, for the log
   std::vector<size_t> unresumed_;  // detours that go on behind the current instruction
 };
 
