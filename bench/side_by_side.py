@@ -58,19 +58,24 @@ def mean(values):
     return math.exp(sum(map(math.log, values)) / len(values)) if values else math.nan
 
 
-def compare(options, initrd, host_command):
-    """Runs host, Kite and QEMU turn by turn and prints the table."""
+def commands(options, initrd):
+    """How Kite and QEMU are started with the same machine."""
     machine = ["-m", options.memory, "-smp", options.smp, "-cpu", options.cpu, "-nographic", "-no-reboot", "-kernel",
                os.path.join(options.guests, options.kernel, "vmlinuz"), "-initrd", initrd, "-append",
                "console=ttyS0 quiet"]
-    kite = [options.kite, "-accel", options.accel, *machine]
-    qemu = ["qemu-system-x86_64", "-accel", "tcg", "-nodefaults", "-serial", "mon:stdio", *machine]
+    return {"kite": [options.kite, "-accel", options.accel, *machine],
+            "qemu": ["qemu-system-x86_64", "-accel", "tcg", "-nodefaults", "-serial", "mon:stdio", *machine]}
+
+
+def compare(options, initrd, host_command):
+    """Runs host, Kite and QEMU turn by turn and prints the table."""
+    command = commands(options, initrd)
     runs = {"host": [], "kite": [], "qemu": []}
     for _ in range(options.rounds):
         runs["host"].append(results(host_command, options.limit, False))
-        runs["kite"].append(results(kite, options.limit, True))
+        runs["kite"].append(results(command["kite"], options.limit, True))
         if not options.no_qemu:
-            runs["qemu"].append(results(qemu, options.limit, True))
+            runs["qemu"].append(results(command["qemu"], options.limit, True))
     report({name: medians(run) for name, run in runs.items() if run})
 
 

@@ -1,6 +1,9 @@
 #include "cpu/block.h"
 
+#include <sys/mman.h>
+
 #include <algorithm>
+#include <new>
 #include <span>
 
 #include "cpu/handlers.h"
@@ -18,8 +21,8 @@ namespace {
 constexpr size_t kMaxInsnBytes = 15;
 // How far a block goes on a page that data shares (RamBlock::mark_code); others go to its end.
 constexpr uint64_t kSharedPageBytes = 256;
-constexpr size_t kBuckets = size_t{1} << 15;
-constexpr size_t kChunkBytes = size_t{1} << 20;
+constexpr unsigned kBucketBits = 17;  // a boot decodes some 50,000 blocks
+constexpr size_t kChunkBytes = size_t{2} << 20;  // and their alignment: huge pages of hosts
 
 // The instruction is longer than 15 bytes, or reaches beyond the limit of CS (SDM 2A 2.3.11, 3A 5.3).
 void bad_fetch(Cpu& cpu, const Op* op) {
@@ -151,17 +154,20 @@ struct BlockCache::Code {
   }
 };
 
-BlockCache::BlockCache() : buckets_(kBuckets, nullptr) {}
+BlockCache::BlockCache() : buckets_(size_t{1} << kBucketBits, nullptr) {}
 
 uint64_t BlockCache::hash(Gpa physical, uint32_t mode_key) {
   uint64_t h = (physical ^ uint64_t{mode_key} << 40) * 0x9e3779b97f4a7c15;
-  return h >> (64 - 15);
+  return h >> (64 - kBucketBits);
 }
 
 void* BlockCache::allocate(size_t bytes) {
   bytes = (bytes + 15) & ~size_t{15};
   if (chunks_.empty() || chunk_used_ + bytes > kChunkBytes) {
-    chunks_.push_back(std::make_unique<std::byte[]>(kChunkBytes));
+    auto* const chunk = static_cast<std::byte*>(std::aligned_alloc(kChunkBytes, kChunkBytes));
+    if (chunk == nullptr) throw std::bad_alloc();
+    ::madvise(chunk, kChunkBytes, MADV_HUGEPAGE);  // a wish: hosts without huge pages refuse it
+    chunks_.emplace_back(chunk);
     chunk_used_ = 0;
     memory_ += kChunkBytes;
   }

@@ -14,6 +14,7 @@
 #include <array>
 #include <atomic>
 #include <cstdint>
+#include <cstdlib>
 #include <memory>
 #include <span>
 #include <vector>
@@ -102,7 +103,7 @@ class BlockCache {
  public:
   static constexpr unsigned kMaxOps = 100;
   static constexpr size_t kMemoryLimit = 64 << 20;  // bytes; then everything is dropped
-  static constexpr unsigned kJumpBits = 12;
+  static constexpr unsigned kJumpBits = 14;
 
   struct JumpEntry {
     uint64_t rip = ~uint64_t{0};
@@ -130,6 +131,9 @@ class BlockCache {
  private:
   struct Code;
   class Builder;
+  struct Free {
+    void operator()(std::byte* chunk) const { std::free(chunk); }
+  };
 
   [[nodiscard]] static uint64_t hash(Gpa physical, uint32_t mode_key);
   Block* lookup(Cpu& cpu, Gpa physical);
@@ -144,7 +148,7 @@ class BlockCache {
 
   std::vector<Block*> buckets_;
   std::array<JumpEntry, 1u << kJumpBits> jumps_;
-  std::vector<std::unique_ptr<std::byte[]>> chunks_;
+  std::vector<std::unique_ptr<std::byte, Free>> chunks_;
   size_t chunk_used_ = 0;
   size_t memory_ = 0;
   bool flush_pending_ = false;

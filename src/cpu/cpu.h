@@ -289,6 +289,7 @@ class Cpu {
   // --- translation (mmu.cc) ---
   [[nodiscard]] TlbTable& tlb() { return *tlb_; }  // of the current rights
   [[nodiscard]] TlbTable& tlb(TlbKind kind) { return tlbs_[static_cast<size_t>(kind)]; }
+  [[nodiscard]] TlbTable* const* tlb_place() const { return &tlb_; }  // where translated code changes the rights
   void flush_tlb(bool keep_global);
   void flush_page(uint64_t linear);
   // PKRU and IA32_PKRS are changed through these alone: translations that their old value went into are dropped.

@@ -53,6 +53,7 @@ class Delivery {
     uint32_t overflow_error = 0;
   };
 
+  void log_event() const;
   bool real_mode();
   bool protected_mode();
   bool read_gate(Gate& gate);
@@ -73,12 +74,16 @@ class Delivery {
   bool resume_ = false;
 };
 
-bool Delivery::run() {
+void Delivery::log_event() const {
   log::print(log::Category::kInterrupts, "{} {:#04x}{} at {:04x}:{:x}, cpl {}, rsp {:x}, rflags {:x}, cr2 {:x}",
              source_ == Source::kException ? "exception" : "interrupt", vector_,
              error_code_ != nullptr ? fmt::format(", error code {:#x}", *error_code_) : std::string(),
              cpu_.seg(Seg::kCs).selector, return_rip_, cpu_.cpl, cpu_.state.gpr[x86::kRsp], cpu_.flags(),
              cpu_.arch.cr2);
+}
+
+bool Delivery::run() {
+  if (log::enabled(log::Category::kInterrupts)) log_event();
   const bool delivered = cpu_.protected_mode() ? protected_mode() : real_mode();
   if (cpu_.exception.has_value() && source_ != Source::kSoftware) {
     // [SDM 3A 6.13] EXT: the fault came while an event from outside of the program was being delivered.

@@ -57,7 +57,6 @@ struct TranslationArea {
     range.limit = 0;
     range.patience = AccessRange::kPatience;
   }
-  metrics::Counter range_fills, range_moves;
   // What goes with TLB entries.
   void drop_ranges(bool keep_global);
   void drop_ranges_at(uint64_t linear);
@@ -67,7 +66,7 @@ struct TranslationArea {
     uint64_t tag = 0;
     const void* code = nullptr;
   };
-  static constexpr unsigned kJumpBits = 12;
+  static constexpr unsigned kJumpBits = 14;
 
   // Not zero: translated code returns to the run loop at its next backward or indirect branch. The run loop clears it
   // before it looks at what may have raised it. Any thread sets it.

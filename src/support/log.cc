@@ -29,6 +29,7 @@ constexpr std::array kCategories{
     CategoryName{"mmu", Category::kMmu, "page walks and page faults"},
     CategoryName{"io", Category::kIo, "port and device memory accesses"},
     CategoryName{"pci", Category::kPci, "PCI configuration accesses and moved BARs"},
+    CategoryName{"op", Category::kOp, "what the translator decides for each guest instruction"},
     CategoryName{"out_asm", Category::kOutAsm, "host code as the translator emits it, by guest instruction"},
     CategoryName{"jit", Category::kTranslator, "what the translator of a vCPU did, when it ends"},
 };

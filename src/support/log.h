@@ -27,6 +27,7 @@ enum class Category : uint32_t {
   kIo = 1u << 7,             // io: port and device memory accesses
   kPci = 1u << 8,            // pci: configuration accesses and BAR moves
   kOutAsm = 1u << 10,        // out_asm: host code as it is emitted, by guest instruction
+  kOp = 1u << 11,            // op: what the translator decides for each guest instruction
   kTranslator = 1u << 9,     // jit: what the translator did, when a vCPU ends
 };
 

@@ -52,7 +52,7 @@ TEST_F(LogTest, EveryCategoryIsListedOnce) {
     seen |= static_cast<uint32_t>(entry.category);
   }
 
-  EXPECT_EQ(seen, (static_cast<uint32_t>(Category::kOutAsm) << 1) - 1);
+  EXPECT_EQ(seen, (static_cast<uint32_t>(Category::kOp) << 1) - 1);
 }
 
 TEST_F(LogTest, PrintsOnlyEnabledCategoriesToTheFile) {

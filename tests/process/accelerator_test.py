@@ -128,10 +128,10 @@ def test_jit_says_nothing():
     check(done.returncode == EXIT_STATUS and done.stderr == "", f"status {done.returncode}: {done.stderr}")
 
 
-def translation_log(*arguments):
-    """What -d out_asm writes about the tiny guest."""
+def translation_log(*arguments, items="out_asm"):
+    """What -d writes about the tiny guest."""
     with tempfile.TemporaryDirectory() as folder:
-        done = run(*arguments, "-d", "out_asm", "-D", f"{folder}/log")
+        done = run(*arguments, "-d", items, "-D", f"{folder}/log")
         check(done.returncode == EXIT_STATUS, f"status {done.returncode}: {done.stderr}")
         with open(f"{folder}/log", encoding="ascii") as file:
             return file.read()
@@ -144,8 +144,16 @@ def test_out_asm_shows_host_code_under_the_guests():
     check(log.count("dec ecx") >= 2, f"the guest's and the host's are one instruction here: {log}")
 
 
+def test_op_shows_what_the_translator_decides():
+    log = translation_log("-accel", "jit", items="op")
+    lines = {line.split(": ")[1].split(" ")[0]: line for line in log.splitlines() if line.startswith("  ")}
+    check("native" in lines["dec"] and "-> EFLAGS" in lines["dec"], log)
+    check("native" in lines["jnz"] and "out of line: exit" in lines["jnz"], log)
+    check("interpreted: " in lines["out"], log)
+
+
 def test_nothing_is_translated_when_that_is_off():
-    log = translation_log("-accel", "jit,translate=off")
+    log = translation_log("-accel", "jit,translate=off", items="op,out_asm")
     check(log == "", log)
 
 

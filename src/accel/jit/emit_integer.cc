@@ -8,7 +8,7 @@ using x86::Operand;
 
 namespace {
 
-constexpr uint8_t kLock = 0xf0, kRep = 0xf3;
+constexpr uint8_t kRep = 0xf3;
 constexpr unsigned kAdc = 2, kSbb = 3, kCmp = 7;  // operations as the opcodes number them
 constexpr auto kAccumulator = static_cast<Reg>(kHost[x86::kRax]);
 static_assert(kHost[x86::kRdx] == kRdx && kHost[x86::kRcx] == kRcx);
@@ -124,7 +124,7 @@ BlockEmitter::Outcome BlockEmitter::binary_to_high_byte(unsigned operation) {
 BlockEmitter::Outcome BlockEmitter::binary_to_memory(unsigned operation) {
   const Operand &to = insn().operand[0], &from = insn().operand[1];
   const unsigned size = to.size;
-  const uint8_t lock = op().lock ? kLock : 0;
+  const uint8_t lock = lock_prefix();
   if (!memory_allowed()) return Outcome::kInterpret;
   const Place place = look_up(size, operation != kCmp);
   if (operation == kAdc || operation == kSbb) load_flags();
@@ -181,7 +181,7 @@ BlockEmitter::Outcome BlockEmitter::unary(uint32_t opcode, unsigned extension, b
     if (!memory_allowed()) return Outcome::kInterpret;
     const Place place = look_up(size, true);
     if (needs_flags) load_flags();
-    a_.rm(size, opcode, extension, place.mem, op().lock ? kLock : 0);
+    a_.rm(size, opcode, extension, place.mem, lock_prefix());
     if (makes_flags) flags_made();
     stored(place);
     return Outcome::kDone;
@@ -374,7 +374,7 @@ BlockEmitter::Outcome BlockEmitter::bit_string(unsigned extension) {
   a_.store(4, in_cpu(layout_.spare), kRax);
   load_flags();
   a_.load(4, kRax, in_cpu(layout_.spare));
-  a_.rm(size, 0x0f83 | extension << 3, kRax, place.mem, op().lock ? kLock : 0);
+  a_.rm(size, 0x0f83 | extension << 3, kRax, place.mem, lock_prefix());
   flags_made();
   if (extension != 4) stored(place);
   return Outcome::kDone;
@@ -389,7 +389,7 @@ BlockEmitter::Outcome BlockEmitter::bit_test(unsigned extension) {
     if (!memory_allowed()) return Outcome::kInterpret;
     const Place place = look_up(to.size, extension != 4);
     load_flags();
-    a_.rm(to.size, opcode, extension, place.mem, op().lock ? kLock : 0);
+    a_.rm(to.size, opcode, extension, place.mem, lock_prefix());
     a_.byte(static_cast<uint8_t>(insn().imm));
     flags_made();
     if (extension != 4) stored(place);

@@ -27,6 +27,16 @@ bool BlockEmitter::memory_allowed() const {
   return op().address_size == 4 && op().flat;
 }
 
+// Where there is one CPU an instruction is atomic without LOCK, as Linux has it when it takes the prefixes out of
+// itself. Not so what orders memory for devices, which run beside the CPU: that is written as an operation on the
+// stack, or one that changes nothing, and keeps its prefix.
+uint8_t BlockEmitter::lock_prefix() const {
+  constexpr uint8_t kLock = 0xf0;
+  if (!op().lock) return 0;
+  const bool is_barrier = op().base == x86::kRsp || (is_immediate(insn().operand[1]) && insn().imm == 0);
+  return cpu_.config.cpu_count == 1 && !is_barrier ? 0 : kLock;
+}
+
 bool BlockEmitter::address_is_constant() const {
   return op().flat && op().base == cpu::kZeroReg && op().index == cpu::kZeroReg;
 }
@@ -86,6 +96,7 @@ void BlockEmitter::miss(uint8_t* jump) {
 // state byte's. The kernel's code goes from page to page and from process to process: there the TLB is asked.
 void BlockEmitter::check(const Access& access) {
   guard_flags();
+  note_look_up(access.bytes, access.write);
   if (kind() == static_cast<size_t>(cpu::TlbKind::kUser))
     check_range(access);
   else
@@ -197,6 +208,7 @@ uint8_t* BlockEmitter::look_up_tlb(Assembler& a, const Access& access) {
 
 // The entry is known, and whether the access crosses.
 BlockEmitter::Place BlockEmitter::look_up_constant(uint64_t linear, unsigned bytes, bool write) {
+  note_look_up(bytes, write);
   Place place;
   place.bytes = bytes;
   place.entry = tlb_ + static_cast<int32_t>((linear >> (kPageShift - kEntryShift)) & kEntryMask);
@@ -246,14 +258,17 @@ void BlockEmitter::stored(const Place& place, uint64_t leave_rip) {
 
 void BlockEmitter::notice(const Detour& detour) {
   const Place& place = detour.place;
-  cold_.lea(8, kR10, place.mem);
+  if (place.elements)
+    notice_elements(place.bytes);
+  else
+    cold_.lea(8, kR10, place.mem);
   if (detour.recipe.kind != Recipe::Kind::kNone) {
     make_anew(cold_, detour.recipe);
     emit_save(cold_);
   }
   write_instruction_pointer(cold_, detour.fip);
   cold_.mov_imm(kR11, reinterpret_cast<uintptr_t>(detour.site));
-  cold_.mov_imm(kRax, place.bytes);
+  if (!place.elements) cold_.mov_imm(kRax, place.bytes);
   cold_.call(t_.runtime().notice);
   reload(detour);
 }

@@ -8,7 +8,6 @@ using x86::Operand;
 
 namespace {
 
-constexpr uint8_t kLock = 0xf0;
 constexpr auto kAccumulator = static_cast<Reg>(kHost[x86::kRax]);
 
 bool plain(const Operand& o) { return o.kind == x86::OperandKind::kGpr && !o.high_byte; }
@@ -229,7 +228,7 @@ BlockEmitter::Outcome BlockEmitter::exchange_add() {
   if (!is_memory(to) || !plain(from) || !memory_allowed()) return Outcome::kInterpret;
   const Place place = look_up(to.size, true, true);
   const Reg value = use(from.reg, kRax);
-  a_.rm(to.size, to.size == 1 ? 0x0fc0 : 0x0fc1, value, place.mem, op().lock ? kLock : 0, to.size == 1);
+  a_.rm(to.size, to.size == 1 ? 0x0fc0 : 0x0fc1, value, place.mem, lock_prefix(), to.size == 1);
   put(from.reg, value);
   flags_made();
   stored(place);
@@ -244,7 +243,7 @@ BlockEmitter::Outcome BlockEmitter::compare_exchange() {
   if (waits) a_.store(8, in_cpu(layout_.spare), kR11);
   const Reg value = use(from.reg, kR11);
   a_.mov(8, kRax, kAccumulator);
-  a_.rm(to.size, to.size == 1 ? 0x0fb0 : 0x0fb1, value, place.mem, op().lock ? kLock : 0, to.size == 1);
+  a_.rm(to.size, to.size == 1 ? 0x0fb0 : 0x0fb1, value, place.mem, lock_prefix(), to.size == 1);
   a_.mov(8, kAccumulator, kRax);
   if (waits) a_.load(8, kR11, in_cpu(layout_.spare));
   flags_made();
@@ -259,7 +258,7 @@ BlockEmitter::Outcome BlockEmitter::compare_exchange_pair(unsigned bytes) {
   const Place place = look_up(bytes, true, true, bytes == 16 ? 16 : 0);
   load_flags();
   a_.mov(8, kRax, kAccumulator);
-  a_.rm(bytes == 16 ? 8 : 4, 0x0fc7, 1, place.mem, op().lock ? kLock : 0);
+  a_.rm(bytes == 16 ? 8 : 4, 0x0fc7, 1, place.mem, lock_prefix());
   a_.mov(8, kAccumulator, kRax);
   flags_made();
   stored(place);

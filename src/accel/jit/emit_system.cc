@@ -16,6 +16,12 @@ BlockEmitter::Outcome BlockEmitter::system() {
     case Code::kSwapgs: return swap_gs();
     case Code::kMovFromSeg: return move_from_segment();
     case Code::kPause: return pause();
+    case Code::kClac: return change_access(false);
+    case Code::kStac: return change_access(true);
+    case Code::kRdfsbase: return read_base(x86::Seg::kFs);
+    case Code::kRdgsbase: return read_base(x86::Seg::kGs);
+    case Code::kWrfsbase: return write_base(x86::Seg::kFs);
+    case Code::kWrgsbase: return write_base(x86::Seg::kGs);
     case Code::kMfence:
     case Code::kSerialize:  // MFENCE
       a_.byte(0x0f);
@@ -53,6 +59,62 @@ bool BlockEmitter::require_privilege() {
   a_.alu_imm(1, 7, in_cpu(layout_.cpl), 0);
   miss(a_.jcc(Condition::kNe));
   return true;
+}
+
+// Leaves the instruction to the interpreter while a bit of CR4 is clear.
+void BlockEmitter::require_control(uint64_t bit) {
+  save_flags();
+  a_.rm(4, 0xf7, 0, in_cpu(layout_.cr4));  // test
+  a_.dword(static_cast<uint32_t>(bit));
+  miss(a_.jcc(Condition::kE));
+}
+
+// CLAC and STAC change the TLB table that serves the kernel's accesses, and with it the mode of what follows, as
+// Cpu::update_rights() does; while CR4 has no use for the flag, nothing.
+BlockEmitter::Outcome BlockEmitter::change_access(bool set) {
+  ends_ = true;
+  if (!wide_ || !require_privilege()) return Outcome::kInterpret;
+  require_control(x86::cr4::kSmap);
+  change_flag(x86::flag::kAc, set);
+  const auto kind = static_cast<uint32_t>(set ? cpu::TlbKind::kSupervisorUserOk : cpu::TlbKind::kSupervisor);
+  const uint32_t key = (block_.mode_key & ~cpu::mode::kKindMask) | kind << cpu::mode::kKindShift;
+  if (key != block_.mode_key) {
+    a_.store_imm(4, in_cpu(layout_.mode_key), key);
+    a_.mov_imm(kRax, reinterpret_cast<uintptr_t>(&cpu_.tlb(static_cast<cpu::TlbKind>(kind))));
+    a_.store(8, in_cpu(layout_.tlb_place), kRax);
+  }
+  write_instruction_pointer();
+  Exit& exit = new_exit(op().next_rip());
+  exit.mode_key = key;
+  leave_by(a_.jmp(), exit, true);
+  return Outcome::kEnd;
+}
+
+BlockEmitter::Outcome BlockEmitter::read_base(x86::Seg segment) {
+  if (!wide_) return Outcome::kInterpret;
+  require_control(x86::cr4::kFsgsbase);
+  const unsigned to = insn().operand[0].reg;
+  const Reg target = BlockEmitter::target(to, kRax);
+  a_.load(op().operand_size, target, in_cpu(layout_.segment_base[static_cast<size_t>(segment)]));
+  put(to, target);
+  return Outcome::kDone;
+}
+
+// What is canonical with five levels alone is the interpreter's to judge.
+BlockEmitter::Outcome BlockEmitter::write_base(x86::Seg segment) {
+  constexpr uint8_t kAboveCanonical = 16;
+  if (!wide_) return Outcome::kInterpret;
+  require_control(x86::cr4::kFsgsbase);
+  const Reg from = use(insn().operand[0].reg, kR10);
+  a_.mov(op().operand_size, kRax, from);
+  if (op().operand_size == 8) {
+    a_.shift_imm(8, 4, kRax, kAboveCanonical);
+    a_.shift_imm(8, 7, kRax, kAboveCanonical);
+    a_.rr(8, 0x39, from, kRax);  // cmp
+    miss(a_.jcc(Condition::kNe));
+  }
+  a_.store(8, in_cpu(layout_.segment_base[static_cast<size_t>(segment)]), kRax);
+  return Outcome::kDone;
 }
 
 BlockEmitter::Outcome BlockEmitter::clear_interrupt_flag() {

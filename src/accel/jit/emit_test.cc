@@ -89,5 +89,26 @@ TEST_F(EmitTest, HighByteRegistersAreNative) {
   EXPECT_EQ(interpreted(x::Op::kAdd) + interpreted(x::Op::kOr), 0u);
 }
 
+// The bytes that a block becomes on a machine of so many CPUs.
+uint64_t host_bytes(uint32_t cpus, std::initializer_list<uint8_t> code) {
+  TestMachine m;
+  m.cpu().config.cpu_count = cpus;
+  auto translator = Translator::create(m.cpu(), {.code_bytes = size_t{1} << 20, .threshold = 1});
+  if (!translator) throw std::runtime_error(translator.error().message);
+  m.cpu().translator = translator->get();
+  m.gpr(x::kRdi) = TestMachine::kData;
+  m.run(code);
+  m.cpu().translator = nullptr;
+  return (*translator)->counters().host_bytes.value();
+}
+
+TEST(EmitLockTest, OneCpuNeedsNoLock) {
+  const auto saved = [](std::initializer_list<uint8_t> code) { return host_bytes(2, code) - host_bytes(1, code); };
+  EXPECT_EQ(saved({0xf0, 0xff, 0x07}), 1u);                    // lock inc dword [rdi]
+  EXPECT_EQ(saved({0xf0, 0x0f, 0xb1, 0x0f}), 1u);              // lock cmpxchg [rdi], ecx
+  EXPECT_EQ(saved({0xf0, 0x83, 0x44, 0x24, 0xfc, 0x00}), 0u);  // lock add dword [rsp-4], 0
+  EXPECT_EQ(saved({0xf0, 0x83, 0x0f, 0x00}), 0u);              // lock or dword [rdi], 0
+}
+
 }  // namespace
 }  // namespace kite::jit

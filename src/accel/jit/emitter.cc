@@ -35,7 +35,7 @@ bool goes_on_itself(Code op) {
 
 bool can_translate(const Block& block) {
   constexpr uint32_t kFlat32 = mode::kFlatCs | mode::kFlatDs | mode::kFlatEs | mode::kFlatSs | mode::kZeroCs;
-  if (block.generation2_at != nullptr || block.transient) return false;  // of two pages; run once
+  if (block.transient) return false;  // run once
   switch (block.mode_key & (mode::kWidthMask | mode::kStackMask)) {
     case mode::kWidth64 | mode::kStack64: return true;
     case mode::kWidth32 | mode::kStack32: return (block.mode_key & kFlat32) == kFlat32;
@@ -61,13 +61,19 @@ void BlockEmitter::emit() {
   const uint8_t* const cold = cold_.here();
   decode();
   begin();
+  const bool logs = log::enabled(log::Category::kOp);
+  if (logs) log_block();
   Outcome outcome = Outcome::kDone;
   for (index_ = 0; index_ < count_ && outcome != Outcome::kEnd; ++index_) {
     starts_[index_] = a_.here();
     site_ = nullptr;
     ends_ = false;
     unresumed_.clear();
+    look_ups_.clear();
+    const Flags flags_before = flags_;
+    const size_t first_detour = detours_.size();
     outcome = instruction();
+    const Outcome decided = outcome;
     if (outcome == Outcome::kInterpret) {
       if (ends_ || cpu::ends_block(insn().op)) {
         if (ends_ || goes_on_itself(insn().op))
@@ -84,6 +90,7 @@ void BlockEmitter::emit() {
       detours_[detour].units = units_;
       detours_[detour].resume_rip = op().next_rip();
     }
+    if (logs) log_decision(decided, flags_before, first_detour);
     check_recipe();
   }
   if (outcome != Outcome::kEnd) {
@@ -111,6 +118,15 @@ void BlockEmitter::decode() {
   if (!wide_) end_rip_ = static_cast<uint32_t>(end_rip_);
 }
 
+// Leaves unless the page leads where it did. EFLAGS are lost.
+void BlockEmitter::check_page(uint64_t address, uint32_t exec_id) {
+  const auto number = static_cast<int32_t>((address >> kPageShift) & (cpu::kTlbSize - 1));
+  const auto entry = tlb_ + number * static_cast<int32_t>(sizeof(cpu::TlbEntry));
+  a_.rm(4, 0x81, 7, in_cpu(entry + static_cast<int32_t>(offsetof(cpu::TlbEntry, exec_id))));  // cmp
+  a_.dword(exec_id);
+  a_.jcc(Condition::kNe, translation_.way_out);
+}
+
 void BlockEmitter::begin() {
   Exit& self = translation_.self;
   self = {.target = block_.rip, .page = translation_.page, .mode_key = block_.mode_key};
@@ -119,12 +135,8 @@ void BlockEmitter::begin() {
   cold_.jmp(t_.runtime().leave);
 
   translation_.entry_checked = a_.here();
-  const auto number = static_cast<int32_t>((block_.rip >> kPageShift) & (cpu::kTlbSize - 1));
-  const auto entry = tlb_ + number * static_cast<int32_t>(sizeof(cpu::TlbEntry));
-  a_.rm(4, 0x81, 7, in_cpu(entry + static_cast<int32_t>(offsetof(cpu::TlbEntry, exec_id))));  // cmp
-  a_.dword(translation_.exec_id);
-  a_.jcc(Condition::kNe, translation_.way_out);
-  if (flags_are_dead()) {
+  check_page(block_.rip, translation_.exec_id);
+  if (flags_are_dead() && translation_.exec_id2 == 0) {
     translation_.entry_flags = translation_.entry_saved = a_.here();
     translation_.start = a_.cursor();
   } else {
@@ -139,6 +151,7 @@ void BlockEmitter::begin() {
     translation_.start = a_.cursor();
   }
   flags_ = Flags::kSaved;
+  if (translation_.exec_id2 != 0) check_page(cpu::page_of(block_.rip) + kPageSize, translation_.exec_id2);
   if (t_.profiles()) a_.alu_imm(8, 0, in_cpu(layout_.blocks_entered), 1);
 }
 
@@ -146,7 +159,7 @@ BlockEmitter::Outcome BlockEmitter::instruction() {
   if (op().handler == cpu::invalid_opcode) return Outcome::kInterpret;
   for (Outcome (BlockEmitter::*family)() :
        {&BlockEmitter::moves, &BlockEmitter::integer, &BlockEmitter::branches, &BlockEmitter::vectors,
-        &BlockEmitter::x87, &BlockEmitter::bit_fields, &BlockEmitter::system})
+        &BlockEmitter::x87, &BlockEmitter::bit_fields, &BlockEmitter::strings, &BlockEmitter::system})
     if (const Outcome outcome = (this->*family)(); outcome != Outcome::kInterpret) return outcome;
   return Outcome::kInterpret;
 }

@@ -6,6 +6,8 @@
 #include <algorithm>
 #include <array>
 #include <cstdint>
+#include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -59,6 +61,7 @@ class BlockEmitter {
     unsigned bytes = 0;
     int32_t entry =
         -1;  // of a constant address: the TLB entry, from the Cpu. Else, for stores, R11 is the state byte's
+    bool elements = false;  // spare[0] of them, of `bytes` each, end at RDI + R10
   };
   // What is to be accessed, by its linear address.
   struct Access {
@@ -98,12 +101,12 @@ class BlockEmitter {
   // --- the block (emitter.cc) ---
   void decode();
   void begin();
+  void check_page(uint64_t address, uint32_t exec_id);
   Outcome instruction();
   void interpret();
   void hand_over();
   void end();
   void detours();
-  void log_code(const uint8_t* hot, const uint8_t* cold) const;  // emit_log.cc
   Site& site();
   Site& new_site(bool leaves);
   void reload(const Detour& detour);
@@ -116,6 +119,13 @@ class BlockEmitter {
   [[nodiscard]] const x86::Insn& insn() const { return insns_[index_]; }
   [[nodiscard]] const cpu::Op& op() const { return ops_[index_]; }
   [[nodiscard]] bool is_last() const { return index_ + 1 == count_; }
+
+  // --- logs (emit_log.cc) ---
+  void log_code(const uint8_t* hot, const uint8_t* cold) const;
+  void log_block() const;
+  void log_decision(Outcome outcome, Flags flags_before, size_t first_detour) const;
+  [[nodiscard]] std::string_view why_interpreted() const;
+  void note_look_up(unsigned bytes, bool write);
 
   // --- flags (emit_flags.cc) ---
   void save_flags();        // so that they are in memory; RAX and R11 may be lost
@@ -173,6 +183,7 @@ class BlockEmitter {
   void stored(const Place& place, uint64_t leave_rip);
   void stored(const Place& place) { stored(place, op().next_rip()); }
   [[nodiscard]] bool memory_allowed() const;
+  [[nodiscard]] uint8_t lock_prefix() const;  // of the current instruction; 0: it needs none
   [[nodiscard]] static bool is_memory(const x86::Operand& o) { return o.kind == x86::OperandKind::kMem; }
   [[nodiscard]] static bool is_register(const x86::Operand& o) { return o.kind == x86::OperandKind::kGpr; }
   [[nodiscard]] static bool is_immediate(const x86::Operand& o) { return o.kind == x86::OperandKind::kImm; }
@@ -233,7 +244,15 @@ class BlockEmitter {
   Outcome push();
   Outcome pop();
   Outcome leave_frame();
+  Outcome strings();  // emit_strings.cc
+  Outcome repeat_within_page();
+  void look_up_elements(Reg first, unsigned log, bool write);
+  void notice_elements(unsigned size);
   Outcome system();  // emit_system.cc
+  Outcome change_access(bool set);
+  Outcome read_base(x86::Seg segment);
+  Outcome write_base(x86::Seg segment);
+  void require_control(uint64_t bit);
   Outcome change_flag(uint64_t flag, bool set);
   Outcome clear_interrupt_flag();
   Outcome set_interrupt_flag();
@@ -284,6 +303,7 @@ class BlockEmitter {
   std::array<cpu::Op, cpu::BlockCache::kMaxOps> ops_;
   std::array<const uint8_t*, cpu::BlockCache::kMaxOps> starts_{};  // of what each became; null: nothing
   std::vector<Detour> detours_;
+  std::string look_ups_;           // of the current instruction, for the log
   std::vector<size_t> unresumed_;  // detours that go on behind the current instruction
 };
 

@@ -22,7 +22,7 @@ struct Layout {
   int32_t gpr, rip, cc, rflags, segment_base[x86::kSegCount], selector[x86::kSegCount], block, mode_key;
   int32_t alarm, completed, saved_flags, spare, exit, code, returns, returns_end, blocks_entered, cycles, cycles_at,
       jumps, fx, mxcsr, host_mxcsr, units;
-  int32_t cpl, requests, kernel_gs_base, pauses;
+  int32_t cpl, requests, kernel_gs_base, pauses, cr4, tlb_place;
   int32_t tlb[static_cast<size_t>(cpu::TlbKind::kCount)];
 
   [[nodiscard]] Mem vector(unsigned number) const {
@@ -71,6 +71,8 @@ struct Translation {
   cpu::Block* block = nullptr;
   Gpa page = 0;
   uint32_t exec_id = 0;    // what TlbEntry::exec_id is while the block's page leads where it did
+  Gpa page2 = 0;           // of an instruction that crosses, likewise
+  uint32_t exec_id2 = 0;   // 0: there is none
   uint64_t jump_salt = 0;  // of the block's mode (Translator::jump_salt)
   bool stale = false;      // code has been written to its page: the first jump leads out
   // Entered with flags saved, with flags in EFLAGS, and with flags saved from a place that has not looked at the TLB.
@@ -81,7 +83,7 @@ struct Translation {
   const uint8_t* way_out = nullptr;      // leaves with rip at the block
   std::array<uint8_t, 5> first_bytes{};  // what a stale block's jump overwrites
   uint32_t host_bytes = 0;
-  Exit self;
+  Exit self;  // while the block is stale, to what has taken its place
 };
 
 }  // namespace kite::jit

@@ -413,6 +413,8 @@ Layout::Layout(cpu::Cpu& cpu) {
   requests = distance(&cpu.requests);
   kernel_gs_base = distance(&cpu.arch.kernel_gs_base);
   pauses = distance(&cpu.pauses);
+  cr4 = distance(&cpu.arch.cr4);
+  tlb_place = distance(cpu.tlb_place());
   for (size_t i = 0; i < std::size(tlb); ++i) tlb[i] = distance(&cpu.tlb(static_cast<cpu::TlbKind>(i)));
 }
 

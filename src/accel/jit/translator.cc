@@ -173,23 +173,44 @@ bool Translator::translate(cpu::Cpu& cpu, cpu::Block& block) {
   Translation& translation = translations_.emplace_back();
   translation.block = &block;
   translation.page = cpu::page_of(block.physical);
-  if (const auto known = pages_.find(translation.page); known != pages_.end()) make_stale(known->second);
   translation.exec_id = exec_id(cpu::page_of(linear), translation.page);
+  if (block.generation2_at != nullptr) {
+    translation.page2 = cpu::page_of(block.physical2);
+    translation.exec_id2 = exec_id(cpu::page_of(linear) + kPageSize, translation.page2);
+  }
+  for (const PageState& state : pages_of(translation)) add_to_page(translation, state);
   translation.jump_salt = jump_salt(block.mode_key);
   const Span hot{hot_.here(), 0}, cold{cold_.here(), 0};
   BlockEmitter(*this, cpu, block, translation, hot_, cold_).emit();
   describe(block, {hot.start, static_cast<size_t>(hot_.here() - hot.start)},
            {cold.start, static_cast<size_t>(cold_.here() - cold.start)});
   block.translation = &translation;
-  Page& page = pages_[translation.page];
-  page.translations.push_back(&translation);
-  page.generation_at = block.generation_at;
-  page.generation = block.generation;
-  page.live = true;
   counters_.blocks.add();
   counters_.guest_bytes.add(block.bytes);
   counters_.host_bytes.add(translation.host_bytes);
   return true;
+}
+
+// The pages that the block is on, as they were when it was decoded, or found unchanged.
+std::vector<Translator::PageState> Translator::pages_of(const Translation& translation) {
+  const cpu::Block& block = *translation.block;
+  std::vector<PageState> pages{{translation.page, block.generation_at, block.generation}};
+  if (translation.exec_id2 != 0) pages.push_back({translation.page2, block.generation2_at, block.generation2});
+  return pages;
+}
+
+// What else is on the page and older than its last change is stale.
+void Translator::renew_page(const PageState& state) {
+  Page& page = pages_[state.address];
+  make_stale(page);
+  page.generation_at = state.generation_at;
+  page.generation = state.generation;
+  page.live = true;
+}
+
+void Translator::add_to_page(Translation& translation, const PageState& state) {
+  renew_page(state);
+  pages_[state.address].translations.push_back(&translation);
 }
 
 const void* Translator::code_at_rip(const cpu::Cpu& cpu) const {
@@ -219,6 +240,15 @@ Translator::Entry Translator::enter(cpu::Cpu& cpu, cpu::Block& block) {
   if (area.exit != nullptr) link(translation, block);
   cpu::TlbEntry& entry = cpu.tlb().at(block.rip);
   if (entry.exec_tag == cpu::page_of(block.rip)) entry.exec_id = translation.exec_id;
+  if (translation.exec_id2 != 0) {
+    const uint64_t second = cpu::page_of(block.rip) + kPageSize;
+    cpu::TlbEntry& entry2 = cpu.tlb().at(second);
+    if (entry2.exec_tag != second || entry2.page != translation.page2) [[unlikely]] {
+      area.exit = nullptr;  // gone since it was looked at
+      return block.first;
+    }
+    entry2.exec_id = translation.exec_id2;
+  }
   const uint64_t rip = block.rip;
   auto& jump = area.jumps[(rip ^ (rip >> cpu::TranslationArea::kJumpBits)) & (area.jumps.size() - 1)];
   jump = {.tag = rip ^ translation.jump_salt, .code = translation.entry_checked};
@@ -230,7 +260,8 @@ Translator::Entry Translator::enter(cpu::Cpu& cpu, cpu::Block& block) {
 
 void Translator::link(Translation& translation, const cpu::Block& block) {
   const Exit& exit = *static_cast<const Exit*>(std::exchange(cpu_.translation.exit, nullptr));
-  if (exit.jump == nullptr || exit.target != block.rip || exit.mode_key != block.mode_key) return;
+  if (exit.jump == nullptr || exit.target != block.rip || exit.mode_key != block.mode_key || &exit == &translation.self)
+    return;
   const uint8_t* target = translation.entry_checked;
   if (!exit.crosses) {
     if (exit.page != translation.page) return;
@@ -257,7 +288,8 @@ void Translator::make_stale(Page& page) {
     translation->stale = true;
     std::memcpy(translation->first_bytes.data(), translation->start, translation->first_bytes.size());
     *translation->start = 0xe9;  // jmp
-    Assembler::patch(translation->start + 1, memory_.delta(), translation->way_out);
+    translation->self.jump = translation->start + 1;
+    Assembler::patch(translation->self.jump, memory_.delta(), translation->way_out);
     counters_.stale.add();
   }
 }
@@ -266,10 +298,8 @@ void Translator::make_stale(Page& page) {
 void Translator::revive(Translation& translation) {
   std::memcpy(translation.start, translation.first_bytes.data(), translation.first_bytes.size());
   translation.stale = false;
-  Page& page = pages_[translation.page];
-  make_stale(page);
-  page.generation = translation.block->generation;
-  page.live = true;
+  translation.self.jump = nullptr;
+  for (const PageState& state : pages_of(translation)) renew_page(state);
   counters_.revived.add();
 }
 

@@ -79,6 +79,12 @@ class Translator final : public cpu::BlockTranslator {
     bool live = false;        // some are not
   };
 
+  struct PageState {
+    Gpa address = 0;
+    const std::atomic<uint32_t>* generation_at = nullptr;
+    uint32_t generation = 0;
+  };
+
   struct Span {
     const uint8_t* start;
     size_t bytes;
@@ -92,6 +98,9 @@ class Translator final : public cpu::BlockTranslator {
   [[nodiscard]] bool has_room() const;
   uint32_t exec_id(uint64_t linear_page, Gpa page);
   void link(Translation& translation, const cpu::Block& block);
+  static std::vector<PageState> pages_of(const Translation& translation);
+  void renew_page(const PageState& state);
+  void add_to_page(Translation& translation, const PageState& state);
   void make_stale(Page& page);
   void revive(Translation& translation);
 

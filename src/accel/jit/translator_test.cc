@@ -152,6 +152,79 @@ TEST_F(TranslatorTest, AReturnToANonCanonicalAddressFaults) {
   }
 }
 
+// Callers are linked to code that is made anew when its bytes have changed.
+TEST_F(TranslatorTest, CallersFindWhatHasTakenTheirCalleesPlace) {
+  constexpr Gpa kCallee = 0x12000;
+  // 1: call kCallee; dec ecx; jnz 1b; hlt
+  const std::vector<uint8_t> caller = {0xe8, 0xfb, 0x1f, 0x00, 0x00, 0xff, 0xc9, 0x75, 0xf7, 0xf4};
+  m.load(kCallee, std::vector<uint8_t>{0x48, 0xff, 0xc0, 0xc3});  // inc rax; ret
+  m.gpr(x::kRcx) = 500;
+  m.run(caller);
+  EXPECT_EQ(m.gpr(x::kRax), 500u);
+  for (int round = 1; round <= 3; ++round) {
+    m.poke<uint8_t>(kCallee + 2, round % 2 != 0 ? 0xc8 : 0xc0);  // dec rax, inc rax
+    m.gpr(x::kRax) = 1000;
+    m.gpr(x::kRcx) = 500;
+    m.cpu().state.rip = TestMachine::kCode;
+    const uint64_t runs = translator->counters().runs.value();
+    m.resume();
+    EXPECT_EQ(m.gpr(x::kRax), round % 2 != 0 ? 500u : 1500u);
+    EXPECT_LT(translator->counters().runs.value() - runs, 20u);
+  }
+}
+
+// An instruction on two pages, in a loop: 1: mov eax, 0x11223344; add edx, eax; dec ecx; jnz 1b; hlt
+class CrossingTest : public TranslatorTest {
+ protected:
+  static constexpr Gpa kPage = 0x13000, kFirst = kPage - 2, kOther = 0x18000;
+  CrossingTest() {
+    const std::vector<uint8_t> code = {0xb8, 0x44, 0x33, 0x22, 0x11, 0x01, 0xc2, 0xff, 0xc9, 0x75, 0xf5, 0xf4};
+    m.load(kFirst, code);
+    m.load(kOther, std::span(code).subspan(2));
+  }
+  // How often the run loop was needed for 300 rounds.
+  uint64_t run() {
+    m.gpr(x::kRcx) = 300;
+    m.gpr(x::kRdx) = 0;
+    m.cpu().state.rip = kFirst;
+    const uint64_t runs = translator->counters().runs.value();
+    m.resume();
+    EXPECT_EQ(m.vector(), std::nullopt);
+    return translator->counters().runs.value() - runs;
+  }
+};
+
+TEST_F(CrossingTest, AnInstructionOnTwoPagesIsTranslated) {
+  EXPECT_LT(run(), 20u);
+  EXPECT_EQ(m.gpr(x::kRax), 0x11223344u);
+  EXPECT_EQ(m.gpr(x::kRdx), static_cast<uint32_t>(300u * 0x11223344u));
+}
+
+TEST_F(CrossingTest, AStoreToItsSecondPageIsSeen) {
+  run();
+  m.poke<uint8_t>(kPage + 2, 0x55);
+  EXPECT_LT(run(), 20u);
+  EXPECT_EQ(m.gpr(x::kRax), 0x55223344u);
+  m.poke<uint8_t>(kPage + 0x800, 0x55);  // elsewhere on the page
+  EXPECT_LT(run(), 20u);
+  EXPECT_EQ(m.gpr(x::kRax), 0x55223344u);
+}
+
+TEST_F(CrossingTest, ItsSecondPageMayBecomeAnother) {
+  run();
+  m.poke<uint8_t>(kOther + 2, 0x66);
+  m.set_pte(kPage, kOther | 7);
+  EXPECT_LT(run(), 20u);
+  EXPECT_EQ(m.gpr(x::kRax), 0x66223344u);
+  m.set_pte(kPage, 0);
+  m.gpr(x::kRcx) = 1;
+  m.cpu().state.rip = kFirst;
+  m.resume();
+  EXPECT_EQ(m.vector(), 14);
+  EXPECT_EQ(m.faulting_rip(), kFirst);
+  EXPECT_EQ(m.cpu().arch.cr2, kPage);
+}
+
 class ProfileTest : public testing::Test {
  protected:
   uint64_t entered_in_loop(bool profile) {

@@ -23,6 +23,7 @@ class TwoCpus : public testing::Test {
  protected:
   TwoCpus() {
     for (Side& side : sides_) {
+      side.cpu->config.cpu_count = static_cast<uint32_t>(sides_.size());
       auto made = Translator::create(*side.cpu, {.code_bytes = size_t{4} << 20, .threshold = 1});
       if (!made) throw std::runtime_error(made.error().message);
       side.translator = std::move(*made);

@@ -1,0 +1,112 @@
+// The ranges that places in user code remember, as the guest sees them.
+#include "accel/jit/ranges.h"
+
+#include <gtest/gtest.h>
+
+#include <memory>
+
+#include "accel/jit/translator.h"
+#include "cpu/test_machine.h"
+
+namespace kite::jit {
+namespace {
+
+using cpu::TestMachine;
+namespace x = x86;
+
+constexpr uint64_t kUserPage = 7;  // present, writable, user
+
+class RangesTest : public testing::Test {
+ protected:
+  RangesTest() {
+    auto made = Translator::create(m.cpu(), {.code_bytes = size_t{1} << 20, .threshold = 1});
+    if (!made) throw std::runtime_error(made.error().message);
+    translator = std::move(*made);
+    m.cpu().translator = translator.get();
+    for (unsigned page = 0; page < 3; ++page)
+      m.set_pte(TestMachine::kData + page * kPageSize, (TestMachine::kData + page * kPageSize) | kUserPage);
+    m.enter_user();
+    m.gpr(x::kRdi) = TestMachine::kData;
+    m.gpr(x::kRcx) = 100;
+  }
+  ~RangesTest() override { m.cpu().translator = nullptr; }
+  // Once more from the start.
+  void again(std::initializer_list<uint8_t> code) {
+    m.enter_user();
+    m.gpr(x::kRcx) = 100;
+    m.run(code);
+  }
+  [[nodiscard]] uint32_t filled() { return m.cpu().translation.filled_count; }
+
+  TestMachine m;
+  std::unique_ptr<Translator> translator;
+};
+
+constexpr std::initializer_list<uint8_t> kLoads = {0x48, 0x8b, 0x07, 0xff,
+                                                   0xc9, 0x75, 0xf9};  // 1: mov rax, [rdi]; dec ecx; jnz
+constexpr std::initializer_list<uint8_t> kStores = {0x48, 0x89, 0x07, 0xff,
+                                                    0xc9, 0x75, 0xf9};  // 1: mov [rdi], rax; dec ecx; jnz
+
+TEST_F(RangesTest, AreFilledByPlacesThatStay) {
+  m.poke<uint64_t>(TestMachine::kData, 77);
+  m.run(kLoads);
+  EXPECT_EQ(m.gpr(x::kRax), 77u);
+  EXPECT_GE(filled(), 1u);
+}
+
+TEST_F(RangesTest, GoWithTheirPage) {
+  m.poke<uint64_t>(TestMachine::kData, 1);
+  m.poke<uint64_t>(TestMachine::kData + 2 * kPageSize, 2);
+  m.run(kLoads);
+  ASSERT_EQ(filled(), 1u);
+  m.cpu().flush_page(TestMachine::kData + 64 * kPageSize);
+  EXPECT_EQ(filled(), 1u);
+  m.set_pte(TestMachine::kData, (TestMachine::kData + 2 * kPageSize) | kUserPage);  // flushes it
+  EXPECT_EQ(filled(), 0u);
+  again(kLoads);
+  EXPECT_EQ(m.gpr(x::kRax), 2u);
+}
+
+TEST_F(RangesTest, GoWithTheWholeTlb) {
+  m.run(kStores);
+  m.set_pte(TestMachine::kData, (TestMachine::kData) | (kUserPage & ~uint64_t{2}));  // read-only
+  m.cpu().flush_tlb(false);
+  EXPECT_EQ(filled(), 0u);
+  again(kStores);
+  EXPECT_EQ(m.vector(), 14);
+}
+
+TEST_F(RangesTest, EndWhereTheMemoryDoes) {
+  m.run(kLoads);
+  m.gpr(x::kRdi) = TestMachine::kData + kPageSize - 4;
+  m.set_pte(TestMachine::kData + kPageSize, 0);
+  m.cpu().flush_page(TestMachine::kData + kPageSize);
+  again(kLoads);
+  EXPECT_EQ(m.vector(), 14);
+  EXPECT_EQ(m.cpu().arch.cr2, TestMachine::kData + kPageSize);
+}
+
+TEST_F(RangesTest, StoresAcrossPagesAreSeenOnBoth) {
+  // Both pages are known first, so that one range has them.
+  m.gpr(x::kRdi) = TestMachine::kData + kPageSize;
+  m.run(kStores);
+  m.gpr(x::kRdi) = TestMachine::kData + kPageSize - 4;
+  again(kStores);
+  const uint32_t generation = m.ram->mark_code(TestMachine::kData + kPageSize);
+  again(kStores);
+  EXPECT_NE(m.ram->code_generation(TestMachine::kData + kPageSize)->load(), generation);
+}
+
+TEST_F(RangesTest, APlaceThatMovesAsksTheTlb) {
+  for (unsigned page = 0; page < 16; ++page) {
+    m.set_pte(TestMachine::kData + page * kPageSize, (TestMachine::kData + (page ^ 5) * kPageSize) | kUserPage);
+    m.poke<uint64_t>(TestMachine::kData + (page ^ 5) * kPageSize, page + 1);
+  }
+  m.gpr(x::kRcx) = 100'000;
+  // 1: mov edx, ecx; and edx, 15; shl edx, 12; add rax, [rdi+rdx]; dec ecx; jnz
+  m.run({0x89, 0xca, 0x83, 0xe2, 0x0f, 0xc1, 0xe2, 0x0c, 0x48, 0x03, 0x04, 0x17, 0xff, 0xc9, 0x75, 0xf0});
+  EXPECT_EQ(m.gpr(x::kRax), 100'000u / 16 * (16 * 17 / 2));
+}
+
+}  // namespace
+}  // namespace kite::jit
