@@ -250,6 +250,20 @@ bool take_count(const Session& session, const char* text, unsigned& count) {
 }
 
 // True when the options are complete; else `status` is the exit status.
+// How many bytes of zeroes are left out of the target.
+bool take_sparse(Session& session, const char* text, uint64_t& sparse) {
+  const auto size = tool_size(session, "buffer size for sparse output", text);
+  if (!size) return false;
+  if (*size % kSector != 0)
+    return session.complain(
+               fmt::format("Invalid buffer size for sparse output specified. Valid sizes are multiples of {} up to {}. "
+                           "Select 0 to disable sparse detection (fully allocates output).",
+                           kSector, uint64_t{INT32_MAX} / kSector * kSector)),
+           false;
+  sparse = *size;
+  return true;
+}
+
 bool take_arguments(Session& session, Argv& argv, Settings& settings, int& status) {
   static constexpr option kLongs[] = {{"help", no_argument, nullptr, 'h'},
                                       {"object", required_argument, nullptr, kObject},
@@ -286,20 +300,7 @@ bool take_arguments(Session& session, Argv& argv, Settings& settings, int& statu
             }
             return !(said = !add_options(session, settings.create.options, text));
           case 'l': settings.snapshot = text; return true;
-          case 'S': {
-            const auto size = tool_size(session, "buffer size for sparse output", text);
-            if (!size || *size % kSector != 0) {
-              if (size)
-                session.complain(
-                    fmt::format("Invalid buffer size for sparse output specified. Valid sizes are multiples of {} up "
-                                "to {}. Select 0 to disable sparse detection (fully allocates output).",
-                                kSector, uint64_t{INT32_MAX} / kSector * kSector));
-              said = true;
-              return false;
-            }
-            settings.sparse = *size;
-            return true;
-          }
+          case 'S': return !(said = !take_sparse(session, text, settings.sparse));
           case 'p': settings.progress = true; return true;
           case 't': settings.target.cache = text; return true;
           case 'T': settings.source.cache = text; return true;

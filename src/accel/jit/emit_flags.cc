@@ -63,6 +63,12 @@ BlockEmitter::Effects BlockEmitter::effects(const x86::Insn& insn) {
     case Code::kNeg:
     case Code::kImul2:
     case Code::kImul3: known.makes_carry = known.makes_others = true; break;
+    case Code::kMul:
+    case Code::kImul1:
+      if (to.high_byte) return {};
+      known.writes = bit(x86::kRax) | bit(x86::kRdx);
+      known.makes_carry = known.makes_others = true;
+      break;
     case Code::kInc:
     case Code::kDec:
       if (insn.has_mem) return {};
