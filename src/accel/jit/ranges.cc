@@ -23,7 +23,7 @@ KITE_NO_VECTORS inline const TlbEntry* neighbour(const TlbEntry* entry, bool wri
   const TlbEntry* const next = entry + step;
   const uint64_t page = entry->linear + static_cast<uint64_t>(step * static_cast<int64_t>(kPageSize));
   if (next->linear != page || (writes ? next->write_tag : next->read_tag) != page) return nullptr;
-  const bool same = next->addend == entry->addend && next->global == entry->global &&
+  const bool same = next->shift == kPageShift && next->addend == entry->addend && next->global == entry->global &&
                     reinterpret_cast<uintptr_t>(next->page_state) ==
                         reinterpret_cast<uintptr_t>(entry->page_state) + static_cast<uintptr_t>(step);
   return same ? next : nullptr;
@@ -75,12 +75,13 @@ __attribute__((target("general-regs-only"))) void fill_range(const TlbEntry* ent
     return;
   }
   uint64_t first = entry->linear, end = first + kPageSize, state = reinterpret_cast<uint64_t>(entry->page_state);
+  // A flush that names any part of a large page means all of it.
+  const uint64_t mask = (uint64_t{1} << entry->shift) - 1, page = first & ~mask;
   if (entry->whole) {
-    const uint64_t mask = (uint64_t{1} << entry->shift) - 1;
-    state -= (first & mask) >> kPageShift;
-    first &= ~mask;
-    end = first + mask + 1;
-  } else {
+    state -= (first - page) >> kPageShift;
+    first = page;
+    end = page + mask + 1;
+  } else if (entry->shift == kPageShift) {
     // A store looks at the state of the page behind its own, too: one that is watched is no good neighbour.
     const TlbEntry* at = entry;
     for (int i = 0; i < kMostNeighbours && (at = neighbour(at, writes, 1)) != nullptr; ++i) {
@@ -97,7 +98,10 @@ __attribute__((target("general-regs-only"))) void fill_range(const TlbEntry* ent
   range->limit = end - first - range->max_bytes + 1;
   range->delta = entry->addend;
   range->state = state;
-  note(area, {range, first, end - first, entry->global});
+  if (entry->shift == kPageShift)
+    note(area, {range, first, end - first, entry->global});
+  else
+    note(area, {range, page, mask + 1, entry->global});
 }
 
 }  // namespace kite::jit

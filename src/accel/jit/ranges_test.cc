@@ -67,6 +67,16 @@ TEST_F(RangesTest, GoWithTheirPage) {
   EXPECT_EQ(m.gpr(x::kRax), 2u);
 }
 
+// The long-mode tables map memory above 2 MiB with large pages.
+TEST_F(RangesTest, GoWithTheLargePageThatTheyAreAPartOf) {
+  constexpr uint64_t kLarge = uint64_t{2} << 20, kPlace = 2 * kLarge + 5 * kPageSize;
+  m.gpr(x::kRdi) = kPlace;
+  m.run(kLoads);
+  ASSERT_EQ(filled(), 1u);
+  m.cpu().flush_page(kPlace + 100 * kPageSize);
+  EXPECT_EQ(filled(), 0u);
+}
+
 TEST_F(RangesTest, GoWithTheWholeTlb) {
   m.run(kStores);
   m.set_pte(TestMachine::kData, (TestMachine::kData) | (kUserPage & ~uint64_t{2}));  // read-only
