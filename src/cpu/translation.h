@@ -35,8 +35,8 @@ struct alignas(64) AccessRange {
   bool moves = false;            // from page to page all the time: it stays empty, and the TLB is asked
   uint8_t patience = kPatience;  // misses until it is filled; before, the TLB does
   uint8_t fills = 0;
-  int32_t to_tlb = 0;          // from behind a jump at `check` to where that is
-  uint8_t* check = nullptr;    // the place's code, writable, of 5 bytes at least; null: not to be replaced
+  uint16_t place = 0;          // of the instruction, from the start of its block
+  void* owner = nullptr;       // the translation that it is a part of
   uint64_t counted_since = 0;  // the time-stamp when `fills` began
 };
 static_assert(sizeof(AccessRange) == 64);
@@ -53,6 +53,14 @@ struct TranslationArea {
   static constexpr uint32_t kMostFilled = 256;
   FilledRange filled[kMostFilled];
   uint32_t filled_count = 0;
+  // Those that were found to move, until their translations are made anew.
+  struct MovedRange {
+    void* owner;
+    uint64_t place;
+  };
+  static constexpr uint32_t kMostMoved = 16;
+  MovedRange moved[kMostMoved];
+  uint32_t moved_count = 0;
   static void empty(AccessRange& range) {
     range.limit = 0;
     range.patience = AccessRange::kPatience;

@@ -97,7 +97,7 @@ void BlockEmitter::miss(uint8_t* jump) {
 void BlockEmitter::check(const Access& access) {
   guard_flags();
   note_look_up(access.bytes, access.write);
-  if (kind() == static_cast<size_t>(cpu::TlbKind::kUser))
+  if (kind() == static_cast<size_t>(cpu::TlbKind::kUser) && !t_.moves(block_.physical + (op().rip - block_.rip)))
     check_range(access);
   else
     miss(look_up_tlb(a_, access));
@@ -107,8 +107,10 @@ void BlockEmitter::check_range(const Access& access) {
   const Mem& address = access.address;
   const bool on_stack = !access.in_r10 && address.base == kStack && address.index == kNone && access.bytes <= 8;
   cpu::AccessRange& range = on_stack ? t_.stack_range(kind()) : t_.new_range(access.bytes, access.write);
-  // The first bytes of the block's code are a stale block's to replace.
-  if (!on_stack && a_.cursor() >= translation_.start + sizeof translation_.first_bytes) range.check = a_.cursor();
+  if (!on_stack) {
+    range.owner = &translation_;
+    range.place = static_cast<uint16_t>(op().rip - block_.rip);
+  }
   if (access.in_r10)
     a_.mov(8, kR11, kR10);
   else if (address.index == kNone && address.disp == 0)
@@ -163,7 +165,6 @@ void BlockEmitter::detour_range(const Detour& detour) {
   std::vector<uint8_t*> unknown;
   cold_.rm(1, 0xfe, 1, near_code(&range.patience));  // dec
   uint8_t* const fill = cold_.jcc(Condition::kE);
-  if (range.check != nullptr) range.to_tlb = t_.distance(range.check, cold_);
   unknown.push_back(look_up_tlb(cold_, access));
   cold_.jmp(detour.resume_access);
   cold_.bind_here(fill);

@@ -42,6 +42,15 @@ KITE_NO_VECTORS inline bool moves(AccessRange* range) {
   return before != 0 && now - before < kFillsCounted * kFastFill;
 }
 
+// The code is left soon, to be made anew.
+KITE_NO_VECTORS inline void note_moved(TranslationArea* area, const AccessRange& range) {
+  if (area->moved_count == TranslationArea::kMostMoved) return;
+  TranslationArea::MovedRange* const to = &area->moved[area->moved_count++];
+  to->owner = range.owner;
+  to->place = range.place;
+  __atomic_fetch_or(reinterpret_cast<uint32_t*>(&area->alarm), TranslationArea::kRequest, __ATOMIC_RELAXED);
+}
+
 KITE_NO_VECTORS inline void note(TranslationArea* area, const TranslationArea::FilledRange& filled) {
   if (area->filled_count == TranslationArea::kMostFilled) {
     for (uint32_t i = 0; i < TranslationArea::kMostFilled; ++i) {
@@ -68,10 +77,7 @@ __attribute__((target("general-regs-only"))) void fill_range(const TlbEntry* ent
     range->moves = true;
     range->limit = 0;
     range->patience = 0;  // 256
-    if (range->check != nullptr) {
-      *range->check = 0xe9;  // jmp
-      __builtin_memcpy(range->check + 1, &range->to_tlb, sizeof range->to_tlb);
-    }
+    note_moved(area, *range);
     return;
   }
   uint64_t first = entry->linear, end = first + kPageSize, state = reinterpret_cast<uint64_t>(entry->page_state);

@@ -122,6 +122,8 @@ void Translator::start_code() {
   cold_start_ = memory_.write() + (memory_.size() / 3 & ~page_offset_mask);
   cold_.start(cold_start_, cold_start_ + memory_.delta());
   cpu_.translation.drop_ranges(false);
+  cpu_.translation.moved_count = 0;
+  moving_.clear();
   range_count_ = 0;
   for (size_t kind = 0; kind < static_cast<size_t>(cpu::TlbKind::kCount); ++kind)
     new_range(sizeof(uint64_t), true).shared = true;
@@ -226,7 +228,45 @@ const void* Translator::code_at_rip(const cpu::Cpu& cpu) const {
   return jump.tag == (rip ^ salt) ? jump.code : nullptr;
 }
 
+// With the TLB asked in line where ranges were of no use.
+void Translator::translate_moved() {
+  cpu::TranslationArea& area = cpu_.translation;
+  std::vector<Translation*> owners;
+  for (uint32_t i = 0; i < area.moved_count; ++i) {
+    auto* const owner = static_cast<Translation*>(area.moved[i].owner);
+    moving_.insert(owner->block->physical + area.moved[i].place);
+    if (std::ranges::find(owners, owner) == owners.end()) owners.push_back(owner);
+  }
+  area.moved_count = 0;
+  for (Translation* const owner : owners) translate_again(*owner);
+}
+
+// Translated code is not running. What leads to the old code goes on in the new.
+void Translator::translate_again(Translation& old) {
+  cpu::Block& block = *old.block;
+  if (old.stale || block.removed || block.translation != &old || !has_room()) return;
+  Translation& fresh = translations_.emplace_back();
+  fresh.block = &block;
+  fresh.page = old.page;
+  fresh.page2 = old.page2;
+  fresh.exec_id = old.exec_id;
+  fresh.exec_id2 = old.exec_id2;
+  fresh.jump_salt = old.jump_salt;
+  const Span hot{hot_.here(), 0}, cold{cold_.here(), 0};
+  BlockEmitter(*this, cpu_, block, fresh, hot_, cold_).emit();
+  describe(block, {hot.start, static_cast<size_t>(hot_.here() - hot.start)},
+           {cold.start, static_cast<size_t>(cold_.here() - cold.start)});
+  for (const PageState& state : pages_of(fresh)) std::ranges::replace(pages_[state.address].translations, &old, &fresh);
+  block.translation = &fresh;
+  *old.start = 0xe9;  // jmp
+  Assembler::patch(old.start + 1, memory_.delta(), fresh.entry_saved);
+  counters_.blocks.add();
+  counters_.host_bytes.add(fresh.host_bytes);
+}
+
 Translator::Entry Translator::enter(cpu::Cpu& cpu, cpu::Block& block) {
+  if (cpu.translation.moved_count != 0) [[unlikely]]
+    translate_moved();
   auto& translation = *static_cast<Translation*>(block.translation);
   cpu::TranslationArea& area = cpu.translation;
   if (area.alarm.load(std::memory_order_relaxed) != 0) [[unlikely]]

@@ -5,6 +5,7 @@
 #include <deque>
 #include <memory>
 #include <unordered_map>
+#include <unordered_set>
 #include <vector>
 
 #include "accel/jit/code_memory.h"
@@ -60,10 +61,8 @@ class Translator final : public cpu::BlockTranslator {
   // For one place in the code, or for all that address the stack with up to 8 bytes.
   cpu::AccessRange& new_range(unsigned bytes, bool writes);
   cpu::AccessRange& stack_range(size_t kind) { return ranges()[kind]; }
-  // From behind a jump at `place`, writable, to where `a` is.
-  [[nodiscard]] int32_t distance(const uint8_t* place, const Assembler& a) const {
-    return static_cast<int32_t>(a.here() - (place + memory_.delta() + 5));
-  }
+  // Whether the instruction there goes from page to page: a range is of no use to it.
+  [[nodiscard]] bool moves(Gpa place) const { return moving_.contains(place); }
   x86::Insn& keep(const x86::Insn& insn) { return insns_.emplace_back(insn); }
   // Put before the addresses of a mode's code where indirect branches look for them.
   [[nodiscard]] uint64_t jump_salt(uint32_t mode_key);
@@ -102,6 +101,8 @@ class Translator final : public cpu::BlockTranslator {
   void renew_page(const PageState& state);
   void add_to_page(Translation& translation, const PageState& state);
   void make_stale(Page& page);
+  void translate_moved();
+  void translate_again(Translation& old);
   void revive(Translation& translation);
 
   cpu::Cpu& cpu_;
@@ -111,6 +112,7 @@ class Translator final : public cpu::BlockTranslator {
   Assembler hot_, cold_;
   uint8_t* cold_start_ = nullptr;
   size_t range_count_ = 0;
+  std::unordered_set<Gpa> moving_;
   Runtime runtime_;
   std::deque<Site> sites_;
   std::deque<Exit> exits_;
