@@ -5,10 +5,13 @@ namespace kite::cpu {
 void TranslationArea::drop_ranges(bool keep_global) {
   uint32_t kept = 0;
   for (uint32_t i = 0; i < filled_count; ++i) {
-    if (!keep_global || !filled[i].global)
-      empty(*filled[i].range);
-    else if (kept++ != i)
-      filled[kept - 1] = filled[i];
+    if (keep_global && filled[i].global) {
+      filled[kept] = filled[i];
+      filled[kept].record->number = kept + 1;
+      ++kept;
+    } else {
+      empty(filled[i]);
+    }
   }
   filled_count = kept;
 }
@@ -21,8 +24,9 @@ void TranslationArea::drop_ranges_at(uint64_t linear) {
       ++i;
       continue;
     }
-    empty(*filled[i].range);
+    empty(filled[i]);
     filled[i] = filled[--filled_count];
+    if (i < filled_count) filled[i].record->number = i + 1;
   }
 }
 

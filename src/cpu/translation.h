@@ -19,40 +19,49 @@ struct Block;
 struct Op;
 
 // A stretch of linear addresses that the host has in one piece, as a place in translated code last met it: the rights
-// were checked, and stand until the TLB is flushed. An access of `max_bytes` may begin at base .. base + limit - 1.
-struct alignas(64) AccessRange {
-  // What a flush has emptied is not worth filling for a few accesses.
-  static constexpr uint8_t kPatience = 12;
-
+// were checked, and stand until the TLB is flushed. What translated code looks at each time is apart from the rest.
+struct alignas(32) AccessRange {
   uint64_t base = 0;
-  uint64_t limit = 0;         // 0: empty
-  uint64_t delta = 0;         // from linear to host addresses
-  uint64_t state = 0;         // address of the first page's state byte
+  uint64_t limit = 0;  // an access of RangeRecord::max_bytes may begin at base .. base + limit - 1; 0: empty
+  uint64_t delta = 0;  // from linear to host addresses
+  uint64_t state = 0;  // address of the first page's state byte
+};
+static_assert(sizeof(AccessRange) == 32);
+
+// How the place fares with it.
+struct alignas(32) RangeRecord {
+  // What a flush has emptied is not worth filling for a few accesses, and less so what is soon of no use again.
+  static constexpr uint8_t kPatience = 12, kMostPatience = 192;
+
   uint16_t last_in_page = 0;  // the largest offset in a page that an access may begin at
   uint8_t max_bytes = 0;
-  bool writes = false;           // some of the accesses do
-  bool shared = false;           // by many places
-  bool moves = false;            // from page to page all the time: it stays empty, and the TLB is asked
-  uint8_t patience = kPatience;  // misses until it is filled; before, the TLB does
-  uint8_t fills = 0;
-  uint16_t place = 0;          // of the instruction, from the start of its block
-  void* owner = nullptr;       // the translation that it is a part of
-  uint64_t counted_since = 0;  // the time-stamp when `fills` began
+  bool writes = false;            // some of the accesses do
+  bool shared = false;            // by many places
+  bool moves = false;             // from page to page all the time: it stays empty, and the TLB is asked
+  uint8_t patience = kPatience;   // misses until it is filled; before, the TLB does
+  uint8_t tolerance = kPatience;  // what `patience` begins at
+  uint16_t place = 0;             // of the instruction, from the start of its block
+  uint16_t missed = 0;            // until it was last filled; no more than can be counted
+  uint32_t number = 0;            // TranslationArea::filled[number - 1] is this; 0: not listed
+  void* owner = nullptr;          // the translation that it is a part of
+  uint64_t filled_at = 0;         // time-stamp
 };
-static_assert(sizeof(AccessRange) == 64);
+static_assert(sizeof(RangeRecord) == sizeof(AccessRange));
 
 // The part of a Cpu that only translated code and its runtime use.
 struct TranslationArea {
-  // The ranges that are filled, by the page or pages that a flush would name.
+  // The ranges that are filled, each once, by the page or pages that a flush would name.
   struct FilledRange {
     AccessRange* range;
+    RangeRecord* record;
     uint64_t first;
     uint64_t bytes;
     bool global;
   };
-  static constexpr uint32_t kMostFilled = 256;
+  static constexpr uint32_t kMostFilled = 2048;
   FilledRange filled[kMostFilled];
   uint32_t filled_count = 0;
+  ptrdiff_t record_distance = 0;  // from every range to its record
   // Those that were found to move, until their translations are made anew.
   struct MovedRange {
     void* owner;
@@ -61,9 +70,10 @@ struct TranslationArea {
   static constexpr uint32_t kMostMoved = 16;
   MovedRange moved[kMostMoved];
   uint32_t moved_count = 0;
-  static void empty(AccessRange& range) {
-    range.limit = 0;
-    range.patience = AccessRange::kPatience;
+  static void empty(const FilledRange& filled) {
+    filled.range->limit = 0;
+    filled.record->patience = filled.record->tolerance;
+    filled.record->number = 0;
   }
   // What goes with TLB entries.
   void drop_ranges(bool keep_global);

@@ -97,20 +97,20 @@ void BlockEmitter::miss(uint8_t* jump) {
 void BlockEmitter::check(const Access& access) {
   guard_flags();
   note_look_up(access.bytes, access.write);
-  if (kind() == static_cast<size_t>(cpu::TlbKind::kUser) && !t_.moves(block_.physical + (op().rip - block_.rip)))
-    check_range(access);
+  const Mem& address = access.address;
+  const bool on_stack = !access.in_r10 && address.base == kStack && address.index == kNone && access.bytes <= 8;
+  const bool is_user = kind() == static_cast<size_t>(cpu::TlbKind::kUser);
+  if (is_user && on_stack)
+    check_range(access, t_.stack_range(kind()));
+  else if (is_user && translation_.stage != Translation::Stage::kFirst && !t_.moves(block_.physical + place_in_block()))
+    check_range(access, t_.new_range(access.bytes, access.write, translation_, place_in_block()));
   else
     miss(look_up_tlb(a_, access));
 }
 
-void BlockEmitter::check_range(const Access& access) {
+void BlockEmitter::check_range(const Access& access, const RangePlace& place) {
   const Mem& address = access.address;
-  const bool on_stack = !access.in_r10 && address.base == kStack && address.index == kNone && access.bytes <= 8;
-  cpu::AccessRange& range = on_stack ? t_.stack_range(kind()) : t_.new_range(access.bytes, access.write);
-  if (!on_stack) {
-    range.owner = &translation_;
-    range.place = static_cast<uint16_t>(op().rip - block_.rip);
-  }
+  cpu::AccessRange& range = *place.range;
   if (access.in_r10)
     a_.mov(8, kR11, kR10);
   else if (address.index == kNone && address.disp == 0)
@@ -132,7 +132,7 @@ void BlockEmitter::check_range(const Access& access) {
   }
   a_.rm(8, access.in_r10 ? 0x03 : 0x8b, kR10, near_code(&range.delta));  // add, mov
   Detour& slow = detours_[detour];
-  slow.range = &range;
+  slow.range = place;
   slow.resume_access = a_.here();
   slow.access = access;
 }
@@ -160,10 +160,10 @@ BlockEmitter::Place BlockEmitter::look_up_r10(unsigned bytes, bool write, unsign
 
 // Out of line: the TLB may know what the range does not. Otherwise it goes on behind this.
 void BlockEmitter::detour_range(const Detour& detour) {
-  cpu::AccessRange& range = *detour.range;
+  cpu::RangeRecord& record = *detour.range.record;
   const Access& access = detour.access;
   std::vector<uint8_t*> unknown;
-  cold_.rm(1, 0xfe, 1, near_code(&range.patience));  // dec
+  cold_.rm(1, 0xfe, 1, near_code(&record.patience));  // dec
   uint8_t* const fill = cold_.jcc(Condition::kE);
   unknown.push_back(look_up_tlb(cold_, access));
   cold_.jmp(detour.resume_access);
@@ -174,7 +174,7 @@ void BlockEmitter::detour_range(const Detour& detour) {
     cold_.dword(access.alignment - 1);
     unknown.push_back(cold_.jcc(Condition::kNe));
   }
-  cold_.rm(8, 0x8d, kRax, near_code(&range));  // lea
+  cold_.rm(8, 0x8d, kRax, near_code(&record));  // lea
   cold_.call(t_.runtime().look_up[kind()][access.write ? 1 : 0]);
   unknown.push_back(cold_.jcc(Condition::kNe));
   if (access.in_r10) cold_.rm(8, 0x03, kR10, in_cpu(layout_.spare + kLinearSpare));  // add

@@ -60,6 +60,7 @@ void BlockEmitter::emit() {
   const uint8_t* const hot = a_.here();
   const uint8_t* const cold = cold_.here();
   decode();
+  if (!has_places()) translation_.stage = Translation::Stage::kLast;
   begin();
   const bool logs = log::enabled(log::Category::kOp);
   if (logs) log_block();
@@ -129,7 +130,7 @@ void BlockEmitter::check_page(uint64_t address, uint32_t exec_id) {
 
 void BlockEmitter::begin() {
   Exit& self = translation_.self;
-  self = {.target = block_.rip, .page = translation_.page, .mode_key = block_.mode_key};
+  self = {.target = block_.rip, .page = translation_.page, .mode_key = block_.mode_key, .of_stale = true};
   translation_.way_out = cold_.here();
   cold_.mov_imm(kR10, reinterpret_cast<uintptr_t>(&self));
   cold_.jmp(t_.runtime().leave);
@@ -153,6 +154,29 @@ void BlockEmitter::begin() {
   flags_ = Flags::kSaved;
   if (translation_.exec_id2 != 0) check_page(cpu::page_of(block_.rip) + kPageSize, translation_.exec_id2);
   if (t_.profiles()) a_.alu_imm(8, 0, in_cpu(layout_.blocks_entered), 1);
+  if (translation_.stage != Translation::Stage::kLast) count_entries();
+}
+
+// Leaves at the last entry of the stage.
+void BlockEmitter::count_entries() {
+  translation_.entries_left = &t_.new_counter();
+  translation_.count = a_.cursor();
+  a_.rm(4, 0xff, 1, near_code(translation_.entries_left));  // dec
+  a_.jcc(Condition::kE, translation_.way_out);
+  translation_.count_bytes = static_cast<uint8_t>(a_.cursor() - translation_.count);
+}
+
+// Whether there is a place that a range may be of use to.
+bool BlockEmitter::has_places() const {
+  if (kind() != static_cast<size_t>(cpu::TlbKind::kUser)) return false;
+  for (unsigned i = 0; i < count_; ++i) {
+    const x86::Insn& insn = insns_[i];
+    if (!insn.has_mem || insn.op == Code::kLea || insn.op == Code::kNop) continue;
+    const bool on_stack = ops_[i].base == x86::kRsp && ops_[i].index == cpu::kZeroReg;
+    const bool is_constant = ops_[i].base == cpu::kZeroReg && ops_[i].index == cpu::kZeroReg;
+    if (!on_stack && !is_constant) return true;
+  }
+  return false;
 }
 
 BlockEmitter::Outcome BlockEmitter::instruction() {
@@ -219,7 +243,7 @@ void BlockEmitter::detour_hand_over(uint8_t* jump) {
 void BlockEmitter::detours() {
   for (const Detour& detour : detours_) {
     a_.bind(detour.jump, cold_.here());
-    if (detour.range != nullptr) detour_range(detour);
+    if (detour.range.range != nullptr) detour_range(detour);
     if (detour.recipe.kind != Recipe::Kind::kNone && detour.kind != Detour::Kind::kNotice) {
       make_anew(cold_, detour.recipe);
       emit_save(cold_);

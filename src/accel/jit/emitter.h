@@ -92,7 +92,7 @@ class BlockEmitter {
     uint64_t resume_rip = 0;          // kInterpret, kNotice: of the instruction at `resume`
     Place place{};                    // kNotice
     // kInterpret, kHandOver: what the TLB may know all the same, and where it goes on then.
-    cpu::AccessRange* range = nullptr;
+    RangePlace range{};
     const uint8_t* resume_access = nullptr;
     Access access{};
     Recipe recipe{};  // of flags that are nowhere
@@ -101,6 +101,8 @@ class BlockEmitter {
   // --- the block (emitter.cc) ---
   void decode();
   void begin();
+  void count_entries();
+  [[nodiscard]] bool has_places() const;
   void check_page(uint64_t address, uint32_t exec_id);
   Outcome instruction();
   void interpret();
@@ -118,6 +120,7 @@ class BlockEmitter {
   void detour_hand_over(uint8_t* jump);
   [[nodiscard]] const x86::Insn& insn() const { return insns_[index_]; }
   [[nodiscard]] const cpu::Op& op() const { return ops_[index_]; }
+  [[nodiscard]] uint16_t place_in_block() const { return static_cast<uint16_t>(op().rip - block_.rip); }
   [[nodiscard]] bool is_last() const { return index_ + 1 == count_; }
 
   // --- logs (emit_log.cc) ---
@@ -175,7 +178,7 @@ class BlockEmitter {
   Place look_up_constant(uint64_t linear, unsigned bytes, bool write);
   Place look_up_r10(unsigned bytes, bool write, unsigned alignment = 0);
   void check(const Access& access);
-  void check_range(const Access& access);
+  void check_range(const Access& access, const RangePlace& place);
   Place look_up_stack(int32_t offset, bool write);
   void pushed(Place& place);
   void miss(uint8_t* jump);  // the instruction is left to the interpreter; EFLAGS are lost

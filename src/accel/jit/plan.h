@@ -4,6 +4,7 @@
 
 #include <array>
 #include <cstdint>
+#include <vector>
 
 #include "accel/jit/assembler.h"
 #include "cpu/block.h"
@@ -64,10 +65,26 @@ struct Exit {
   uint32_t mode_key = 0;
   bool flags_in_host = false;  // EFLAGS are the guest's; else they are saved
   bool crosses = false;        // the target is on another page: its mapping is checked on the way
+  bool of_stale = false;       // the first jump of a stale block, which may get its instruction back
+};
+
+// A range, and how its place fares with it.
+struct RangePlace {
+  cpu::AccessRange* range = nullptr;
+  cpu::RangeRecord* record = nullptr;
 };
 
 // The host code of a Block.
 struct Translation {
+  // How places in user code find memory. First the TLB is asked; on trial, each has a range; then those keep theirs that
+  // it is of use to. A block without such places begins with the last stage.
+  enum class Stage : uint8_t { kFirst, kTrial, kLast };
+  // A jump that has been linked to it, and to which of its entries.
+  struct Incoming {
+    uint8_t* jump;
+    const uint8_t* Translation::*entry;
+  };
+
   cpu::Block* block = nullptr;
   Gpa page = 0;
   uint32_t exec_id = 0;    // what TlbEntry::exec_id is while the block's page leads where it did
@@ -75,6 +92,12 @@ struct Translation {
   uint32_t exec_id2 = 0;   // 0: there is none
   uint64_t jump_salt = 0;  // of the block's mode (Translator::jump_salt)
   bool stale = false;      // code has been written to its page: the first jump leads out
+  Stage stage = Stage::kFirst;
+  uint8_t count_bytes = 0;           // of the code that counts the entries, at `count`
+  uint8_t* count = nullptr;
+  uint32_t* entries_left = nullptr;  // of the stage
+  size_t first_range = 0, range_count = 0;
+  std::vector<Incoming> incoming;
   // Entered with flags saved, with flags in EFLAGS, and with flags saved from a place that has not looked at the TLB.
   const uint8_t* entry_saved = nullptr;
   const uint8_t* entry_flags = nullptr;

@@ -3,14 +3,15 @@
 namespace kite::jit {
 
 using cpu::AccessRange;
+using cpu::RangeRecord;
 using cpu::TlbEntry;
 using cpu::TranslationArea;
 
 namespace {
 
-// A range moves when it is filled this often, on average within so many time-stamps. It costs then more than it saves.
-constexpr uint8_t kFillsCounted = 16;
-constexpr uint64_t kFastFill = 800;
+// A range that misses once in so many time-stamps, on average since it was filled, is filled later the next time; and
+// one that does so in fewer costs more than it saves.
+constexpr uint64_t kFrequentMiss = 256, kFastMiss = 64;
 // How many pages of 4 KiB a range takes on each side, when the host has them next to each other as the guest does.
 constexpr int kMostNeighbours = 4;
 
@@ -33,34 +34,51 @@ KITE_NO_VECTORS inline uint8_t state_behind(uint64_t state) {
   return __atomic_load_n(reinterpret_cast<const uint8_t*>(state) + 1, __ATOMIC_RELAXED);
 }
 
-// Whether the range has moved too often of late.
-KITE_NO_VECTORS inline bool moves(AccessRange* range) {
-  if (range->shared || ++range->fills < kFillsCounted) return false;
-  const uint64_t now = __builtin_ia32_rdtsc(), before = range->counted_since;
-  range->fills = 0;
-  range->counted_since = now;
-  return before != 0 && now - before < kFillsCounted * kFastFill;
+// The code is left soon, to be made anew.
+KITE_NO_VECTORS inline bool note_moved(TranslationArea* area, const RangeRecord& record) {
+  if (area->moved_count == TranslationArea::kMostMoved) return false;
+  TranslationArea::MovedRange* const to = &area->moved[area->moved_count++];
+  to->owner = record.owner;
+  to->place = record.place;
+  __atomic_fetch_or(reinterpret_cast<uint32_t*>(&area->alarm), TranslationArea::kRequest, __ATOMIC_RELAXED);
+  return true;
 }
 
-// The code is left soon, to be made anew.
-KITE_NO_VECTORS inline void note_moved(TranslationArea* area, const AccessRange& range) {
-  if (area->moved_count == TranslationArea::kMostMoved) return;
-  TranslationArea::MovedRange* const to = &area->moved[area->moved_count++];
-  to->owner = range.owner;
-  to->place = range.place;
-  __atomic_fetch_or(reinterpret_cast<uint32_t*>(&area->alarm), TranslationArea::kRequest, __ATOMIC_RELAXED);
+// Whether the range has waited as long as that can be, and is of no use.
+KITE_NO_VECTORS inline bool moves(TranslationArea* area, RangeRecord* record) {
+  const uint32_t missed = record->missed + record->tolerance;
+  record->missed = static_cast<uint16_t>(missed > UINT16_MAX ? UINT16_MAX : missed);
+  if (record->shared) return false;
+  const uint64_t now = __builtin_ia32_rdtsc(), since = now - record->filled_at;
+  const bool first = record->filled_at == 0;
+  record->filled_at = now;
+  if (first || since >= record->tolerance * kFrequentMiss) {
+    record->tolerance = RangeRecord::kPatience;
+    return false;
+  }
+  if (record->tolerance < RangeRecord::kMostPatience) {
+    record->tolerance = static_cast<uint8_t>(record->tolerance * 2);
+    return false;
+  }
+  return since < record->tolerance * kFastMiss && note_moved(area, *record);
 }
 
 KITE_NO_VECTORS inline void note(TranslationArea* area, const TranslationArea::FilledRange& filled) {
-  if (area->filled_count == TranslationArea::kMostFilled) {
-    for (uint32_t i = 0; i < TranslationArea::kMostFilled; ++i) {
-      area->filled[i].range->limit = 0;
-      area->filled[i].range->patience = AccessRange::kPatience;
+  if (filled.record->number == 0) {
+    if (area->filled_count == TranslationArea::kMostFilled) {
+      for (uint32_t i = 0; i < TranslationArea::kMostFilled; ++i) {
+        RangeRecord* const other = area->filled[i].record;
+        area->filled[i].range->limit = 0;
+        other->patience = other->tolerance;
+        other->number = 0;
+      }
+      area->filled_count = 0;
     }
-    area->filled_count = 0;
+    filled.record->number = ++area->filled_count;
   }
-  TranslationArea::FilledRange* const to = &area->filled[area->filled_count++];
+  TranslationArea::FilledRange* const to = &area->filled[filled.record->number - 1];
   to->range = filled.range;
+  to->record = filled.record;
   to->first = filled.first;
   to->bytes = filled.bytes;
   to->global = filled.global;
@@ -68,18 +86,19 @@ KITE_NO_VECTORS inline void note(TranslationArea* area, const TranslationArea::F
 
 }  // namespace
 
-__attribute__((target("general-regs-only"))) void fill_range(const TlbEntry* entry, AccessRange* range,
+__attribute__((target("general-regs-only"))) void fill_range(const TlbEntry* entry, RangeRecord* record,
                                                              TranslationArea* area) {
-  const bool writes = range->writes;
-  range->patience = AccessRange::kPatience;
-  if (writes && entry->write_tag != entry->linear) return;  // a load, by one who shares it with stores
-  if (moves(range)) {
-    range->moves = true;
+  auto* const range = reinterpret_cast<AccessRange*>(reinterpret_cast<uintptr_t>(record) -
+                                                     static_cast<uintptr_t>(area->record_distance));
+  const bool writes = record->writes;
+  if (moves(area, record)) {
+    record->moves = true;
     range->limit = 0;
-    range->patience = 0;  // 256
-    note_moved(area, *range);
+    record->patience = 0;  // 256
     return;
   }
+  record->patience = record->tolerance;
+  if (writes && entry->write_tag != entry->linear) return;  // a load, by one who shares it with stores
   uint64_t first = entry->linear, end = first + kPageSize, state = reinterpret_cast<uint64_t>(entry->page_state);
   // A flush that names any part of a large page means all of it.
   const uint64_t mask = (uint64_t{1} << entry->shift) - 1, page = first & ~mask;
@@ -101,13 +120,13 @@ __attribute__((target("general-regs-only"))) void fill_range(const TlbEntry* ent
     }
   }
   range->base = first;
-  range->limit = end - first - range->max_bytes + 1;
+  range->limit = end - first - record->max_bytes + 1;
   range->delta = entry->addend;
   range->state = state;
   if (entry->shift == kPageShift)
-    note(area, {range, first, end - first, entry->global});
+    note(area, {range, record, first, end - first, entry->global});
   else
-    note(area, {range, page, mask + 1, entry->global});
+    note(area, {range, record, page, mask + 1, entry->global});
 }
 
 }  // namespace kite::jit

@@ -6,8 +6,8 @@
 
 namespace kite::jit {
 
-// Makes `range` what is around an access that `entry`, of a TlbTable, allows. Translated code calls it with the guest's
-// vector registers in the host's: it uses none, and calls nothing that might.
-void fill_range(const cpu::TlbEntry* entry, cpu::AccessRange* range, cpu::TranslationArea* area);
+// Makes the range of `record` what is around an access that `entry`, of a TlbTable, allows. Translated code calls it
+// with the guest's vector registers in the host's: it uses none, and calls nothing that might.
+void fill_range(const cpu::TlbEntry* entry, cpu::RangeRecord* record, cpu::TranslationArea* area);
 
 }  // namespace kite::jit

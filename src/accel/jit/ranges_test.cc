@@ -19,7 +19,7 @@ constexpr uint64_t kUserPage = 7;  // present, writable, user
 class RangesTest : public testing::Test {
  protected:
   RangesTest() {
-    auto made = Translator::create(m.cpu(), {.code_bytes = size_t{1} << 20, .threshold = 1});
+    auto made = Translator::create(m.cpu(), {.code_bytes = size_t{1} << 20, .threshold = 1, .first_entries = 0});
     if (!made) throw std::runtime_error(made.error().message);
     translator = std::move(*made);
     m.cpu().translator = translator.get();

@@ -332,7 +332,7 @@ void Writer::notice(const uint8_t* out) {
 
 // The TLB, for a place that its range has missed.
 const uint8_t* Writer::look_up(cpu::TlbKind kind, bool write) {
-  using cpu::AccessRange, cpu::TlbEntry;
+  using cpu::RangeRecord, cpu::TlbEntry;
   static constexpr Reg kKept[] = {kRcx, kRdx, kRsi, kRdi, kR8, kR9, kR11};
   constexpr uint8_t kEntryShift = 6;
   static_assert(sizeof(TlbEntry) == 1u << kEntryShift);
@@ -348,9 +348,9 @@ const uint8_t* Writer::look_up(cpu::TlbKind kind, bool write) {
   uint8_t* const unknown = a_.jcc(Condition::kNe);
   a_.load(4, kR10, in_cpu(layout_.spare + kLinearSpare));
   a_.alu_imm(4, 4, kR10, kPageSize - 1);
-  a_.rm(2, 0x3b, kR10, at(kRax, offsetof(AccessRange, last_in_page)));
+  a_.rm(2, 0x3b, kR10, at(kRax, offsetof(RangeRecord, last_in_page)));
   uint8_t* const crosses = a_.jcc(Condition::kA);
-  a_.alu_imm(1, 7, at(kRax, offsetof(AccessRange, moves)), 0);
+  a_.alu_imm(1, 7, at(kRax, offsetof(RangeRecord, moves)), 0);
   uint8_t* const moves = a_.jcc(Condition::kNe);
   for (const Reg reg : kKept) push(reg);
   a_.mov(8, kRsi, kRax);

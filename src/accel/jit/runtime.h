@@ -22,7 +22,7 @@ struct Runtime {
   // Called with R10 = host address, R11 = Site, EAX = bytes, flags saved: a store met a watched page.
   const uint8_t* notice = nullptr;
 
-  // Called with R10 = linear address, RAX = AccessRange, for each kind of rights, to read and to write; EFLAGS are
+  // Called with R10 = linear address, RAX = RangeRecord, for each kind of rights, to read and to write; EFLAGS are
   // lost. ZF: the TLB has the page; R10 is the distance to the host's address, R11 that of the state byte, the range is
   // filled unless it moves, and the linear address is at kLinearSpare.
   using LookUps = std::array<std::array<const uint8_t*, 2>, static_cast<size_t>(cpu::TlbKind::kCount)>;

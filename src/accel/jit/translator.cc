@@ -47,6 +47,7 @@ void point_gs_to(const cpu::Cpu& cpu) {
 TranslatorOptions checked(TranslatorOptions options) {
   options.code_bytes = std::clamp(options.code_bytes & ~page_offset_mask, size_t{1} << 20, size_t{1} << 30);
   options.threshold = std::max(options.threshold, 1u);
+  options.trial_entries = std::max(options.trial_entries, 1u);
   return options;
 }
 
@@ -124,9 +125,17 @@ void Translator::start_code() {
   cpu_.translation.drop_ranges(false);
   cpu_.translation.moved_count = 0;
   moving_.clear();
-  range_count_ = 0;
-  for (size_t kind = 0; kind < static_cast<size_t>(cpu::TlbKind::kCount); ++kind)
-    new_range(sizeof(uint64_t), true).shared = true;
+  range_count_ = counter_count_ = 0;
+  cpu_.translation.record_distance =
+      reinterpret_cast<uint8_t*>(range_at(0).record) - reinterpret_cast<uint8_t*>(range_at(0).range);
+  for (; range_count_ < static_cast<size_t>(cpu::TlbKind::kCount); ++range_count_) {
+    const RangePlace stack = range_at(range_count_);
+    *stack.range = {};
+    *stack.record = {.last_in_page = kPageSize - sizeof(uint64_t),
+                     .max_bytes = sizeof(uint64_t),
+                     .writes = true,
+                     .shared = true};
+  }
   runtime_.emit(hot_, cpu_, layout_, options_.profile);
   if (options_.perf_map != nullptr)
     options_.perf_map->add(memory_.run(), static_cast<size_t>(hot_.here() - memory_.run()), "kite runtime");
@@ -139,16 +148,25 @@ void Translator::describe(const cpu::Block& block, const Span& hot, const Span& 
   options_.perf_map->add(cold.start, cold.bytes, fmt::format("guest {:x} out of line", block.rip));
 }
 
-cpu::AccessRange& Translator::new_range(unsigned bytes, bool writes) {
-  cpu::AccessRange& range = ranges()[range_count_++];
-  range = {.last_in_page = static_cast<uint16_t>(kPageSize - bytes),
-           .max_bytes = static_cast<uint8_t>(bytes),
-           .writes = writes};
-  return range;
+RangePlace Translator::new_range(unsigned bytes, bool writes, Translation& owner, uint16_t place) {
+  const RangePlace made = range_at(range_count_++);
+  *made.range = {};
+  *made.record = {.last_in_page = static_cast<uint16_t>(kPageSize - bytes),
+                  .max_bytes = static_cast<uint8_t>(bytes),
+                  .writes = writes,
+                  .place = place,
+                  .owner = &owner};
+  return made;
+}
+
+uint32_t& Translator::new_counter() {
+  auto* const counters = reinterpret_cast<uint32_t*>(range_at(most_ranges()).record);
+  return counters[counter_count_++];
 }
 
 bool Translator::has_room() const {
-  return range_count_ + kMostRangesOfBlock < most_ranges() && hot_.cursor() + kLargestBlock < cold_start_ &&
+  return range_count_ + kMostRangesOfBlock < most_ranges() && counter_count_ < most_counters() &&
+         hot_.cursor() + kLargestBlock < cold_start_ &&
          cold_.cursor() + kLargestBlock < memory_.write() + memory_.size();
 }
 
@@ -182,15 +200,25 @@ bool Translator::translate(cpu::Cpu& cpu, cpu::Block& block) {
   }
   for (const PageState& state : pages_of(translation)) add_to_page(translation, state);
   translation.jump_salt = jump_salt(block.mode_key);
+  translation.stage = first_stage();
+  emit(block, translation);
+  counters_.guest_bytes.add(block.bytes);
+  return true;
+}
+
+void Translator::emit(cpu::Block& block, Translation& translation) {
   const Span hot{hot_.here(), 0}, cold{cold_.here(), 0};
-  BlockEmitter(*this, cpu, block, translation, hot_, cold_).emit();
+  translation.first_range = range_count_;
+  BlockEmitter(*this, cpu_, block, translation, hot_, cold_).emit();
+  translation.range_count = range_count_ - translation.first_range;
+  if (translation.entries_left != nullptr)
+    *translation.entries_left =
+        translation.stage == Translation::Stage::kFirst ? options_.first_entries : options_.trial_entries;
   describe(block, {hot.start, static_cast<size_t>(hot_.here() - hot.start)},
            {cold.start, static_cast<size_t>(cold_.here() - cold.start)});
   block.translation = &translation;
   counters_.blocks.add();
-  counters_.guest_bytes.add(block.bytes);
   counters_.host_bytes.add(translation.host_bytes);
-  return true;
 }
 
 // The pages that the block is on, as they were when it was decoded, or found unchanged.
@@ -238,11 +266,33 @@ void Translator::translate_moved() {
     if (std::ranges::find(owners, owner) == owners.end()) owners.push_back(owner);
   }
   area.moved_count = 0;
-  for (Translation* const owner : owners) translate_again(*owner);
+  for (Translation* const owner : owners) translate_again(*owner, owner->stage);
+}
+
+// The entries of the translation's stage are used up.
+void Translator::count_down(Translation& translation) {
+  if (translation.stage == Translation::Stage::kFirst) return translate_again(translation, Translation::Stage::kTrial);
+  const size_t moving = moving_.size();
+  judge_places(translation);
+  if (moving_.size() != moving) return translate_again(translation, Translation::Stage::kLast);
+  translation.stage = Translation::Stage::kLast;
+  translation.entries_left = nullptr;
+  translation.count[0] = 0xeb;  // jmp over the rest
+  translation.count[1] = static_cast<uint8_t>(translation.count_bytes - 2);
+}
+
+// A range that misses more often than once in so many times costs more than the TLB does.
+void Translator::judge_places(const Translation& translation) {
+  const uint32_t most_misses = options_.trial_entries / 6;
+  for (size_t i = translation.first_range; i < translation.first_range + translation.range_count; ++i) {
+    const cpu::RangeRecord& record = *range_at(i).record;
+    const uint32_t misses = record.missed + static_cast<uint8_t>(record.tolerance - record.patience);
+    if (misses > most_misses) moving_.insert(translation.block->physical + record.place);
+  }
 }
 
 // Translated code is not running. What leads to the old code goes on in the new.
-void Translator::translate_again(Translation& old) {
+void Translator::translate_again(Translation& old, Translation::Stage stage) {
   cpu::Block& block = *old.block;
   if (old.stale || block.removed || block.translation != &old || !has_room()) return;
   Translation& fresh = translations_.emplace_back();
@@ -252,22 +302,19 @@ void Translator::translate_again(Translation& old) {
   fresh.exec_id = old.exec_id;
   fresh.exec_id2 = old.exec_id2;
   fresh.jump_salt = old.jump_salt;
-  const Span hot{hot_.here(), 0}, cold{cold_.here(), 0};
-  BlockEmitter(*this, cpu_, block, fresh, hot_, cold_).emit();
-  describe(block, {hot.start, static_cast<size_t>(hot_.here() - hot.start)},
-           {cold.start, static_cast<size_t>(cold_.here() - cold.start)});
+  fresh.stage = stage;
+  emit(block, fresh);
   for (const PageState& state : pages_of(fresh)) std::ranges::replace(pages_[state.address].translations, &old, &fresh);
-  block.translation = &fresh;
   *old.start = 0xe9;  // jmp
   Assembler::patch(old.start + 1, memory_.delta(), fresh.entry_saved);
-  counters_.blocks.add();
-  counters_.host_bytes.add(fresh.host_bytes);
+  fresh.incoming = std::move(old.incoming);
+  for (const Translation::Incoming& way : fresh.incoming)
+    Assembler::patch(way.jump, memory_.delta(), fresh.*way.entry);
 }
 
 Translator::Entry Translator::enter(cpu::Cpu& cpu, cpu::Block& block) {
   if (cpu.translation.moved_count != 0) [[unlikely]]
     translate_moved();
-  auto& translation = *static_cast<Translation*>(block.translation);
   cpu::TranslationArea& area = cpu.translation;
   if (area.alarm.load(std::memory_order_relaxed) != 0) [[unlikely]]
     return nullptr;
@@ -275,8 +322,12 @@ Translator::Entry Translator::enter(cpu::Cpu& cpu, cpu::Block& block) {
     area.exit = nullptr;  // exceptions of the SSE unit are unmasked: by its own handlers
     return block.first;
   }
-  if (translation.stale) [[unlikely]]
-    revive(translation);
+  auto* current = static_cast<Translation*>(block.translation);
+  if (current->stale) [[unlikely]]
+    revive(*current);
+  if (current->entries_left != nullptr && *current->entries_left == 0) [[unlikely]]
+    count_down(*current);
+  auto& translation = *static_cast<Translation*>(block.translation);
   if (area.exit != nullptr) link(translation, block);
   cpu::TlbEntry& entry = cpu.tlb().at(block.rip);
   if (entry.exec_tag == cpu::page_of(block.rip)) entry.exec_id = translation.exec_id;
@@ -302,12 +353,13 @@ void Translator::link(Translation& translation, const cpu::Block& block) {
   const Exit& exit = *static_cast<const Exit*>(std::exchange(cpu_.translation.exit, nullptr));
   if (exit.jump == nullptr || exit.target != block.rip || exit.mode_key != block.mode_key || &exit == &translation.self)
     return;
-  const uint8_t* target = translation.entry_checked;
+  const uint8_t* Translation::*entry = &Translation::entry_checked;
   if (!exit.crosses) {
     if (exit.page != translation.page) return;
-    target = exit.flags_in_host ? translation.entry_flags : translation.entry_saved;
+    entry = exit.flags_in_host ? &Translation::entry_flags : &Translation::entry_saved;
   }
-  Assembler::patch(exit.jump, memory_.delta(), target);
+  Assembler::patch(exit.jump, memory_.delta(), translation.*entry);
+  if (!exit.of_stale) translation.incoming.push_back({exit.jump, entry});
   counters_.links.add();
 }
 

@@ -19,6 +19,8 @@ namespace kite::jit {
 struct TranslatorOptions {
   size_t code_bytes = size_t{128} << 20;   // address space for code; it is committed as it is used
   uint32_t threshold = 24;                 // entries after which a block is translated
+  uint32_t first_entries = 500;            // for which its places ask the TLB; then they have ranges
+  uint32_t trial_entries = 1000;           // after which it is judged which of these are of use; at least 1
   bool profile = false;                    // code counts the blocks that are entered, and the time spent in it
   std::shared_ptr<PerfMap> perf_map = {};  // gets the names of all code; may be null
 };
@@ -53,14 +55,18 @@ class Translator final : public cpu::BlockTranslator {
   [[nodiscard]] FallBacks fall_backs() const;
 
   // --- for the emitter ---
+  [[nodiscard]] Translation::Stage first_stage() const {
+    return options_.first_entries == 0 ? Translation::Stage::kTrial : Translation::Stage::kFirst;
+  }
   [[nodiscard]] bool profiles() const { return options_.profile; }
   [[nodiscard]] const Layout& layout() const { return layout_; }
   [[nodiscard]] const Runtime& runtime() const { return runtime_; }
   Site& new_site() { return sites_.emplace_back(); }
   Exit& new_exit() { return exits_.emplace_back(); }
   // For one place in the code, or for all that address the stack with up to 8 bytes.
-  cpu::AccessRange& new_range(unsigned bytes, bool writes);
-  cpu::AccessRange& stack_range(size_t kind) { return ranges()[kind]; }
+  RangePlace new_range(unsigned bytes, bool writes, Translation& owner, uint16_t place);
+  [[nodiscard]] RangePlace stack_range(size_t kind) const { return range_at(kind); }
+  uint32_t& new_counter();
   // Whether the instruction there goes from page to page: a range is of no use to it.
   [[nodiscard]] bool moves(Gpa place) const { return moving_.contains(place); }
   x86::Insn& keep(const x86::Insn& insn) { return insns_.emplace_back(insn); }
@@ -90,8 +96,16 @@ class Translator final : public cpu::BlockTranslator {
   };
 
   void start_code();
-  [[nodiscard]] cpu::AccessRange* ranges() const { return reinterpret_cast<cpu::AccessRange*>(memory_.data()); }
-  [[nodiscard]] size_t most_ranges() const { return memory_.data_size() / sizeof(cpu::AccessRange); }
+  // The data behind the code: ranges, their records, and the counters of entries.
+  [[nodiscard]] size_t most_ranges() const { return memory_.data_size() / (4 * sizeof(cpu::AccessRange)); }
+  [[nodiscard]] size_t most_counters() const { return most_ranges() * 2 * sizeof(cpu::AccessRange) / sizeof(uint32_t); }
+  [[nodiscard]] RangePlace range_at(size_t number) const {
+    return {reinterpret_cast<cpu::AccessRange*>(memory_.data()) + number,
+            reinterpret_cast<cpu::RangeRecord*>(memory_.data()) + most_ranges() + number};
+  }
+  void emit(cpu::Block& block, Translation& translation);
+  void count_down(Translation& translation);
+  void judge_places(const Translation& translation);
   void describe(const cpu::Block& block, const Span& hot, const Span& cold) const;
   void log_summary() const;
   [[nodiscard]] bool has_room() const;
@@ -102,7 +116,7 @@ class Translator final : public cpu::BlockTranslator {
   void add_to_page(Translation& translation, const PageState& state);
   void make_stale(Page& page);
   void translate_moved();
-  void translate_again(Translation& old);
+  void translate_again(Translation& old, Translation::Stage stage);
   void revive(Translation& translation);
 
   cpu::Cpu& cpu_;
@@ -111,7 +125,7 @@ class Translator final : public cpu::BlockTranslator {
   CodeMemory memory_;
   Assembler hot_, cold_;
   uint8_t* cold_start_ = nullptr;
-  size_t range_count_ = 0;
+  size_t range_count_ = 0, counter_count_ = 0;
   std::unordered_set<Gpa> moving_;
   Runtime runtime_;
   std::deque<Site> sites_;
