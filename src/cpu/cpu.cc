@@ -319,6 +319,11 @@ void Cpu::get_state(x86::ArchState& out) const {
 }
 
 void Cpu::set_state(const x86::ArchState& in) {
+  set_state_keep_tlb(in);
+  flush_tlb(false);
+}
+
+void Cpu::set_state_keep_tlb(const x86::ArchState& in) {
   arch = in;
   for (size_t i = 0; i < in.gpr.size(); ++i) state.gpr[i] = in.gpr[i];
   for (size_t i = 0; i < in.seg.size(); ++i) state.seg[i] = in.seg[i];
@@ -335,7 +340,6 @@ void Cpu::set_state(const x86::ArchState& in) {
   // [SDM 3A 5.5] The privilege level is the DPL of SS; virtual-8086 mode is at 3, real mode at 0.
   cpl = v86() ? 3 : protected_mode() ? seg(x86::Seg::kSs).dpl() : uint8_t{0};
   FpuThunks::sanitize(arch.fx);
-  flush_tlb(false);
   update_debug();
   update_mode();
 }

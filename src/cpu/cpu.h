@@ -110,6 +110,8 @@ class Cpu {
   void reset(bool power_on);
   void get_state(x86::ArchState& out) const;
   void set_state(const x86::ArchState& in);
+  // The same where the page tables and what rights they give are as they were: the TLB stays.
+  void set_state_keep_tlb(const x86::ArchState& in);
   [[nodiscard]] std::string internal_error() const { return internal_error_; }
   [[nodiscard]] std::string dump() const;  // registers, for logs
 

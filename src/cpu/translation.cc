@@ -7,7 +7,7 @@ void TranslationArea::drop_ranges(bool keep_global) {
   for (uint32_t i = 0; i < filled_count; ++i) {
     if (keep_global && filled[i].global) {
       filled[kept] = filled[i];
-      filled[kept].record->number = kept + 1;
+      filled[kept].record->number = static_cast<uint16_t>(kept + 1);
       ++kept;
     } else {
       empty(filled[i]);
@@ -26,7 +26,7 @@ void TranslationArea::drop_ranges_at(uint64_t linear) {
     }
     empty(filled[i]);
     filled[i] = filled[--filled_count];
-    if (i < filled_count) filled[i].record->number = i + 1;
+    if (i < filled_count) filled[i].record->number = static_cast<uint16_t>(i + 1);
   }
 }
 

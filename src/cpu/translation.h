@@ -32,6 +32,7 @@ static_assert(sizeof(AccessRange) == 32);
 struct alignas(32) RangeRecord {
   // What a flush has emptied is not worth filling for a few accesses, and less so what is soon of no use again.
   static constexpr uint8_t kPatience = 12, kMostPatience = 192;
+  static constexpr uint8_t kStackBytes = 128;  // that those on the stack may access together
 
   uint16_t last_in_page = 0;  // the largest offset in a page that an access may begin at
   uint8_t max_bytes = 0;
@@ -40,9 +41,10 @@ struct alignas(32) RangeRecord {
   bool moves = false;             // from page to page all the time: it stays empty, and the TLB is asked
   uint8_t patience = kPatience;   // misses until it is filled; before, the TLB does
   uint8_t tolerance = kPatience;  // what `patience` begins at
+  uint8_t least = kPatience;      // what `tolerance` begins at
   uint16_t place = 0;             // of the instruction, from the start of its block
   uint16_t missed = 0;            // until it was last filled; no more than can be counted
-  uint32_t number = 0;            // TranslationArea::filled[number - 1] is this; 0: not listed
+  uint16_t number = 0;            // TranslationArea::filled[number - 1] is this; 0: not listed
   void* owner = nullptr;          // the translation that it is a part of
   uint64_t filled_at = 0;         // time-stamp
 };
@@ -98,7 +100,10 @@ struct TranslationArea {
   static constexpr uint32_t kVectors = 1, kX87 = 2;  // the second never without the first
   uint64_t saved_flags = 0;                          // AX after LAHF; SETO AL
   uint64_t spare[4] = {};                            // registers that wait while a sequence uses their place
-  const void* exit = nullptr;                        // what translated code returned through
+  // Of the windows that the running block has open: host addresses of where accesses are, and of the state byte.
+  static constexpr size_t kWindows = 6;
+  uint64_t window_places[kWindows] = {}, window_states[kWindows] = {};
+  const void* exit = nullptr;  // what translated code returned through
   // Counted by code that was emitted to: blocks entered, cycles from entering code to leaving it.
   metrics::Counter blocks_entered, cycles;
   uint64_t cycles_at = 0;  // the time-stamp when code was last entered

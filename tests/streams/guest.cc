@@ -39,9 +39,15 @@ const x86::CpuSpec& host_like_cpu() {
 
 class GuestRunner::Machine {
  public:
-  explicit Machine(bool translated) : machine_(TestMachine::Mode::k64, host_like_cpu()) {
-    if (translated) {
-      auto made = jit::Translator::create(machine_.cpu(), {.code_bytes = size_t{4} << 20, .threshold = 1});
+  explicit Machine(Engine engine) : engine_(engine), machine_(TestMachine::Mode::k64, host_like_cpu()) {
+    if (engine != Engine::kInterpreter) {
+      jit::TranslatorOptions options{.code_bytes = size_t{4} << 20, .threshold = 1};
+      if (keeps_tlb()) {
+        options.first_entries = 1;
+        options.patience = 1;
+        if (engine == Engine::kJitJudged) options.trial_entries = 2;
+      }
+      auto made = jit::Translator::create(machine_.cpu(), options);
       if (!made) throw std::runtime_error(made.error().message);
       translator_ = std::move(*made);
       machine_.cpu().translator = translator_.get();
@@ -60,7 +66,10 @@ class GuestRunner::Machine {
     machine_.load(kDataPages[0], data.first(kPageSize));
     machine_.load(kDataPages[1], data.last(kPageSize));
     machine_.load(kStackPage, world.memory.stack);
-    machine_.cpu().set_state(initial(world));
+    if (pace == Pace::kAgain && keeps_tlb())
+      machine_.cpu().set_state_keep_tlb(initial(world));
+    else
+      machine_.cpu().set_state(initial(world));
     const cpu::Exit exit = pace == Pace::kStepped ? step() : machine_.resume();
     if (exit != cpu::Exit::kHalted) {
       trouble = "the run ended with exit " + std::to_string(static_cast<int>(exit)) + " " +
@@ -73,6 +82,7 @@ class GuestRunner::Machine {
   [[nodiscard]] uint64_t translated_blocks() const { return translator_ ? translator_->counters().blocks.value() : 0; }
 
  private:
+  [[nodiscard]] bool keeps_tlb() const { return engine_ == Engine::kJitRanges || engine_ == Engine::kJitJudged; }
   void map_kernel() {
     const Gpa pdpt = new_table(), pd = new_table();
     machine_.poke<uint64_t>(kTables + 256 * 8, pdpt | kPresent | kWritable);
@@ -168,12 +178,13 @@ class GuestRunner::Machine {
     return true;
   }
 
+  Engine engine_;
   TestMachine machine_;
   std::unique_ptr<jit::Translator> translator_;
   Gpa next_table_ = kTables;
 };
 
-GuestRunner::GuestRunner(bool translated) : machine_(std::make_unique<Machine>(translated)) {}
+GuestRunner::GuestRunner(Engine engine) : machine_(std::make_unique<Machine>(engine)) {}
 GuestRunner::~GuestRunner() = default;
 uint64_t GuestRunner::translated_blocks() const { return machine_->translated_blocks(); }
 bool GuestRunner::run(const World& world, Pace pace, Outcome& outcome, std::string& trouble) {

@@ -15,10 +15,16 @@ enum class Pace : uint8_t {
   kStepped,  // one instruction at a time
 };
 
+enum class Engine : uint8_t {
+  kInterpreter,
+  kJit,        // everything that can be is translated to host code before it is first entered
+  kJitRanges,  // the same with ranges and windows; the TLB is kept when a stream runs again
+  kJitJudged,  // the same, and what runs again has its places judged first
+};
+
 class GuestRunner {
  public:
-  // `translated`: everything that can be is translated to host code before it is first entered.
-  explicit GuestRunner(bool translated);
+  explicit GuestRunner(Engine engine);
   ~GuestRunner();
   // False when the CPU did something else than take one exception; `trouble` then says what.
   bool run(const World& world, Pace pace, Outcome& outcome, std::string& trouble);

@@ -175,7 +175,7 @@ class Streams : public testing::Test {
   }
 
   void check(uint64_t seed, bool wide, uint64_t& executed) {
-    const Stream stream = generate(seed, wide, translated_ ? kTranslatedStreamLength : kStreamLength);
+    const Stream stream = generate(seed, wide, translated() ? kTranslatedStreamLength : kStreamLength);
     ++streams_;
     if (mismatch(stream, executed).empty()) return;
     const Stream shortest = shrink(stream);
@@ -190,7 +190,17 @@ class Streams : public testing::Test {
     ++failures_;
   }
 
+  // Some kernels run 64-bit code alone: the end of an empty stream is what faults, where it is reached.
+  bool host_executes_32_bit_code() {
+    Stream empty = generate(1, false, 1);
+    empty.instructions.clear();
+    std::vector<uint32_t> starts;
+    Outcome outcome;
+    return host_.run(assemble(empty, starts), outcome) && outcome.vector == kInvalidOpcode;
+  }
+
   void run_mode(bool wide) {
+    if (!wide && !host_executes_32_bit_code()) GTEST_SKIP() << "this host does not execute 32-bit code";
     if (const char* const seed = std::getenv("KITE_STREAM_SEED"); seed != nullptr) {
       uint64_t executed = 0;
       return check(std::strtoull(seed, nullptr, 0), wide, executed);
@@ -204,12 +214,13 @@ class Streams : public testing::Test {
          executed < wanted && failures_ < kEnoughFailures; ++seed)
       check(seed, wide, executed);
     fmt::print("{} instructions in {} streams, {} of them to the end\n", executed, streams_, whole_);
-    EXPECT_EQ(guest_.translated_blocks() > streams_, translated_);
+    EXPECT_EQ(guest_.translated_blocks() > streams_, translated());
   }
 
-  explicit Streams(bool translated = false) : translated_(translated), guest_(translated) {}
+  explicit Streams(Engine engine = Engine::kInterpreter) : engine_(engine), guest_(engine) {}
+  [[nodiscard]] bool translated() const { return engine_ != Engine::kInterpreter; }
 
-  bool translated_;
+  Engine engine_;
   NativeRunner host_;
   GuestRunner guest_;
   uint64_t streams_ = 0, whole_ = 0;
@@ -219,13 +230,27 @@ class Streams : public testing::Test {
 // The same through host code; what is not emitted is the interpreter's.
 class TranslatedStreams : public Streams {
  protected:
-  TranslatedStreams() : Streams(true) {}
+  TranslatedStreams() : Streams(Engine::kJit) {}
+};
+
+class RangedStreams : public Streams {
+ protected:
+  RangedStreams() : Streams(Engine::kJitRanges) {}
+};
+
+class JudgedStreams : public Streams {
+ protected:
+  JudgedStreams() : Streams(Engine::kJitJudged) {}
 };
 
 TEST_F(Streams, Code64AgreesWithTheHost) { run_mode(true); }
 TEST_F(Streams, Code32AgreesWithTheHost) { run_mode(false); }
 TEST_F(TranslatedStreams, Code64AgreesWithTheHost) { run_mode(true); }
 TEST_F(TranslatedStreams, Code32AgreesWithTheHost) { run_mode(false); }
+TEST_F(RangedStreams, Code64AgreesWithTheHost) { run_mode(true); }
+TEST_F(RangedStreams, Code32AgreesWithTheHost) { run_mode(false); }
+TEST_F(JudgedStreams, Code64AgreesWithTheHost) { run_mode(true); }
+TEST_F(JudgedStreams, Code32AgreesWithTheHost) { run_mode(false); }
 
 }  // namespace
 }  // namespace kite::streams

@@ -249,6 +249,7 @@ BlockEmitter::Outcome BlockEmitter::ret() {
   const auto release = static_cast<int32_t>(pointer_bytes_ + static_cast<uint32_t>(op().imm));
   const Place place = look_up_stack(0, false);
   a_.load(pointer_bytes_, kR10, place.mem);
+  save_flags();
   a_.mov_imm(kRax, t_.jump_salt(block_.mode_key));
   a_.rr(8, 0x31, kR10, kRax);         // xor
   a_.rm(8, 0x3b, kRax, at(kRsp, 8));  // cmp

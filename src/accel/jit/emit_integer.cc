@@ -365,7 +365,7 @@ BlockEmitter::Outcome BlockEmitter::bit_string(unsigned extension) {
     a_.rr(8, size == 4 ? 0x63 : 0x0fbf, kRax, number);  // movsx
   a_.shift_imm(8, 7, kRax, static_cast<uint8_t>(log + 3));
   a_.lea(op().address_size, kR10, at(kR10, kRax, log));
-  const Place place = look_up_r10(size, extension != 4);
+  const Place place = look_up_r10({.bytes = size, .write = extension != 4}, {});
   if (in_host(bit.reg))
     a_.mov(4, kRax, static_cast<Reg>(kHost[bit.reg]));
   else

@@ -37,9 +37,9 @@ void BlockEmitter::log_block() const {
              flags_are_dead() ? "dead" : "saved");
 }
 
-void BlockEmitter::note_look_up(unsigned bytes, bool write) {
+void BlockEmitter::note_look_up(unsigned bytes, bool write, std::string_view how) {
   if (!log::enabled(Category::kOp)) return;
-  look_ups_ += fmt::format("{}{} {}", look_ups_.empty() ? "" : ", ", write ? "write" : "read", bytes);
+  look_ups_ += fmt::format("{}{}{} {}", look_ups_.empty() ? "" : ", ", how, write ? "write" : "read", bytes);
 }
 
 // As far as the instruction tells: the emitters of its family have turned it down.
@@ -54,8 +54,8 @@ std::string_view BlockEmitter::why_interpreted() const {
 // One line: how it was emitted, what it looks up, where the flags were and are, and its ways out of line.
 void BlockEmitter::log_decision(Outcome outcome, Flags flags_before, size_t first_detour) const {
   static constexpr const char* kFlags[] = {"EFLAGS", "EFLAGS or made anew", "made anew", "saved", "EFLAGS and saved"};
-  static constexpr const char* kDetours[] = {"interpreter", "hand-over",      "watched page",
-                                             "exit",        "forget returns", "load units"};
+  static constexpr const char* kDetours[] = {"interpreter",    "hand-over",  "watched page", "exit",
+                                             "forget returns", "load units", "first version"};
   std::string line = outcome == Outcome::kInterpret ? fmt::format("interpreted: {}", why_interpreted())
                      : outcome == Outcome::kEnd     ? "native, ends the block"
                                                     : "native";

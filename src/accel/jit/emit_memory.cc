@@ -65,23 +65,30 @@ void BlockEmitter::linear_to_r10() {
 }
 
 BlockEmitter::Place BlockEmitter::look_up(unsigned bytes, bool write, bool simple, unsigned alignment) {
-  guard_flags();
   if (address_is_constant()) {
     const uint64_t linear = constant_address();
     const bool aligned = alignment == 0 || (linear & (alignment - 1)) == 0;
     if (aligned && (linear & (kPageSize - 1)) + bytes <= kPageSize) return look_up_constant(linear, bytes, write);
   }
   const bool has_base = op().base != cpu::kZeroReg, has_index = op().index != cpu::kZeroReg;
+  const bool plain = op().flat && op().address_size == 8 && (has_base || has_index) && op().disp < kLargestDisplacement;
+  Window window;
+  if (plain && has_windows()) {
+    const GuestAddress at{op().base, op().index, has_index ? op().scale : 0u, op().disp};
+    if (const auto place = look_up_window(at, bytes, write, alignment)) return *place;
+    window = plan_window(at, bytes, write, alignment);
+  }
+  guard_flags();
+  const Access access{.bytes = bytes, .write = write, .alignment = alignment};
   const bool in_registers = (!has_base || in_host(op().base)) && (!has_index || in_host(op().index));
-  if (!simple && op().flat && op().address_size == 8 && in_registers && (has_base || has_index) &&
-      op().disp < kLargestDisplacement) {
+  if (!simple && plain && in_registers) {
     Mem address{.scale = op().scale, .disp = static_cast<int32_t>(op().disp)};
     if (has_base) address.base = kHost[op().base];
     if (has_index) address.index = kHost[op().index];
-    return look_up_at(address, bytes, write, alignment);
+    return look_up_at(address, access, window);
   }
   linear_to_r10();
-  return look_up_r10(bytes, write, alignment);
+  return look_up_r10(access, window);
 }
 
 void BlockEmitter::miss(uint8_t* jump) {
@@ -92,39 +99,45 @@ void BlockEmitter::miss(uint8_t* jump) {
     detour_interpret(jump);
 }
 
+void BlockEmitter::miss_access(uint8_t* jump) {
+  if (!has_windows()) return miss(jump);
+  flags_lost();
+  detours_.push_back({.kind = Detour::Kind::kFirstVersion, .jump = jump, .recipe = recipe_of_lost(), .index = index_});
+}
+
 // R10 becomes the distance to the host's address, or that address if it was the linear one; for stores R11 becomes the
 // state byte's. The kernel's code goes from page to page and from process to process: there the TLB is asked.
 void BlockEmitter::check(const Access& access) {
   guard_flags();
   note_look_up(access.bytes, access.write);
   const Mem& address = access.address;
-  const bool on_stack = !access.in_r10 && address.base == kStack && address.index == kNone && access.bytes <= 8;
+  const bool on_stack = !access.in_r10 && address.base == kStack && address.index == kNone &&
+                        access.bytes <= cpu::RangeRecord::kStackBytes;
   const bool is_user = kind() == static_cast<size_t>(cpu::TlbKind::kUser);
   if (is_user && on_stack)
     check_range(access, t_.stack_range(kind()));
   else if (is_user && translation_.stage != Translation::Stage::kFirst && !t_.moves(block_.physical + place_in_block()))
     check_range(access, t_.new_range(access.bytes, access.write, translation_, place_in_block()));
   else
-    miss(look_up_tlb(a_, access));
+    miss_access(look_up_tlb(a_, access));
 }
 
 void BlockEmitter::check_range(const Access& access, const RangePlace& place) {
-  const Mem& address = access.address;
+  Mem first = access.address;
+  first.disp += access.lead;
   cpu::AccessRange& range = *place.range;
-  if (access.in_r10)
-    a_.mov(8, kR11, kR10);
-  else if (address.index == kNone && address.disp == 0)
-    a_.mov(8, kR11, static_cast<Reg>(address.base));
+  if (first.index == kNone && first.disp == 0)
+    a_.mov(8, kR11, static_cast<Reg>(first.base));
   else
-    a_.lea(8, kR11, address);
+    a_.lea(8, kR11, first);
   a_.rm(8, 0x2b, kR11, near_code(&range.base));   // sub
   a_.rm(8, 0x3b, kR11, near_code(&range.limit));  // cmp
-  miss(a_.jcc(Condition::kAe));
+  miss_access(a_.jcc(Condition::kAe));
   const size_t detour = detours_.size() - 1;
   if (access.alignment != 0) {
     a_.rr(4, 0xf7, 0, kR11);  // test
     a_.dword(access.alignment - 1);
-    miss(a_.jcc(Condition::kNe));
+    miss_access(a_.jcc(Condition::kNe));
   }
   if (access.write) {
     a_.shift_imm(8, 5, kR11, kPageShift);
@@ -137,38 +150,57 @@ void BlockEmitter::check_range(const Access& access, const RangePlace& place) {
   slow.access = access;
 }
 
-BlockEmitter::Place BlockEmitter::look_up_at(const Mem& address, unsigned bytes, bool write, unsigned alignment) {
-  check({.address = address, .bytes = bytes, .write = write, .alignment = alignment});
-  Place place{.mem = address, .bytes = bytes};
-  if (address.base == kNone) {
+// What is checked is all of the window, when there is one.
+BlockEmitter::Place BlockEmitter::look_up_at(const Mem& address, Access access, const Window& window) {
+  Place place{.mem = address, .bytes = access.bytes, .near_others = window.open};
+  access.address = address;
+  if (window.open) widen(access, window);
+  check(access);
+  if (window.open || (address.base != kNone && address.index != kNone)) {
+    Mem host = address;
+    if (host.base == kNone) {
+      host.base = kR10;
+    } else {
+      a_.lea(8, kR10, at(static_cast<Reg>(address.base), kR10, 0, address.disp));
+      host = {.base = kR10, .index = address.index, .scale = address.scale};
+    }
+    place.mem = host;
+    if (!window.open) return place;
+    if (host.index != kNone || host.disp != 0) a_.lea(8, kR10, host);
+    place.mem = at(kR10);
+    open_window(window);
+  } else if (address.base == kNone) {
     place.mem.base = kR10;
-  } else if (address.index == kNone) {
+  } else {
     place.mem.index = kR10;
     place.mem.scale = 0;
-  } else {
-    a_.lea(8, kR10, at(static_cast<Reg>(address.base), kR10, 0, address.disp));
-    place.mem.base = kR10;
-    place.mem.disp = 0;
   }
   return place;
 }
 
-BlockEmitter::Place BlockEmitter::look_up_r10(unsigned bytes, bool write, unsigned alignment) {
-  check({.in_r10 = true, .bytes = bytes, .write = write, .alignment = alignment});
-  return {.mem = at(kR10), .bytes = bytes};
+BlockEmitter::Place BlockEmitter::look_up_r10(Access access, const Window& window) {
+  const unsigned bytes = access.bytes;
+  access.address = at(kR10);
+  access.in_r10 = true;
+  if (window.open) widen(access, window);
+  check(access);
+  if (window.open) open_window(window);
+  return {.mem = at(kR10), .bytes = bytes, .near_others = window.open};
 }
 
 // Out of line: the TLB may know what the range does not. Otherwise it goes on behind this.
 void BlockEmitter::detour_range(const Detour& detour) {
   cpu::RangeRecord& record = *detour.range.record;
   const Access& access = detour.access;
+  Mem first = access.address;
+  first.disp += access.lead;
   std::vector<uint8_t*> unknown;
   cold_.rm(1, 0xfe, 1, near_code(&record.patience));  // dec
   uint8_t* const fill = cold_.jcc(Condition::kE);
   unknown.push_back(look_up_tlb(cold_, access));
   cold_.jmp(detour.resume_access);
   cold_.bind_here(fill);
-  if (!access.in_r10) cold_.lea(8, kR10, access.address);
+  if (!access.in_r10 || access.lead != 0) cold_.lea(8, kR10, first);
   if (access.alignment != 0) {
     cold_.rr(4, 0xf7, 0, kR10);  // test
     cold_.dword(access.alignment - 1);
@@ -177,17 +209,21 @@ void BlockEmitter::detour_range(const Detour& detour) {
   cold_.rm(8, 0x8d, kRax, near_code(&record));  // lea
   cold_.call(t_.runtime().look_up[kind()][access.write ? 1 : 0]);
   unknown.push_back(cold_.jcc(Condition::kNe));
-  if (access.in_r10) cold_.rm(8, 0x03, kR10, in_cpu(layout_.spare + kLinearSpare));  // add
+  if (access.in_r10) {
+    cold_.rm(8, 0x03, kR10, in_cpu(layout_.spare + kLinearSpare));  // add
+    if (access.lead != 0) cold_.lea(8, kR10, at(kR10, -access.lead));
+  }
   cold_.jmp(detour.resume_access);
   for (uint8_t* const jump : unknown) cold_.bind_here(jump);
 }
 
 // The index is that of the first byte's page and the tag that of the last byte's: what crosses never hits. What is
-// aligned does not cross: its first byte does for the tag, with the low bits left in it.
+// aligned does not cross: the last aligned byte does for the tag, with the low bits left in it.
 uint8_t* BlockEmitter::look_up_tlb(Assembler& a, const Access& access) {
-  const Mem first = access.in_r10 ? at(kR10) : access.address;
+  Mem first = access.address;
+  first.disp += access.lead;
   Mem last = first;
-  last.disp += access.alignment != 0 ? 0 : static_cast<int32_t>(access.bytes) - 1;
+  last.disp += static_cast<int32_t>(access.bytes - std::clamp(access.alignment, 1u, access.bytes));
   const auto entry = [&](int32_t field) { return in_cpu(kR11, tlb_ + field); };
   const auto take = [&a](unsigned size, Reg to, const Mem& from) {
     if (from.index == kNone && from.base != kNone && from.disp == 0)
@@ -209,6 +245,7 @@ uint8_t* BlockEmitter::look_up_tlb(Assembler& a, const Access& access) {
 
 // The entry is known, and whether the access crosses.
 BlockEmitter::Place BlockEmitter::look_up_constant(uint64_t linear, unsigned bytes, bool write) {
+  guard_flags();
   note_look_up(bytes, write);
   Place place;
   place.bytes = bytes;
@@ -221,7 +258,7 @@ BlockEmitter::Place BlockEmitter::look_up_constant(uint64_t linear, unsigned byt
     a_.mov_imm(kRax, page);
     a_.rm(8, 0x3b, kRax, tag);
   }
-  miss(a_.jcc(Condition::kNe));
+  miss_access(a_.jcc(Condition::kNe));
   a_.load(8, kR10, in_cpu(place.entry + kAddend));
   if (Assembler::fits_signed(linear)) {
     place.mem = at(kR10, static_cast<int32_t>(linear));
@@ -240,7 +277,8 @@ void BlockEmitter::stored(const Place& place, uint64_t leave_rip) {
     a_.load(8, kRax, in_cpu(place.entry + kPageState));
     a_.alu_imm(1, 7, at(kRax), 0);
   } else {
-    a_.alu_imm(place.bytes != 1 && kind() == static_cast<size_t>(cpu::TlbKind::kUser) ? 2 : 1, 7, at(kR11), 0);
+    a_.alu_imm((place.bytes != 1 || place.near_others) && kind() == static_cast<size_t>(cpu::TlbKind::kUser) ? 2 : 1, 7,
+               at(kR11), 0);
   }
   Detour detour{.kind = Detour::Kind::kNotice,
                 .jump = a_.jcc(Condition::kNe),

@@ -325,10 +325,19 @@ constexpr auto kFrame = static_cast<Reg>(kHost[x86::kRbp]);
 
 // The TLB look-up of the place below the top of the stack, or of the top itself.
 BlockEmitter::Place BlockEmitter::look_up_stack(int32_t offset, bool write) {
-  if (wide_) return look_up_at(at(kStack, offset), 8, write);
+  if (wide_) {
+    const GuestAddress place{.base = x86::kRsp, .disp = offset};
+    Window window;
+    if (has_windows()) {
+      if (const auto known = look_up_window(place, 8, write, 0)) return *known;
+      window = plan_window(place, 8, write, 0);
+    }
+    guard_flags();
+    return look_up_at(at(kStack, offset), {.bytes = 8, .write = write}, window);
+  }
   save_flags();
   a_.lea(4, kR10, at(kStack, offset));
-  return look_up_r10(4, write);
+  return look_up_r10({.bytes = 4, .write = write}, {});
 }
 
 // Moves the stack pointer behind a push to `place`.
@@ -379,11 +388,11 @@ BlockEmitter::Outcome BlockEmitter::leave_frame() {
   if (op().operand_size != pointer_bytes_) return Outcome::kInterpret;
   Place place;
   if (wide_) {
-    place = look_up_at(at(kFrame), 8, false);
+    place = look_up_at(at(kFrame), {.bytes = 8}, {});
   } else {
     save_flags();
     a_.mov(4, kR10, kFrame);
-    place = look_up_r10(4, false);
+    place = look_up_r10({.bytes = 4}, {});
   }
   a_.load(pointer_bytes_, kRax, place.mem);
   a_.lea(pointer_bytes_, kStack, at(kFrame, static_cast<int32_t>(pointer_bytes_)));

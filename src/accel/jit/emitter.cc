@@ -62,11 +62,13 @@ void BlockEmitter::emit() {
   decode();
   if (!has_places()) translation_.stage = Translation::Stage::kLast;
   begin();
+  const bool keeps_restarts = translation_.stage == Translation::Stage::kFirst && wide_;
   const bool logs = log::enabled(log::Category::kOp);
   if (logs) log_block();
   Outcome outcome = Outcome::kDone;
   for (index_ = 0; index_ < count_ && outcome != Outcome::kEnd; ++index_) {
     starts_[index_] = a_.here();
+    if (keeps_restarts) translation_.restarts.push_back({a_.here(), static_cast<uint8_t>(flags_)});
     site_ = nullptr;
     ends_ = false;
     unresumed_.clear();
@@ -93,6 +95,7 @@ void BlockEmitter::emit() {
     }
     if (logs) log_decision(decided, flags_before, first_detour);
     check_recipe();
+    move_windows(decided == Outcome::kInterpret);
   }
   if (outcome != Outcome::kEnd) {
     index_ = count_ - 1;
@@ -166,17 +169,21 @@ void BlockEmitter::count_entries() {
   translation_.count_bytes = static_cast<uint8_t>(a_.cursor() - translation_.count);
 }
 
-// Whether there is a place that a range may be of use to.
+// Whether there is a place that a range may be of use to, or several on the stack, which a window is of use to.
 bool BlockEmitter::has_places() const {
   if (kind() != static_cast<size_t>(cpu::TlbKind::kUser)) return false;
+  unsigned on_stack = 0;
   for (unsigned i = 0; i < count_; ++i) {
     const x86::Insn& insn = insns_[i];
-    if (!insn.has_mem || insn.op == Code::kLea || insn.op == Code::kNop) continue;
-    const bool on_stack = ops_[i].base == x86::kRsp && ops_[i].index == cpu::kZeroReg;
+    const bool has_mem = insn.has_mem && insn.op != Code::kLea && insn.op != Code::kNop;
+    const bool at_stack = ops_[i].base == x86::kRsp && ops_[i].index == cpu::kZeroReg;
     const bool is_constant = ops_[i].base == cpu::kZeroReg && ops_[i].index == cpu::kZeroReg;
-    if (!on_stack && !is_constant) return true;
+    if (has_mem && !at_stack && !is_constant) return true;
+    const bool uses_stack =
+        insn.op == Code::kPush || insn.op == Code::kPop || insn.op == Code::kCall || insn.op == Code::kRet;
+    if (uses_stack || (has_mem && at_stack)) ++on_stack;
   }
-  return false;
+  return on_stack > 1;
 }
 
 BlockEmitter::Outcome BlockEmitter::instruction() {
@@ -244,6 +251,10 @@ void BlockEmitter::detours() {
   for (const Detour& detour : detours_) {
     a_.bind(detour.jump, cold_.here());
     if (detour.range.range != nullptr) detour_range(detour);
+    if (detour.kind == Detour::Kind::kFirstVersion) {
+      detour_first_version(detour);
+      continue;
+    }
     if (detour.recipe.kind != Recipe::Kind::kNone && detour.kind != Detour::Kind::kNotice) {
       make_anew(cold_, detour.recipe);
       emit_save(cold_);
@@ -277,6 +288,7 @@ void BlockEmitter::detours() {
         cold_.mov_imm(kR10, reinterpret_cast<uintptr_t>(detour.exit));
         cold_.jmp(t_.runtime().leave);
         break;
+      case Detour::Kind::kFirstVersion: break;  // above
     }
   }
 }

@@ -1,11 +1,12 @@
 // BlockEmitter: one block of guest instructions as host code. Files: emitter.cc (the block, flags, ways out),
 // emit_memory.cc (addresses and the TLB), emit_integer.cc, emit_moves.cc, emit_branches.cc, emit_vector.cc,
-// emit_x87.cc.
+// emit_x87.cc, emit_windows.cc.
 #pragma once
 
 #include <algorithm>
 #include <array>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -61,15 +62,33 @@ class BlockEmitter {
     unsigned bytes = 0;
     int32_t entry =
         -1;  // of a constant address: the TLB entry, from the Cpu. Else, for stores, R11 is the state byte's
-    bool elements = false;  // spare[0] of them, of `bytes` each, end at RDI + R10
+    bool near_others = false;  // in a window, which may be on two pages
+    bool elements = false;     // spare[0] of them, of `bytes` each, end at RDI + R10
   };
   // What is to be accessed, by its linear address.
   struct Access {
-    Mem address{};
-    bool in_r10 = false;  // R10 is the address
+    Mem address{};  // at R10, if that is the address
+    bool in_r10 = false;
+    int32_t lead = 0;  // what is checked begins at `address` + `lead`
     unsigned bytes = 0;
     bool write = false;
     unsigned alignment = 0;  // 0, or a power of two that the address must be a multiple of
+  };
+  // Where an access is, in the guest's registers; cpu::kZeroReg: none.
+  struct GuestAddress {
+    unsigned base = cpu::kZeroReg, index = cpu::kZeroReg, scale = 0;
+    int64_t disp = 0;
+  };
+  // What one check has covered: `low` .. `high` - 1 from the base and index as they are now (emit_windows.cc).
+  struct Window {
+    bool open = false;
+    GuestAddress at{};
+    int64_t low = 0, high = 0;
+    int64_t origin = 0;  // what TranslationArea::window_places is the host's address of
+    bool write = false;  // stores are, too
+    [[nodiscard]] bool has(const GuestAddress& other) const {
+      return at.base == other.base && at.index == other.index && at.scale == other.scale;
+    }
   };
   static constexpr uint64_t kNoRip = ~uint64_t{0};
   // Code out of line, emitted behind the block.
@@ -80,7 +99,8 @@ class BlockEmitter {
       kNotice,
       kLeave,
       kForget /* predicted returns */,
-      kLoad /* units */
+      kLoad /* units */,
+      kFirstVersion
     } kind = Kind::kInterpret;
     uint8_t* jump = nullptr;          // leads to it
     const uint8_t* resume = nullptr;  // kInterpret, kNotice, kForget, kLoad: where it goes on
@@ -95,7 +115,8 @@ class BlockEmitter {
     RangePlace range{};
     const uint8_t* resume_access = nullptr;
     Access access{};
-    Recipe recipe{};  // of flags that are nowhere
+    Recipe recipe{};     // of flags that are nowhere
+    unsigned index = 0;  // kFirstVersion: the instruction's
   };
 
   // --- the block (emitter.cc) ---
@@ -128,7 +149,7 @@ class BlockEmitter {
   void log_block() const;
   void log_decision(Outcome outcome, Flags flags_before, size_t first_detour) const;
   [[nodiscard]] std::string_view why_interpreted() const;
-  void note_look_up(unsigned bytes, bool write);
+  void note_look_up(unsigned bytes, bool write, std::string_view how = {});
 
   // --- flags (emit_flags.cc) ---
   void save_flags();        // so that they are in memory; RAX and R11 may be lost
@@ -174,11 +195,12 @@ class BlockEmitter {
   // and R11; R10 and R11 are the Place's afterwards. With `simple` it does not depend on guest registers.
   // What must be aligned (to `alignment`, a power of two) and is not, is the interpreter's.
   Place look_up(unsigned bytes, bool write, bool simple = false, unsigned alignment = 0);
-  Place look_up_at(const Mem& address, unsigned bytes, bool write, unsigned alignment = 0);
+  Place look_up_at(const Mem& address, Access access, const Window& window);
   Place look_up_constant(uint64_t linear, unsigned bytes, bool write);
-  Place look_up_r10(unsigned bytes, bool write, unsigned alignment = 0);
+  Place look_up_r10(Access access, const Window& window);
   void check(const Access& access);
   void check_range(const Access& access, const RangePlace& place);
+  void miss_access(uint8_t* jump);  // the same for what is not known of memory
   Place look_up_stack(int32_t offset, bool write);
   void pushed(Place& place);
   void miss(uint8_t* jump);  // the instruction is left to the interpreter; EFLAGS are lost
@@ -190,6 +212,25 @@ class BlockEmitter {
   [[nodiscard]] static bool is_memory(const x86::Operand& o) { return o.kind == x86::OperandKind::kMem; }
   [[nodiscard]] static bool is_register(const x86::Operand& o) { return o.kind == x86::OperandKind::kGpr; }
   [[nodiscard]] static bool is_immediate(const x86::Operand& o) { return o.kind == x86::OperandKind::kImm; }
+
+  // --- windows (emit_windows.cc) ---
+  [[nodiscard]] bool has_windows() const { return translation_.first != nullptr && wide_; }
+  static uint16_t written(const x86::Insn& insn);
+  static bool may_be_near_others(const x86::Insn& insn);
+  static std::optional<int64_t> moved(const x86::Insn& insn, unsigned guest);
+  [[nodiscard]] bool finds(unsigned number, const GuestAddress& at, int64_t& offset, unsigned& bytes) const;
+  std::optional<Place> look_up_window(const GuestAddress& at, unsigned bytes, bool write, unsigned alignment);
+  [[nodiscard]] Window plan_window(const GuestAddress& at, unsigned bytes, bool write, unsigned alignment) const;
+  static void widen(Access& access, const Window& window);
+  void open_window(const Window& window);
+  void move_windows(bool interpreted);
+  void detour_first_version(const Detour& detour);
+  [[nodiscard]] Mem window_place(size_t number) const {
+    return in_cpu(layout_.window_places + static_cast<int32_t>(number * sizeof(uint64_t)));
+  }
+  [[nodiscard]] Mem window_state(size_t number) const {
+    return in_cpu(layout_.window_states + static_cast<int32_t>(number * sizeof(uint64_t)));
+  }
 
   // --- the host's units; before anything else of an instruction: RAX, R10, R11 and EFLAGS may be lost ---
   void need_vectors();  // emit_vector.cc
@@ -306,6 +347,7 @@ class BlockEmitter {
   std::array<cpu::Op, cpu::BlockCache::kMaxOps> ops_;
   std::array<const uint8_t*, cpu::BlockCache::kMaxOps> starts_{};  // of what each became; null: nothing
   std::vector<Detour> detours_;
+  std::array<Window, cpu::TranslationArea::kWindows> windows_{};
   std::string look_ups_;           // of the current instruction, for the log
   std::vector<size_t> unresumed_;  // detours that go on behind the current instruction
 };

@@ -23,7 +23,7 @@ struct Layout {
   int32_t gpr, rip, cc, rflags, segment_base[x86::kSegCount], selector[x86::kSegCount], block, mode_key;
   int32_t alarm, completed, saved_flags, spare, exit, code, returns, returns_end, blocks_entered, cycles, cycles_at,
       jumps, fx, mxcsr, host_mxcsr, units;
-  int32_t cpl, requests, kernel_gs_base, pauses, cr4, tlb_place;
+  int32_t cpl, requests, kernel_gs_base, pauses, cr4, tlb_place, window_places, window_states;
   int32_t tlb[static_cast<size_t>(cpu::TlbKind::kCount)];
 
   [[nodiscard]] Mem vector(unsigned number) const {
@@ -76,13 +76,18 @@ struct RangePlace {
 
 // The host code of a Block.
 struct Translation {
-  // How places in user code find memory. First the TLB is asked; on trial, each has a range; then those keep theirs that
-  // it is of use to. A block without such places begins with the last stage.
+  // How places in user code find memory. First the TLB is asked; on trial, each has a range; then those keep theirs
+  // that it is of use to. A block without such places begins with the last stage.
   enum class Stage : uint8_t { kFirst, kTrial, kLast };
+  // Where one of its instructions begins, and where it has the flags (BlockEmitter::Flags).
+  struct Restart {
+    const uint8_t* code;
+    uint8_t flags;
+  };
   // A jump that has been linked to it, and to which of its entries.
   struct Incoming {
     uint8_t* jump;
-    const uint8_t* Translation::*entry;
+    const uint8_t* Translation::* entry;
   };
 
   cpu::Block* block = nullptr;
@@ -93,7 +98,9 @@ struct Translation {
   uint64_t jump_salt = 0;  // of the block's mode (Translator::jump_salt)
   bool stale = false;      // code has been written to its page: the first jump leads out
   Stage stage = Stage::kFirst;
-  uint8_t count_bytes = 0;           // of the code that counts the entries, at `count`
+  const Translation* first = nullptr;  // later stages: the block's translation of the first, if there was one
+  std::vector<Restart> restarts;       // first stage: of each instruction
+  uint8_t count_bytes = 0;             // of the code that counts the entries, at `count`
   uint8_t* count = nullptr;
   uint32_t* entries_left = nullptr;  // of the stage
   size_t first_range = 0, range_count = 0;

@@ -53,7 +53,7 @@ KITE_NO_VECTORS inline bool moves(TranslationArea* area, RangeRecord* record) {
   const bool first = record->filled_at == 0;
   record->filled_at = now;
   if (first || since >= record->tolerance * kFrequentMiss) {
-    record->tolerance = RangeRecord::kPatience;
+    record->tolerance = record->least;
     return false;
   }
   if (record->tolerance < RangeRecord::kMostPatience) {
@@ -74,7 +74,7 @@ KITE_NO_VECTORS inline void note(TranslationArea* area, const TranslationArea::F
       }
       area->filled_count = 0;
     }
-    filled.record->number = ++area->filled_count;
+    filled.record->number = static_cast<uint16_t>(++area->filled_count);
   }
   TranslationArea::FilledRange* const to = &area->filled[filled.record->number - 1];
   to->range = filled.range;

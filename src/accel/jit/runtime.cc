@@ -415,6 +415,8 @@ Layout::Layout(cpu::Cpu& cpu) {
   pauses = distance(&cpu.pauses);
   cr4 = distance(&cpu.arch.cr4);
   tlb_place = distance(cpu.tlb_place());
+  window_places = distance(&cpu.translation.window_places);
+  window_states = distance(&cpu.translation.window_states);
   for (size_t i = 0; i < std::size(tlb); ++i) tlb[i] = distance(&cpu.tlb(static_cast<cpu::TlbKind>(i)));
 }
 

@@ -131,8 +131,8 @@ void Translator::start_code() {
   for (; range_count_ < static_cast<size_t>(cpu::TlbKind::kCount); ++range_count_) {
     const RangePlace stack = range_at(range_count_);
     *stack.range = {};
-    *stack.record = {.last_in_page = kPageSize - sizeof(uint64_t),
-                     .max_bytes = sizeof(uint64_t),
+    *stack.record = {.last_in_page = kPageSize - cpu::RangeRecord::kStackBytes,
+                     .max_bytes = cpu::RangeRecord::kStackBytes,
                      .writes = true,
                      .shared = true};
   }
@@ -154,6 +154,9 @@ RangePlace Translator::new_range(unsigned bytes, bool writes, Translation& owner
   *made.record = {.last_in_page = static_cast<uint16_t>(kPageSize - bytes),
                   .max_bytes = static_cast<uint8_t>(bytes),
                   .writes = writes,
+                  .patience = options_.patience,
+                  .tolerance = options_.patience,
+                  .least = options_.patience,
                   .place = place,
                   .owner = &owner};
   return made;
@@ -303,13 +306,13 @@ void Translator::translate_again(Translation& old, Translation::Stage stage) {
   fresh.exec_id2 = old.exec_id2;
   fresh.jump_salt = old.jump_salt;
   fresh.stage = stage;
+  fresh.first = old.stage == Translation::Stage::kFirst ? &old : old.first;
   emit(block, fresh);
   for (const PageState& state : pages_of(fresh)) std::ranges::replace(pages_[state.address].translations, &old, &fresh);
   *old.start = 0xe9;  // jmp
   Assembler::patch(old.start + 1, memory_.delta(), fresh.entry_saved);
   fresh.incoming = std::move(old.incoming);
-  for (const Translation::Incoming& way : fresh.incoming)
-    Assembler::patch(way.jump, memory_.delta(), fresh.*way.entry);
+  for (const Translation::Incoming& way : fresh.incoming) Assembler::patch(way.jump, memory_.delta(), fresh.*way.entry);
 }
 
 Translator::Entry Translator::enter(cpu::Cpu& cpu, cpu::Block& block) {
@@ -353,7 +356,7 @@ void Translator::link(Translation& translation, const cpu::Block& block) {
   const Exit& exit = *static_cast<const Exit*>(std::exchange(cpu_.translation.exit, nullptr));
   if (exit.jump == nullptr || exit.target != block.rip || exit.mode_key != block.mode_key || &exit == &translation.self)
     return;
-  const uint8_t* Translation::*entry = &Translation::entry_checked;
+  const uint8_t* Translation::* entry = &Translation::entry_checked;
   if (!exit.crosses) {
     if (exit.page != translation.page) return;
     entry = exit.flags_in_host ? &Translation::entry_flags : &Translation::entry_saved;

@@ -17,12 +17,13 @@
 namespace kite::jit {
 
 struct TranslatorOptions {
-  size_t code_bytes = size_t{128} << 20;   // address space for code; it is committed as it is used
-  uint32_t threshold = 24;                 // entries after which a block is translated
-  uint32_t first_entries = 500;            // for which its places ask the TLB; then they have ranges
-  uint32_t trial_entries = 1000;           // after which it is judged which of these are of use; at least 1
-  bool profile = false;                    // code counts the blocks that are entered, and the time spent in it
-  std::shared_ptr<PerfMap> perf_map = {};  // gets the names of all code; may be null
+  size_t code_bytes = size_t{128} << 20;           // address space for code; it is committed as it is used
+  uint32_t threshold = 24;                         // entries after which a block is translated
+  uint32_t first_entries = 500;                    // for which its places ask the TLB; then they have ranges
+  uint32_t trial_entries = 1000;                   // after which it is judged which of these are of use; at least 1
+  uint8_t patience = cpu::RangeRecord::kPatience;  // misses until a range is filled
+  bool profile = false;                            // code counts the blocks that are entered, and the time spent in it
+  std::shared_ptr<PerfMap> perf_map = {};          // gets the names of all code; may be null
 };
 
 class Translator final : public cpu::BlockTranslator {

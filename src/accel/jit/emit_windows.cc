@@ -1,0 +1,272 @@
+// Windows: accesses of a block that are near each other, from the same base and index, are checked together before the
+// first of them, and the others know where they are in the host's memory.
+//
+// What the check does not know goes on in the block's first version, which checks each by itself. So nothing but the
+// run of the block comes between a check and the last access that relies on it.
+#include <cstddef>
+
+#include "accel/jit/emitter.h"
+
+namespace kite::jit {
+namespace {
+
+using Code = x86::Op;
+
+constexpr uint16_t bit(unsigned guest) { return static_cast<uint16_t>(1u << guest); }
+constexpr uint16_t kAny = 0xffff;
+// Pages have 4096: a larger one would more often end behind its page.
+constexpr int64_t kMostSpan = cpu::RangeRecord::kStackBytes;
+constexpr int64_t kLargest = 0x7fff0000;
+
+// PCMPESTRI and its kin have their result in a register that is no operand.
+bool is_string_compare(const x86::Insn& insn) { return insn.map == 3 && (insn.opcode & 0xfc) == 0x60; }
+
+}  // namespace
+
+// The guest registers that an instruction writes, as a mask; kAny of what may change anything else, too.
+uint16_t BlockEmitter::written(const x86::Insn& insn) {
+  const Effects known = effects(insn);
+  if (!known.reads) return known.writes;
+  const x86::Operand& to = insn.operand[0];
+  const uint16_t first = to.kind == x86::OperandKind::kGpr ? bit(to.reg & 15) : uint16_t{0};
+  switch (insn.op) {
+    case Code::kAdc:
+    case Code::kSbb:
+    case Code::kCmov:
+    case Code::kSet:
+    case Code::kShl:
+    case Code::kShr:
+    case Code::kSar:
+    case Code::kRol:
+    case Code::kRor:
+    case Code::kInc:
+    case Code::kDec:
+    case Code::kAndn:
+    case Code::kBextr:
+    case Code::kBlsi:
+    case Code::kBlsmsk:
+    case Code::kBlsr:
+    case Code::kBzhi:
+    case Code::kPdep:
+    case Code::kPext:
+    case Code::kRorx:
+    case Code::kSarx:
+    case Code::kShlx:
+    case Code::kShrx:
+    case Code::kPopcnt:
+    case Code::kLzcnt:
+    case Code::kTzcnt:
+    case Code::kBsf:
+    case Code::kBsr:
+    case Code::kBswap: return first;
+    case Code::kBt:
+    case Code::kPrefetch: return 0;
+    case Code::kCbw: return bit(x86::kRax);
+    case Code::kCwd: return bit(x86::kRdx);
+    case Code::kDiv:
+    case Code::kIdiv: return bit(x86::kRax) | bit(x86::kRdx);
+    case Code::kSse:
+    case Code::kAvx: return is_string_compare(insn) ? kAny : first;
+    default: return kAny;
+  }
+}
+
+// Whether nothing but the instruction itself changes EFLAGS once its operand has been found.
+bool BlockEmitter::may_be_near_others(const x86::Insn& insn) {
+  switch (insn.op) {
+    case Code::kMov:
+    case Code::kMovzx:
+    case Code::kMovsx:
+    case Code::kMovsxd:
+    case Code::kCmov:
+    case Code::kSet:
+    case Code::kPush:
+    case Code::kPop:
+    case Code::kCall:
+    case Code::kRet:
+    case Code::kJmp:
+    case Code::kAdd:
+    case Code::kOr:
+    case Code::kAdc:
+    case Code::kSbb:
+    case Code::kAnd:
+    case Code::kSub:
+    case Code::kXor:
+    case Code::kCmp:
+    case Code::kTest:
+    case Code::kInc:
+    case Code::kDec:
+    case Code::kNot:
+    case Code::kNeg:
+    case Code::kShl:
+    case Code::kShr:
+    case Code::kSar:
+    case Code::kImul1:
+    case Code::kImul2:
+    case Code::kImul3:
+    case Code::kMul:
+    case Code::kSse:
+    case Code::kAvx: return true;
+    default: return false;
+  }
+}
+
+// By how much an instruction moves a register; nullopt if that is not known.
+std::optional<int64_t> BlockEmitter::moved(const x86::Insn& insn, unsigned guest) {
+  const uint16_t writes = written(insn);
+  if (writes == kAny) return std::nullopt;
+  if ((writes & bit(guest)) == 0) return 0;
+  const x86::Operand& to = insn.operand[0];
+  const bool is_target = to.kind == x86::OperandKind::kGpr && to.reg == guest;
+  constexpr int64_t kWord = 8;
+  switch (insn.op) {
+    case Code::kPush: return insn.operand_size == kWord ? std::optional(-kWord) : std::nullopt;
+    case Code::kPop: return insn.operand_size == kWord && !is_target ? std::optional(kWord) : std::nullopt;
+    case Code::kAdd:
+    case Code::kSub: {
+      const auto by = static_cast<int64_t>(insn.imm);
+      if (to.size != kWord || !is_immediate(insn.operand[1]) || by > kLargest || by < -kLargest) return std::nullopt;
+      return insn.op == Code::kAdd ? by : -by;
+    }
+    case Code::kLea:
+      if (to.size != kWord || insn.address_size != kWord || insn.mem.base != guest || insn.mem.index != x86::kNoReg)
+        return std::nullopt;
+      return insn.mem.disp;
+    default: return std::nullopt;
+  }
+}
+
+// What the instruction accesses at a window's registers, if it does: the operand's, and that on the stack.
+bool BlockEmitter::finds(unsigned number, const GuestAddress& at, int64_t& offset, unsigned& bytes) const {
+  const x86::Insn& insn = insns_[number];
+  const cpu::Op& op = ops_[number];
+  if (!may_be_near_others(insn)) return false;
+  const bool is_stack = at.base == x86::kRsp && at.index == cpu::kZeroReg;
+  if (insn.has_mem && insn.op != Code::kLea && insn.op != Code::kNop && insn.mem.vector_index == 0 && op.flat &&
+      op.address_size == 8 && op.base == at.base && op.index == at.index &&
+      (op.scale == at.scale || op.index == cpu::kZeroReg)) {
+    const auto* const operand = std::ranges::find_if(insn.operand, is_memory);
+    offset = op.disp;
+    bytes = operand != insn.operand.end() ? operand->size : 0;
+    return bytes != 0;
+  }
+  if (!is_stack || insn.operand_size != 8) return false;
+  bytes = 8;
+  switch (insn.op) {
+    case Code::kPush:
+    case Code::kCall: offset = -8; return true;
+    case Code::kPop:
+    case Code::kRet: offset = 0; return true;
+    default: return false;
+  }
+}
+
+// The window that an access of the current instruction is in. R10 is its place; for stores R11 is the state byte's.
+std::optional<BlockEmitter::Place> BlockEmitter::look_up_window(const GuestAddress& at, unsigned bytes, bool write,
+                                                                unsigned alignment) {
+  if (!may_be_near_others(insn())) return std::nullopt;
+  for (size_t i = 0; i < windows_.size(); ++i) {
+    const Window& window = windows_[i];
+    if (!window.open || !window.has(at) || at.disp < window.low || at.disp + bytes > window.high) continue;
+    if (write && !window.write) continue;
+    note_look_up(bytes, write, "known ");
+    const auto offset = static_cast<int32_t>(at.disp - window.origin);
+    a_.load(8, kR10, window_place(i));
+    if (alignment != 0) {
+      guard_flags();
+      a_.lea(4, kR11, jit::at(kR10, offset));
+      a_.rr(4, 0xf7, 0, kR11);  // test
+      a_.dword(alignment - 1);
+      miss_access(a_.jcc(Condition::kNe));
+    }
+    if (write) a_.load(8, kR11, window_state(i));
+    return Place{.mem = jit::at(kR10, offset), .bytes = bytes, .near_others = true};
+  }
+  return std::nullopt;
+}
+
+// A window that begins with an access of the current instruction; not open if there is nothing else for it.
+BlockEmitter::Window BlockEmitter::plan_window(const GuestAddress& at, unsigned bytes, bool write,
+                                               unsigned alignment) const {
+  Window window{.at = at, .low = at.disp, .high = at.disp + bytes, .origin = at.disp, .write = write};
+  int64_t shift = 0;
+  for (unsigned i = index_; i < count_; ++i) {
+    int64_t offset = 0;
+    unsigned size = 0;
+    if (i != index_ && finds(i, at, offset, size)) {
+      const int64_t low = std::min(window.low, offset + shift), high = std::max(window.high, offset + shift + size);
+      if (high - low <= kMostSpan) {
+        window.low = low;
+        window.high = high;
+        window.write |= insns_[i].mem_write || insns_[i].op == Code::kPush || insns_[i].op == Code::kCall;
+        window.open = true;
+      }
+    }
+    if (at.index != cpu::kZeroReg && moved(insns_[i], at.index) != 0) break;
+    const std::optional<int64_t> by = at.base != cpu::kZeroReg ? moved(insns_[i], at.base) : 0;
+    if (!by || written(insns_[i]) == kAny || std::abs(shift += *by) > kLargest) break;
+  }
+  // As the first access is aligned, both ends are.
+  if (alignment != 0) {
+    window.low -= (alignment - (at.disp - window.low) % alignment) % alignment;
+    window.high += (alignment - (window.high - window.low) % alignment) % alignment;
+  }
+  if (window.high - window.low > kMostSpan) window.open = false;
+  return window;
+}
+
+// The access stands for all of the window.
+void BlockEmitter::widen(Access& access, const Window& window) {
+  access.lead = static_cast<int32_t>(window.low - window.origin);
+  access.bytes = static_cast<unsigned>(window.high - window.low);
+  access.write = window.write;
+}
+
+// Behind the check of a window's first access, whose host address is R10 + `offset`.
+void BlockEmitter::open_window(const Window& window) {
+  const auto same = [&](const Window& other) { return other.open && other.has(window.at); };
+  auto slot = std::ranges::find_if(windows_, same);
+  if (slot == windows_.end()) slot = std::ranges::find(windows_, false, &Window::open);
+  if (slot == windows_.end()) slot = windows_.begin();
+  const auto number = static_cast<size_t>(slot - windows_.begin());
+  *slot = window;
+  a_.store(8, window_place(number), kR10);
+  if (window.write) a_.store(8, window_state(number), kR11);
+}
+
+// Behind an instruction: which windows are still known, and from where.
+void BlockEmitter::move_windows(bool interpreted) {
+  for (Window& window : windows_) {
+    if (!window.open) continue;
+    const GuestAddress& at = window.at;
+    const std::optional<int64_t> by = at.base != cpu::kZeroReg ? moved(insn(), at.base) : 0;
+    const bool lost = interpreted || written(insn()) == kAny || !by ||
+                      (at.index != cpu::kZeroReg && moved(insn(), at.index) != 0) ||
+                      std::abs(window.low - *by) > kLargest || std::abs(window.high - *by) > kLargest;
+    if (lost) {
+      window.open = false;
+      continue;
+    }
+    window.low -= *by;
+    window.high -= *by;
+    window.origin -= *by;
+  }
+}
+
+// The first version of the block executes the instruction, with the flags where it has them.
+void BlockEmitter::detour_first_version(const Detour& detour) {
+  const Translation::Restart& restart = translation_.first->restarts[detour.index];
+  const auto wanted = static_cast<Flags>(restart.flags);
+  const bool saved = detour.recipe.kind == Recipe::Kind::kNone;
+  const bool in_host = wanted == Flags::kHost || wanted == Flags::kHostOrAnew || wanted == Flags::kBoth;
+  if (!saved && wanted != Flags::kAnew) {
+    make_anew(cold_, detour.recipe);
+    if (wanted == Flags::kSaved || wanted == Flags::kBoth) emit_save(cold_);
+    // LAHF and SETO change no flags.
+  } else if (saved && in_host) {
+    load_eflags(cold_);
+  }
+  cold_.jmp(restart.code);
+}
+
+}  // namespace kite::jit
