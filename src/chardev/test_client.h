@@ -2,6 +2,8 @@
 #pragma once
 
 #include <gtest/gtest.h>
+#include <poll.h>
+#include <unistd.h>
 
 #include <functional>
 #include <memory>
@@ -59,6 +61,11 @@ inline std::string read_from(Executor& executor, int fd, size_t size) {
   std::string text;
   for (int pass = 0; pass < 20'000 && text.size() < size; ++pass) {
     executor.run_once(0);
+    pollfd readable{.fd = fd, .events = POLLIN, .revents = 0};
+    if (::poll(&readable, 1, 0) <= 0) {
+      executor.run_once(1'000'000);
+      continue;
+    }
     std::string part(size - text.size(), '\0');
     const ssize_t count = ::read(fd, part.data(), part.size());
     if (count > 0) text.append(part, 0, static_cast<size_t>(count));
