@@ -149,7 +149,11 @@ class Streams : public testing::Test {
       if (!guest_.run(world, pace, guest, trouble)) return fmt::format("{}  {}", name, trouble);
       if (kSanitized && guest.vector == kPageFault && !in_stream_pages(guest.fault_address)) return {};
       if (!answered) return "  the host's child died or hung\n";
-      if (const std::string text = compare(host, guest, world); !text.empty()) return fmt::format("{}{}", name, text);
+      const std::string text = compare(host, guest, world);
+      // Kernels of hosts that are virtual machines have been seen to lose half of FIP, or NT, when they switch
+      // processes: a second answer of the host's counts.
+      if (Outcome second; !text.empty() && (!host_.run(world, second) || !compare(second, guest, world).empty()))
+        return fmt::format("{}{}", name, text);
     }
     for (size_t i = 0; i + 1 < starts.size() && kCodeAddress + starts[i] < host.registers.rip; ++i) ++executed;
     whole_ += host.vector == kInvalidOpcode && host.registers.rip == kCodeAddress + starts.back();
@@ -177,10 +181,12 @@ class Streams : public testing::Test {
   void check(uint64_t seed, bool wide, uint64_t& executed) {
     const Stream stream = generate(seed, wide, translated() ? kTranslatedStreamLength : kStreamLength);
     ++streams_;
-    if (mismatch(stream, executed).empty()) return;
+    const std::string first = mismatch(stream, executed);
+    if (first.empty()) return;
     const Stream shortest = shrink(stream);
     uint64_t ignored = 0;
-    const std::string what = mismatch(shortest, ignored);
+    std::string what = mismatch(shortest, ignored);
+    if (what.empty()) what = "  once, and not when run again:\n" + first;
     ADD_FAILURE() << "seed " << seed << (wide ? ", 64-bit code\n" : ", 32-bit code\n") << listing(shortest) << what
                   << fmt::format(
                          "  from rflags {:x}, fcw {:02x}{:02x}, mxcsr {:02x}{:02x}, again with "

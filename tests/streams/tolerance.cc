@@ -38,7 +38,7 @@ bool wraps(const Outcome& outcome) {
 
 // [SDM 3A, table 6-7] leaves the alignment that #AC asks of them to the processor.
 bool alignment_is_open(const x86::Insn& insn) {
-  return insn.unit != x86::Unit::kInteger || loads_state(insn) || stores_state(insn);
+  return insn.unit != x86::Unit::kInteger || insn.op == Code::kMovdir64b || loads_state(insn) || stores_state(insn);
 }
 
 // Two outcomes of one instruction.

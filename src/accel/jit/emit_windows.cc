@@ -59,6 +59,7 @@ uint16_t BlockEmitter::written(const x86::Insn& insn) {
     case Code::kBsf:
     case Code::kBsr:
     case Code::kBswap: return first;
+    case Code::kJcc:  // not taken, where there is something behind it
     case Code::kBt:
     case Code::kPrefetch: return 0;
     case Code::kCbw: return bit(x86::kRax);
