@@ -77,8 +77,9 @@ Translator::~Translator() {
 
 Translator::FallBacks Translator::fall_backs() const {
   FallBacks all = earlier_fall_backs_;
-  for (const Site& site : sites_)
+  sites_.for_each([&all](const Site& site) {
     (site.emitted ? all.slow : all.not_emitted)[static_cast<size_t>(site.code)] += site.calls;
+  });
   return all;
 }
 
@@ -190,7 +191,7 @@ bool Translator::translate(cpu::Cpu& cpu, cpu::Block& block) {
     return false;
   }
   const uint64_t linear = cpu.code_linear();
-  Translation& translation = translations_.emplace_back();
+  Translation& translation = translations_.add();
   translation.block = &block;
   translation.page = cpu::page_of(block.physical);
   translation.exec_id = exec_id(cpu::page_of(linear), translation.page);
@@ -295,7 +296,7 @@ void Translator::judge_places(const Translation& translation) {
 void Translator::translate_again(Translation& old, Translation::Stage stage) {
   cpu::Block& block = *old.block;
   if (old.stale || block.removed || block.translation != &old || !has_room()) return;
-  Translation& fresh = translations_.emplace_back();
+  Translation& fresh = translations_.add();
   fresh.block = &block;
   fresh.page = old.page;
   fresh.page2 = old.page2;
