@@ -66,7 +66,7 @@ Result<std::unique_ptr<Translator>> Translator::create(cpu::Cpu& cpu, const Tran
 }
 
 Translator::Translator(cpu::Cpu& cpu, const TranslatorOptions& options)
-    : cpu_(cpu), options_(checked(options)), layout_(cpu) {
+    : cpu_(cpu), options_(checked(options)), layout_(cpu), space_(std::make_unique<EmitterSpace>()) {
   RamBlock::watch_code(cpu.translation.alarm, cpu::TranslationArea::kCodeWritten);
 }
 
@@ -210,7 +210,7 @@ bool Translator::translate(cpu::Cpu& cpu, cpu::Block& block) {
 void Translator::emit(cpu::Block& block, Translation& translation) {
   const Span hot{hot_.here(), 0}, cold{cold_.here(), 0};
   translation.first_range = range_count_;
-  BlockEmitter(*this, cpu_, block, translation, hot_, cold_).emit();
+  BlockEmitter(*this, cpu_, block, translation, hot_, cold_, *space_).emit();
   translation.range_count = range_count_ - translation.first_range;
   if (translation.entries_left != nullptr)
     *translation.entries_left =

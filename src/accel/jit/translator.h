@@ -16,6 +16,8 @@
 
 namespace kite::jit {
 
+struct EmitterSpace;
+
 struct TranslatorOptions {
   size_t code_bytes = size_t{128} << 20;   // address space for code; it is committed as it is used
   uint32_t threshold = 24;                 // entries after which a block is translated
@@ -128,6 +130,7 @@ class Translator final : public cpu::BlockTranslator {
   size_t range_count_ = 0, counter_count_ = 0;
   std::unordered_set<Gpa> moving_;
   Runtime runtime_;
+  std::unique_ptr<EmitterSpace> space_;
   Pool<Site> sites_;
   Pool<Exit> exits_;
   Pool<x86::Insn> insns_;
