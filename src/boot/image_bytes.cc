@@ -1,7 +1,6 @@
 #include "boot/image_bytes.h"
 
 #include <fcntl.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -11,18 +10,15 @@
 #include <new>
 #include <utility>
 
-#include "support/bits.h"
 #include "support/fd.h"
+#include "support/huge_pages.h"
 
 namespace kite::boot {
 
 FileBytes::FileBytes(size_t capacity) {
-  constexpr size_t kHugePage = size_t{2} << 20;
-  const bool large = capacity >= kHugePage;
-  const size_t bytes = align_up(std::max(capacity, size_t{1}), large ? kHugePage : alignof(std::max_align_t));
-  bytes_.reset(static_cast<uint8_t*>(large ? std::aligned_alloc(kHugePage, bytes) : std::malloc(bytes)));
+  const bool large = capacity >= kHugePageSize;
+  bytes_.reset(static_cast<uint8_t*>(large ? allocate_in_huge_pages(capacity) : std::malloc(capacity)));
   if (bytes_ == nullptr) throw std::bad_alloc();
-  if (large) ::madvise(bytes_.get(), bytes, MADV_HUGEPAGE);  // a wish: hosts without huge pages refuse it
 }
 
 Result<FileBytes> read_image(const std::string& path, std::string_view what, uint64_t limit) {

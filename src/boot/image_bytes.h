@@ -3,7 +3,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <cstdlib>
 #include <memory>
 #include <optional>
 #include <span>
@@ -12,6 +11,7 @@
 #include <vector>
 
 #include "support/bytes.h"
+#include "support/huge_pages.h"
 #include "support/result.h"
 
 namespace kite::boot {
@@ -21,7 +21,7 @@ namespace kite::boot {
 class FileBytes {
  public:
   FileBytes() = default;
-  explicit FileBytes(size_t capacity);
+  explicit FileBytes(size_t capacity);  // at least 1
 
   [[nodiscard]] uint8_t* data() { return bytes_.get(); }
   [[nodiscard]] const uint8_t* data() const { return bytes_.get(); }
@@ -32,10 +32,7 @@ class FileBytes {
   void set_size(size_t size) { size_ = size; }  // no more than the capacity
 
  private:
-  struct Free {
-    void operator()(uint8_t* bytes) const { std::free(bytes); }
-  };
-  std::unique_ptr<uint8_t, Free> bytes_;
+  std::unique_ptr<uint8_t, FreeHugePages> bytes_;
   size_t size_ = 0;
 };
 

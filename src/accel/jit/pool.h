@@ -1,14 +1,16 @@
 // Pool: objects that stay where they are until all of them go. They are made in chunks that are kept for the next ones,
-// so that adding one is a comparison and its constructor.
+// so that adding one is a comparison and its constructor. All chunks but the first are huge pages of the host's.
 #pragma once
 
-#include <algorithm>
 #include <cstddef>
+#include <cstdlib>
 #include <memory>
 #include <new>
 #include <type_traits>
 #include <utility>
 #include <vector>
+
+#include "support/huge_pages.h"
 
 namespace kite::jit {
 
@@ -31,7 +33,7 @@ class Pool {
   template <class Function>
   void for_each(const Function& function) const {
     for (size_t i = 0; i < used_; ++i)
-      for (const T* at = chunk(i); at != (i + 1 == used_ ? next_ : chunk(i) + kPerChunk); ++at) function(*at);
+      for (const T* at = chunk(i); at != (i + 1 == used_ ? next_ : chunk(i) + capacity(i)); ++at) function(*at);
   }
   // Destroys all. The memory is kept.
   void clear() {
@@ -41,22 +43,24 @@ class Pool {
   }
 
  private:
-  static constexpr size_t kChunkBytes = size_t{64} << 10;
-  static constexpr size_t kPerChunk = std::max<size_t>(1, kChunkBytes / sizeof(T));
-  struct Free {
-    void operator()(std::byte* bytes) const { ::operator delete(bytes, std::align_val_t{alignof(T)}); }
-  };
+  static constexpr size_t kFirstBytes = size_t{64} << 10;
+  static_assert(sizeof(T) <= kFirstBytes && alignof(T) <= alignof(std::max_align_t));
 
   [[nodiscard]] T* chunk(size_t number) const { return reinterpret_cast<T*>(chunks_[number].get()); }
+  [[nodiscard]] static size_t capacity(size_t number) {
+    return (number == 0 ? kFirstBytes : kHugePageSize) / sizeof(T);
+  }
   void next_chunk() {
-    if (used_ == chunks_.size())
-      chunks_.emplace_back(
-          static_cast<std::byte*>(::operator new(kPerChunk * sizeof(T), std::align_val_t{alignof(T)})));
-    next_ = chunk(used_++);
-    end_ = next_ + kPerChunk;
+    if (used_ == chunks_.size()) {
+      void* const made = used_ == 0 ? std::malloc(kFirstBytes) : allocate_in_huge_pages(kHugePageSize);
+      if (made == nullptr) throw std::bad_alloc();
+      chunks_.emplace_back(static_cast<std::byte*>(made));
+    }
+    next_ = chunk(used_);
+    end_ = next_ + capacity(used_++);
   }
 
-  std::vector<std::unique_ptr<std::byte, Free>> chunks_;
+  std::vector<std::unique_ptr<std::byte, FreeHugePages>> chunks_;
   size_t used_ = 0;  // of the chunks; objects are made in the last of them
   T *next_ = nullptr, *end_ = nullptr;
 };

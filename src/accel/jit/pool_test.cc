@@ -17,7 +17,7 @@ struct Counted {
   uint64_t rest[40] = {};
 };
 
-constexpr int kMany = 1000;  // several chunks of them
+constexpr int kMany = 20'000;  // several chunks of them
 
 TEST(Pool, ObjectsStayWhereTheyAre) {
   Pool<uint64_t> pool;
