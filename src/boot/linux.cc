@@ -130,7 +130,7 @@ Result<> add_initrd(const Setup& setup, LoadContext& context, ZeroPage& page) {
   page.set(kRamdiskImage, uint32_t{0});
   page.set(kRamdiskSize, uint32_t{0});
   if (context.request.initrd_path.empty()) return {};
-  KITE_ASSIGN(const std::vector<uint8_t> initrd, read_file(context.request.initrd_path, "initrd", kLargestFile));
+  KITE_ASSIGN(const FileBytes initrd, read_image(context.request.initrd_path, "initrd", kLargestFile));
   KITE_ASSIGN(const uint64_t address, context.map.claim_high({.size = align_up(initrd.size(), kPageSize),
                                                               .alignment = kPageSize,
                                                               .lowest = kMib,

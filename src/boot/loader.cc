@@ -21,7 +21,7 @@ Result<LoadedKernel> load_by_protocol(const ImageBytes& image, LoadContext& cont
 }  // namespace
 
 Result<LoadedKernel> load_kernel(const KernelRequest& request, GuestMemory& memory) {
-  KITE_ASSIGN(const std::vector<uint8_t> file, read_file(request.kernel_path, "kernel", kLargestFile));
+  KITE_ASSIGN(const FileBytes file, read_image(request.kernel_path, "kernel", kLargestFile));
   BootMap map(request.e820, request.ram_below_4g);
   LoadContext context{.request = request, .memory = memory, .map = map};
   auto loaded = load_by_protocol(ImageBytes(file), context);

@@ -108,7 +108,7 @@ std::vector<std::string> split_modules(const std::string& list) {
 Result<std::vector<Module>> load_modules(LoadContext& context) {
   std::vector<Module> modules;
   for (std::string& text : split_modules(context.request.initrd_path)) {
-    KITE_ASSIGN(const std::vector<uint8_t> bytes, read_file(text.substr(0, text.find(' ')), "module", kLargestFile));
+    KITE_ASSIGN(const FileBytes bytes, read_image(text.substr(0, text.find(' ')), "module", kLargestFile));
     KITE_ASSIGN(const uint64_t address,
                 context.map.claim_high({.size = bytes.size(), .alignment = kPageSize, .lowest = kMib}, "a module"));
     KITE_TRY(context.memory.write(address, bytes));

@@ -39,7 +39,7 @@ std::span<const uint8_t> bytes_of(const std::vector<T>& items) {
 
 Result<> add_initrd(LoadContext& context, StartInfo& info) {
   if (context.request.initrd_path.empty()) return {};
-  KITE_ASSIGN(const std::vector<uint8_t> initrd, read_file(context.request.initrd_path, "initrd", kLargestFile));
+  KITE_ASSIGN(const FileBytes initrd, read_image(context.request.initrd_path, "initrd", kLargestFile));
   KITE_ASSIGN(
       const uint64_t address,
       context.map.claim_high({.size = align_up(initrd.size(), kPageSize), .alignment = kPageSize}, "the initrd"));

@@ -3,10 +3,13 @@
 #include <poll.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
+#include <sys/timerfd.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <utility>
 
 #include "support/log.h"
 
@@ -25,6 +28,8 @@ void append(const Fd& log, std::span<const uint8_t> bytes) {
   }
 }
 
+int64_t monotonic_ns() { return HostClock(HostClock::Kind::kMonotonic).now(); }
+
 // A blocking descriptor that poll() calls writable takes this much at least.
 ssize_t write_if_writable(int fd, std::span<const uint8_t> bytes) {
   constexpr size_t kSafeSize = 512;
@@ -42,6 +47,7 @@ StreamChardev::StreamChardev(std::string id, Executor& executor, Fd log)
     : Chardev(std::move(id)),
       executor_(executor),
       log_(std::move(log)),
+      collect_timer_(::timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC)),
       look_again_(executor, [this] { look_again(); }) {}
 
 StreamChardev::~StreamChardev() { shut_down(); }
@@ -68,6 +74,7 @@ void StreamChardev::connect(int in, int out, Output kind) {
     input_over_ = in < 0;
     if (in_ >= 0) executor_.watch(in_, 0, [this](uint32_t events) { ready(true, events); });
     if (out_ >= 0 && out_ != in_) executor_.watch(out_, 0, [this](uint32_t events) { ready(false, events); });
+    if (collect_timer_.valid()) executor_.watch(collect_timer_.get(), EPOLLIN, [this](uint32_t) { collected(); });
     open_.store(true, std::memory_order_release);
   }
   if (client_ != nullptr) client_->event(ChardevEvent::kOpened);
@@ -82,6 +89,8 @@ void StreamChardev::disconnect() {
     if (output_error_ == 0) drain_queue();
     if (in_ >= 0) executor_.unwatch(in_);
     if (out_ >= 0 && out_ != in_) executor_.unwatch(out_);
+    if (collect_timer_.valid()) executor_.unwatch(collect_timer_.get());
+    collecting_ = false;
     in_ = -1;
     out_ = -1;
     queue_.clear();
@@ -99,14 +108,14 @@ size_t StreamChardev::write(std::span<const uint8_t> bytes) {
   const std::lock_guard lock(mutex_);
   size_t taken = bytes.size();  // nobody there: it is dropped
   if (open_.load(std::memory_order_relaxed) && out_ >= 0) {
-    taken = queued().empty() ? send(bytes) : 0;
+    taken = queued().empty() && !collects(bytes) ? send(bytes) : 0;
     const size_t room = kOutputBound - queued().size();
     const auto rest = bytes.subspan(taken);
     const auto kept = rest.first(std::min(rest.size(), room));
     queue_.insert(queue_.end(), kept.begin(), kept.end());
     taken += kept.size();
     if (taken < bytes.size()) short_write_ = true;
-    if (!queued().empty() || output_error_ != 0) look_again_.ring();
+    if ((!queued().empty() && !collecting_) || output_error_ != 0) look_again_.ring();
   }
   if (log_.valid()) append(log_, bytes.first(taken));
   return taken;
@@ -133,6 +142,28 @@ size_t StreamChardev::send(std::span<const uint8_t> bytes) {
     }
   }
   return sent;
+}
+
+// Whether the bytes are to wait in the queue, which is empty, for what comes behind them.
+bool StreamChardev::collects(std::span<const uint8_t> bytes) {
+  if (bytes.size() != 1 || !collect_timer_.valid()) return false;
+  const int64_t now = monotonic_ns();
+  if (now - std::exchange(sent_ns_, now) >= kCollectNs) return false;
+  const itimerspec once{.it_interval = {}, .it_value = {.tv_sec = 0, .tv_nsec = kCollectNs}};
+  collecting_ = ::timerfd_settime(collect_timer_.get(), 0, &once, nullptr) == 0;
+  return collecting_;
+}
+
+void StreamChardev::collected() {
+  uint64_t expirations = 0;
+  if (::read(collect_timer_.get(), &expirations, sizeof expirations) < 0) return;
+  {
+    const std::lock_guard lock(mutex_);
+    collecting_ = false;
+    sent_ns_ = monotonic_ns();
+  }
+  write_queued();
+  look_again();
 }
 
 void StreamChardev::drain_queue() {
@@ -193,7 +224,7 @@ void StreamChardev::update_interest() {
   }
   const std::lock_guard lock(mutex_);
   if (!open_.load(std::memory_order_relaxed)) return;
-  const uint32_t out_events = queued().empty() ? 0u : static_cast<uint32_t>(EPOLLOUT);
+  const uint32_t out_events = queued().empty() || collecting_ ? 0u : static_cast<uint32_t>(EPOLLOUT);
   if (in_ == out_) {
     executor_.modify(in_, in_events | out_events);
     return;

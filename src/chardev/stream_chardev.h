@@ -1,5 +1,8 @@
 // StreamChardev: what all back ends with file descriptors share: reading as fast as the client takes it, and a bounded
 // queue for output that the host does not take at once.
+//
+// Output that comes byte by byte, as a UART has it, is collected for kCollectNs at a time: a system call for each byte
+// takes longer than the guest needs to make it. The first byte after a pause goes out at once.
 #pragma once
 
 #include <atomic>
@@ -16,6 +19,7 @@ namespace kite {
 class StreamChardev : public Chardev {
  public:
   static constexpr size_t kOutputBound = size_t{1} << 20;  // bytes queued beyond which write() takes less
+  static constexpr int64_t kCollectNs = 1'000'000;
 
   // A copy of all output goes to `log` when it is valid.
   StreamChardev(std::string id, Executor& executor, Fd log);
@@ -64,8 +68,10 @@ class StreamChardev : public Chardev {
   // These two under mutex_.
   size_t send(std::span<const uint8_t> bytes);
   void drain_queue();
+  bool collects(std::span<const uint8_t> bytes);
   [[nodiscard]] std::span<const uint8_t> queued() const { return std::span(queue_).subspan(queue_head_); }
   void look_again();
+  void collected();
 
   Executor& executor_;
   Fd log_;
@@ -81,6 +87,9 @@ class StreamChardev : public Chardev {
   Output kind_ = Output::kNonblocking;
   std::vector<uint8_t> queue_;
   size_t queue_head_ = 0;
+  Fd collect_timer_;          // timerfd; watched while connected
+  int64_t sent_ns_ = 0;       // when bytes that came one by one last went out
+  bool collecting_ = false;   // the timer runs, and the queue waits for it
   bool short_write_ = false;  // the client waits for writable()
   int output_error_ = 0;      // found by a write, told to the back end on the executor's thread
   bool output_failure_told_ = false;

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <array>
+#include <chrono>
 #include <csignal>
 #include <filesystem>
 #include <fstream>
@@ -218,6 +219,50 @@ TEST(StdioChardev, OrderIsKeptAcrossTheQueue) {
   }
 
   EXPECT_EQ(read_from(*executor, pipes.out_read.get(), expected.size()), expected);
+}
+
+TEST(StdioChardev, BytesThatComeOneByOneGoOutTogetherAndSoon) {
+  auto executor = make_executor();
+  Pipes pipes;
+  auto stdio = make_stdio(*executor, pipes.in_read.get(), pipes.out_write.get());
+  ::fcntl(pipes.out_read.get(), F_SETFL, O_NONBLOCK);  // for read_from(): the loop has something to do meanwhile
+  const std::string text = "abcdefghij";
+  const auto start = std::chrono::steady_clock::now();
+
+  for (const char letter : text) ASSERT_EQ(stdio->write(bytes_of(std::string(1, letter))), 1u);
+
+  int there = 0;
+  ASSERT_EQ(::ioctl(pipes.out_read.get(), FIONREAD, &there), 0);
+  if (std::chrono::steady_clock::now() - start < std::chrono::nanoseconds(StreamChardev::kCollectNs)) {
+    EXPECT_EQ(there, 1);
+  }
+  EXPECT_EQ(read_from(*executor, pipes.out_read.get(), text.size()), text);
+}
+
+TEST(StdioChardev, FlushSendsWhatIsBeingCollected) {
+  auto executor = make_executor();
+  Pipes pipes;
+  auto stdio = make_stdio(*executor, pipes.in_read.get(), pipes.out_write.get());
+  for (int i = 0; i < 5; ++i) stdio->write(bytes_of("x"));
+
+  stdio->flush();
+
+  int there = 0;
+  ASSERT_EQ(::ioctl(pipes.out_read.get(), FIONREAD, &there), 0);
+  EXPECT_EQ(there, 5);
+}
+
+TEST(StdioChardev, WhatIsBeingCollectedGoesOutAtTheEnd) {
+  auto executor = make_executor();
+  Pipes pipes;
+  auto stdio = make_stdio(*executor, pipes.in_read.get(), pipes.out_write.get());
+  for (int i = 0; i < 5; ++i) stdio->write(bytes_of("x"));
+
+  stdio.reset();
+
+  int there = 0;
+  ASSERT_EQ(::ioctl(pipes.out_read.get(), FIONREAD, &there), 0);
+  EXPECT_EQ(there, 5);
 }
 
 TEST(StdioChardev, AReaderThatLeavesMakesOutputVanish) {

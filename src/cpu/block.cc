@@ -1,12 +1,11 @@
 #include "cpu/block.h"
 
-#include <sys/mman.h>
-
 #include <algorithm>
 #include <new>
 #include <span>
 
 #include "cpu/handlers.h"
+#include "support/huge_pages.h"
 #include "support/log.h"
 
 namespace kite::cpu {
@@ -22,7 +21,7 @@ constexpr size_t kMaxInsnBytes = 15;
 // How far a block goes on a page that data shares (RamBlock::mark_code); others go to its end.
 constexpr uint64_t kSharedPageBytes = 256;
 constexpr unsigned kBucketBits = 17;             // a boot decodes some 50,000 blocks
-constexpr size_t kChunkBytes = size_t{2} << 20;  // and their alignment: huge pages of hosts
+constexpr size_t kChunkBytes = kHugePageSize;
 
 // The instruction is longer than 15 bytes, or reaches beyond the limit of CS (SDM 2A 2.3.11, 3A 5.3).
 void bad_fetch(Cpu& cpu, const Op* op) {
@@ -164,10 +163,7 @@ uint64_t BlockCache::hash(Gpa physical, uint32_t mode_key) {
 void* BlockCache::allocate(size_t bytes) {
   bytes = (bytes + 15) & ~size_t{15};
   if (chunks_.empty() || chunk_used_ + bytes > kChunkBytes) {
-    auto* const chunk = static_cast<std::byte*>(std::aligned_alloc(kChunkBytes, kChunkBytes));
-    if (chunk == nullptr) throw std::bad_alloc();
-    ::madvise(chunk, kChunkBytes, MADV_HUGEPAGE);  // a wish: hosts without huge pages refuse it
-    chunks_.emplace_back(chunk);
+    chunks_.emplace_back(static_cast<std::byte*>(allocate_in_huge_pages(kChunkBytes)));
     chunk_used_ = 0;
     memory_ += kChunkBytes;
   }

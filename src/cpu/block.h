@@ -14,13 +14,13 @@
 #include <array>
 #include <atomic>
 #include <cstdint>
-#include <cstdlib>
 #include <memory>
 #include <span>
 #include <vector>
 
 #include "cpu/cpu.h"
 #include "cpu/op.h"
+#include "support/huge_pages.h"
 
 namespace kite::cpu {
 
@@ -131,9 +131,6 @@ class BlockCache {
  private:
   struct Code;
   class Builder;
-  struct Free {
-    void operator()(std::byte* chunk) const { std::free(chunk); }
-  };
 
   [[nodiscard]] static uint64_t hash(Gpa physical, uint32_t mode_key);
   Block* lookup(Cpu& cpu, Gpa physical);
@@ -148,7 +145,7 @@ class BlockCache {
 
   std::vector<Block*> buckets_;
   std::array<JumpEntry, 1u << kJumpBits> jumps_;
-  std::vector<std::unique_ptr<std::byte, Free>> chunks_;
+  std::vector<std::unique_ptr<std::byte, FreeHugePages>> chunks_;
   size_t chunk_used_ = 0;
   size_t memory_ = 0;
   bool flush_pending_ = false;

@@ -72,7 +72,8 @@ void BlockEmitter::log_code(const uint8_t* hot, const uint8_t* cold) const {
   log::print(Category::kOutAsm, "cpu {}: block at {:x}, {} bytes as {}", cpu_.config.index, block_.rip, block_.bytes,
              translation_.host_bytes);
   // What is behind an instruction that always leaves has not been emitted.
-  const auto emitted = static_cast<size_t>(std::ranges::find(starts_, nullptr) - starts_.begin());
+  const auto emitted =
+      static_cast<size_t>(std::ranges::find(starts_.begin(), starts_.begin() + count_, nullptr) - starts_.begin());
   log_host_code(hot, emitted != 0 ? starts_[0] : a_.here());
   for (size_t i = 0; i < emitted; ++i) {
     log::print(Category::kOutAsm, "  {:x}: {}", ops_[i].rip, x86::to_text(insns_[i], ops_[i].rip));

@@ -44,7 +44,7 @@ bool can_translate(const Block& block) {
 }
 
 BlockEmitter::BlockEmitter(Translator& translator, cpu::Cpu& cpu, Block& block, Translation& translation,
-                           Assembler& hot, Assembler& cold)
+                           Assembler& hot, Assembler& cold, EmitterSpace& space)
     : t_(translator),
       cpu_(cpu),
       block_(block),
@@ -54,7 +54,14 @@ BlockEmitter::BlockEmitter(Translator& translator, cpu::Cpu& cpu, Block& block, 
       layout_(translator.layout()),
       tlb_(layout_.tlb[kind()]),
       wide_((block.mode_key & mode::kWidthMask) == mode::kWidth64),
-      pointer_bytes_(wide_ ? 8 : 4) {}
+      pointer_bytes_(wide_ ? 8 : 4),
+      insns_(space.insns),
+      ops_(space.ops),
+      starts_(space.starts),
+      detours_(space.detours),
+      unresumed_(space.unresumed) {
+  detours_.clear();
+}
 
 void BlockEmitter::emit() {
   const uint8_t* const hot = a_.here();
@@ -116,6 +123,7 @@ void BlockEmitter::decode() {
     insn = x86::Insn{};
     if (x86::decode(code.subspan(at), decode_mode, insn) != x86::DecodeStatus::kOk) break;
     cpu::bind(cpu_, block_.rip + at, insn, ops_[count_]);
+    starts_[count_] = nullptr;
     at += insn.length;
   }
   end_rip_ = block_.rip + at;

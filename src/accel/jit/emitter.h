@@ -21,8 +21,9 @@ bool can_translate(const cpu::Block& block);
 
 class BlockEmitter {
  public:
+  // `space` is used by one emitter at a time.
   BlockEmitter(Translator& translator, cpu::Cpu& cpu, cpu::Block& block, Translation& translation, Assembler& hot,
-               Assembler& cold);
+               Assembler& cold, EmitterSpace& space);
   void emit();
 
  private:
@@ -343,13 +344,24 @@ class BlockEmitter {
   uint32_t units_ = 0;     // what is known to be in the host's units (TranslationArea::units)
   uint64_t fip_ = kNoRip;  // as in Detour
   Site* site_ = nullptr;   // of the current instruction, once it has one
-  std::array<x86::Insn, cpu::BlockCache::kMaxOps> insns_;
-  std::array<cpu::Op, cpu::BlockCache::kMaxOps> ops_;
-  std::array<const uint8_t*, cpu::BlockCache::kMaxOps> starts_{};  // of what each became; null: nothing
-  std::vector<Detour> detours_;
+  friend struct EmitterSpace;
+  // In the EmitterSpace; `count_` of the first three.
+  std::array<x86::Insn, cpu::BlockCache::kMaxOps>& insns_;
+  std::array<cpu::Op, cpu::BlockCache::kMaxOps>& ops_;
+  std::array<const uint8_t*, cpu::BlockCache::kMaxOps>& starts_;  // of what each became; null: nothing
+  std::vector<Detour>& detours_;
+  std::vector<size_t>& unresumed_;  // detours that go on behind the current instruction
   std::array<Window, cpu::TranslationArea::kWindows> windows_{};
-  std::string look_ups_;           // of the current instruction, for the log
-  std::vector<size_t> unresumed_;  // detours that go on behind the current instruction
+  std::string look_ups_;  // of the current instruction, for the log
+};
+
+// Where a block is put together; kept for the next one, since most blocks use a small part of it.
+struct EmitterSpace {
+  std::array<x86::Insn, cpu::BlockCache::kMaxOps> insns;
+  std::array<cpu::Op, cpu::BlockCache::kMaxOps> ops;
+  std::array<const uint8_t*, cpu::BlockCache::kMaxOps> starts;
+  std::vector<BlockEmitter::Detour> detours;
+  std::vector<size_t> unresumed;
 };
 
 }  // namespace kite::jit

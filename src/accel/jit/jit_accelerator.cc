@@ -3,11 +3,13 @@
 #include <x86intrin.h>
 
 #include <algorithm>
+#include <cstdlib>
 
 #include "accel/jit/translator.h"
 #include "cpu/cpu.h"
 #include "cpu/machine_check.h"
 #include "metrics/metrics.h"
+#include "support/huge_pages.h"
 #include "x86/host_features.h"
 
 namespace kite {
@@ -32,6 +34,9 @@ class JitVcpu final : public Vcpu {
   JitVcpu(JitAccelerator& owner, const VcpuConfig& config, AddressSpace& memory)
       : owner_(owner), cpu_(config, memory) {}
   ~JitVcpu() override { owner_.forget(*this); }
+  // The TLB and the table of jumps are in the Cpu, and looked up all the time.
+  static void* operator new(size_t bytes) { return allocate_in_huge_pages(bytes); }
+  static void operator delete(void* memory) { std::free(memory); }
 
   Result<> translate(const JitOptions& options, std::shared_ptr<jit::PerfMap> perf_map) {
     KITE_ASSIGN(translator_, jit::Translator::create(cpu_, {.code_bytes = options.code_mib << 20,

@@ -66,7 +66,7 @@ Result<std::unique_ptr<Translator>> Translator::create(cpu::Cpu& cpu, const Tran
 }
 
 Translator::Translator(cpu::Cpu& cpu, const TranslatorOptions& options)
-    : cpu_(cpu), options_(checked(options)), layout_(cpu) {
+    : cpu_(cpu), options_(checked(options)), layout_(cpu), space_(std::make_unique<EmitterSpace>()) {
   RamBlock::watch_code(cpu.translation.alarm, cpu::TranslationArea::kCodeWritten);
 }
 
@@ -77,8 +77,9 @@ Translator::~Translator() {
 
 Translator::FallBacks Translator::fall_backs() const {
   FallBacks all = earlier_fall_backs_;
-  for (const Site& site : sites_)
+  sites_.for_each([&all](const Site& site) {
     (site.emitted ? all.slow : all.not_emitted)[static_cast<size_t>(site.code)] += site.calls;
+  });
   return all;
 }
 
@@ -193,7 +194,7 @@ bool Translator::translate(cpu::Cpu& cpu, cpu::Block& block) {
     return false;
   }
   const uint64_t linear = cpu.code_linear();
-  Translation& translation = translations_.emplace_back();
+  Translation& translation = translations_.add();
   translation.block = &block;
   translation.page = cpu::page_of(block.physical);
   translation.exec_id = exec_id(cpu::page_of(linear), translation.page);
@@ -212,7 +213,7 @@ bool Translator::translate(cpu::Cpu& cpu, cpu::Block& block) {
 void Translator::emit(cpu::Block& block, Translation& translation) {
   const Span hot{hot_.here(), 0}, cold{cold_.here(), 0};
   translation.first_range = range_count_;
-  BlockEmitter(*this, cpu_, block, translation, hot_, cold_).emit();
+  BlockEmitter(*this, cpu_, block, translation, hot_, cold_, *space_).emit();
   translation.range_count = range_count_ - translation.first_range;
   if (translation.entries_left != nullptr)
     *translation.entries_left =
@@ -298,7 +299,7 @@ void Translator::judge_places(const Translation& translation) {
 void Translator::translate_again(Translation& old, Translation::Stage stage) {
   cpu::Block& block = *old.block;
   if (old.stale || block.removed || block.translation != &old || !has_room()) return;
-  Translation& fresh = translations_.emplace_back();
+  Translation& fresh = translations_.add();
   fresh.block = &block;
   fresh.page = old.page;
   fresh.page2 = old.page2;

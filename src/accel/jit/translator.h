@@ -2,7 +2,6 @@
 #pragma once
 
 #include <array>
-#include <deque>
 #include <memory>
 #include <unordered_map>
 #include <unordered_set>
@@ -11,10 +10,13 @@
 #include "accel/jit/code_memory.h"
 #include "accel/jit/perf_map.h"
 #include "accel/jit/plan.h"
+#include "accel/jit/pool.h"
 #include "accel/jit/runtime.h"
 #include "metrics/metrics.h"
 
 namespace kite::jit {
+
+struct EmitterSpace;
 
 struct TranslatorOptions {
   size_t code_bytes = size_t{128} << 20;           // address space for code; it is committed as it is used
@@ -62,15 +64,15 @@ class Translator final : public cpu::BlockTranslator {
   [[nodiscard]] bool profiles() const { return options_.profile; }
   [[nodiscard]] const Layout& layout() const { return layout_; }
   [[nodiscard]] const Runtime& runtime() const { return runtime_; }
-  Site& new_site() { return sites_.emplace_back(); }
-  Exit& new_exit() { return exits_.emplace_back(); }
+  Site& new_site() { return sites_.add(); }
+  Exit& new_exit() { return exits_.add(); }
   // For one place in the code, or for all that address the stack with up to 8 bytes.
   RangePlace new_range(unsigned bytes, bool writes, Translation& owner, uint16_t place);
   [[nodiscard]] RangePlace stack_range(size_t kind) const { return range_at(kind); }
   uint32_t& new_counter();
   // Whether the instruction there goes from page to page: a range is of no use to it.
   [[nodiscard]] bool moves(Gpa place) const { return moving_.contains(place); }
-  x86::Insn& keep(const x86::Insn& insn) { return insns_.emplace_back(insn); }
+  x86::Insn& keep(const x86::Insn& insn) { return insns_.add(insn); }
   // Put before the addresses of a mode's code where indirect branches look for them.
   [[nodiscard]] uint64_t jump_salt(uint32_t mode_key);
   // Between instructions: what to go on with at rip, if that is known and nothing is due before.
@@ -129,10 +131,11 @@ class Translator final : public cpu::BlockTranslator {
   size_t range_count_ = 0, counter_count_ = 0;
   std::unordered_set<Gpa> moving_;
   Runtime runtime_;
-  std::deque<Site> sites_;
-  std::deque<Exit> exits_;
-  std::deque<x86::Insn> insns_;
-  std::deque<Translation> translations_;
+  std::unique_ptr<EmitterSpace> space_;
+  Pool<Site> sites_;
+  Pool<Exit> exits_;
+  Pool<x86::Insn> insns_;
+  Pool<Translation> translations_;
   std::unordered_map<Gpa, Page> pages_;
   struct PlaceHash {
     size_t operator()(const std::pair<uint64_t, Gpa>& place) const {

@@ -101,7 +101,7 @@ Result<FirmwareKernel> prepare_plan(const KernelRequest& request) {
 }  // namespace
 
 Result<FirmwareKernel> kernel_for_firmware(const KernelRequest& request) {
-  KITE_ASSIGN(const std::vector<uint8_t> file, read_file(request.kernel_path, "kernel", kLargestFile));
+  KITE_ASSIGN(const FileBytes file, read_image(request.kernel_path, "kernel", kLargestFile));
   const ImageBytes image(file);
   if (!is_linux(image)) return prepare_plan(request);
   auto prepared = prepare_linux(image, request);

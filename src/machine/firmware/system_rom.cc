@@ -70,7 +70,7 @@ Result<std::unique_ptr<SystemRom>> SystemRom::create(const Wiring& wiring) {
 }
 
 Result<> SystemRom::load_image(const std::string& path) {
-  KITE_ASSIGN(const std::vector<uint8_t> image, boot::read_file(path, "firmware", kMostRom));
+  KITE_ASSIGN(const boot::FileBytes image, boot::read_image(path, "firmware", kMostRom));
   if (image.empty() || image.size() % (64 << 10) != 0)
     return fail("the firmware '{}' has {} bytes; a ROM image has a multiple of 64 KiB", path, image.size());
   KITE_ASSIGN(auto block, RamBlock::create("pc.bios", image.size()));

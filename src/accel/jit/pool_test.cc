@@ -1,0 +1,65 @@
+#include "accel/jit/pool.h"
+
+#include <gtest/gtest.h>
+
+#include <cstdint>
+#include <set>
+
+namespace kite::jit {
+namespace {
+
+struct Counted {
+  explicit Counted(int* alive) : alive(alive) { ++*alive; }
+  Counted(const Counted&) = delete;
+  Counted& operator=(const Counted&) = delete;
+  ~Counted() { --*alive; }
+  int* alive;
+  uint64_t rest[40] = {};
+};
+
+constexpr int kMany = 20'000;  // several chunks of them
+
+TEST(Pool, ObjectsStayWhereTheyAre) {
+  Pool<uint64_t> pool;
+  uint64_t& first = pool.add(7u);
+  for (uint64_t i = 0; i < uint64_t{100} * kMany; ++i) pool.add(i);
+  EXPECT_EQ(first, 7u);
+}
+
+TEST(Pool, EachIsMetOnce) {
+  Pool<Counted> pool;
+  int alive = 0;
+  std::set<const Counted*> made, met;
+  for (int i = 0; i < kMany; ++i) made.insert(&pool.add(&alive));
+  pool.for_each([&](const Counted& object) { met.insert(&object); });
+  EXPECT_EQ(made.size(), size_t{kMany});
+  EXPECT_EQ(met, made);
+}
+
+TEST(Pool, ClearDestroysAllAndItBeginsAnew) {
+  Pool<Counted> pool;
+  int alive = 0, met = 0;
+  for (int i = 0; i < kMany; ++i) pool.add(&alive);
+  pool.clear();
+  EXPECT_EQ(alive, 0);
+  pool.add(&alive);
+  pool.for_each([&](const Counted&) { ++met; });
+  EXPECT_EQ(met, 1);
+}
+
+TEST(Pool, AnEmptyOneHasNothing) {
+  const Pool<Counted> pool;
+  pool.for_each([](const Counted&) { FAIL(); });
+}
+
+TEST(Pool, WhatIsLeftGoesWithIt) {
+  int alive = 0;
+  {
+    Pool<Counted> pool;
+    pool.add(&alive);
+  }
+  EXPECT_EQ(alive, 0);
+}
+
+}  // namespace
+}  // namespace kite::jit

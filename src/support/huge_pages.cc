@@ -1,0 +1,19 @@
+#include "support/huge_pages.h"
+
+#include <sys/mman.h>
+
+#include <new>
+
+namespace kite {
+
+void* allocate_in_huge_pages(size_t bytes) {
+  const size_t rounded = (bytes + kHugePageSize - 1) & ~(kHugePageSize - 1);
+  void* const memory = rounded < bytes ? nullptr : std::aligned_alloc(kHugePageSize, rounded);
+  if (memory == nullptr) throw std::bad_alloc();
+  prefer_huge_pages(memory, rounded);
+  return memory;
+}
+
+void prefer_huge_pages(void* address, size_t bytes) { ::madvise(address, bytes, MADV_HUGEPAGE); }
+
+}  // namespace kite
