@@ -20,7 +20,7 @@ namespace {
 constexpr size_t kMaxInsnBytes = 15;
 // How far a block goes on a page that data shares (RamBlock::mark_code); others go to its end.
 constexpr uint64_t kSharedPageBytes = 256;
-constexpr unsigned kBucketBits = 17;             // a boot decodes some 50,000 blocks
+constexpr unsigned kBucketBits = 17;  // a boot decodes some 50,000 blocks
 constexpr size_t kChunkBytes = kHugePageSize;
 
 // The instruction is longer than 15 bytes, or reaches beyond the limit of CS (SDM 2A 2.3.11, 3A 5.3).
