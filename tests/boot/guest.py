@@ -1,5 +1,6 @@
 """Drives a Kite virtual machine over its serial console, for the boot tests and the benchmarks."""
 import os
+import re
 import select
 import shutil
 import subprocess
@@ -146,7 +147,8 @@ class Guest:
         self.expect(prompt)
         if status != "0":
             self.fail(f"'{command}' in the guest ended with status {status}: {output}")
-        return output.replace("\r\n", "\n").strip()
+        # What the kernel has to say in between is no part of the output.
+        return re.sub(r"(?m)^\[ *\d+\.\d{6}\] .*\n", "", output.replace("\r\n", "\n")).strip()
 
     def wait_exit(self):
         """Waits for the process to end; answers its exit status."""
