@@ -27,8 +27,8 @@ TEST(Pool, ObjectsStayWhereTheyAre) {
 }
 
 TEST(Pool, EachIsMetOnce) {
+  int alive = 0;  // outlives the pool
   Pool<Counted> pool;
-  int alive = 0;
   std::set<const Counted*> made, met;
   for (int i = 0; i < kMany; ++i) made.insert(&pool.add(&alive));
   pool.for_each([&](const Counted& object) { met.insert(&object); });
@@ -37,8 +37,8 @@ TEST(Pool, EachIsMetOnce) {
 }
 
 TEST(Pool, ClearDestroysAllAndItBeginsAnew) {
-  Pool<Counted> pool;
   int alive = 0, met = 0;
+  Pool<Counted> pool;
   for (int i = 0; i < kMany; ++i) pool.add(&alive);
   pool.clear();
   EXPECT_EQ(alive, 0);
