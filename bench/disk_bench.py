@@ -143,7 +143,7 @@ def main():
     parser.add_argument("--device", default="virtio-blk-pci")
     parser.add_argument("--pio", action="store_true", help="the guest uses no DMA (ide-hd)")
     parser.add_argument("--seconds", type=int, default=6)
-    parser.add_argument("--case", action="append")
+    parser.add_argument("--case", action="append", choices=list(CASES))
     parser.add_argument("--drive", default="cache=writeback", help="what both sides' -drive is told")
     parser.add_argument("--size", type=int, default=512, help="of the disk, MiB")
     parser.add_argument("--directory", help="where the disk's file lies; otherwise where temporary files do")
