@@ -223,7 +223,7 @@ void BlockEmitter::widen(Access& access, const Window& window) {
   access.write = window.write;
 }
 
-// Behind the check of a window's first access, whose host address is R10 + `offset`.
+// Behind the check of a window's first access, whose host address is R10.
 void BlockEmitter::open_window(const Window& window) {
   const auto same = [&](const Window& other) { return other.open && other.has(window.at); };
   auto slot = std::ranges::find_if(windows_, same);

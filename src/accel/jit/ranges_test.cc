@@ -18,8 +18,9 @@ constexpr uint64_t kUserPage = 7;  // present, writable, user
 
 class RangesTest : public testing::Test {
  protected:
-  RangesTest() {
-    auto made = Translator::create(m.cpu(), {.code_bytes = size_t{1} << 20, .threshold = 1, .first_entries = 0});
+  explicit RangesTest(uint32_t first_entries = 0) {
+    auto made =
+        Translator::create(m.cpu(), {.code_bytes = size_t{1} << 20, .threshold = 1, .first_entries = first_entries});
     if (!made) throw std::runtime_error(made.error().message);
     translator = std::move(*made);
     m.cpu().translator = translator.get();
@@ -116,6 +117,58 @@ TEST_F(RangesTest, APlaceThatMovesAsksTheTlb) {
   // 1: mov edx, ecx; and edx, 15; shl edx, 12; add rax, [rdi+rdx]; dec ecx; jnz
   m.run({0x89, 0xca, 0x83, 0xe2, 0x0f, 0xc1, 0xe2, 0x0c, 0x48, 0x03, 0x04, 0x17, 0xff, 0xc9, 0x75, 0xf0});
   EXPECT_EQ(m.gpr(x::kRax), 100'000u / 16 * (16 * 17 / 2));
+}
+
+// Blocks begin with their first version here, and have windows from the second entry on.
+class WindowsTest : public RangesTest {
+ protected:
+  WindowsTest() : RangesTest(1) {}
+};
+
+// 1: mov [rdi], rax; mov [rdi+8], rdx; add rbx, [rdi]; dec ecx; jnz
+constexpr std::initializer_list<uint8_t> kPair = {0x48, 0x89, 0x07, 0x48, 0x89, 0x57, 0x08,
+                                                  0x48, 0x03, 0x1f, 0xff, 0xc9, 0x75, 0xf2};
+
+TEST_F(WindowsTest, HoldWhatIsNear) {
+  m.gpr(x::kRax) = 5;
+  m.gpr(x::kRdx) = 6;
+  m.gpr(x::kRbx) = 0;
+  m.run(kPair);
+  EXPECT_EQ(m.peek<uint64_t>(TestMachine::kData), 5u);
+  EXPECT_EQ(m.peek<uint64_t>(TestMachine::kData + 8), 6u);
+  EXPECT_EQ(m.gpr(x::kRbx), 500u);
+}
+
+// What the window does not know, each access finds by itself: the first store is done, the second faults.
+TEST_F(WindowsTest, FaultWhereTheAccessDoes) {
+  m.run(kPair);
+  m.set_pte(TestMachine::kData + kPageSize, 0);
+  m.gpr(x::kRdi) = TestMachine::kData + kPageSize - 8;
+  m.gpr(x::kRax) = 77;
+  again(kPair);
+  EXPECT_EQ(m.vector(), 14);
+  EXPECT_EQ(m.cpu().arch.cr2, TestMachine::kData + kPageSize);
+  EXPECT_EQ(m.peek<uint64_t>(TestMachine::kData + kPageSize - 8), 77u);
+}
+
+TEST_F(WindowsTest, FollowTheStack) {
+  m.gpr(x::kRax) = 3;
+  m.gpr(x::kRdx) = 4;
+  m.gpr(x::kRbx) = m.gpr(x::kRsi) = 0;
+  m.gpr(x::kRsp) = TestMachine::kData + 0x800;
+  // 1: push rax; push rdx; sub rsp, 16; mov [rsp+8], rax; add rbx, [rsp+8]; add rsp, 16; pop rsi; pop rdi; dec; jnz
+  m.run({0x50, 0x52, 0x48, 0x83, 0xec, 0x10, 0x48, 0x89, 0x44, 0x24, 0x08, 0x48, 0x03,
+         0x5c, 0x24, 0x08, 0x48, 0x83, 0xc4, 0x10, 0x5e, 0x5f, 0xff, 0xc9, 0x75, 0xe6});
+  EXPECT_EQ(m.gpr(x::kRbx), 300u);
+  EXPECT_EQ(m.gpr(x::kRsi), 4u);
+  EXPECT_EQ(m.gpr(x::kRdi), 3u);
+}
+
+TEST_F(WindowsTest, StoresInThemAreSeenByWhoWatches) {
+  m.run(kPair);
+  const uint32_t generation = m.ram->mark_code(TestMachine::kData);
+  again(kPair);
+  EXPECT_NE(m.ram->code_generation(TestMachine::kData)->load(), generation);
 }
 
 }  // namespace
