@@ -172,7 +172,7 @@ class Report:
 
 def check(guest, folder, probe, report):
     flags = guest.run("grep -m1 ^flags /proc/cpuinfo")
-    log = guest.run("dmesg | grep x86/fpu")
+    log = guest.run("dmesg | grep -o x86/fpu.*")
     enabled = re.search(r"Enabled xstate features (0x[0-9a-f]+)", log)
     with open("/proc/cpuinfo", encoding="ascii") as file:
         host_flags = re.search(r"^flags\s*: (.*)", file.read(), re.M).group(1).split()
