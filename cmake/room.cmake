@@ -23,6 +23,23 @@ endif()
 target_include_directories(kite_flags INTERFACE ${CMAKE_SOURCE_DIR}/src)
 target_link_libraries(kite_flags INTERFACE fmt::fmt Threads::Threads)
 
+# Headers of libraries that most files include are parsed once for all. Sources still include what they use: a build
+# with CMAKE_DISABLE_PRECOMPILE_HEADERS=ON shows what one forgot.
+set(kite_headers <algorithm> <array> <atomic> <bit> <chrono> <condition_variable> <coroutine> <cstdint> <cstring> <deque>
+  <expected> <filesystem> <functional> <map> <memory> <mutex> <optional> <set> <span> <string> <string_view> <thread>
+  <unordered_map> <utility> <variant> <vector> <fmt/format.h> <nlohmann/json.hpp>)
+file(WRITE ${CMAKE_BINARY_DIR}/headers/empty.cc "")
+add_library(kite_headers OBJECT ${CMAKE_BINARY_DIR}/headers/empty.cc)
+target_link_libraries(kite_headers PRIVATE kite_flags nlohmann_json::nlohmann_json)
+target_precompile_headers(kite_headers PRIVATE ${kite_headers})
+if(KITE_TESTS)
+  add_library(kite_test_headers OBJECT ${CMAKE_BINARY_DIR}/headers/empty.cc)
+  target_link_libraries(kite_test_headers PRIVATE kite_flags nlohmann_json::nlohmann_json GTest::gtest)
+  target_precompile_headers(kite_test_headers PRIVATE ${kite_headers} <gtest/gtest.h>)
+  set_target_properties(kite_test_headers PROPERTIES POSITION_INDEPENDENT_CODE OFF)  # tests are programs: PIE
+  target_compile_options(kite_test_headers PRIVATE -fPIE)
+endif()
+
 function(kite_room name)
   cmake_parse_arguments(ROOM "" "DIR" "DEPS;LIBS;TEST_LIBS" ${ARGN})
   if(NOT ROOM_DIR)
@@ -44,6 +61,7 @@ function(kite_room name)
   if(sources)
     add_library(kite_${name} STATIC ${sources})
     target_link_libraries(kite_${name} PUBLIC kite_flags ${deps} ${ROOM_LIBS})
+    target_precompile_headers(kite_${name} REUSE_FROM kite_headers)
   else()
     add_library(kite_${name} INTERFACE)
     target_link_libraries(kite_${name} INTERFACE kite_flags ${deps} ${ROOM_LIBS})
@@ -51,6 +69,7 @@ function(kite_room name)
   if(KITE_TESTS AND tests)
     add_executable(kite_${name}_test ${tests})
     target_link_libraries(kite_${name}_test PRIVATE kite_${name} GTest::gtest_main ${ROOM_TEST_LIBS})
+    target_precompile_headers(kite_${name}_test REUSE_FROM kite_test_headers)
     gtest_discover_tests(kite_${name}_test TEST_PREFIX "${name}." DISCOVERY_MODE PRE_TEST
                          PROPERTIES TIMEOUT 300)
   endif()
