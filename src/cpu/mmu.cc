@@ -140,27 +140,30 @@ TlbEntry* Mmu::entry(uint64_t linear, TlbKind kind, Access access, Seg segment) 
 
 void Mmu::fill(TlbTable& table, TlbKind kind, uint64_t linear, const Translation& translation) {
   const uint64_t page = page_of(linear);
-  TlbEntry& entry = table.at(linear);
+  const size_t number = TlbTable::index(linear);
+  TlbEntry& entry = table.entries[number];
+  TlbRead& read = table.reads[number];
+  TlbWrite& write = table.writes[number];
   uintptr_t host = 0;
-  entry.page_state = nullptr;
-  entry.target = classify(translation.page, host, entry.page_state);
+  write.page_state = nullptr;
+  entry.target = classify(translation.page, host, write.page_state);
   entry.linear = page;
   entry.page = translation.page;
-  entry.addend = host - page;
+  read.addend = write.addend = host - page;
   entry.rights = translation.rights;
   entry.shift = translation.shift;
   entry.global = translation.global;
-  entry.exec_id = 0;
+  table.exec_ids[number] = 0;
   entry.whole = entry.target == Target::kMemory && is_whole(translation);
 
   const bool memory = entry.target == Target::kMemory || entry.target == Target::kRom;
   const bool fast =
       memory && kind != TlbKind::kUserAligned && !data_breakpoint_in_page(cpu_, page_of(untagged(linear)));
   const auto tag = [&](bool allowed, uint8_t right) {
-    return allowed && (translation.rights & right) != 0 ? page : TlbEntry::kNoTag;
+    return allowed && (translation.rights & right) != 0 ? page : kNoTag;
   };
-  entry.read_tag = tag(fast, TlbEntry::kRead);
-  entry.write_tag = tag(fast && entry.target == Target::kMemory, TlbEntry::kWrite);
+  read.tag = tag(fast, TlbEntry::kRead);
+  write.tag = tag(fast && entry.target == Target::kMemory, TlbEntry::kWrite);
   entry.exec_tag = tag(memory, TlbEntry::kExecute);
   table.note_filled(linear);
 }
@@ -302,17 +305,18 @@ bool Mmu::span(TlbKind kind, uint64_t linear, unsigned bytes, Access access, Seg
   return true;
 }
 
-uint64_t Mmu::load_through(const TlbEntry& entry, uint64_t linear, unsigned bytes) {
+uint64_t Mmu::load_through(TlbKind kind, const TlbEntry& entry, uint64_t linear, unsigned bytes) {
   if (entry.target == Target::kMemory || entry.target == Target::kRom)
-    return load_host(reinterpret_cast<const uint8_t*>(linear + entry.addend), bytes);
+    return load_host(reinterpret_cast<const uint8_t*>(linear + cpu_.tlb(kind).read_at(linear).addend), bytes);
   return physical_read(entry.page | (linear & kOffsetMask), bytes);
 }
 
-void Mmu::store_through(const TlbEntry& entry, uint64_t linear, unsigned bytes, uint64_t value) {
+void Mmu::store_through(TlbKind kind, const TlbEntry& entry, uint64_t linear, unsigned bytes, uint64_t value) {
   const Gpa address = entry.page | (linear & kOffsetMask);
   if (entry.target != Target::kMemory) return physical_write(address, bytes, value);
-  store_host(reinterpret_cast<uint8_t*>(linear + entry.addend), bytes, value);
-  if (entry.page_state->load(std::memory_order_relaxed) == 0) return;
+  const TlbWrite& write = cpu_.tlb(kind).write_at(linear);
+  store_host(reinterpret_cast<uint8_t*>(linear + write.addend), bytes, value);
+  if (write.page_state->load(std::memory_order_relaxed) == 0) return;
   const PhysicalRange* range = range_at(address, bytes);
   range->block->note_write(range->block_offset + (address - range->start), bytes);
   cpu_.code_written(address, bytes);
@@ -322,7 +326,7 @@ bool Mmu::read_value(TlbKind kind, uint64_t linear, unsigned bytes, uint64_t& ou
   if ((linear & kOffsetMask) + bytes <= kPageSize) {
     const TlbEntry* found = entry(linear, kind, access, segment);
     if (found == nullptr) return false;
-    out = load_through(*found, linear, bytes);
+    out = load_through(kind, *found, linear, bytes);
     return true;
   }
   Span pages;
@@ -336,7 +340,7 @@ bool Mmu::write_value(TlbKind kind, uint64_t linear, unsigned bytes, uint64_t va
   if ((linear & kOffsetMask) + bytes <= kPageSize) {
     const TlbEntry* found = entry(linear, kind, Access::kWrite, segment);
     if (found == nullptr) return false;
-    store_through(*found, linear, bytes, value);
+    store_through(kind, *found, linear, bytes, value);
     return true;
   }
   Span pages;
@@ -397,19 +401,21 @@ bool Mmu::probe(TlbKind kind, uint64_t linear, unsigned bytes, Access access, Se
 
 bool Mmu::system_update(uint64_t linear, uint8_t set, uint8_t clear, uint8_t& before) {
   linear = wrap(linear);
-  const TlbEntry* found = entry(linear, system_kind(), Access::kReadWrite, Seg::kDs);
+  const TlbKind kind = system_kind();
+  const TlbEntry* found = entry(linear, kind, Access::kReadWrite, Seg::kDs);
   if (found == nullptr) return false;
   if (found->target != Target::kMemory) {
-    before = static_cast<uint8_t>(load_through(*found, linear, 1));
+    before = static_cast<uint8_t>(load_through(kind, *found, linear, 1));
     physical_write(found->page | (linear & kOffsetMask), 1, static_cast<uint8_t>((before & ~clear) | set));
     return true;
   }
-  auto* byte = reinterpret_cast<uint8_t*>(linear + found->addend);
+  const TlbWrite& write = cpu_.tlb(kind).write_at(linear);
+  auto* byte = reinterpret_cast<uint8_t*>(linear + write.addend);
   before = __atomic_load_n(byte, __ATOMIC_RELAXED);
   while (!__atomic_compare_exchange_n(byte, &before, static_cast<uint8_t>((before & ~clear) | set), false,
                                       __ATOMIC_SEQ_CST, __ATOMIC_RELAXED)) {
   }
-  if (found->page_state->load(std::memory_order_relaxed) == 0) return true;
+  if (write.page_state->load(std::memory_order_relaxed) == 0) return true;
   const Gpa address = found->page | (linear & kOffsetMask);
   const PhysicalRange* range = range_at(address, 1);
   range->block->note_write(range->block_offset + (address - range->start), 1);
@@ -460,7 +466,7 @@ void* Cpu::rmw_slow(uint64_t address, unsigned bytes, Seg segment) {
   const TlbEntry* found = mmu.entry(address, mmu.current_kind(), Access::kReadWrite, segment);
   if (found == nullptr || found->target != Target::kMemory) return nullptr;
   if (debug.data_armed != 0) note_data_access(*this, address, bytes, true);
-  return reinterpret_cast<void*>(address + found->addend);
+  return reinterpret_cast<void*>(address + tlb_->write_at(address).addend);
 }
 
 bool Cpu::read_bytes(uint64_t address, void* to, unsigned bytes, Seg segment) {
@@ -501,16 +507,18 @@ uint8_t* Cpu::direct(uint64_t address, Access access, unsigned& bytes_left, bool
   const TlbEntry* found =
       fault ? mmu.entry(address, kind, access, Seg::kDs) : mmu.lookup(address, kind, access, ignored);
   if (found == nullptr) return nullptr;
-  const uint64_t tag = access == Access::kRead    ? found->read_tag
+  const TlbTable& table = tlb(kind);
+  const TlbRead& read = table.read_at(address);
+  const uint64_t tag = access == Access::kRead    ? read.tag
                        : access == Access::kFetch ? found->exec_tag
-                                                  : found->write_tag;
+                                                  : table.write_at(address).tag;
   if (tag != page_of(address)) return nullptr;
   bytes_left = static_cast<unsigned>(kPageSize - (address & kOffsetMask));
-  return reinterpret_cast<uint8_t*>(address + found->addend);
+  return reinterpret_cast<uint8_t*>(address + read.addend);
 }
 
 void Cpu::direct_written(uint64_t address, unsigned bytes) {
-  if (tlb_->at(address).page_state->load(std::memory_order_relaxed) != 0) store_noticed(address, bytes);
+  if (tlb_->write_at(address).page_state->load(std::memory_order_relaxed) != 0) store_noticed(address, bytes);
 }
 
 void Cpu::store_noticed_at(const uint8_t* host, unsigned bytes) {

@@ -96,8 +96,8 @@ class Mmu {
   void apic_write(Gpa address, unsigned bytes, uint64_t value);
   void write_device(Gpa address, const void* from, unsigned bytes);
   void store_to_range(const PhysicalRange& range, Gpa address, const void* from, unsigned bytes);
-  uint64_t load_through(const TlbEntry& entry, uint64_t linear, unsigned bytes);
-  void store_through(const TlbEntry& entry, uint64_t linear, unsigned bytes, uint64_t value);
+  uint64_t load_through(TlbKind kind, const TlbEntry& entry, uint64_t linear, unsigned bytes);
+  void store_through(TlbKind kind, const TlbEntry& entry, uint64_t linear, unsigned bytes, uint64_t value);
   [[nodiscard]] uint64_t wrap(uint64_t linear) const;
   // The one or two pages that [linear, linear + bytes) lies in.
   struct Span {

@@ -14,13 +14,13 @@ constexpr uint64_t word_bit(uint64_t number) { return uint64_t{1} << (number & 6
 
 void TlbTable::note_filled(uint64_t linear) {
   TlbEntry& entry = at(linear);
-  const auto index = static_cast<uint16_t>(&entry - entries.data());
+  const auto number = static_cast<uint16_t>(index(linear));
   if (entry.global && !entry.in_global_list) {
     entry.in_global_list = true;
-    global_list[global_count++] = index;
+    global_list[global_count++] = number;
   } else if (!entry.global && !entry.in_local_list) {
     entry.in_local_list = true;
-    local_list[local_count++] = index;
+    local_list[local_count++] = number;
   }
   if (entry.shift == kPageShift) return;
   if (entry.shift >= k1gShift) {
@@ -37,14 +37,14 @@ void TlbTable::flush(bool keep_global) {
   for (uint16_t i = 0; i < local_count; ++i) {
     TlbEntry& entry = entries[local_list[i]];
     entry.in_local_list = false;
-    if (!keep_global || !entry.global) entry.clear();
+    if (!keep_global || !entry.global) clear(local_list[i]);
   }
   local_count = 0;
   if (keep_global) return;
   for (uint16_t i = 0; i < global_count; ++i) {
     TlbEntry& entry = entries[global_list[i]];
     entry.in_global_list = false;
-    entry.clear();
+    clear(global_list[i]);
   }
   global_count = 0;
   large_2m = {};
@@ -56,14 +56,14 @@ void TlbTable::flush_page(uint64_t linear) {
   const auto same = [linear](const TlbEntry& entry, unsigned shift) {
     return ((entry.linear ^ linear) & kUntaggedMask) >> shift == 0;
   };
-  if (TlbEntry& entry = at(linear); same(entry, kPageShift)) entry.clear();
+  if (same(at(linear), kPageShift)) clear(index(linear));
   const uint64_t area = linear >> k2mShift;
   const bool maybe_large =
       (large_2m[(area >> 6) & 15] & word_bit(area)) != 0 || (large_1g & word_bit(linear >> k1gShift)) != 0;
   if (!maybe_large) return;
-  const auto drop = [&](uint16_t index) {
-    TlbEntry& entry = entries[index];
-    if (entry.shift > kPageShift && same(entry, entry.shift)) entry.clear();
+  const auto drop = [&](uint16_t number) {
+    const TlbEntry& entry = entries[number];
+    if (entry.shift > kPageShift && same(entry, entry.shift)) clear(number);
   };
   for (uint16_t i = 0; i < local_count; ++i) drop(local_list[i]);
   for (uint16_t i = 0; i < global_count; ++i) drop(global_list[i]);

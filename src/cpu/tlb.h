@@ -1,7 +1,7 @@
 // The soft TLB: linear page -> host page, one table for each kind of access right, direct-mapped.
 //
 // Fast path of a load of `size` bytes at `linear`:
-//   e = table[(linear >> 12) & mask];  hit when e.read_tag == page_of(linear + size - 1)
+//   e = table.reads[(linear >> 12) & mask];  hit when e.tag == page_of(linear + size - 1)
 // The index comes from the first byte and the comparison from the last, so an access that crosses a page never hits.
 // Pages that need more than a host pointer (device memory, the local APIC, ROM for writes) have the tag kNoTag.
 #pragma once
@@ -15,19 +15,28 @@
 
 namespace kite::cpu {
 
-struct alignas(64) TlbEntry {
-  static constexpr uint64_t kNoTag = 0x800;  // never a page address, nor one with low bits that an alignment is seen by
+inline constexpr uint64_t kNoTag = 0x800;  // never a page address, nor one with low bits that an alignment is seen by
+
+// What a load looks at, and a store: apart from the rest, so that a cache line serves several pages.
+struct TlbRead {
+  uint64_t tag = kNoTag;
+  uintptr_t addend = 0;  // host address = linear + addend
+};
+struct alignas(32) TlbWrite {
+  uint64_t tag = kNoTag;
+  uintptr_t addend = 0;
+  std::atomic<uint8_t>* page_state = nullptr;  // RamBlock's byte; a store that finds it non-zero calls store_noticed()
+};
+static_assert(sizeof(TlbRead) == 16 && sizeof(TlbWrite) == 32);
+
+struct TlbEntry {
   // Rights that the walk granted, whether or not a tag could be set for them.
   static constexpr uint8_t kRead = 1, kWrite = 2, kExecute = 4;
   enum class Target : uint8_t { kDevice, kMemory, kRom, kMixed /* memory in part of the page */, kApic };
 
-  uint64_t read_tag = kNoTag;
-  uint64_t write_tag = kNoTag;
   uint64_t exec_tag = kNoTag;
-  uintptr_t addend = 0;                        // host address = linear + addend
-  std::atomic<uint8_t>* page_state = nullptr;  // RamBlock's byte; a store that finds it non-zero calls store_noticed()
-  Gpa page = 0;                                // guest-physical page address
-  uint64_t linear = kNoTag;                    // the page this entry translates; kNoTag: empty
+  Gpa page = 0;              // guest-physical page address
+  uint64_t linear = kNoTag;  // the page this entry translates; kNoTag: empty
   uint8_t rights = 0;
   Target target = Target::kDevice;
   uint8_t shift = kPageShift;  // log2 of the size of the page in the guest's tables
@@ -35,16 +44,7 @@ struct alignas(64) TlbEntry {
   bool in_local_list : 1 = false;
   bool in_global_list : 1 = false;
   bool whole : 1 = false;  // the tags would be the same for all 4 KiB of a large page, and the addend
-  // A translator's number for "this linear page leads to this physical page and may be executed"; 0: not looked at.
-  uint32_t exec_id = 0;
-
-  void clear() {
-    read_tag = write_tag = exec_tag = linear = kNoTag;
-    rights = 0;
-    exec_id = 0;
-  }
 };
-static_assert(sizeof(TlbEntry) == 64);
 
 // 32 MiB: what is not used costs address space alone, and flushing goes by what was used.
 inline constexpr unsigned kTlbBits = 13;
@@ -63,6 +63,10 @@ enum class TlbKind : uint8_t {
 // Entries are listed as they are filled, so that flushing costs what was used, not the size of the table. An entry may
 // be on both lists; a list holds each index once.
 struct TlbTable {
+  alignas(64) std::array<TlbRead, kTlbSize> reads;
+  alignas(64) std::array<TlbWrite, kTlbSize> writes;
+  // A translator's numbers for "this linear page leads to this physical page and may be executed"; 0: not looked at.
+  alignas(64) std::array<uint32_t, kTlbSize> exec_ids{};
   std::array<TlbEntry, kTlbSize> entries;
   std::array<uint16_t, kTlbSize> local_list{};
   std::array<uint16_t, kTlbSize> global_list{};
@@ -72,7 +76,17 @@ struct TlbTable {
   std::array<uint64_t, 16> large_2m{};
   uint64_t large_1g = 0;
 
-  [[nodiscard]] TlbEntry& at(uint64_t linear) { return entries[(linear >> kPageShift) & (kTlbSize - 1)]; }
+  static constexpr size_t index(uint64_t linear) { return (linear >> kPageShift) & (kTlbSize - 1); }
+  [[nodiscard]] TlbEntry& at(uint64_t linear) { return entries[index(linear)]; }
+  [[nodiscard]] const TlbRead& read_at(uint64_t linear) const { return reads[index(linear)]; }
+  [[nodiscard]] const TlbWrite& write_at(uint64_t linear) const { return writes[index(linear)]; }
+  [[nodiscard]] uint32_t& exec_id_at(uint64_t linear) { return exec_ids[index(linear)]; }
+  void clear(size_t number) {
+    TlbEntry& entry = entries[number];
+    reads[number].tag = writes[number].tag = entry.exec_tag = entry.linear = kNoTag;
+    entry.rights = 0;
+    exec_ids[number] = 0;
+  }
   // Puts the filled entry at `linear` on its lists and filters.
   void note_filled(uint64_t linear);
   void flush(bool keep_global);

@@ -9,13 +9,13 @@ namespace {
 
 void fill(TlbTable& table, uint64_t linear, bool global, uint8_t shift = kPageShift) {
   TlbEntry& entry = table.at(linear);
-  entry.linear = entry.read_tag = page_of(linear);
+  entry.linear = table.reads[TlbTable::index(linear)].tag = page_of(linear);
   entry.rights = TlbEntry::kRead;
   entry.global = global;
   entry.shift = shift;
   table.note_filled(linear);
 }
-bool holds(TlbTable& table, uint64_t linear) { return table.at(linear).read_tag == page_of(linear); }
+bool holds(TlbTable& table, uint64_t linear) { return table.read_at(linear).tag == page_of(linear); }
 
 TEST(Tlb, FlushDropsEverything) {
   auto table = std::make_unique<TlbTable>();
@@ -76,7 +76,7 @@ TEST(Tlb, FlushPageFindsSlicesOfEverySize) {
     fill(*table, base - kPageSize, false);
     table->flush_page(base + 0x5000);
     EXPECT_FALSE(holds(*table, last)) << int{shift};
-    if (table->at(base).linear != TlbEntry::kNoTag) EXPECT_FALSE(holds(*table, base)) << int{shift};
+    if (table->at(base).linear != kNoTag) EXPECT_FALSE(holds(*table, base)) << int{shift};
     table->flush_page(last);
     EXPECT_FALSE(holds(*table, base)) << int{shift};
   }

@@ -6,15 +6,6 @@
 namespace kite::jit {
 namespace {
 
-using cpu::TlbEntry;
-
-constexpr int32_t field(size_t offset) { return static_cast<int32_t>(offset); }
-constexpr int32_t kAddend = field(offsetof(TlbEntry, addend)), kPageState = field(offsetof(TlbEntry, page_state)),
-                  kReadTag = field(offsetof(TlbEntry, read_tag)), kWriteTag = field(offsetof(TlbEntry, write_tag));
-// From an address to the offset of its entry: what the shift leaves to mask.
-constexpr unsigned kEntryShift = 6;
-static_assert(sizeof(TlbEntry) == 1u << kEntryShift);
-constexpr uint32_t kEntryMask = (cpu::kTlbSize - 1) << kEntryShift;
 constexpr uint32_t kPageMask = ~static_cast<uint32_t>(kPageSize - 1);  // sign-extended
 constexpr auto kStack = static_cast<Reg>(kHost[x86::kRsp]);
 constexpr int32_t kLargestDisplacement = 0x7fff0000;
@@ -224,6 +215,7 @@ uint8_t* BlockEmitter::look_up_tlb(Assembler& a, const Access& access) {
   first.disp += access.lead;
   Mem last = first;
   last.disp += static_cast<int32_t>(access.bytes - std::clamp(access.alignment, 1u, access.bytes));
+  const TlbFields fields = tlb_fields(access.write);
   const auto entry = [&](int32_t field) { return in_cpu(kR11, tlb_ + field); };
   const auto take = [&a](unsigned size, Reg to, const Mem& from) {
     if (from.index == kNone && from.base != kNone && from.disp == 0)
@@ -233,13 +225,13 @@ uint8_t* BlockEmitter::look_up_tlb(Assembler& a, const Access& access) {
   };
   take(8, kRax, last);
   take(4, kR11, first);
-  a.shift_imm(4, 5, kR11, kPageShift - kEntryShift);
-  a.alu_imm(4, 4, kR11, kEntryMask);
+  a.shift_imm(4, 5, kR11, fields.shift);
+  a.alu_imm(4, 4, kR11, fields.mask);
   a.alu_imm(8, 4, kRax, kPageMask | (access.alignment != 0 ? access.alignment - 1 : 0));
-  a.rm(8, 0x3b, kRax, entry(access.write ? kWriteTag : kReadTag));  // cmp
+  a.rm(8, 0x3b, kRax, entry(fields.tag));  // cmp
   uint8_t* const other = a.jcc(Condition::kNe);
-  a.rm(8, access.in_r10 ? 0x03 : 0x8b, kR10, entry(kAddend));  // add, mov
-  if (access.write) a.load(8, kR11, entry(kPageState));
+  a.rm(8, access.in_r10 ? 0x03 : 0x8b, kR10, entry(fields.addend));  // add, mov
+  if (access.write) a.load(8, kR11, entry(fields.page_state));
   return other;
 }
 
@@ -249,9 +241,11 @@ BlockEmitter::Place BlockEmitter::look_up_constant(uint64_t linear, unsigned byt
   note_look_up(bytes, write);
   Place place;
   place.bytes = bytes;
-  place.entry = tlb_ + static_cast<int32_t>((linear >> (kPageShift - kEntryShift)) & kEntryMask);
+  const TlbFields fields = tlb_fields(write);
+  const int32_t entry = tlb_ + static_cast<int32_t>((linear >> fields.shift) & fields.mask);
+  if (write) place.page_state = entry + fields.page_state;
   const uint64_t page = cpu::page_of(linear);
-  const Mem tag = in_cpu(place.entry + (write ? kWriteTag : kReadTag));
+  const Mem tag = in_cpu(entry + fields.tag);
   if (Assembler::fits_signed(page)) {
     a_.alu_imm(8, 7, tag, static_cast<uint32_t>(page));
   } else {
@@ -259,7 +253,7 @@ BlockEmitter::Place BlockEmitter::look_up_constant(uint64_t linear, unsigned byt
     a_.rm(8, 0x3b, kRax, tag);
   }
   miss_access(a_.jcc(Condition::kNe));
-  a_.load(8, kR10, in_cpu(place.entry + kAddend));
+  a_.load(8, kR10, in_cpu(entry + fields.addend));
   if (Assembler::fits_signed(linear)) {
     place.mem = at(kR10, static_cast<int32_t>(linear));
   } else {
@@ -273,8 +267,8 @@ BlockEmitter::Place BlockEmitter::look_up_constant(uint64_t linear, unsigned byt
 // so do those that share its code.
 void BlockEmitter::stored(const Place& place, uint64_t leave_rip) {
   guard_flags();
-  if (place.entry >= 0) {
-    a_.load(8, kRax, in_cpu(place.entry + kPageState));
+  if (place.page_state >= 0) {
+    a_.load(8, kRax, in_cpu(place.page_state));
     a_.alu_imm(1, 7, at(kRax), 0);
   } else {
     a_.alu_imm((place.bytes != 1 || place.near_others) && kind() == static_cast<size_t>(cpu::TlbKind::kUser) ? 2 : 1, 7,

@@ -132,9 +132,8 @@ void BlockEmitter::decode() {
 
 // Leaves unless the page leads where it did. EFLAGS are lost.
 void BlockEmitter::check_page(uint64_t address, uint32_t exec_id) {
-  const auto number = static_cast<int32_t>((address >> kPageShift) & (cpu::kTlbSize - 1));
-  const auto entry = tlb_ + number * static_cast<int32_t>(sizeof(cpu::TlbEntry));
-  a_.rm(4, 0x81, 7, in_cpu(entry + static_cast<int32_t>(offsetof(cpu::TlbEntry, exec_id))));  // cmp
+  const size_t id = offsetof(cpu::TlbTable, exec_ids) + cpu::TlbTable::index(address) * sizeof(uint32_t);
+  a_.rm(4, 0x81, 7, in_cpu(tlb_ + static_cast<int32_t>(id)));  // cmp
   a_.dword(exec_id);
   a_.jcc(Condition::kNe, translation_.way_out);
 }

@@ -61,8 +61,8 @@ class BlockEmitter {
   struct Place {
     Mem mem;
     unsigned bytes = 0;
-    int32_t entry =
-        -1;  // of a constant address: the TLB entry, from the Cpu. Else, for stores, R11 is the state byte's
+    // Where the Cpu has the state byte's address, for a store to a constant address. For other stores it is in R11.
+    int32_t page_state = -1;
     bool near_others = false;  // in a window, which may be on two pages
     bool elements = false;     // spare[0] of them, of `bytes` each, end at RDI + R10
   };

@@ -3,6 +3,8 @@
 #pragma once
 
 #include <array>
+#include <bit>
+#include <cstddef>
 #include <cstdint>
 #include <vector>
 
@@ -42,6 +44,32 @@ struct Layout {
 
 // The place in TranslationArea::spare where Runtime::look_up leaves the linear address.
 inline constexpr int32_t kLinearSpare = 24;
+
+// A look-up in a TlbTable: shifted and masked, an address is the distance of its element from the first; what the
+// fields of the first are from the table.
+struct TlbFields {
+  uint8_t shift;
+  uint32_t mask;
+  int32_t tag, addend, page_state;
+};
+constexpr TlbFields tlb_fields(bool write) {
+  using cpu::TlbTable, cpu::TlbRead, cpu::TlbWrite;
+  constexpr auto at = [](size_t array, size_t field) { return static_cast<int32_t>(array + field); };
+  constexpr unsigned kReadLog = std::bit_width(sizeof(TlbRead)) - 1, kWriteLog = std::bit_width(sizeof(TlbWrite)) - 1;
+  static_assert(std::has_single_bit(sizeof(TlbRead)) && std::has_single_bit(sizeof(TlbWrite)));
+  constexpr size_t kReads = offsetof(TlbTable, reads), kWrites = offsetof(TlbTable, writes);
+  if (write)
+    return {.shift = kPageShift - kWriteLog,
+            .mask = (cpu::kTlbSize - 1) << kWriteLog,
+            .tag = at(kWrites, offsetof(TlbWrite, tag)),
+            .addend = at(kWrites, offsetof(TlbWrite, addend)),
+            .page_state = at(kWrites, offsetof(TlbWrite, page_state))};
+  return {.shift = kPageShift - kReadLog,
+          .mask = (cpu::kTlbSize - 1) << kReadLog,
+          .tag = at(kReads, offsetof(TlbRead, tag)),
+          .addend = at(kReads, offsetof(TlbRead, addend)),
+          .page_state = -1};
+}
 
 // An instruction that the interpreter's handler executes for translated code.
 struct Site {
@@ -92,7 +120,7 @@ struct Translation {
 
   cpu::Block* block = nullptr;
   Gpa page = 0;
-  uint32_t exec_id = 0;    // what TlbEntry::exec_id is while the block's page leads where it did
+  uint32_t exec_id = 0;    // what TlbTable::exec_ids has while the block's page leads where it did
   Gpa page2 = 0;           // of an instruction that crosses, likewise
   uint32_t exec_id2 = 0;   // 0: there is none
   uint64_t jump_salt = 0;  // of the block's mode (Translator::jump_salt)

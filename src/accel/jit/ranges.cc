@@ -5,6 +5,7 @@ namespace kite::jit {
 using cpu::AccessRange;
 using cpu::RangeRecord;
 using cpu::TlbEntry;
+using cpu::TlbTable;
 using cpu::TranslationArea;
 
 namespace {
@@ -17,17 +18,30 @@ constexpr int kMostNeighbours = 4;
 
 #define KITE_NO_VECTORS __attribute__((target("general-regs-only"), always_inline))
 
-// One page after or before `entry`, if it is as that, on the same terms.
-KITE_NO_VECTORS inline const TlbEntry* neighbour(const TlbEntry* entry, bool writes, int step) {
-  const uint64_t index = entry->linear >> kPageShift & (cpu::kTlbSize - 1);
-  if (index == (step > 0 ? cpu::kTlbSize - 1 : 0)) return nullptr;
-  const TlbEntry* const next = entry + step;
-  const uint64_t page = entry->linear + static_cast<uint64_t>(step * static_cast<int64_t>(kPageSize));
-  if (next->linear != page || (writes ? next->write_tag : next->read_tag) != page) return nullptr;
-  const bool same = next->shift == kPageShift && next->addend == entry->addend && next->global == entry->global &&
-                    reinterpret_cast<uintptr_t>(next->page_state) ==
-                        reinterpret_cast<uintptr_t>(entry->page_state) + static_cast<uintptr_t>(step);
-  return same ? next : nullptr;
+// What the table says of a page.
+struct Slot {
+  const TlbEntry* entry;
+  uint64_t tag;
+  uintptr_t addend;
+  uint64_t state;  // the address of its state byte
+};
+
+KITE_NO_VECTORS inline Slot slot(const TlbTable* table, size_t number, bool writes) {
+  const cpu::TlbRead& read = *(table->reads.data() + number);
+  const cpu::TlbWrite& write = *(table->writes.data() + number);
+  return {table->entries.data() + number, writes ? write.tag : read.tag, read.addend,
+          reinterpret_cast<uint64_t>(write.page_state)};
+}
+
+// Whether the page `step` pages after `of` is as that, on the same terms.
+KITE_NO_VECTORS inline bool is_alike(const TlbTable* table, const Slot& of, bool writes, int step) {
+  const size_t number = TlbTable::index(of.entry->linear) + static_cast<size_t>(step);
+  if (number >= cpu::kTlbSize) return false;
+  const Slot next = slot(table, number, writes);
+  const uint64_t page = of.entry->linear + static_cast<uint64_t>(step) * kPageSize;
+  return next.entry->linear == page && next.tag == page && next.entry->shift == kPageShift &&
+         next.addend == of.addend && next.entry->global == of.entry->global &&
+         next.state == of.state + static_cast<uint64_t>(step);
 }
 
 KITE_NO_VECTORS inline uint8_t state_behind(uint64_t state) {
@@ -86,8 +100,8 @@ KITE_NO_VECTORS inline void note(TranslationArea* area, const TranslationArea::F
 
 }  // namespace
 
-__attribute__((target("general-regs-only"))) void fill_range(const TlbEntry* entry, RangeRecord* record,
-                                                             TranslationArea* area) {
+__attribute__((target("general-regs-only"))) void fill_range(const TlbTable* table, RangeRecord* record,
+                                                             TranslationArea* area, uint64_t linear) {
   auto* const range = reinterpret_cast<AccessRange*>(reinterpret_cast<uintptr_t>(record) -
                                                      static_cast<uintptr_t>(area->record_distance));
   const bool writes = record->writes;
@@ -98,8 +112,10 @@ __attribute__((target("general-regs-only"))) void fill_range(const TlbEntry* ent
     return;
   }
   record->patience = record->tolerance;
-  if (writes && entry->write_tag != entry->linear) return;  // a load, by one who shares it with stores
-  uint64_t first = entry->linear, end = first + kPageSize, state = reinterpret_cast<uint64_t>(entry->page_state);
+  const Slot found = slot(table, TlbTable::index(linear), writes);
+  const TlbEntry* const entry = found.entry;
+  if (found.tag != entry->linear) return;  // a load, by one who shares it with stores
+  uint64_t first = entry->linear, end = first + kPageSize, state = found.state;
   // A flush that names any part of a large page means all of it.
   const uint64_t mask = (uint64_t{1} << entry->shift) - 1, page = first & ~mask;
   if (entry->whole) {
@@ -108,20 +124,18 @@ __attribute__((target("general-regs-only"))) void fill_range(const TlbEntry* ent
     end = page + mask + 1;
   } else if (entry->shift == kPageShift) {
     // A store looks at the state of the page behind its own, too: one that is watched is no good neighbour.
-    const TlbEntry* at = entry;
-    for (int i = 0; i < kMostNeighbours && (at = neighbour(at, writes, 1)) != nullptr; ++i) {
-      if (writes && state_behind(reinterpret_cast<uint64_t>(at->page_state)) != 0) break;
+    for (int i = 1; i <= kMostNeighbours && is_alike(table, found, writes, i); ++i) {
+      if (writes && state_behind(found.state + static_cast<uint64_t>(i)) != 0) break;
       end += kPageSize;
     }
-    at = entry;
-    for (int i = 0; i < kMostNeighbours && (at = neighbour(at, writes, -1)) != nullptr; ++i) {
+    for (int i = 1; i <= kMostNeighbours && is_alike(table, found, writes, -i); ++i) {
       first -= kPageSize;
       --state;
     }
   }
   range->base = first;
   range->limit = end - first - record->max_bytes + 1;
-  range->delta = entry->addend;
+  range->delta = found.addend;
   range->state = state;
   if (entry->shift == kPageShift)
     note(area, {range, record, first, end - first, entry->global});

@@ -332,19 +332,18 @@ void Writer::notice(const uint8_t* out) {
 
 // The TLB, for a place that its range has missed.
 const uint8_t* Writer::look_up(cpu::TlbKind kind, bool write) {
-  using cpu::RangeRecord, cpu::TlbEntry;
+  using cpu::RangeRecord;
   static constexpr Reg kKept[] = {kRcx, kRdx, kRsi, kRdi, kR8, kR9, kR11};
-  constexpr uint8_t kEntryShift = 6;
-  static_assert(sizeof(TlbEntry) == 1u << kEntryShift);
+  const TlbFields fields = tlb_fields(write);
   const int32_t table = layout_.tlb[static_cast<size_t>(kind)];
-  const auto field = [&](size_t offset) { return in_cpu(kR11, table + static_cast<int32_t>(offset)); };
+  const auto field = [&](int32_t offset) { return in_cpu(kR11, table + offset); };
   const uint8_t* const start = a_.here();
   a_.mov(4, kR11, kR10);
-  a_.shift_imm(4, 5, kR11, kPageShift - kEntryShift);
-  a_.alu_imm(4, 4, kR11, (cpu::kTlbSize - 1) << kEntryShift);
+  a_.shift_imm(4, 5, kR11, fields.shift);
+  a_.alu_imm(4, 4, kR11, fields.mask);
   a_.store(8, in_cpu(layout_.spare + kLinearSpare), kR10);
   a_.alu_imm(8, 4, kR10, ~static_cast<uint32_t>(kPageSize - 1));
-  a_.rm(8, 0x3b, kR10, field(write ? offsetof(TlbEntry, write_tag) : offsetof(TlbEntry, read_tag)));
+  a_.rm(8, 0x3b, kR10, field(fields.tag));
   uint8_t* const unknown = a_.jcc(Condition::kNe);
   a_.load(4, kR10, in_cpu(layout_.spare + kLinearSpare));
   a_.alu_imm(4, 4, kR10, kPageSize - 1);
@@ -355,14 +354,14 @@ const uint8_t* Writer::look_up(cpu::TlbKind kind, bool write) {
   for (const Reg reg : kKept) push(reg);
   a_.mov(8, kRsi, kRax);
   a_.mov_imm(kRdi, reinterpret_cast<uintptr_t>(&cpu_) + static_cast<uintptr_t>(table));
-  a_.lea(8, kRdi, at(kRdi, kR11));
+  a_.load(8, kRcx, in_cpu(layout_.spare + kLinearSpare));
   a_.mov_imm(kRdx, reinterpret_cast<uintptr_t>(&cpu_.translation));
   a_.mov_imm(kRax, reinterpret_cast<uintptr_t>(&fill_range));
   a_.rr(4, 0xff, 2, kRax);  // call
   for (size_t i = std::size(kKept); i-- > 0;) pop(kKept[i]);
   a_.bind_here(moves);
-  a_.load(8, kR10, field(offsetof(TlbEntry, addend)));
-  a_.load(8, kR11, field(offsetof(TlbEntry, page_state)));
+  a_.load(8, kR10, field(fields.addend));
+  if (write) a_.load(8, kR11, field(fields.page_state));
   a_.rr(4, 0x31, kRax, kRax);  // xor: ZF
   a_.bind_here(unknown);
   a_.ret();

@@ -333,16 +333,16 @@ Translator::Entry Translator::enter(cpu::Cpu& cpu, cpu::Block& block) {
     count_down(*current);
   auto& translation = *static_cast<Translation*>(block.translation);
   if (area.exit != nullptr) link(translation, block);
-  cpu::TlbEntry& entry = cpu.tlb().at(block.rip);
-  if (entry.exec_tag == cpu::page_of(block.rip)) entry.exec_id = translation.exec_id;
+  cpu::TlbTable& tlb = cpu.tlb();
+  if (tlb.at(block.rip).exec_tag == cpu::page_of(block.rip)) tlb.exec_id_at(block.rip) = translation.exec_id;
   if (translation.exec_id2 != 0) {
     const uint64_t second = cpu::page_of(block.rip) + kPageSize;
-    cpu::TlbEntry& entry2 = cpu.tlb().at(second);
+    const cpu::TlbEntry& entry2 = tlb.at(second);
     if (entry2.exec_tag != second || entry2.page != translation.page2) [[unlikely]] {
       area.exit = nullptr;  // gone since it was looked at
       return block.first;
     }
-    entry2.exec_id = translation.exec_id2;
+    tlb.exec_id_at(second) = translation.exec_id2;
   }
   const uint64_t rip = block.rip;
   auto& jump = area.jumps[(rip ^ (rip >> cpu::TranslationArea::kJumpBits)) & (area.jumps.size() - 1)];
