@@ -185,8 +185,8 @@ class Cpu {
   // library for what may be unaligned), so x86 memory ordering holds between vCPUs. ---
   template <class T>
   bool read(uint64_t address, T& out, x86::Seg segment = x86::Seg::kDs) {
-    const TlbRead& entry = tlb_->read_at(address);
-    if (entry.tag == page_of(address + sizeof(T) - 1)) [[likely]] {
+    const TlbAccess& entry = tlb_->access_at(address);
+    if (entry.read_tag == page_of(address + sizeof(T) - 1)) [[likely]] {
       out = *reinterpret_cast<const volatile Unaligned<T>*>(address + entry.addend);
       return true;
     }
@@ -197,8 +197,8 @@ class Cpu {
   }
   template <class T>
   bool write(uint64_t address, T value, x86::Seg segment = x86::Seg::kDs) {
-    const TlbWrite& entry = tlb_->write_at(address);
-    if (entry.tag == page_of(address + sizeof(T) - 1)) [[likely]] {
+    const TlbAccess& entry = tlb_->access_at(address);
+    if (entry.write_tag == page_of(address + sizeof(T) - 1)) [[likely]] {
       *reinterpret_cast<volatile Unaligned<T>*>(address + entry.addend) = value;
       if (entry.page_state->load(std::memory_order_relaxed) != 0) [[unlikely]]
         store_noticed(address, sizeof(T));
@@ -211,26 +211,26 @@ class Cpu {
   // modification call rmw_done().
   template <class T>
   T* rmw(uint64_t address, x86::Seg segment = x86::Seg::kDs) {
-    const TlbWrite& entry = tlb_->write_at(address);
-    if (entry.tag == page_of(address + sizeof(T) - 1)) [[likely]]
+    const TlbAccess& entry = tlb_->access_at(address);
+    if (entry.write_tag == page_of(address + sizeof(T) - 1)) [[likely]]
       return reinterpret_cast<T*>(address + entry.addend);
     return static_cast<T*>(rmw_slow(address, sizeof(T), segment));
   }
   void rmw_done(uint64_t address, unsigned bytes) {
-    if (tlb_->write_at(address).page_state->load(std::memory_order_relaxed) != 0) [[unlikely]]
+    if (tlb_->access_at(address).page_state->load(std::memory_order_relaxed) != 0) [[unlikely]]
       store_noticed(address, bytes);
   }
   // Host pointers for operands of any size, when the TLB has their page; null: use read_bytes() and write_bytes().
   // After a store through write_hit() call rmw_done().
   [[nodiscard]] const uint8_t* read_hit(uint64_t address, unsigned bytes) const {
-    const TlbRead& entry = tlb_->read_at(address);
-    if (entry.tag != page_of(address + bytes - 1)) [[unlikely]]
+    const TlbAccess& entry = tlb_->access_at(address);
+    if (entry.read_tag != page_of(address + bytes - 1)) [[unlikely]]
       return nullptr;
     return reinterpret_cast<const uint8_t*>(address + entry.addend);
   }
   [[nodiscard]] uint8_t* write_hit(uint64_t address, unsigned bytes) const {
-    const TlbWrite& entry = tlb_->write_at(address);
-    if (entry.tag != page_of(address + bytes - 1)) [[unlikely]]
+    const TlbAccess& entry = tlb_->access_at(address);
+    if (entry.write_tag != page_of(address + bytes - 1)) [[unlikely]]
       return nullptr;
     return reinterpret_cast<uint8_t*>(address + entry.addend);
   }

@@ -142,14 +142,13 @@ void Mmu::fill(TlbTable& table, TlbKind kind, uint64_t linear, const Translation
   const uint64_t page = page_of(linear);
   const size_t number = TlbTable::index(linear);
   TlbEntry& entry = table.entries[number];
-  TlbRead& read = table.reads[number];
-  TlbWrite& write = table.writes[number];
+  TlbAccess& data = table.accesses[number];
   uintptr_t host = 0;
-  write.page_state = nullptr;
-  entry.target = classify(translation.page, host, write.page_state);
+  data.page_state = nullptr;
+  entry.target = classify(translation.page, host, data.page_state);
   entry.linear = page;
   entry.page = translation.page;
-  read.addend = write.addend = host - page;
+  data.addend = host - page;
   entry.rights = translation.rights;
   entry.shift = translation.shift;
   entry.global = translation.global;
@@ -162,8 +161,8 @@ void Mmu::fill(TlbTable& table, TlbKind kind, uint64_t linear, const Translation
   const auto tag = [&](bool allowed, uint8_t right) {
     return allowed && (translation.rights & right) != 0 ? page : kNoTag;
   };
-  read.tag = tag(fast, TlbEntry::kRead);
-  write.tag = tag(fast && entry.target == Target::kMemory, TlbEntry::kWrite);
+  data.read_tag = tag(fast, TlbEntry::kRead);
+  data.write_tag = tag(fast && entry.target == Target::kMemory, TlbEntry::kWrite);
   entry.exec_tag = tag(memory, TlbEntry::kExecute);
   table.note_filled(linear);
 }
@@ -307,16 +306,16 @@ bool Mmu::span(TlbKind kind, uint64_t linear, unsigned bytes, Access access, Seg
 
 uint64_t Mmu::load_through(TlbKind kind, const TlbEntry& entry, uint64_t linear, unsigned bytes) {
   if (entry.target == Target::kMemory || entry.target == Target::kRom)
-    return load_host(reinterpret_cast<const uint8_t*>(linear + cpu_.tlb(kind).read_at(linear).addend), bytes);
+    return load_host(reinterpret_cast<const uint8_t*>(linear + cpu_.tlb(kind).access_at(linear).addend), bytes);
   return physical_read(entry.page | (linear & kOffsetMask), bytes);
 }
 
 void Mmu::store_through(TlbKind kind, const TlbEntry& entry, uint64_t linear, unsigned bytes, uint64_t value) {
   const Gpa address = entry.page | (linear & kOffsetMask);
   if (entry.target != Target::kMemory) return physical_write(address, bytes, value);
-  const TlbWrite& write = cpu_.tlb(kind).write_at(linear);
-  store_host(reinterpret_cast<uint8_t*>(linear + write.addend), bytes, value);
-  if (write.page_state->load(std::memory_order_relaxed) == 0) return;
+  const TlbAccess& data = cpu_.tlb(kind).access_at(linear);
+  store_host(reinterpret_cast<uint8_t*>(linear + data.addend), bytes, value);
+  if (data.page_state->load(std::memory_order_relaxed) == 0) return;
   const PhysicalRange* range = range_at(address, bytes);
   range->block->note_write(range->block_offset + (address - range->start), bytes);
   cpu_.code_written(address, bytes);
@@ -409,13 +408,13 @@ bool Mmu::system_update(uint64_t linear, uint8_t set, uint8_t clear, uint8_t& be
     physical_write(found->page | (linear & kOffsetMask), 1, static_cast<uint8_t>((before & ~clear) | set));
     return true;
   }
-  const TlbWrite& write = cpu_.tlb(kind).write_at(linear);
-  auto* byte = reinterpret_cast<uint8_t*>(linear + write.addend);
+  const TlbAccess& data = cpu_.tlb(kind).access_at(linear);
+  auto* byte = reinterpret_cast<uint8_t*>(linear + data.addend);
   before = __atomic_load_n(byte, __ATOMIC_RELAXED);
   while (!__atomic_compare_exchange_n(byte, &before, static_cast<uint8_t>((before & ~clear) | set), false,
                                       __ATOMIC_SEQ_CST, __ATOMIC_RELAXED)) {
   }
-  if (write.page_state->load(std::memory_order_relaxed) == 0) return true;
+  if (data.page_state->load(std::memory_order_relaxed) == 0) return true;
   const Gpa address = found->page | (linear & kOffsetMask);
   const PhysicalRange* range = range_at(address, 1);
   range->block->note_write(range->block_offset + (address - range->start), 1);
@@ -466,7 +465,7 @@ void* Cpu::rmw_slow(uint64_t address, unsigned bytes, Seg segment) {
   const TlbEntry* found = mmu.entry(address, mmu.current_kind(), Access::kReadWrite, segment);
   if (found == nullptr || found->target != Target::kMemory) return nullptr;
   if (debug.data_armed != 0) note_data_access(*this, address, bytes, true);
-  return reinterpret_cast<void*>(address + tlb_->write_at(address).addend);
+  return reinterpret_cast<void*>(address + tlb_->access_at(address).addend);
 }
 
 bool Cpu::read_bytes(uint64_t address, void* to, unsigned bytes, Seg segment) {
@@ -507,18 +506,17 @@ uint8_t* Cpu::direct(uint64_t address, Access access, unsigned& bytes_left, bool
   const TlbEntry* found =
       fault ? mmu.entry(address, kind, access, Seg::kDs) : mmu.lookup(address, kind, access, ignored);
   if (found == nullptr) return nullptr;
-  const TlbTable& table = tlb(kind);
-  const TlbRead& read = table.read_at(address);
-  const uint64_t tag = access == Access::kRead    ? read.tag
+  const TlbAccess& data = tlb(kind).access_at(address);
+  const uint64_t tag = access == Access::kRead    ? data.read_tag
                        : access == Access::kFetch ? found->exec_tag
-                                                  : table.write_at(address).tag;
+                                                  : data.write_tag;
   if (tag != page_of(address)) return nullptr;
   bytes_left = static_cast<unsigned>(kPageSize - (address & kOffsetMask));
-  return reinterpret_cast<uint8_t*>(address + read.addend);
+  return reinterpret_cast<uint8_t*>(address + data.addend);
 }
 
 void Cpu::direct_written(uint64_t address, unsigned bytes) {
-  if (tlb_->write_at(address).page_state->load(std::memory_order_relaxed) != 0) store_noticed(address, bytes);
+  if (tlb_->access_at(address).page_state->load(std::memory_order_relaxed) != 0) store_noticed(address, bytes);
 }
 
 void Cpu::store_noticed_at(const uint8_t* host, unsigned bytes) {

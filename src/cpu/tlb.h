@@ -1,7 +1,7 @@
 // The soft TLB: linear page -> host page, one table for each kind of access right, direct-mapped.
 //
 // Fast path of a load of `size` bytes at `linear`:
-//   e = table.reads[(linear >> 12) & mask];  hit when e.tag == page_of(linear + size - 1)
+//   e = table.accesses[(linear >> 12) & mask];  hit when e.read_tag == page_of(linear + size - 1)
 // The index comes from the first byte and the comparison from the last, so an access that crosses a page never hits.
 // Pages that need more than a host pointer (device memory, the local APIC, ROM for writes) have the tag kNoTag.
 #pragma once
@@ -17,17 +17,14 @@ namespace kite::cpu {
 
 inline constexpr uint64_t kNoTag = 0x800;  // never a page address, nor one with low bits that an alignment is seen by
 
-// What a load looks at, and a store: apart from the rest, so that a cache line serves several pages.
-struct TlbRead {
-  uint64_t tag = kNoTag;
-  uintptr_t addend = 0;  // host address = linear + addend
-};
-struct alignas(32) TlbWrite {
-  uint64_t tag = kNoTag;
-  uintptr_t addend = 0;
+// What loads and stores look at: apart from the rest, so that a cache line serves two pages.
+struct alignas(32) TlbAccess {
+  uint64_t read_tag = kNoTag;
+  uint64_t write_tag = kNoTag;
+  uintptr_t addend = 0;                        // host address = linear + addend
   std::atomic<uint8_t>* page_state = nullptr;  // RamBlock's byte; a store that finds it non-zero calls store_noticed()
 };
-static_assert(sizeof(TlbRead) == 16 && sizeof(TlbWrite) == 32);
+static_assert(sizeof(TlbAccess) == 32);
 
 struct TlbEntry {
   // Rights that the walk granted, whether or not a tag could be set for them.
@@ -46,8 +43,8 @@ struct TlbEntry {
   bool whole : 1 = false;  // the tags would be the same for all 4 KiB of a large page, and the addend
 };
 
-// 32 MiB: what is not used costs address space alone, and flushing goes by what was used.
-inline constexpr unsigned kTlbBits = 13;
+// 64 MiB: what is not used costs address space alone, and flushing goes by what was used.
+inline constexpr unsigned kTlbBits = 14;
 inline constexpr size_t kTlbSize = size_t{1} << kTlbBits;
 
 // Which rights a table was filled for. kUserAligned serves CPL 3 with alignment checking on: its read and write tags
@@ -63,8 +60,7 @@ enum class TlbKind : uint8_t {
 // Entries are listed as they are filled, so that flushing costs what was used, not the size of the table. An entry may
 // be on both lists; a list holds each index once.
 struct TlbTable {
-  alignas(64) std::array<TlbRead, kTlbSize> reads;
-  alignas(64) std::array<TlbWrite, kTlbSize> writes;
+  alignas(64) std::array<TlbAccess, kTlbSize> accesses;
   // A translator's numbers for "this linear page leads to this physical page and may be executed"; 0: not looked at.
   alignas(64) std::array<uint32_t, kTlbSize> exec_ids{};
   std::array<TlbEntry, kTlbSize> entries;
@@ -78,12 +74,11 @@ struct TlbTable {
 
   static constexpr size_t index(uint64_t linear) { return (linear >> kPageShift) & (kTlbSize - 1); }
   [[nodiscard]] TlbEntry& at(uint64_t linear) { return entries[index(linear)]; }
-  [[nodiscard]] const TlbRead& read_at(uint64_t linear) const { return reads[index(linear)]; }
-  [[nodiscard]] const TlbWrite& write_at(uint64_t linear) const { return writes[index(linear)]; }
+  [[nodiscard]] const TlbAccess& access_at(uint64_t linear) const { return accesses[index(linear)]; }
   [[nodiscard]] uint32_t& exec_id_at(uint64_t linear) { return exec_ids[index(linear)]; }
   void clear(size_t number) {
     TlbEntry& entry = entries[number];
-    reads[number].tag = writes[number].tag = entry.exec_tag = entry.linear = kNoTag;
+    accesses[number].read_tag = accesses[number].write_tag = entry.exec_tag = entry.linear = kNoTag;
     entry.rights = 0;
     exec_ids[number] = 0;
   }

@@ -9,13 +9,13 @@ namespace {
 
 void fill(TlbTable& table, uint64_t linear, bool global, uint8_t shift = kPageShift) {
   TlbEntry& entry = table.at(linear);
-  entry.linear = table.reads[TlbTable::index(linear)].tag = page_of(linear);
+  entry.linear = table.accesses[TlbTable::index(linear)].read_tag = page_of(linear);
   entry.rights = TlbEntry::kRead;
   entry.global = global;
   entry.shift = shift;
   table.note_filled(linear);
 }
-bool holds(TlbTable& table, uint64_t linear) { return table.read_at(linear).tag == page_of(linear); }
+bool holds(TlbTable& table, uint64_t linear) { return table.access_at(linear).read_tag == page_of(linear); }
 
 TEST(Tlb, FlushDropsEverything) {
   auto table = std::make_unique<TlbTable>();

@@ -215,7 +215,6 @@ uint8_t* BlockEmitter::look_up_tlb(Assembler& a, const Access& access) {
   first.disp += access.lead;
   Mem last = first;
   last.disp += static_cast<int32_t>(access.bytes - std::clamp(access.alignment, 1u, access.bytes));
-  const TlbFields fields = tlb_fields(access.write);
   const auto entry = [&](int32_t field) { return in_cpu(kR11, tlb_ + field); };
   const auto take = [&a](unsigned size, Reg to, const Mem& from) {
     if (from.index == kNone && from.base != kNone && from.disp == 0)
@@ -225,13 +224,13 @@ uint8_t* BlockEmitter::look_up_tlb(Assembler& a, const Access& access) {
   };
   take(8, kRax, last);
   take(4, kR11, first);
-  a.shift_imm(4, 5, kR11, fields.shift);
-  a.alu_imm(4, 4, kR11, fields.mask);
+  a.shift_imm(4, 5, kR11, kTlbShift);
+  a.alu_imm(4, 4, kR11, kTlbMask);
   a.alu_imm(8, 4, kRax, kPageMask | (access.alignment != 0 ? access.alignment - 1 : 0));
-  a.rm(8, 0x3b, kRax, entry(fields.tag));  // cmp
+  a.rm(8, 0x3b, kRax, entry(access.write ? kTlbWriteTag : kTlbReadTag));  // cmp
   uint8_t* const other = a.jcc(Condition::kNe);
-  a.rm(8, access.in_r10 ? 0x03 : 0x8b, kR10, entry(fields.addend));  // add, mov
-  if (access.write) a.load(8, kR11, entry(fields.page_state));
+  a.rm(8, access.in_r10 ? 0x03 : 0x8b, kR10, entry(kTlbAddend));  // add, mov
+  if (access.write) a.load(8, kR11, entry(kTlbPageState));
   return other;
 }
 
@@ -241,11 +240,10 @@ BlockEmitter::Place BlockEmitter::look_up_constant(uint64_t linear, unsigned byt
   note_look_up(bytes, write);
   Place place;
   place.bytes = bytes;
-  const TlbFields fields = tlb_fields(write);
-  const int32_t entry = tlb_ + static_cast<int32_t>((linear >> fields.shift) & fields.mask);
-  if (write) place.page_state = entry + fields.page_state;
+  const int32_t entry = tlb_ + static_cast<int32_t>((linear >> kTlbShift) & kTlbMask);
+  if (write) place.page_state = entry + kTlbPageState;
   const uint64_t page = cpu::page_of(linear);
-  const Mem tag = in_cpu(entry + fields.tag);
+  const Mem tag = in_cpu(entry + (write ? kTlbWriteTag : kTlbReadTag));
   if (Assembler::fits_signed(page)) {
     a_.alu_imm(8, 7, tag, static_cast<uint32_t>(page));
   } else {
@@ -253,7 +251,7 @@ BlockEmitter::Place BlockEmitter::look_up_constant(uint64_t linear, unsigned byt
     a_.rm(8, 0x3b, kRax, tag);
   }
   miss_access(a_.jcc(Condition::kNe));
-  a_.load(8, kR10, in_cpu(entry + fields.addend));
+  a_.load(8, kR10, in_cpu(entry + kTlbAddend));
   if (Assembler::fits_signed(linear)) {
     place.mem = at(kR10, static_cast<int32_t>(linear));
   } else {

@@ -29,18 +29,17 @@ BlockEmitter::Outcome BlockEmitter::strings() {
 // The TLB has the page that holds all RCX elements from `first` on, or the interpreter takes over: R10 is the distance
 // to the host's address, and for stores R11 the state byte's address.
 void BlockEmitter::look_up_elements(Reg first, unsigned log, bool write) {
-  const TlbFields fields = tlb_fields(write);
   const auto field = [&](int32_t offset) { return in_cpu(kR11, tlb_ + offset); };
   note_look_up(1u << log, write);
   a_.lea(8, kRax, at(first, kRcx, static_cast<uint8_t>(log), -1));  // of the last byte
   a_.mov(4, kR11, first);
-  a_.shift_imm(4, 5, kR11, fields.shift);
-  a_.alu_imm(4, 4, kR11, fields.mask);
+  a_.shift_imm(4, 5, kR11, kTlbShift);
+  a_.alu_imm(4, 4, kR11, kTlbMask);
   a_.alu_imm(8, 4, kRax, ~static_cast<uint32_t>(kPageSize - 1));
-  a_.rm(8, 0x3b, kRax, field(fields.tag));  // cmp
+  a_.rm(8, 0x3b, kRax, field(write ? kTlbWriteTag : kTlbReadTag));  // cmp
   miss(a_.jcc(Condition::kNe));
-  a_.load(8, kR10, field(fields.addend));
-  if (write) a_.load(8, kR11, field(fields.page_state));
+  a_.load(8, kR10, field(kTlbAddend));
+  if (write) a_.load(8, kR11, field(kTlbPageState));
 }
 
 // Forward, and no further than a page, so that it cannot fault on its way and is soon done. What is longer, the

@@ -45,31 +45,17 @@ struct Layout {
 // The place in TranslationArea::spare where Runtime::look_up leaves the linear address.
 inline constexpr int32_t kLinearSpare = 24;
 
-// A look-up in a TlbTable: shifted and masked, an address is the distance of its element from the first; what the
-// fields of the first are from the table.
-struct TlbFields {
-  uint8_t shift;
-  uint32_t mask;
-  int32_t tag, addend, page_state;
-};
-constexpr TlbFields tlb_fields(bool write) {
-  using cpu::TlbTable, cpu::TlbRead, cpu::TlbWrite;
-  constexpr auto at = [](size_t array, size_t field) { return static_cast<int32_t>(array + field); };
-  constexpr unsigned kReadLog = std::bit_width(sizeof(TlbRead)) - 1, kWriteLog = std::bit_width(sizeof(TlbWrite)) - 1;
-  static_assert(std::has_single_bit(sizeof(TlbRead)) && std::has_single_bit(sizeof(TlbWrite)));
-  constexpr size_t kReads = offsetof(TlbTable, reads), kWrites = offsetof(TlbTable, writes);
-  if (write)
-    return {.shift = kPageShift - kWriteLog,
-            .mask = (cpu::kTlbSize - 1) << kWriteLog,
-            .tag = at(kWrites, offsetof(TlbWrite, tag)),
-            .addend = at(kWrites, offsetof(TlbWrite, addend)),
-            .page_state = at(kWrites, offsetof(TlbWrite, page_state))};
-  return {.shift = kPageShift - kReadLog,
-          .mask = (cpu::kTlbSize - 1) << kReadLog,
-          .tag = at(kReads, offsetof(TlbRead, tag)),
-          .addend = at(kReads, offsetof(TlbRead, addend)),
-          .page_state = -1};
-}
+// A look-up in a TlbTable: an address, shifted by kTlbShift and masked by kTlbMask, is the distance of its TlbAccess
+// from the first. What is in the first is so far from the table:
+constexpr int32_t tlb_field(size_t field) { return static_cast<int32_t>(offsetof(cpu::TlbTable, accesses) + field); }
+inline constexpr int32_t kTlbReadTag = tlb_field(offsetof(cpu::TlbAccess, read_tag)),
+                         kTlbWriteTag = tlb_field(offsetof(cpu::TlbAccess, write_tag)),
+                         kTlbAddend = tlb_field(offsetof(cpu::TlbAccess, addend)),
+                         kTlbPageState = tlb_field(offsetof(cpu::TlbAccess, page_state));
+inline constexpr unsigned kTlbAccessLog = std::bit_width(sizeof(cpu::TlbAccess)) - 1;
+static_assert(std::has_single_bit(sizeof(cpu::TlbAccess)));
+inline constexpr uint8_t kTlbShift = kPageShift - kTlbAccessLog;
+inline constexpr uint32_t kTlbMask = (cpu::kTlbSize - 1) << kTlbAccessLog;
 
 // An instruction that the interpreter's handler executes for translated code.
 struct Site {

@@ -27,10 +27,9 @@ struct Slot {
 };
 
 KITE_NO_VECTORS inline Slot slot(const TlbTable* table, size_t number, bool writes) {
-  const cpu::TlbRead& read = *(table->reads.data() + number);
-  const cpu::TlbWrite& write = *(table->writes.data() + number);
-  return {table->entries.data() + number, writes ? write.tag : read.tag, read.addend,
-          reinterpret_cast<uint64_t>(write.page_state)};
+  const cpu::TlbAccess& access = *(table->accesses.data() + number);
+  return {table->entries.data() + number, writes ? access.write_tag : access.read_tag, access.addend,
+          reinterpret_cast<uint64_t>(access.page_state)};
 }
 
 // Whether the page `step` pages after `of` is as that, on the same terms.

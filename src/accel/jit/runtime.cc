@@ -334,16 +334,15 @@ void Writer::notice(const uint8_t* out) {
 const uint8_t* Writer::look_up(cpu::TlbKind kind, bool write) {
   using cpu::RangeRecord;
   static constexpr Reg kKept[] = {kRcx, kRdx, kRsi, kRdi, kR8, kR9, kR11};
-  const TlbFields fields = tlb_fields(write);
   const int32_t table = layout_.tlb[static_cast<size_t>(kind)];
   const auto field = [&](int32_t offset) { return in_cpu(kR11, table + offset); };
   const uint8_t* const start = a_.here();
   a_.mov(4, kR11, kR10);
-  a_.shift_imm(4, 5, kR11, fields.shift);
-  a_.alu_imm(4, 4, kR11, fields.mask);
+  a_.shift_imm(4, 5, kR11, kTlbShift);
+  a_.alu_imm(4, 4, kR11, kTlbMask);
   a_.store(8, in_cpu(layout_.spare + kLinearSpare), kR10);
   a_.alu_imm(8, 4, kR10, ~static_cast<uint32_t>(kPageSize - 1));
-  a_.rm(8, 0x3b, kR10, field(fields.tag));
+  a_.rm(8, 0x3b, kR10, field(write ? kTlbWriteTag : kTlbReadTag));
   uint8_t* const unknown = a_.jcc(Condition::kNe);
   a_.load(4, kR10, in_cpu(layout_.spare + kLinearSpare));
   a_.alu_imm(4, 4, kR10, kPageSize - 1);
@@ -360,8 +359,8 @@ const uint8_t* Writer::look_up(cpu::TlbKind kind, bool write) {
   a_.rr(4, 0xff, 2, kRax);  // call
   for (size_t i = std::size(kKept); i-- > 0;) pop(kKept[i]);
   a_.bind_here(moves);
-  a_.load(8, kR10, field(fields.addend));
-  if (write) a_.load(8, kR11, field(fields.page_state));
+  a_.load(8, kR10, field(kTlbAddend));
+  if (write) a_.load(8, kR11, field(kTlbPageState));
   a_.rr(4, 0x31, kRax, kRax);  // xor: ZF
   a_.bind_here(unknown);
   a_.ret();
