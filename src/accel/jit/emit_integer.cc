@@ -78,7 +78,7 @@ BlockEmitter::Outcome BlockEmitter::binary(unsigned operation) {
   Reg target;
   if (is_memory(from)) {
     if (!memory_allowed()) return Outcome::kInterpret;
-    const Place place = look_up(size, false);
+    const Place place = needs_flags ? look_up(size, false) : look_up_source(size);
     if (needs_flags) load_flags();
     target = use(to.reg, kRax);
     a_.rm(size, operation << 3 | 2 | byte, target, place.mem, 0, size == 1);

@@ -55,7 +55,9 @@ void BlockEmitter::linear_to_r10() {
   if (!op().flat) a_.rm(8, 0x03, kR10, in_cpu(layout_.segment_base[op().segment]));  // add
 }
 
-BlockEmitter::Place BlockEmitter::look_up(unsigned bytes, bool write, bool simple, unsigned alignment) {
+BlockEmitter::Place BlockEmitter::look_up(const Access& access, bool simple) {
+  const unsigned bytes = access.bytes, alignment = access.alignment;
+  const bool write = access.write;
   if (address_is_constant()) {
     const uint64_t linear = constant_address();
     const bool aligned = alignment == 0 || (linear & (alignment - 1)) == 0;
@@ -70,7 +72,6 @@ BlockEmitter::Place BlockEmitter::look_up(unsigned bytes, bool write, bool simpl
     window = plan_window(at, bytes, write, alignment);
   }
   guard_flags();
-  const Access access{.bytes = bytes, .write = write, .alignment = alignment};
   const bool in_registers = (!has_base || in_host(op().base)) && (!has_index || in_host(op().index));
   if (!simple && plain && in_registers) {
     Mem address{.scale = op().scale, .disp = static_cast<int32_t>(op().disp)};
@@ -98,19 +99,23 @@ void BlockEmitter::miss_access(uint8_t* jump) {
 
 // R10 becomes the distance to the host's address, or that address if it was the linear one; for stores R11 becomes the
 // state byte's. The kernel's code goes from page to page and from process to process: there the TLB is asked.
-void BlockEmitter::check(const Access& access) {
+bool BlockEmitter::check(const Access& access) {
   guard_flags();
   note_look_up(access.bytes, access.write);
   const Mem& address = access.address;
   const bool on_stack = !access.in_r10 && address.base == kStack && address.index == kNone &&
                         access.bytes <= cpu::RangeRecord::kStackBytes;
   const bool is_user = kind() == static_cast<size_t>(cpu::TlbKind::kUser);
-  if (is_user && on_stack)
+  if (is_user && on_stack) {
     check_range(access, t_.stack_range(kind()));
-  else if (is_user && translation_.stage != Translation::Stage::kFirst && !t_.moves(block_.physical + place_in_block()))
+  } else if (is_user && translation_.stage != Translation::Stage::kFirst &&
+             !t_.moves(block_.physical + place_in_block())) {
     check_range(access, t_.new_range(access.bytes, access.write, translation_, place_in_block()));
-  else
+  } else {
     miss_access(look_up_tlb(a_, access));
+    return true;
+  }
+  return false;
 }
 
 void BlockEmitter::check_range(const Access& access, const RangePlace& place) {
@@ -146,7 +151,13 @@ BlockEmitter::Place BlockEmitter::look_up_at(const Mem& address, Access access, 
   Place place{.mem = address, .bytes = access.bytes, .near_others = window.open};
   access.address = address;
   if (window.open) widen(access, window);
-  check(access);
+  const bool has_asked_tlb = check(access);
+  if (has_asked_tlb && access.has_r11 && !window.open && address.base != kNone && address.index != kNone) {
+    // The sum does not wait for the TLB.
+    a_.lea(8, kR11, address);
+    place.mem = at(kR10, kR11);
+    return place;
+  }
   if (window.open || (address.base != kNone && address.index != kNone)) {
     Mem host = address;
     if (host.base == kNone) {

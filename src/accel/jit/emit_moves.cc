@@ -82,7 +82,7 @@ BlockEmitter::Outcome BlockEmitter::move() {
   if (is_register(to) && is_memory(from)) {
     if (!memory_allowed()) return Outcome::kInterpret;
     if (to.high_byte) return move_to_high_byte();
-    const Place place = look_up(size, false);
+    const Place place = look_up_source(size);
     if (in_host(to.reg)) {
       a_.rm(size, size == 1 ? 0x8a : 0x8b, kHost[to.reg], place.mem, 0, size == 1);
     } else {
@@ -129,7 +129,7 @@ BlockEmitter::Outcome BlockEmitter::extend(bool is_signed) {
   const unsigned size = to.size;
   if (is_memory(from)) {
     if (!memory_allowed()) return Outcome::kInterpret;
-    const Place place = look_up(from.size, false);
+    const Place place = look_up_source(from.size);
     const Reg target = size == 2 ? use(to.reg, kRax) : BlockEmitter::target(to.reg, kRax);
     a_.rm(size, opcode, target, place.mem);
     put(to.reg, target);

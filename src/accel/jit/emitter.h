@@ -74,6 +74,7 @@ class BlockEmitter {
     unsigned bytes = 0;
     bool write = false;
     unsigned alignment = 0;  // 0, or a power of two that the address must be a multiple of
+    bool has_r11 = false;    // R11 is not changed between the look-up and the access, unless it is a store
   };
   // Where an access is, in the guest's registers; cpu::kZeroReg: none.
   struct GuestAddress {
@@ -195,11 +196,17 @@ class BlockEmitter {
   // Checks that `bytes` at the instruction's operand, or at `address`, may be accessed. EFLAGS are lost, and RAX, R10
   // and R11; R10 and R11 are the Place's afterwards. With `simple` it does not depend on guest registers.
   // What must be aligned (to `alignment`, a power of two) and is not, is the interpreter's.
-  Place look_up(unsigned bytes, bool write, bool simple = false, unsigned alignment = 0);
+  Place look_up(unsigned bytes, bool write, bool simple = false, unsigned alignment = 0) {
+    return look_up({.bytes = bytes, .write = write, .alignment = alignment}, simple);
+  }
+  // What is accessed next, before R11 and the flags are.
+  Place look_up_source(unsigned bytes) { return look_up({.bytes = bytes, .has_r11 = true}, false); }
+  Place look_up(const Access& access, bool simple);
   Place look_up_at(const Mem& address, Access access, const Window& window);
   Place look_up_constant(uint64_t linear, unsigned bytes, bool write);
   Place look_up_r10(Access access, const Window& window);
-  void check(const Access& access);
+  // True: the TLB has been asked.
+  bool check(const Access& access);
   void check_range(const Access& access, const RangePlace& place);
   void miss_access(uint8_t* jump);  // the same for what is not known of memory
   Place look_up_stack(int32_t offset, bool write);
