@@ -340,11 +340,11 @@ struct Outs {
   }
 };
 
-// With 32-bit addresses hosts clear the upper half of rCX before anything else, and those of the pointers of REP MOVS
-// and REP STOS, even when nothing is to be done or the first element faults.
+// With 32-bit addresses Intel's processors clear the upper half of rCX before anything else, and those of the pointers
+// of REP MOVS and REP STOS, even when nothing is to be done or the first element faults. AMD's change nothing then.
 template <class S>
 void begin_repetition(Cpu& cpu, const Op* op) {
-  if (op->address_size != 4) return;
+  if (op->address_size != 4 || cpu.config.cpu->vendor != "GenuineIntel") return;
   set_pointer(cpu, op, x86::kRcx, pointer(cpu, op, x86::kRcx));
   if (S::kPointersCut >= 1) set_pointer(cpu, op, x86::kRdi, pointer(cpu, op, x86::kRdi));
   if (S::kPointersCut == 2) set_pointer(cpu, op, x86::kRsi, pointer(cpu, op, x86::kRsi));

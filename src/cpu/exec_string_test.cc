@@ -267,6 +267,20 @@ TEST(Ports, RepeatedOutputFromMemory) {
   EXPECT_EQ(m.port_writes[3], (TestMachine::PortAccess{0x3f8, 1, 4}));
 }
 
+TEST(Repeat, ProcessorsDifferWhereNothingIsToBeDoneWith32BitAddresses) {
+  constexpr uint64_t kHigh = 0x1234567800000000;
+  for (const bool intel : {true, false}) {
+    x86::CpuSpec spec = TestMachine::everything();
+    spec.vendor = intel ? "GenuineIntel" : "AuthenticAMD";
+    TestMachine m(Mode::k64, spec);
+    point(m, kHigh | kFrom, kHigh | kTo, kHigh);
+    m.run({0x67, 0xf3, 0xa4});  // rep movsb, ECX is 0
+    EXPECT_EQ(m.gpr(kRcx), intel ? 0 : kHigh);
+    EXPECT_EQ(m.gpr(kRsi), intel ? kFrom : kHigh | kFrom);
+    EXPECT_EQ(m.gpr(kRdi), intel ? kTo : kHigh | kTo);
+  }
+}
+
 TEST(Repeat, AnInterruptComesBetweenIterationsAndTheRestFollows) {
   TestMachine m;
   m.cpu().state.rflags |= flag::kIf;

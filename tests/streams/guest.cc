@@ -28,6 +28,7 @@ const x86::CpuSpec& host_like_cpu() {
     unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
     __cpuid_count(7, 0, eax, ebx, ecx, edx);
     constexpr uint32_t kPointerFlags = 1u << 6 | 1u << 13;  // FDP on exceptions only; no FCS and FDS
+    if (__builtin_cpu_is("amd")) out.vendor = "AuthenticAMD";
     uint32_t& word = out.features[static_cast<size_t>(x86::FeatureWord::k7Ebx)];
     word = (word & ~kPointerFlags) | (ebx & kPointerFlags);
     return out;
