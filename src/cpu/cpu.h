@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <cstring>
 #include <memory>
+#include <new>
 #include <optional>
 #include <type_traits>
 
@@ -21,6 +22,7 @@
 #include "cpu/translation.h"
 #include "memory/address_space.h"
 #include "metrics/metrics.h"
+#include "support/low_memory.h"
 #include "x86/arch_state.h"
 #include "x86/cpuid.h"
 #include "x86/insn.h"
@@ -97,6 +99,11 @@ class Cpu {
   ~Cpu();
   Cpu(const Cpu&) = delete;
   Cpu& operator=(const Cpu&) = delete;
+#if !__has_feature(address_sanitizer)  // which looks for pointers in memory of its own alone
+  // Where translated code can name the fields by their addresses.
+  static void* operator new(size_t bytes, std::align_val_t) { return allocate_low(bytes); }
+  static void operator delete(void* memory, size_t bytes, std::align_val_t) { free_low(memory, bytes); }
+#endif
 
   // --- running ---
   // Until halted, shut down, kicked; `requests` is the vCPU's request word.

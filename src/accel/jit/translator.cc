@@ -123,6 +123,7 @@ void Translator::start_code() {
   hot_.start(memory_.write(), memory_.run());
   cold_start_ = memory_.write() + (memory_.size() / 3 & ~page_offset_mask);
   cold_.start(cold_start_, cold_start_ + memory_.delta());
+  for (Assembler* const code : {&hot_, &cold_}) code->set_cpu(&cpu_, sizeof(cpu::Cpu));
   cpu_.translation.drop_ranges(false);
   cpu_.translation.moved_count = 0;
   moving_.clear();
