@@ -38,7 +38,7 @@ endif()
 set(kite_headers <algorithm> <array> <atomic> <bit> <chrono> <condition_variable> <coroutine> <cstdint> <cstring> <deque>
   <expected> <filesystem> <functional> <map> <memory> <mutex> <optional> <set> <span> <string> <string_view> <thread>
   <unordered_map> <utility> <variant> <vector> <fmt/format.h> <nlohmann/json.hpp>)
-file(WRITE ${CMAKE_BINARY_DIR}/headers/empty.cc "")
+file(CONFIGURE OUTPUT ${CMAKE_BINARY_DIR}/headers/empty.cc CONTENT "")  # kept as it is while it is the same
 add_library(kite_headers OBJECT ${CMAKE_BINARY_DIR}/headers/empty.cc)
 target_link_libraries(kite_headers PRIVATE kite_flags nlohmann_json::nlohmann_json)
 target_precompile_headers(kite_headers PRIVATE ${kite_headers})
