@@ -35,8 +35,9 @@ endif()
 
 # Headers of libraries that most files include are parsed once for all. Sources still include what they use: a build
 # with CMAKE_DISABLE_PRECOMPILE_HEADERS=ON shows what one forgot.
-set(kite_headers <algorithm> <array> <atomic> <bit> <chrono> <condition_variable> <coroutine> <cstdint> <cstring> <deque>
-  <expected> <filesystem> <functional> <map> <memory> <mutex> <optional> <set> <span> <string> <string_view> <thread>
+set(kite_headers
+  <algorithm> <array> <atomic> <bit> <chrono> <condition_variable> <coroutine> <cstdint> <cstring> <deque> <expected>
+  <filesystem> <functional> <map> <memory> <mutex> <optional> <set> <span> <string> <string_view> <thread>
   <unordered_map> <utility> <variant> <vector> <fmt/format.h> <nlohmann/json.hpp>)
 file(CONFIGURE OUTPUT ${CMAKE_BINARY_DIR}/headers/empty.cc CONTENT "")  # kept as it is while it is the same
 add_library(kite_headers OBJECT ${CMAKE_BINARY_DIR}/headers/empty.cc)
