@@ -8,9 +8,8 @@ if(KITE_WERROR)
   target_compile_options(kite_flags INTERFACE -Werror)
 endif()
 if(KITE_SANITIZE)
-  # What a null pointer does, AddressSanitizer reports too; the other two cost more time than they have found faults.
-  target_compile_options(kite_flags INTERFACE -fsanitize=address,undefined -fno-sanitize=null,object-size,vptr
-                                              -fno-sanitize-recover=undefined -fno-omit-frame-pointer)
+  target_compile_options(kite_flags INTERFACE -fsanitize=address,undefined -fno-sanitize-recover=undefined
+                                              -fno-omit-frame-pointer)
   target_link_options(kite_flags INTERFACE -fsanitize=address,undefined)
 endif()
 if(KITE_FUZZ)

@@ -43,7 +43,7 @@ struct TlbEntry {
   bool whole : 1 = false;  // the tags would be the same for all 4 KiB of a large page, and the addend
 };
 
-// 64 MiB: what is not used costs address space alone, and flushing goes by what was used.
+// 64 MiB of addresses. Flushing goes by what was used, not by the size.
 inline constexpr unsigned kTlbBits = 14;
 inline constexpr size_t kTlbSize = size_t{1} << kTlbBits;
 

@@ -16,7 +16,7 @@ inline constexpr uint8_t kNone = 0xff;
 // Conditions by the low four bits of Jcc's opcode.
 enum class Condition : uint8_t { kO, kNo, kB, kAe, kE, kNe, kBe, kA, kS, kNs, kP, kNp, kL, kGe, kLe, kG };
 
-// A memory operand: [base + index << scale + disp], so far from the Cpu's start, or [rip + ...], near the code.
+// A memory operand: [base + index << scale + disp], or so far from the Cpu's start, or [rip + ...], near the code.
 struct Mem {
   uint8_t base = kNone;
   uint8_t index = kNone;
