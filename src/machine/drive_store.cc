@@ -12,7 +12,8 @@ using block::Drive;
 using block::NodePtr;
 
 Result<std::unique_ptr<DriveStore>> DriveStore::create() {
-  constexpr int64_t kMostPollNs = 100'000;  // a guest that waits for its disk asks again sooner than a thread wakes up
+  // A guest that waits for its disk asks again sooner than a thread wakes up; as long as a halted vCPU looks for work.
+  constexpr int64_t kMostPollNs = 200'000;
   KITE_ASSIGN(auto executor, Executor::create("block"));
   executor->poll_before_sleep(kMostPollNs);
   std::unique_ptr<DriveStore> store(new DriveStore(std::move(executor)));
