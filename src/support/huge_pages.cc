@@ -4,6 +4,10 @@
 
 #include <new>
 
+#ifndef MADV_COLLAPSE  // Debian 12's C library does not know it
+#define MADV_COLLAPSE 25
+#endif
+
 namespace kite {
 
 void* allocate_in_huge_pages(size_t bytes) {
@@ -15,5 +19,7 @@ void* allocate_in_huge_pages(size_t bytes) {
 }
 
 void prefer_huge_pages(void* address, size_t bytes) { ::madvise(address, bytes, MADV_HUGEPAGE); }
+
+void collapse_to_huge_page(const void* address) { ::madvise(const_cast<void*>(address), kHugePageSize, MADV_COLLAPSE); }
 
 }  // namespace kite

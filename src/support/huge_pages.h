@@ -13,6 +13,8 @@ inline constexpr size_t kHugePageSize = size_t{2} << 20;
 void* allocate_in_huge_pages(size_t bytes);
 // Asks for huge pages at [address, address + bytes). A wish: hosts without them refuse it.
 void prefer_huge_pages(void* address, size_t bytes);
+// Makes what is mapped at `address`, a multiple of kHugePageSize, a huge page now. A wish: Linux before 6.1 does not.
+void collapse_to_huge_page(const void* address);
 
 // Deleter of std::unique_ptr.
 struct FreeHugePages {

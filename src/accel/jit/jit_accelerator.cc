@@ -9,7 +9,6 @@
 #include "cpu/cpu.h"
 #include "cpu/machine_check.h"
 #include "metrics/metrics.h"
-#include "support/huge_pages.h"
 #include "x86/host_features.h"
 
 namespace kite {
@@ -32,23 +31,20 @@ void add_metrics(metrics::Group& group, const cpu::Counters& counters) {
 class JitVcpu final : public Vcpu {
  public:
   JitVcpu(JitAccelerator& owner, const VcpuConfig& config, AddressSpace& memory)
-      : owner_(owner), cpu_(config, memory) {}
+      : owner_(owner), cpu_(std::make_unique<cpu::Cpu>(config, memory)) {}
   ~JitVcpu() override { owner_.forget(*this); }
-  // The TLB and the table of jumps are in the Cpu, and looked up all the time.
-  static void* operator new(size_t bytes) { return allocate_in_huge_pages(bytes); }
-  static void operator delete(void* memory) { std::free(memory); }
 
   Result<> translate(const JitOptions& options, std::shared_ptr<jit::PerfMap> perf_map) {
-    KITE_ASSIGN(translator_, jit::Translator::create(cpu_, {.code_bytes = options.code_mib << 20,
-                                                            .threshold = options.threshold,
-                                                            .profile = options.profile,
-                                                            .perf_map = std::move(perf_map)}));
-    cpu_.translator = translator_.get();
+    KITE_ASSIGN(translator_, jit::Translator::create(*cpu_, {.code_bytes = options.code_mib << 20,
+                                                             .threshold = options.threshold,
+                                                             .profile = options.profile,
+                                                             .perf_map = std::move(perf_map)}));
+    cpu_->translator = translator_.get();
     return {};
   }
   void show_metrics() {
-    metrics_ = std::make_unique<metrics::Group>("jit", metrics::Subject::of_vcpu(cpu_.config.index));
-    add_metrics(*metrics_, cpu_.counters);
+    metrics_ = std::make_unique<metrics::Group>("jit", metrics::Subject::of_vcpu(cpu_->config.index));
+    add_metrics(*metrics_, cpu_->counters);
     if (translator_ != nullptr) translator_->add_metrics(*metrics_);
     metrics_->add_gauge("cycles", [this] { return cycles(); },
                         {.help = "time-stamps that passed while the vCPU ran", .unit = metrics::Unit::kCycles});
@@ -56,7 +52,7 @@ class JitVcpu final : public Vcpu {
 
   HaltReason run(CpuIo& io) override {
     run_began_.store(__rdtsc(), std::memory_order_relaxed);
-    const cpu::Exit exit = cpu_.run(io, requests_, sipi_vector_);
+    const cpu::Exit exit = cpu_->run(io, requests_, sipi_vector_);
     cycles_.add(__rdtsc() - run_began_.exchange(0, std::memory_order_relaxed));
     switch (exit) {
       case cpu::Exit::kHalted: return HaltReason::kHalted;
@@ -65,26 +61,26 @@ class JitVcpu final : public Vcpu {
       default: return HaltReason::kInternalError;
     }
   }
-  void get_state(x86::ArchState& state) override { cpu_.get_state(state); }
-  void set_state(const x86::ArchState& state) override { cpu_.set_state(state); }
-  void reset() override { cpu_.reset(true); }
-  [[nodiscard]] bool has_work(uint32_t requests) const override { return cpu_.has_work(requests); }
-  [[nodiscard]] int64_t tsc_offset() const override { return static_cast<int64_t>(cpu_.arch.tsc_offset); }
-  [[nodiscard]] std::string internal_error() const override { return cpu_.internal_error(); }
+  void get_state(x86::ArchState& state) override { cpu_->get_state(state); }
+  void set_state(const x86::ArchState& state) override { cpu_->set_state(state); }
+  void reset() override { cpu_->reset(true); }
+  [[nodiscard]] bool has_work(uint32_t requests) const override { return cpu_->has_work(requests); }
+  [[nodiscard]] int64_t tsc_offset() const override { return static_cast<int64_t>(cpu_->arch.tsc_offset); }
+  [[nodiscard]] std::string internal_error() const override { return cpu_->internal_error(); }
 
   bool post_machine_check(const MachineCheck& error) override {
     if (error.bank >= x86::kMcBanks) return false;
-    cpu_.machine_checks().add(error);
+    cpu_->machine_checks().add(error);
     post(request::kMachineCheck);
     return true;
   }
 
-  void map_changed(bool drop_code) { cpu_.map_changed(drop_code); }
+  void map_changed(bool drop_code) { cpu_->map_changed(drop_code); }
 
  protected:
   void interrupt_running() override {
     if (translator_ == nullptr) return;
-    cpu_.translation.alarm.fetch_or(cpu::TranslationArea::kRequest, std::memory_order_seq_cst);
+    cpu_->translation.alarm.fetch_or(cpu::TranslationArea::kRequest, std::memory_order_seq_cst);
   }
 
  private:
@@ -95,7 +91,7 @@ class JitVcpu final : public Vcpu {
   }
 
   JitAccelerator& owner_;
-  cpu::Cpu cpu_;
+  const std::unique_ptr<cpu::Cpu> cpu_;
   std::unique_ptr<jit::Translator> translator_;
   metrics::Counter cycles_;
   std::atomic<uint64_t> run_began_{0};
