@@ -4,7 +4,27 @@
 
 #include <cerrno>
 
+#include "support/huge_pages.h"
+
 namespace kite::jit {
+namespace {
+
+// What has to be there of a huge page before it is asked for: less is not worth clearing the rest.
+constexpr size_t kWorthwhile = size_t{128} << 10;
+
+// At a multiple of kHugePageSize; null if there is no room.
+uint8_t* map_aligned(size_t bytes, int sharing) {
+  void* const place =
+      ::mmap(nullptr, bytes + kHugePageSize, PROT_READ | PROT_WRITE, sharing | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (place == MAP_FAILED) return nullptr;
+  auto* const start = static_cast<uint8_t*>(place);
+  const size_t before = -reinterpret_cast<uintptr_t>(start) & (kHugePageSize - 1);
+  if (before != 0) ::munmap(start, before);
+  ::munmap(start + before + bytes, kHugePageSize - before);
+  return start + before;
+}
+
+}  // namespace
 
 CodeMemory::~CodeMemory() {
   if (write_ != nullptr) ::munmap(write_, size_);
@@ -13,21 +33,30 @@ CodeMemory::~CodeMemory() {
 
 // Shared memory without a file of its own to be seen in /proc/PID/maps: only there does perf look up what PerfMap has.
 Result<> CodeMemory::map(size_t bytes, size_t data_bytes) {
-  const auto map_as = [](size_t size, int flags) -> uint8_t* {
-    void* const place = ::mmap(nullptr, size, PROT_READ | PROT_WRITE, flags | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    return place == MAP_FAILED ? nullptr : static_cast<uint8_t*>(place);
-  };
   size_ = bytes;
   data_size_ = data_bytes;
-  write_ = map_as(bytes, MAP_SHARED);
-  run_ = map_as(bytes + data_bytes, MAP_PRIVATE);
+  run_ = map_aligned(bytes + data_bytes, MAP_PRIVATE);
+  void* const shared =
+      ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (shared != MAP_FAILED) write_ = static_cast<uint8_t*>(shared);
   // An old size of 0 maps the same once more.
   if (write_ == nullptr || run_ == nullptr ||
       ::mremap(write_, 0, bytes, MREMAP_MAYMOVE | MREMAP_FIXED, run_) == MAP_FAILED ||
       ::mprotect(run_, bytes, PROT_READ | PROT_EXEC) != 0)
     return fail("cannot map {} MiB for translated code: {}", bytes >> 20, errno_text(errno));
   data_ = run_ + bytes;
+  prefer_huge_pages(data_, data_bytes);
+  huge_pages_.assign(bytes / kHugePageSize, false);
   return {};
+}
+
+// Linux gives huge pages to shared memory in its own time, if at all; this asks for one at once.
+void CodeMemory::written_to(const uint8_t* place) {
+  const auto offset = static_cast<size_t>(place - write_);
+  const size_t number = offset / kHugePageSize;
+  if (offset % kHugePageSize < kWorthwhile || number >= huge_pages_.size() || huge_pages_[number]) return;
+  huge_pages_[number] = true;
+  collapse_to_huge_page(run_ + number * kHugePageSize);
 }
 
 }  // namespace kite::jit

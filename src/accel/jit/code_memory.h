@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <vector>
 
 #include "support/result.h"
 
@@ -19,6 +20,8 @@ class CodeMemory {
 
   // Both are multiples of 4096, together below 2 GiB. Pages are committed when they are first written.
   Result<> map(size_t bytes, size_t data_bytes);
+  // Code has been written as far as `place`, in the mapping for writing: what has filled up becomes huge pages.
+  void written_to(const uint8_t* place);
   [[nodiscard]] uint8_t* write() const { return write_; }
   [[nodiscard]] const uint8_t* run() const { return run_; }
   [[nodiscard]] size_t size() const { return size_; }
@@ -33,6 +36,7 @@ class CodeMemory {
   uint8_t* data_ = nullptr;
   size_t size_ = 0;
   size_t data_size_ = 0;
+  std::vector<bool> huge_pages_;  // which have been asked for
 };
 
 }  // namespace kite::jit
