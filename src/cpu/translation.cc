@@ -2,7 +2,13 @@
 
 namespace kite::cpu {
 
+// What is looked for may be any 64 bits: an empty place has a tag that is looked for elsewhere, whatever the mode is.
+void TranslationArea::forget_jumps() {
+  for (size_t i = 0; i < jumps.size(); ++i) jumps[i] = {.tag = i ^ 1};
+}
+
 void TranslationArea::drop_ranges(bool keep_global) {
+  returns_lost = 1;
   uint32_t kept = 0;
   for (uint32_t i = 0; i < filled_count; ++i) {
     if (keep_global && filled[i].global) {
@@ -17,6 +23,7 @@ void TranslationArea::drop_ranges(bool keep_global) {
 }
 
 void TranslationArea::drop_ranges_at(uint64_t linear) {
+  returns_lost = 1;
   // With LAM one page may be known by several addresses, which differ above bit 47 alone.
   constexpr uint64_t kUntaggedMask = (uint64_t{1} << 48) - 1;
   for (uint32_t i = 0; i < filled_count;) {

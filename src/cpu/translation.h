@@ -39,8 +39,8 @@ struct alignas(32) RangeRecord {
   bool writes = false;            // some of the accesses do
   bool shared = false;            // by many places
   bool moves = false;             // from page to page all the time: it stays empty, and the TLB is asked
-  uint8_t patience = kPatience;   // misses until it is filled; before, the TLB does
-  uint8_t tolerance = kPatience;  // what `patience` begins at
+  bool doubted = false;           // it missed so seldom that its block is counted again
+  uint8_t tolerance = kPatience;  // misses until it is filled (TranslationArea::patience); before, the TLB does
   uint8_t least = kPatience;      // what `tolerance` begins at
   uint16_t place = 0;             // of the instruction, from the start of its block
   uint16_t missed = 0;            // until it was last filled; no more than can be counted
@@ -63,19 +63,26 @@ struct TranslationArea {
   static constexpr uint32_t kMostFilled = 2048;
   FilledRange filled[kMostFilled];
   uint32_t filled_count = 0;
-  ptrdiff_t record_distance = 0;  // from every range to its record
-  // Those that were found to move, until their translations are made anew.
+  // All ranges, and by the same number their records and how many more misses they bear, which is all of a record that
+  // a miss looks at.
+  AccessRange* ranges = nullptr;
+  RangeRecord* records = nullptr;
+  uint8_t* patience = nullptr;
+  [[nodiscard]] AccessRange& range_of(const RangeRecord& record) const { return ranges[&record - records]; }
+  [[nodiscard]] uint8_t& patience_of(const RangeRecord& record) const { return patience[&record - records]; }
+  // Those that were found to move, until their translations are made anew; and those that may not be worth it any more.
   struct MovedRange {
     void* owner;
     uint64_t place;
+    bool doubted;
   };
   static constexpr uint32_t kMostMoved = 16;
   MovedRange moved[kMostMoved];
   uint32_t moved_count = 0;
-  static void empty(const FilledRange& filled) {
-    filled.range->limit = 0;
-    filled.record->patience = filled.record->tolerance;
-    filled.record->number = 0;
+  void empty(const FilledRange& dropped) const {
+    dropped.range->limit = 0;
+    patience_of(*dropped.record) = dropped.record->tolerance;
+    dropped.record->number = 0;
   }
   // What goes with TLB entries.
   void drop_ranges(bool keep_global);
@@ -87,6 +94,10 @@ struct TranslationArea {
     const void* code = nullptr;
   };
   static constexpr unsigned kJumpBits = 14;
+  [[nodiscard]] static size_t jump_number(uint64_t rip) {
+    return (rip ^ rip >> kJumpBits) & ((size_t{1} << kJumpBits) - 1);
+  }
+  void forget_jumps();
 
   // Not zero: translated code returns to the run loop at its next backward or indirect branch. The run loop clears it
   // before it looks at what may have raised it. Any thread sets it.
@@ -109,8 +120,13 @@ struct TranslationArea {
   uint64_t cycles_at = 0;  // the time-stamp when code was last entered
   // Predicted returns are on the host's stack: where they begin, and where there are too many. While code runs.
   uint64_t returns = 0, returns_end = 0;
+  // The MMU may lead elsewhere than it did when returns of user code were predicted: they are forgotten before it runs
+  // on.
+  uint32_t returns_lost = 0;
   const void* code = nullptr;  // what `enter` leads to
-  std::array<Jump, size_t{1} << kJumpBits> jumps{};
+  std::array<Jump, size_t{1} << kJumpBits> jumps;
+
+  TranslationArea() { forget_jumps(); }
 };
 
 class BlockTranslator {

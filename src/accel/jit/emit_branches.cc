@@ -134,7 +134,8 @@ BlockEmitter::Outcome BlockEmitter::jump() {
     return Outcome::kEnd;
   }
   if (!read_target()) return Outcome::kInterpret;
-  find_code();
+  save_flags();
+  find_code(a_);
   a_.rr(4, 0xff, 4, kRax);  // jmp
   return Outcome::kEnd;
 }
@@ -155,22 +156,29 @@ bool BlockEmitter::read_target() {
 }
 
 // Only addresses that code has been entered at are found: no other check is needed.
-void BlockEmitter::find_code() {
-  save_flags();
-  a_.alu_imm(4, 7, in_cpu(layout_.alarm), 0);
-  miss(a_.jcc(Condition::kNe));
+void BlockEmitter::find_code(Assembler& a) {
+  a.alu_imm(4, 7, in_cpu(layout_.alarm), 0);
+  miss(a.jcc(Condition::kNe));
   constexpr unsigned kBits = cpu::TranslationArea::kJumpBits, kEntryShift = 4;
   static_assert(sizeof(cpu::TranslationArea::Jump) == 1u << kEntryShift);
-  a_.mov(8, kR11, kR10);
-  a_.shift_imm(8, 5, kR11, kBits);
-  a_.rr(4, 0x31, kR10, kR11);  // xor
-  a_.alu_imm(4, 4, kR11, (1u << kBits) - 1);
-  a_.shift_imm(4, 4, kR11, kEntryShift);
-  a_.mov_imm(kRax, t_.jump_salt(block_.mode_key));
-  a_.rr(8, 0x31, kR10, kRax);
-  a_.rm(8, 0x3b, kRax, in_cpu(kR11, layout_.jumps + static_cast<int32_t>(offsetof(cpu::TranslationArea::Jump, tag))));
-  miss(a_.jcc(Condition::kNe));
-  a_.load(8, kRax, in_cpu(kR11, layout_.jumps + static_cast<int32_t>(offsetof(cpu::TranslationArea::Jump, code))));
+  a.mov(8, kR11, kR10);
+  a.shift_imm(8, 5, kR11, kBits);
+  a.rr(4, 0x31, kR10, kR11);  // xor
+  a.alu_imm(4, 4, kR11, (1u << kBits) - 1);
+  a.shift_imm(4, 4, kR11, kEntryShift);
+  const Reg salted = add_salt(a);
+  a.rm(8, 0x3b, salted, in_cpu(kR11, layout_.jumps + static_cast<int32_t>(offsetof(cpu::TranslationArea::Jump, tag))));
+  miss(a.jcc(Condition::kNe));
+  a.load(8, kRax, in_cpu(kR11, layout_.jumps + static_cast<int32_t>(offsetof(cpu::TranslationArea::Jump, code))));
+}
+
+// The address in R10 with the salt of the block's mode: in RAX, or R10 if that is 0.
+Reg BlockEmitter::add_salt(Assembler& a) {
+  const uint64_t salt = t_.jump_salt(block_.mode_key);
+  if (salt == 0) return kR10;
+  a.mov_imm(kRax, salt);
+  a.rr(8, 0x31, kR10, kRax);  // xor
+  return kRax;
 }
 
 void BlockEmitter::push_return(uint64_t leave_rip) {
@@ -197,12 +205,13 @@ void BlockEmitter::predict_return() {
   a_.byte(0x50);  // push rax
 }
 
-// What was mapped here at the call may have changed: the way on is checked as that to another page.
+// What was mapped here at the call may have changed: the way on is checked as that to another page. User code cannot
+// change it; before it runs on after somebody else did, its returns are forgotten (TranslationArea::returns_lost).
 void BlockEmitter::return_here() {
   a_.lea(8, kRsp, at(kRsp, 8));
   flags_ = Flags::kSaved;
   Exit& exit = new_exit(wide_ ? op().next_rip() : static_cast<uint32_t>(op().next_rip()));
-  exit.crosses = true;
+  if (kind() != static_cast<size_t>(cpu::TlbKind::kUser)) exit.crosses = true;
   leave_by(a_.jmp(), exit, true);
 }
 
@@ -232,7 +241,8 @@ BlockEmitter::Outcome BlockEmitter::call() {
     return Outcome::kEnd;
   }
   if (!read_target()) return Outcome::kInterpret;
-  find_code();
+  save_flags();
+  find_code(a_);
   a_.store(8, in_cpu(layout_.spare), kRax);
   a_.store(8, in_cpu(layout_.spare + 8), kR10);
   push_return(Site::kDynamic);
@@ -250,24 +260,22 @@ BlockEmitter::Outcome BlockEmitter::ret() {
   const Place place = look_up_stack(0, false);
   a_.load(pointer_bytes_, kR10, place.mem);
   save_flags();
-  a_.mov_imm(kRax, t_.jump_salt(block_.mode_key));
-  a_.rr(8, 0x31, kR10, kRax);         // xor
-  a_.rm(8, 0x3b, kRax, at(kRsp, 8));  // cmp
+  a_.rm(8, 0x3b, add_salt(a_), at(kRsp, 8));  // cmp
   uint8_t* const other = a_.jcc(Condition::kNe);
   a_.lea(pointer_bytes_, kStack, at(kStack, release));
   a_.ret();
-  a_.bind_here(other);
-  a_.rm(8, 0x3b, kRsp, in_cpu(layout_.returns));  // cmp
-  uint8_t* const none = a_.jcc(Condition::kE);
-  uint8_t* const dropped = a_.lea_here(kR11);
-  a_.store(8, at(kRsp), kR11);
-  a_.ret();
-  a_.bind_here(dropped);
-  a_.lea(8, kRsp, at(kRsp, 8));
-  a_.bind_here(none);
-  find_code();
-  a_.lea(pointer_bytes_, kStack, at(kStack, release));
-  a_.rr(4, 0xff, 4, kRax);  // jmp
+  a_.bind(other, cold_.here());
+  cold_.rm(8, 0x3b, kRsp, in_cpu(layout_.returns));  // cmp
+  uint8_t* const none = cold_.jcc(Condition::kE);
+  uint8_t* const dropped = cold_.lea_here(kR11);
+  cold_.store(8, at(kRsp), kR11);
+  cold_.ret();
+  cold_.bind_here(dropped);
+  cold_.lea(8, kRsp, at(kRsp, 8));
+  cold_.bind_here(none);
+  find_code(cold_);
+  cold_.lea(pointer_bytes_, kStack, at(kStack, release));
+  cold_.rr(4, 0xff, 4, kRax);  // jmp
   return Outcome::kEnd;
 }
 

@@ -161,6 +161,7 @@ void BlockEmitter::guard_flags_here() {
 void BlockEmitter::load_flags() {
   if (flags_ == Flags::kAnew) {
     make_anew(a_, recipe_);
+    at_hand_.state = kNoWindow;
     flags_ = Flags::kHostOrAnew;
   } else if (flags_ == Flags::kSaved) {
     load_eflags(a_);

@@ -9,7 +9,7 @@ using x86::Operand;
 namespace {
 
 constexpr uint8_t kRep = 0xf3;
-constexpr unsigned kAdc = 2, kSbb = 3, kCmp = 7;  // operations as the opcodes number them
+constexpr unsigned kAdc = 2, kSbb = 3, kSub = 5, kXor = 6, kCmp = 7;  // operations as the opcodes number them
 constexpr auto kAccumulator = static_cast<Reg>(kHost[x86::kRax]);
 static_assert(kHost[x86::kRdx] == kRdx && kHost[x86::kRcx] == kRcx);
 
@@ -88,8 +88,9 @@ BlockEmitter::Outcome BlockEmitter::binary(unsigned operation) {
     a_.alu_imm(size, operation, target, static_cast<uint32_t>(insn().imm));
   } else {
     if (needs_flags) load_flags();
-    target = use(to.reg, kR10);
-    a_.rr(size, operation << 3 | byte, use(from, kR11), target, 0, size == 1, size == 1);
+    const bool clears = (operation == kXor || operation == kSub) && from.reg == to.reg && !from.high_byte && size >= 4;
+    target = clears ? BlockEmitter::target(to.reg, kR10) : use(to.reg, kR10);
+    a_.rr(size, operation << 3 | byte, clears ? target : use(from, kR11), target, 0, size == 1, size == 1);
   }
   if (operation != kCmp) put(to.reg, target);
   flags_made_by(recipe_kind(operation));

@@ -47,6 +47,7 @@ void BlockEmitter::effective_address(unsigned size, Reg to) {
   Mem mem{.scale = op().scale, .disp = static_cast<int32_t>(op().disp)};
   if (has_base) mem.base = use(op().base, kR10);
   if (has_index) mem.index = use(op().index, kR11);
+  if (size == 8 && mem.base == to && !has_index && mem.disp == 0) return;
   a_.lea(size, to, mem);
 }
 
@@ -72,11 +73,11 @@ BlockEmitter::Place BlockEmitter::look_up(const Access& access, bool simple) {
     window = plan_window(at, bytes, write, alignment);
   }
   guard_flags();
-  const bool in_registers = (!has_base || in_host(op().base)) && (!has_index || in_host(op().index));
-  if (!simple && plain && in_registers) {
+  if (!simple && plain && (!has_index || in_host(op().index))) {
     Mem address{.scale = op().scale, .disp = static_cast<int32_t>(op().disp)};
-    if (has_base) address.base = kHost[op().base];
     if (has_index) address.index = kHost[op().index];
+    if (has_base && !in_host(op().base)) return look_up_from_slot(address, access, window);
+    if (has_base) address.base = kHost[op().base];
     return look_up_at(address, access, window);
   }
   linear_to_r10();
@@ -100,6 +101,7 @@ void BlockEmitter::miss_access(uint8_t* jump) {
 // R10 becomes the distance to the host's address, or that address if it was the linear one; for stores R11 becomes the
 // state byte's. The kernel's code goes from page to page and from process to process: there the TLB is asked.
 bool BlockEmitter::check(const Access& access) {
+  at_hand_ = {};
   guard_flags();
   note_look_up(access.bytes, access.write);
   const Mem& address = access.address;
@@ -170,13 +172,30 @@ BlockEmitter::Place BlockEmitter::look_up_at(const Mem& address, Access access, 
     if (!window.open) return place;
     if (host.index != kNone || host.disp != 0) a_.lea(8, kR10, host);
     place.mem = at(kR10);
-    open_window(window);
+    place.window = open_window(window);
   } else if (address.base == kNone) {
     place.mem.base = kR10;
   } else {
     place.mem.index = kR10;
     place.mem.scale = 0;
   }
+  return place;
+}
+
+// The base is in the Cpu.
+BlockEmitter::Place BlockEmitter::look_up_from_slot(Mem address, Access access, const Window& window) {
+  a_.load(8, kR10, layout_.slot(op().base));
+  address.base = kR10;
+  Place place{.mem = address, .bytes = access.bytes, .near_others = window.open};
+  access.address = address;
+  access.in_r10 = true;
+  access.base = op().base;
+  if (window.open) widen(access, window);
+  check(access);
+  if (!window.open) return place;
+  if (address.index != kNone || address.disp != 0) a_.lea(8, kR10, address);
+  place.mem = at(kR10);
+  open_window(window);
   return place;
 }
 
@@ -197,12 +216,12 @@ void BlockEmitter::detour_range(const Detour& detour) {
   Mem first = access.address;
   first.disp += access.lead;
   std::vector<uint8_t*> unknown;
-  cold_.rm(1, 0xfe, 1, near_code(&record.patience));  // dec
+  cold_.rm(1, 0xfe, 1, near_code(detour.range.patience));  // dec
   uint8_t* const fill = cold_.jcc(Condition::kE);
   unknown.push_back(look_up_tlb(cold_, access));
   cold_.jmp(detour.resume_access);
   cold_.bind_here(fill);
-  if (!access.in_r10 || access.lead != 0) cold_.lea(8, kR10, first);
+  if (!access.in_r10 || first.index != kNone || first.disp != 0) cold_.lea(8, kR10, first);
   if (access.alignment != 0) {
     cold_.rr(4, 0xf7, 0, kR10);  // test
     cold_.dword(access.alignment - 1);
@@ -211,7 +230,9 @@ void BlockEmitter::detour_range(const Detour& detour) {
   cold_.rm(8, 0x8d, kRax, near_code(&record));  // lea
   cold_.call(t_.runtime().look_up[kind()][access.write ? 1 : 0]);
   unknown.push_back(cold_.jcc(Condition::kNe));
-  if (access.in_r10) {
+  if (access.base != kNone) {
+    cold_.rm(8, 0x03, kR10, layout_.slot(access.base));  // add
+  } else if (access.in_r10) {
     cold_.rm(8, 0x03, kR10, in_cpu(layout_.spare + kLinearSpare));  // add
     if (access.lead != 0) cold_.lea(8, kR10, at(kR10, -access.lead));
   }
@@ -247,6 +268,7 @@ uint8_t* BlockEmitter::look_up_tlb(Assembler& a, const Access& access) {
 
 // The entry is known, and whether the access crosses.
 BlockEmitter::Place BlockEmitter::look_up_constant(uint64_t linear, unsigned bytes, bool write) {
+  at_hand_ = {};
   guard_flags();
   note_look_up(bytes, write);
   Place place;
@@ -273,8 +295,13 @@ BlockEmitter::Place BlockEmitter::look_up_constant(uint64_t linear, unsigned byt
 }
 
 // [architecture.md, watched pages] The look comes after the store. A store that crosses pages looks at both states, and
-// so do those that share its code.
-void BlockEmitter::stored(const Place& place, uint64_t leave_rip) {
+// so do those that share its code. Of stores one after the other to the same part of the stack, the last one looks.
+void BlockEmitter::stored(const Place& last, uint64_t leave_rip) {
+  const Place place = join(std::exchange(unlooked_, {}), last);
+  if (goes_on_storing(place)) {
+    unlooked_ = place;
+    return;
+  }
   guard_flags();
   if (place.page_state >= 0) {
     a_.load(8, kRax, in_cpu(place.page_state));
@@ -289,7 +316,8 @@ void BlockEmitter::stored(const Place& place, uint64_t leave_rip) {
                 .units = units_,
                 .fip = fip_,
                 .resume_rip = leave_rip,
-                .place = place};
+                .place = place,
+                .at_hand = at_hand_};
   detour.site = &site();
   detour.site->leave_rip = wide_ ? leave_rip : static_cast<uint32_t>(leave_rip);
   if (leave_rip == Site::kDynamic) detour.site->leave_rip = leave_rip;

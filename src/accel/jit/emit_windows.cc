@@ -11,6 +11,7 @@ namespace kite::jit {
 namespace {
 
 using Code = x86::Op;
+using x86::Operand;
 
 constexpr uint16_t bit(unsigned guest) { return static_cast<uint16_t>(1u << guest); }
 constexpr uint16_t kAny = 0xffff;
@@ -172,16 +173,22 @@ std::optional<BlockEmitter::Place> BlockEmitter::look_up_window(const GuestAddre
     if (write && !window.write) continue;
     note_look_up(bytes, write, "known ");
     const auto offset = static_cast<int32_t>(at.disp - window.origin);
-    a_.load(8, kR10, window_place(i));
+    const auto number = static_cast<int8_t>(i);
+    if (at_hand_.place != number) a_.load(8, kR10, window_place(i));
+    at_hand_.place = number;
     if (alignment != 0) {
+      at_hand_.state = kNoWindow;
       guard_flags();
       a_.lea(4, kR11, jit::at(kR10, offset));
       a_.rr(4, 0xf7, 0, kR11);  // test
       a_.dword(alignment - 1);
       miss_access(a_.jcc(Condition::kNe));
     }
-    if (write) a_.load(8, kR11, window_state(i));
-    return Place{.mem = jit::at(kR10, offset), .bytes = bytes, .near_others = true};
+    if (write) {
+      if (at_hand_.state != number) a_.load(8, kR11, window_state(i));
+      at_hand_.state = number;
+    }
+    return Place{.mem = jit::at(kR10, offset), .bytes = bytes, .near_others = true, .window = number};
   }
   return std::nullopt;
 }
@@ -224,7 +231,7 @@ void BlockEmitter::widen(Access& access, const Window& window) {
 }
 
 // Behind the check of a window's first access, whose host address is R10.
-void BlockEmitter::open_window(const Window& window) {
+int8_t BlockEmitter::open_window(const Window& window) {
   const auto same = [&](const Window& other) { return other.open && other.has(window.at); };
   auto slot = std::ranges::find_if(windows_, same);
   if (slot == windows_.end()) slot = std::ranges::find(windows_, false, &Window::open);
@@ -233,10 +240,94 @@ void BlockEmitter::open_window(const Window& window) {
   *slot = window;
   a_.store(8, window_place(number), kR10);
   if (window.write) a_.store(8, window_state(number), kR11);
+  at_hand_.place = static_cast<int8_t>(number);
+  at_hand_.state = window.write ? at_hand_.place : kNoWindow;
+  return at_hand_.place;
+}
+
+// Whether what is emitted for an instruction changes R10 and R11 by looking memory up alone.
+bool BlockEmitter::keeps_scratch(unsigned number) const {
+  const x86::Insn& insn = insns_[number];
+  const cpu::Op& op = ops_[number];
+  const Operand &to = insn.operand[0], &from = insn.operand[1];
+  const auto is_at_hand = [](const Operand& o) {
+    return is_immediate(o) || (is_register(o) && !o.high_byte && in_host(o.reg));
+  };
+  const auto is_known = [](unsigned reg) { return reg == cpu::kZeroReg || in_host(reg); };
+  switch (insn.op) {
+    case Code::kNop:
+    case Code::kEndbr:
+    case Code::kJcc: return true;
+    case Code::kLea:
+      return to.size >= 4 && op.address_size == 8 && in_host(to.reg) && is_known(op.base) && is_known(op.index);
+    case Code::kPush: return is_immediate(to) || is_register(to);
+    case Code::kPop: return is_register(to);
+    case Code::kMov:
+    case Code::kMovzx:
+    case Code::kMovsx:
+    case Code::kMovsxd:
+    case Code::kAdd:
+    case Code::kOr:
+    case Code::kAnd:
+    case Code::kSub:
+    case Code::kXor:
+    case Code::kCmp:
+    case Code::kTest:
+      if (is_memory(to)) return is_immediate(from) || is_register(from);
+      return is_register(to) && !to.high_byte && (is_memory(from) || (is_at_hand(to) && is_at_hand(from)));
+    default: return false;
+  }
+}
+
+// Whether R10 and R11 are as the last instruction left them when the current one looks memory up.
+bool BlockEmitter::begins_with_scratch() const {
+  return keeps_scratch(index_) || insn().op == Code::kRet ||
+         (insn().op == Code::kCall && insn().operand[0].kind == x86::OperandKind::kRel);
+}
+
+// Whether the next access to memory but for loads there is a store to the same window of the stack, and nothing before
+// it can leave the block.
+bool BlockEmitter::goes_on_storing(const Place& place) const {
+  constexpr unsigned kMostBetween = 6;
+  if (place.window == kNoWindow) return false;
+  const Window& window = windows_[static_cast<size_t>(place.window)];
+  if (window.at.base != x86::kRsp || window.at.index != cpu::kZeroReg || !keeps_scratch(index_)) return false;
+  std::optional<int64_t> by = moved(insn(), x86::kRsp);
+  int64_t shift = 0;
+  for (unsigned i = index_ + 1; i < std::min(count_, index_ + kMostBetween) && by; ++i) {
+    const x86::Insn& next = insns_[i];
+    shift += *by;
+    if (!keeps_scratch(i) || next.op == Code::kJcc || std::abs(shift) > kLargest) return false;
+    int64_t offset = 0;
+    unsigned bytes = 0;
+    if (finds(i, window.at, offset, bytes)) {
+      if (offset + shift < window.low || offset + shift + bytes > window.high) return false;
+      if (next.op == Code::kPush && !next.has_mem) return true;
+      if (next.op == Code::kMov && next.mem_write) return true;
+      if (next.mem_write) return false;
+    } else if ((next.has_mem && next.op != Code::kLea && next.op != Code::kNop) || next.op == Code::kPush ||
+               next.op == Code::kPop) {
+      return false;
+    }
+    by = moved(next, x86::kRsp);
+  }
+  return false;
+}
+
+// What is from the first byte of both to the last one.
+BlockEmitter::Place BlockEmitter::join(const Place& one, const Place& other) {
+  if (one.bytes == 0) return other;
+  Place both = other;
+  both.mem.disp = std::min(one.mem.disp, other.mem.disp);
+  both.bytes = static_cast<unsigned>(
+      std::max(one.mem.disp + static_cast<int32_t>(one.bytes), other.mem.disp + static_cast<int32_t>(other.bytes)) -
+      both.mem.disp);
+  return both;
 }
 
 // Behind an instruction: which windows are still known, and from where.
 void BlockEmitter::move_windows(bool interpreted) {
+  if (interpreted || !keeps_scratch(index_)) at_hand_ = {};
   for (Window& window : windows_) {
     if (!window.open) continue;
     const GuestAddress& at = window.at;
@@ -246,6 +337,7 @@ void BlockEmitter::move_windows(bool interpreted) {
                       std::abs(window.low - *by) > kLargest || std::abs(window.high - *by) > kLargest;
     if (lost) {
       window.open = false;
+      at_hand_ = {};
       continue;
     }
     window.low -= *by;

@@ -80,6 +80,7 @@ void BlockEmitter::emit() {
     ends_ = false;
     unresumed_.clear();
     look_ups_.clear();
+    if (!begins_with_scratch()) at_hand_ = {};
     const Flags flags_before = flags_;
     const size_t first_detour = detours_.size();
     outcome = instruction();
@@ -302,11 +303,11 @@ void BlockEmitter::detours() {
 
 // Goes on where a detour came from, with the units as they were.
 void BlockEmitter::reload(const Detour& detour) {
-  if (detour.units == 0) return cold_.jmp(detour.resume);
+  if (detour.units == 0) return go_back(detour);
   if ((detour.units & cpu::TranslationArea::kX87) == 0) {
     cold_.call(t_.runtime().load_vectors);
     load_eflags(cold_);
-    return cold_.jmp(detour.resume);
+    return go_back(detour);
   }
   // The instruction may have unmasked an exception.
   Exit& exit = t_.new_exit();
@@ -314,10 +315,16 @@ void BlockEmitter::reload(const Detour& detour) {
   cold_.call(t_.runtime().load_x87);
   uint8_t* const unmasked = cold_.jcc(Condition::kNe);
   load_eflags(cold_);
-  cold_.jmp(detour.resume);
+  go_back(detour);
   cold_.bind_here(unmasked);
   cold_.mov_imm(kR10, reinterpret_cast<uintptr_t>(&exit));
   cold_.jmp(t_.runtime().leave);
+}
+
+void BlockEmitter::go_back(const Detour& detour) {
+  if (detour.at_hand.place != kNoWindow) cold_.load(8, kR10, window_place(static_cast<size_t>(detour.at_hand.place)));
+  if (detour.at_hand.state != kNoWindow) cold_.load(8, kR11, window_state(static_cast<size_t>(detour.at_hand.state)));
+  cold_.jmp(detour.resume);
 }
 
 // --- registers

@@ -57,20 +57,27 @@ class BlockEmitter {
     kDone,       // emitted
     kEnd,        // emitted, and the block ends with it
   };
+  static constexpr int8_t kNoWindow = -1;
   // A memory operand that may be accessed: `mem` is where it is in the host's memory.
   struct Place {
     Mem mem;
     unsigned bytes = 0;
     // Where the Cpu has the state byte's address, for a store to a constant address. For other stores it is in R11.
     int32_t page_state = -1;
-    bool near_others = false;  // in a window, which may be on two pages
-    bool elements = false;     // spare[0] of them, of `bytes` each, end at RDI + R10
+    bool near_others = false;   // in a window, which may be on two pages
+    bool elements = false;      // spare[0] of them, of `bytes` each, end at RDI + R10
+    int8_t window = kNoWindow;  // its number; `mem` is from that window's place, in R10
+  };
+  // Windows whose place R10 is and whose state byte R11 leads to.
+  struct AtHand {
+    int8_t place = kNoWindow, state = kNoWindow;
   };
   // What is to be accessed, by its linear address.
   struct Access {
-    Mem address{};  // at R10, if that is the address
-    bool in_r10 = false;
-    int32_t lead = 0;  // what is checked begins at `address` + `lead`
+    Mem address{};         // from R10, if that is the address or its base
+    bool in_r10 = false;   // R10 becomes the host's
+    uint8_t base = kNone;  // the guest register that R10 is; none: R10 is all of the address
+    int32_t lead = 0;      // what is checked begins at `address` + `lead`
     unsigned bytes = 0;
     bool write = false;
     unsigned alignment = 0;  // 0, or a power of two that the address must be a multiple of
@@ -119,6 +126,7 @@ class BlockEmitter {
     Access access{};
     Recipe recipe{};     // of flags that are nowhere
     unsigned index = 0;  // kFirstVersion: the instruction's
+    AtHand at_hand{};    // kNotice: at `resume`
   };
 
   // --- the block (emitter.cc) ---
@@ -135,6 +143,7 @@ class BlockEmitter {
   Site& site();
   Site& new_site(bool leaves);
   void reload(const Detour& detour);
+  void go_back(const Detour& detour);
   void notice(const Detour& detour);
   void detour_range(const Detour& detour);
   // Answers the jump that is taken when the TLB has not the page.
@@ -203,6 +212,7 @@ class BlockEmitter {
   Place look_up_source(unsigned bytes) { return look_up({.bytes = bytes, .has_r11 = true}, false); }
   Place look_up(const Access& access, bool simple);
   Place look_up_at(const Mem& address, Access access, const Window& window);
+  Place look_up_from_slot(Mem address, Access access, const Window& window);
   Place look_up_constant(uint64_t linear, unsigned bytes, bool write);
   Place look_up_r10(Access access, const Window& window);
   // True: the TLB has been asked.
@@ -230,8 +240,12 @@ class BlockEmitter {
   std::optional<Place> look_up_window(const GuestAddress& at, unsigned bytes, bool write, unsigned alignment);
   [[nodiscard]] Window plan_window(const GuestAddress& at, unsigned bytes, bool write, unsigned alignment) const;
   static void widen(Access& access, const Window& window);
-  void open_window(const Window& window);
+  int8_t open_window(const Window& window);
   void move_windows(bool interpreted);
+  [[nodiscard]] bool keeps_scratch(unsigned number) const;
+  [[nodiscard]] bool begins_with_scratch() const;
+  [[nodiscard]] bool goes_on_storing(const Place& place) const;
+  static Place join(const Place& one, const Place& other);
   void detour_first_version(const Detour& detour);
   [[nodiscard]] Mem window_place(size_t number) const {
     return in_cpu(layout_.window_places + static_cast<int32_t>(number * sizeof(uint64_t)));
@@ -330,7 +344,9 @@ class BlockEmitter {
   void check_alarm(Exit& exit);
   // Leaves for `target`; nothing is emitted behind it that is reached from here.
   void go_to(uint64_t target, uint64_t from);
-  void find_code();  // of the address in R10: RAX is where it is, or the interpreter takes over
+  Reg add_salt(Assembler& a);
+  // Of the address in R10: RAX is where it is, or the interpreter takes over. Flags have been saved.
+  void find_code(Assembler& a);
   [[nodiscard]] bool target_is_safe(uint64_t target) const;
 
   Translator& t_;
@@ -359,6 +375,8 @@ class BlockEmitter {
   std::vector<Detour>& detours_;
   std::vector<size_t>& unresumed_;  // detours that go on behind the current instruction
   std::array<Window, cpu::TranslationArea::kWindows> windows_{};
+  AtHand at_hand_;
+  Place unlooked_;        // has been stored to, without a look at the state byte yet; of 0 bytes: nothing
   std::string look_ups_;  // of the current instruction, for the log
 };
 

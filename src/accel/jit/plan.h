@@ -25,7 +25,7 @@ struct Layout {
   int32_t gpr, rip, cc, rflags, segment_base[x86::kSegCount], selector[x86::kSegCount], block, mode_key;
   int32_t alarm, completed, saved_flags, spare, exit, code, returns, returns_end, blocks_entered, cycles, cycles_at,
       jumps, fx, mxcsr, host_mxcsr, units;
-  int32_t cpl, requests, kernel_gs_base, pauses, cr4, tlb_place, window_places, window_states;
+  int32_t cpl, returns_lost, requests, kernel_gs_base, pauses, cr4, tlb_place, window_places, window_states;
   int32_t tlb[static_cast<size_t>(cpu::TlbKind::kCount)];
 
   [[nodiscard]] Mem vector(unsigned number) const {
@@ -86,6 +86,7 @@ struct Exit {
 struct RangePlace {
   cpu::AccessRange* range = nullptr;
   cpu::RangeRecord* record = nullptr;
+  uint8_t* patience = nullptr;
 };
 
 // The host code of a Block.
@@ -116,7 +117,10 @@ struct Translation {
   std::vector<Restart> restarts;       // first stage: of each instruction
   uint8_t count_bytes = 0;             // of the code that counts the entries, at `count`
   uint8_t* count = nullptr;
-  uint32_t* entries_left = nullptr;  // of the stage
+  uint32_t* entries_left = nullptr;  // of the stage, while that `is_counted`
+  bool is_counted = false;
+  uint64_t counted_since = 0;  // time-stamp
+  uint8_t idle_counts = 0;     // first stage: how often it was not entered often enough for the next
   size_t first_range = 0, range_count = 0;
   std::vector<Incoming> incoming;
   // Entered with flags saved, with flags in EFLAGS, and with flags saved from a place that has not looked at the TLB.

@@ -11,8 +11,8 @@ using cpu::TranslationArea;
 namespace {
 
 // A range that misses once in so many time-stamps, on average since it was filled, is filled later the next time; and
-// one that does so in fewer costs more than it saves.
-constexpr uint64_t kFrequentMiss = 256, kFastMiss = 64;
+// one that does so in fewer costs more than it saves. Where misses are rare, so may be the hits.
+constexpr uint64_t kFrequentMiss = 256, kFastMiss = 64, kRareMiss = 8192;
 // How many pages of 4 KiB a range takes on each side, when the host has them next to each other as the guest does.
 constexpr int kMostNeighbours = 4;
 
@@ -53,6 +53,7 @@ KITE_NO_VECTORS inline bool note_moved(TranslationArea* area, const RangeRecord&
   TranslationArea::MovedRange* const to = &area->moved[area->moved_count++];
   to->owner = record.owner;
   to->place = record.place;
+  to->doubted = record.doubted;
   __atomic_fetch_or(reinterpret_cast<uint32_t*>(&area->alarm), TranslationArea::kRequest, __ATOMIC_RELAXED);
   return true;
 }
@@ -66,6 +67,10 @@ KITE_NO_VECTORS inline bool moves(TranslationArea* area, RangeRecord* record) {
   const bool first = record->filled_at == 0;
   record->filled_at = now;
   if (first || since >= record->tolerance * kFrequentMiss) {
+    if (!first && !record->doubted && since >= record->tolerance * kRareMiss) {
+      record->doubted = true;
+      note_moved(area, *record);
+    }
     record->tolerance = record->least;
     return false;
   }
@@ -82,7 +87,7 @@ KITE_NO_VECTORS inline void note(TranslationArea* area, const TranslationArea::F
       for (uint32_t i = 0; i < TranslationArea::kMostFilled; ++i) {
         RangeRecord* const other = area->filled[i].record;
         area->filled[i].range->limit = 0;
-        other->patience = other->tolerance;
+        area->patience[other - area->records] = other->tolerance;
         other->number = 0;
       }
       area->filled_count = 0;
@@ -101,16 +106,16 @@ KITE_NO_VECTORS inline void note(TranslationArea* area, const TranslationArea::F
 
 __attribute__((target("general-regs-only"))) void fill_range(const TlbTable* table, RangeRecord* record,
                                                              TranslationArea* area, uint64_t linear) {
-  auto* const range = reinterpret_cast<AccessRange*>(reinterpret_cast<uintptr_t>(record) -
-                                                     static_cast<uintptr_t>(area->record_distance));
+  AccessRange* const range = area->ranges + (record - area->records);
+  uint8_t* const patience = area->patience + (record - area->records);
   const bool writes = record->writes;
   if (moves(area, record)) {
     record->moves = true;
     range->limit = 0;
-    record->patience = 0;  // 256
+    *patience = 0;  // 256
     return;
   }
-  record->patience = record->tolerance;
+  *patience = record->tolerance;
   const Slot found = slot(table, TlbTable::index(linear), writes);
   const TlbEntry* const entry = found.entry;
   if (found.tag != entry->linear) return;  // a load, by one who shares it with stores

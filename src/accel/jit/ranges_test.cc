@@ -19,8 +19,9 @@ constexpr uint64_t kUserPage = 7;  // present, writable, user
 class RangesTest : public testing::Test {
  protected:
   explicit RangesTest(uint32_t first_entries = 0) {
-    auto made =
-        Translator::create(m.cpu(), {.code_bytes = size_t{1} << 20, .threshold = 1, .first_entries = first_entries});
+    auto made = Translator::create(
+        m.cpu(),
+        {.code_bytes = size_t{1} << 20, .threshold = 1, .first_entries = first_entries, .busy_cycles = ~uint64_t{0}});
     if (!made) throw std::runtime_error(made.error().message);
     translator = std::move(*made);
     m.cpu().translator = translator.get();

@@ -303,6 +303,14 @@ void Writer::execute(const uint8_t* out) {
   a_.rr(8, 0x85, kRax, kRax);  // test
   a_.jcc(Condition::kE, out);
   a_.store(8, in_cpu(layout_.code), kRax);
+  a_.alu_imm(4, 7, in_cpu(layout_.returns_lost), 0);
+  uint8_t* const known = a_.jcc(Condition::kE);
+  a_.alu_imm(1, 7, in_cpu(layout_.cpl), 3);
+  uint8_t* const kernel = a_.jcc(Condition::kNe);
+  a_.store_imm(4, in_cpu(layout_.returns_lost), 0);
+  a_.load(8, kRsp, in_cpu(layout_.returns));
+  a_.bind_here(known);
+  a_.bind_here(kernel);
   code_begins();
   cc_to_saved();
   fill();
@@ -408,6 +416,7 @@ Layout::Layout(cpu::Cpu& cpu) {
   host_mxcsr = distance(&cpu.translation.host_mxcsr);
   units = distance(&cpu.translation.units);
   cpl = distance(&cpu.cpl);
+  returns_lost = distance(&cpu.translation.returns_lost);
   requests = distance(&cpu.requests);
   kernel_gs_base = distance(&cpu.arch.kernel_gs_base);
   pauses = distance(&cpu.pauses);

@@ -1,6 +1,7 @@
 #include "accel/jit/translator.h"
 
 #include <asm/prctl.h>
+#include <immintrin.h>
 #include <sys/auxv.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -26,6 +27,8 @@ constexpr size_t kMostRangesOfBlock = 4 * cpu::BlockCache::kMaxOps;
 // Above canonical addresses; the modes that fit there.
 constexpr unsigned kSaltShift = 57;
 constexpr size_t kMostModes = 120;
+// A block that was not busy for so often is not looked at again.
+constexpr uint8_t kMostIdleCounts = 4;
 
 constexpr uint64_t page_offset_mask = kPageSize - 1;
 
@@ -128,8 +131,11 @@ void Translator::start_code() {
   cpu_.translation.moved_count = 0;
   moving_.clear();
   range_count_ = counter_count_ = 0;
-  cpu_.translation.record_distance =
-      reinterpret_cast<uint8_t*>(range_at(0).record) - reinterpret_cast<uint8_t*>(range_at(0).range);
+  cpu::TranslationArea& area = cpu_.translation;
+  area.ranges = reinterpret_cast<cpu::AccessRange*>(memory_.data());
+  area.records = reinterpret_cast<cpu::RangeRecord*>(area.ranges + most_ranges());
+  counters_of_entries_ = reinterpret_cast<uint32_t*>(area.records + most_ranges());
+  area.patience = reinterpret_cast<uint8_t*>(counters_of_entries_ + most_counters());
   for (; range_count_ < static_cast<size_t>(cpu::TlbKind::kCount); ++range_count_) {
     const RangePlace stack = range_at(range_count_);
     *stack.range = {};
@@ -137,6 +143,7 @@ void Translator::start_code() {
                      .max_bytes = cpu::RangeRecord::kStackBytes,
                      .writes = true,
                      .shared = true};
+    *stack.patience = stack.record->tolerance;
   }
   runtime_.emit(hot_, cpu_, layout_, options_.profile);
   if (options_.perf_map != nullptr)
@@ -156,18 +163,15 @@ RangePlace Translator::new_range(unsigned bytes, bool writes, Translation& owner
   *made.record = {.last_in_page = static_cast<uint16_t>(kPageSize - bytes),
                   .max_bytes = static_cast<uint8_t>(bytes),
                   .writes = writes,
-                  .patience = options_.patience,
                   .tolerance = options_.patience,
                   .least = options_.patience,
                   .place = place,
                   .owner = &owner};
+  *made.patience = options_.patience;
   return made;
 }
 
-uint32_t& Translator::new_counter() {
-  auto* const counters = reinterpret_cast<uint32_t*>(range_at(most_ranges()).record);
-  return counters[counter_count_++];
-}
+uint32_t& Translator::new_counter() { return counters_of_entries_[counter_count_++]; }
 
 bool Translator::has_room() const {
   return range_count_ + kMostRangesOfBlock < most_ranges() && counter_count_ < most_counters() &&
@@ -183,10 +187,15 @@ uint32_t Translator::exec_id(uint64_t linear_page, Gpa page) {
 
 uint64_t Translator::jump_salt(uint32_t mode_key) {
   const auto found = std::ranges::find(modes_, mode_key);
-  const auto number = static_cast<uint64_t>(found - modes_.begin()) + 1;
+  const auto number = static_cast<size_t>(found - modes_.begin());
   if (found == modes_.end()) modes_.push_back(mode_key);
-  return number << kSaltShift;
+  constexpr uint32_t kUser64 = cpu::mode::kUser | cpu::mode::kWidth64;
+  if (!most_used_ && (mode_key & (cpu::mode::kUser | cpu::mode::kWidthMask)) == kUser64) most_used_ = number;
+  return salt_of(number);
 }
+
+// The first mode of 64-bit user code has none.
+uint64_t Translator::salt_of(size_t mode) const { return mode == most_used_ ? 0 : (uint64_t{mode} + 1) << kSaltShift; }
 
 bool Translator::translate(cpu::Cpu& cpu, cpu::Block& block) {
   if (!can_translate(block) || modes_.size() > kMostModes) return false;
@@ -215,10 +224,13 @@ void Translator::emit(cpu::Block& block, Translation& translation) {
   const Span hot{hot_.here(), 0}, cold{cold_.here(), 0};
   translation.first_range = range_count_;
   BlockEmitter(*this, cpu_, block, translation, hot_, cold_, *space_).emit();
+  for (const Assembler* const code : {&hot_, &cold_}) memory_.written_to(code->cursor());
   translation.range_count = range_count_ - translation.first_range;
-  if (translation.entries_left != nullptr)
-    *translation.entries_left =
-        translation.stage == Translation::Stage::kFirst ? options_.first_entries : options_.trial_entries;
+  if (translation.entries_left != nullptr) {
+    translation.is_counted = true;
+    *translation.entries_left = entries_of(translation.stage);
+    translation.counted_since = __rdtsc();
+  }
   describe(block, {hot.start, static_cast<size_t>(hot_.here() - hot.start)},
            {cold.start, static_cast<size_t>(cold_.here() - cold.start)});
   block.translation = &translation;
@@ -255,9 +267,8 @@ const void* Translator::code_at_rip(const cpu::Cpu& cpu) const {
     return nullptr;
   const auto mode = std::ranges::find(modes_, cpu.mode_key);
   if (mode == modes_.end()) return nullptr;
-  const uint64_t rip = cpu.state.rip, salt = (static_cast<uint64_t>(mode - modes_.begin()) + 1) << kSaltShift;
-  const auto& jumps = cpu.translation.jumps;
-  const auto& jump = jumps[(rip ^ (rip >> cpu::TranslationArea::kJumpBits)) & (jumps.size() - 1)];
+  const uint64_t rip = cpu.state.rip, salt = salt_of(static_cast<size_t>(mode - modes_.begin()));
+  const auto& jump = cpu.translation.jumps[cpu::TranslationArea::jump_number(rip)];
   return jump.tag == (rip ^ salt) ? jump.code : nullptr;
 }
 
@@ -267,6 +278,10 @@ void Translator::translate_moved() {
   std::vector<Translation*> owners;
   for (uint32_t i = 0; i < area.moved_count; ++i) {
     auto* const owner = static_cast<Translation*>(area.moved[i].owner);
+    if (area.moved[i].doubted) {
+      count_again(*owner);
+      continue;
+    }
     moving_.insert(owner->block->physical + area.moved[i].place);
     if (std::ranges::find(owners, owner) == owners.end()) owners.push_back(owner);
   }
@@ -276,12 +291,49 @@ void Translator::translate_moved() {
 
 // The entries of the translation's stage are used up.
 void Translator::count_down(Translation& translation) {
-  if (translation.stage == Translation::Stage::kFirst) return translate_again(translation, Translation::Stage::kTrial);
+  if (translation.stage == Translation::Stage::kFirst) {
+    if (is_busy(translation)) return translate_again(translation, Translation::Stage::kTrial);
+    if (++translation.idle_counts == kMostIdleCounts) return stop_counting(translation);
+    translation.counted_since = __rdtsc();
+    *translation.entries_left = options_.first_entries;
+    return;
+  }
   const size_t moving = moving_.size();
   judge_places(translation);
   if (moving_.size() != moving) return translate_again(translation, Translation::Stage::kLast);
   translation.stage = Translation::Stage::kLast;
-  translation.entries_left = nullptr;
+  stop_counting(translation);
+}
+
+uint32_t Translator::entries_of(Translation::Stage stage) const {
+  return stage == Translation::Stage::kFirst ? options_.first_entries : options_.trial_entries;
+}
+
+// Whether the entries that were counted came one soon after the other.
+bool Translator::is_busy(const Translation& translation) const {
+  return (__rdtsc() - translation.counted_since) / std::max(entries_of(translation.stage), 1u) < options_.busy_cycles;
+}
+
+// Back to the trial: a block that was busy may have places that are of no use by now.
+void Translator::count_again(Translation& translation) {
+  if (translation.stage != Translation::Stage::kLast || translation.stale || translation.entries_left == nullptr ||
+      translation.block->translation != &translation)
+    return;
+  translation.stage = Translation::Stage::kTrial;
+  for (size_t i = translation.first_range; i < translation.first_range + translation.range_count; ++i) {
+    cpu::RangeRecord& record = *range_at(i).record;
+    record.missed = 0;
+    *range_at(i).patience = record.tolerance;
+  }
+  *translation.entries_left = options_.trial_entries;
+  translation.counted_since = __rdtsc();
+  translation.is_counted = true;
+  translation.count[0] = 0xff;  // dec [rip + ...]
+  translation.count[1] = 0x0d;
+}
+
+void Translator::stop_counting(Translation& translation) {
+  translation.is_counted = false;
   translation.count[0] = 0xeb;  // jmp over the rest
   translation.count[1] = static_cast<uint8_t>(translation.count_bytes - 2);
 }
@@ -289,10 +341,11 @@ void Translator::count_down(Translation& translation) {
 // A range that misses more often than once in so many times costs more than the TLB does.
 void Translator::judge_places(const Translation& translation) {
   const uint32_t most_misses = options_.trial_entries / 6;
+  const bool busy = is_busy(translation);
   for (size_t i = translation.first_range; i < translation.first_range + translation.range_count; ++i) {
     const cpu::RangeRecord& record = *range_at(i).record;
-    const uint32_t misses = record.missed + static_cast<uint8_t>(record.tolerance - record.patience);
-    if (misses > most_misses) moving_.insert(translation.block->physical + record.place);
+    const uint32_t misses = record.missed + static_cast<uint8_t>(record.tolerance - *range_at(i).patience);
+    if (!busy || misses > most_misses) moving_.insert(translation.block->physical + record.place);
   }
 }
 
@@ -330,7 +383,7 @@ Translator::Entry Translator::enter(cpu::Cpu& cpu, cpu::Block& block) {
   auto* current = static_cast<Translation*>(block.translation);
   if (current->stale) [[unlikely]]
     revive(*current);
-  if (current->entries_left != nullptr && *current->entries_left == 0) [[unlikely]]
+  if (current->is_counted && *current->entries_left == 0) [[unlikely]]
     count_down(*current);
   auto& translation = *static_cast<Translation*>(block.translation);
   if (area.exit != nullptr) link(translation, block);
@@ -346,11 +399,12 @@ Translator::Entry Translator::enter(cpu::Cpu& cpu, cpu::Block& block) {
     tlb.exec_id_at(second) = translation.exec_id2;
   }
   const uint64_t rip = block.rip;
-  auto& jump = area.jumps[(rip ^ (rip >> cpu::TranslationArea::kJumpBits)) & (area.jumps.size() - 1)];
-  jump = {.tag = rip ^ translation.jump_salt, .code = translation.entry_checked};
+  area.jumps[cpu::TranslationArea::jump_number(rip)] = {.tag = rip ^ translation.jump_salt,
+                                                        .code = translation.entry_checked};
   counters_.runs.add();
   point_gs_to(cpu);
   area.code = translation.entry_saved;
+  area.returns_lost = 0;  // there are none
   return runtime_.enter;
 }
 
@@ -403,7 +457,7 @@ void Translator::revive(Translation& translation) {
 void Translator::flush(cpu::Cpu& cpu) {
   earlier_fall_backs_ = fall_backs();
   cpu.translation.exit = nullptr;
-  cpu.translation.jumps.fill({});
+  cpu.translation.forget_jumps();
   pages_.clear();
   translations_.clear();
   exits_.clear();

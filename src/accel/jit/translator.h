@@ -3,6 +3,7 @@
 
 #include <array>
 #include <memory>
+#include <optional>
 #include <unordered_map>
 #include <unordered_set>
 #include <vector>
@@ -19,9 +20,12 @@ namespace kite::jit {
 struct EmitterSpace;
 
 struct TranslatorOptions {
-  size_t code_bytes = size_t{128} << 20;           // address space for code; it is committed as it is used
-  uint32_t threshold = 24;                         // entries after which a block is translated
-  uint32_t first_entries = 500;                    // for which its places ask the TLB; then they have ranges
+  size_t code_bytes = size_t{128} << 20;  // address space for code; it is committed as it is used
+  uint32_t threshold = 24;                // entries after which a block is translated
+  uint32_t first_entries = 500;           // for which its places ask the TLB; then they have ranges
+  // Ranges are for blocks that are entered again within so many time-stamps, on average: those of the rest would push
+  // each other out of the host's caches.
+  uint64_t busy_cycles = 32'768;
   uint32_t trial_entries = 1000;                   // after which it is judged which of these are of use; at least 1
   uint8_t patience = cpu::RangeRecord::kPatience;  // misses until a range is filled
   bool profile = false;                            // code counts the blocks that are entered, and the time spent in it
@@ -74,7 +78,7 @@ class Translator final : public cpu::BlockTranslator {
   [[nodiscard]] bool moves(Gpa place) const { return moving_.contains(place); }
   x86::Insn& keep(const x86::Insn& insn) { return insns_.add(insn); }
   // Put before the addresses of a mode's code where indirect branches look for them.
-  [[nodiscard]] uint64_t jump_salt(uint32_t mode_key);
+  [[nodiscard]] uint64_t jump_salt(uint32_t mode_key);  // 0 for the most used of modes
   // Between instructions: what to go on with at rip, if that is known and nothing is due before.
   [[nodiscard]] const void* code_at_rip(const cpu::Cpu& cpu) const;
 
@@ -99,21 +103,26 @@ class Translator final : public cpu::BlockTranslator {
   };
 
   void start_code();
-  // The data behind the code: ranges, their records, and the counters of entries.
+  // The data behind the code: ranges, their records, the counters of entries, and the ranges' patience.
   [[nodiscard]] size_t most_ranges() const { return memory_.data_size() / (4 * sizeof(cpu::AccessRange)); }
-  [[nodiscard]] size_t most_counters() const { return most_ranges() * 2 * sizeof(cpu::AccessRange) / sizeof(uint32_t); }
+  [[nodiscard]] size_t most_counters() const { return most_ranges() * sizeof(cpu::AccessRange) / sizeof(uint32_t); }
   [[nodiscard]] RangePlace range_at(size_t number) const {
-    return {reinterpret_cast<cpu::AccessRange*>(memory_.data()) + number,
-            reinterpret_cast<cpu::RangeRecord*>(memory_.data()) + most_ranges() + number};
+    const cpu::TranslationArea& area = cpu_.translation;
+    return {area.ranges + number, area.records + number, area.patience + number};
   }
   void emit(cpu::Block& block, Translation& translation);
   void count_down(Translation& translation);
+  [[nodiscard]] uint32_t entries_of(Translation::Stage stage) const;
+  [[nodiscard]] bool is_busy(const Translation& translation) const;
+  void count_again(Translation& translation);
+  static void stop_counting(Translation& translation);
   void judge_places(const Translation& translation);
   void describe(const cpu::Block& block, const Span& hot, const Span& cold) const;
   void log_summary() const;
   [[nodiscard]] bool has_room() const;
   uint32_t exec_id(uint64_t linear_page, Gpa page);
   void link(Translation& translation, const cpu::Block& block);
+  [[nodiscard]] uint64_t salt_of(size_t mode) const;
   static std::vector<PageState> pages_of(const Translation& translation);
   void renew_page(const PageState& state);
   void add_to_page(Translation& translation, const PageState& state);
@@ -128,6 +137,7 @@ class Translator final : public cpu::BlockTranslator {
   CodeMemory memory_;
   Assembler hot_, cold_;
   uint8_t* cold_start_ = nullptr;
+  uint32_t* counters_of_entries_ = nullptr;
   size_t range_count_ = 0, counter_count_ = 0;
   std::unordered_set<Gpa> moving_;
   Runtime runtime_;
@@ -145,6 +155,7 @@ class Translator final : public cpu::BlockTranslator {
   std::unordered_map<std::pair<uint64_t, Gpa>, uint32_t, PlaceHash> exec_ids_;
   uint32_t last_exec_id_ = 0;
   std::vector<uint32_t> modes_;
+  std::optional<size_t> most_used_;  // of them
   Counters counters_;
   FallBacks earlier_fall_backs_;  // of code that is gone
 };

@@ -56,6 +56,17 @@ TEST_F(TranslatorTest, CodeThatRewritesALaterBlockRunsTheNewOne) {
   EXPECT_EQ(m.gpr(x::kRax) & 0xff, 7u);
 }
 
+// The table of jumps looks for an address with a mode's number in its high bits: that alone must not find an empty
+// place.
+TEST_F(TranslatorTest, AJumpToTheNumberOfAModeIsNotFound) {
+  for (uint64_t number = 1; number < 128; ++number) {
+    constexpr unsigned kShift = 57;
+    m.gpr(x::kRdi) = number << kShift;
+    m.run({0x48, 0x89, 0xf8, 0xff, 0xe0});  // mov rax, rdi; jmp rax
+    ASSERT_EQ(m.vector(), 13) << number;
+  }
+}
+
 TEST_F(TranslatorTest, ABlockThatRewritesItselfEndsBehindTheStore) {
   // mov byte [rdi], 7; mov al, 1, whose immediate is what the store changes
   m.gpr(x::kRdi) = TestMachine::kCode + 4;
@@ -139,6 +150,39 @@ TEST_F(TranslatorTest, AReturnToAPageThatWasRemappedFindsTheNewOne) {
     m.gpr(x::kR8) = page | 7;
     m.cpu().state.rip = kCaller;
     m.resume();
+    EXPECT_EQ(m.gpr(x::kRax) & 0xff, page == kCaller ? 1u : 2u);
+  }
+}
+
+// The kernel is entered and left without leaving translated code, and user code does not check where it returns to.
+TEST_F(TranslatorTest, AReturnOfUserCodeFindsWhatTheKernelHasMappedThere) {
+  constexpr uint64_t kCaller = 0x50000, kKernel = 0x60000;
+  m.load(kCaller, std::array<uint8_t, 5>{0xff, 0xd3, 0xb0, 0x01, 0xf4});           // call rbx; mov al, 1; hlt
+  m.load(kCaller + 0x1000, std::array<uint8_t, 5>{0xff, 0xd3, 0xb0, 0x02, 0xf4});  // mov al, 2
+  m.load(TestMachine::kCode, std::array<uint8_t, 3>{0x0f, 0x05, 0xc3});            // syscall; ret
+  // mov [rsi], r8; invlpg [rdi]; sysretq
+  m.load(kKernel, std::array<uint8_t, 9>{0x4c, 0x89, 0x06, 0x0f, 0x01, 0x3f, 0x48, 0x0f, 0x07});
+  m.set_pte(kCaller, kCaller | 7);
+  m.enter_user();
+  x::ArchState state;
+  m.cpu().get_state(state);
+  state.efer |= x::efer::kSce;
+  state.star = uint64_t{TestMachine::kUserCode64 - 16} << 48 | uint64_t{TestMachine::kCode64} << 32;
+  state.lstar = kKernel;
+  m.cpu().set_state(state);
+  m.gpr(x::kRbx) = TestMachine::kCode;
+  m.gpr(x::kRsi) = TestMachine::kPt + (kCaller >> 12) * 8;
+  m.gpr(x::kRdi) = kCaller;
+  const x::ArchState user = [&] {
+    m.cpu().get_state(state);
+    return state;
+  }();
+  for (const uint64_t page : {kCaller, kCaller, kCaller, kCaller + 0x1000}) {
+    m.cpu().set_state_keep_tlb(user);
+    m.gpr(x::kR8) = page | 7;
+    m.cpu().state.rip = kCaller;
+    m.resume();
+    ASSERT_EQ(m.vector(), 13);  // HLT
     EXPECT_EQ(m.gpr(x::kRax) & 0xff, page == kCaller ? 1u : 2u);
   }
 }

@@ -18,6 +18,9 @@ using cpu::TestMachine;
 namespace x = x86;
 using Bytes = std::vector<uint8_t>;
 
+// A function, on the page with the stack: stores there are to a page of code.
+constexpr uint32_t kFunction = TestMachine::kData + kPageSize + 0xf00;
+
 // A loop of these, each an instruction with its last byte or two to be filled in: a register in ModRM, a displacement.
 struct Form {
   Bytes bytes;
@@ -49,6 +52,18 @@ const Form kForms[] = {
     {{0x48, 0x03, 0x44, 0x24}, true, true},    // add r, [rsp+d]
     {{0x48, 0x39, 0xd0}, false, false},        // cmp rax, rdx
     {{0x48, 0xc1, 0xe8, 0x03}, false, false},  // shr rax, 3
+    {{0x41, 0x55}, false, false},
+    {{0x41, 0x5f}, false, false},                                // push r13; pop r15
+    {{0x4c, 0x8b, 0x6c, 0x24}, false, true},                     // mov r13, [rsp+d]
+    {{0x48, 0x89, 0xd0}, false, false},                          // mov rax, rdx
+    {{0x45, 0x31, 0xff}, false, false},                          // xor r15d, r15d
+    {{0x75, 0x00}, false, false},                                // jne to the next
+    {{0xe8, 0, 0, 0, 0}, false, false},                          // call the next
+    {{0x48, 0x8d, 0x05, 2, 0, 0, 0, 0xff, 0xd0}, false, false},  // lea rax, [rip+2]; call rax
+    {{0x48, 0x8d, 0x15, 2, 0, 0, 0, 0x52, 0xc3}, false, false},  // lea rdx, [rip+2]; push rdx; ret
+    {{0xb8, kFunction & 0xff, kFunction >> 8 & 0xff, kFunction >> 16, 0, 0xff, 0xd0},
+     false,
+     false},  // mov eax, kFunction; call rax
 };
 
 Bytes make_code(std::mt19937& random) {
@@ -90,6 +105,7 @@ Seen run(uint32_t seed, bool translated) {
     auto made = Translator::create(m.cpu(), {.code_bytes = size_t{1} << 20,
                                              .threshold = 1,
                                              .first_entries = 1,
+                                             .busy_cycles = ~uint64_t{0},
                                              .trial_entries = seed % 2 == 0 ? 1000u : 4u,
                                              .patience = 1});
     if (!made) throw std::runtime_error(made.error().message);
@@ -100,6 +116,7 @@ Seen run(uint32_t seed, bool translated) {
     const uint64_t rights = page == 2 && seed % 3 == 0 ? 0 : page == 2 && seed % 3 == 1 ? 5 : 7;
     m.set_pte(TestMachine::kData + page * kPageSize, (TestMachine::kData + page * kPageSize) | rights);
   }
+  m.poke<uint8_t>(kFunction, 0xc3);  // ret
   m.enter_user();
   for (const unsigned n : {x::kRax, x::kRdx, x::kRbx, x::kRsi}) m.gpr(n) = random();
   m.gpr(x::kRcx) = 8;
