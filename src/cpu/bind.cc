@@ -192,6 +192,10 @@ void bind(const Cpu& cpu, uint64_t rip, Insn& insn, Op& op) {
     op.handler = invalid_opcode;
     return;
   }
+  // [APM 3, MOVSXD; SDM 2B, MOVSXD] For 16 bits AMD's processors read 32 bits of memory, Intel's 16.
+  if (insn.op == Code::kMovsxd && insn.operand[0].size == 2 && is_memory(insn.operand[1]) &&
+      cpu.config.cpu->vendor != "GenuineIntel")
+    insn.operand[1].size = 4;
   bind_operands(insn, cpu.mode_key, op);
   op.handler = choose_handler(Binding{.insn = insn, .op = op, .mode_key = cpu.mode_key});
 }

@@ -70,7 +70,8 @@ Handler extension(const Binding& b) {
   return by_width(operand[0].size, [&]<class To>() -> Handler {
     return by_width(operand[1].size, [&]<class Unsigned>() -> Handler {
       using From = std::conditional_t<kSigned, std::make_signed_t<Unsigned>, Unsigned>;
-      if constexpr (sizeof(From) > sizeof(To) || sizeof(From) == 8 || sizeof(To) == 1) {
+      constexpr bool kCuts = kSigned && sizeof(From) == 4 && sizeof(To) == 2;  // AMD's MOVSXD r16
+      if constexpr ((sizeof(From) > sizeof(To) && !kCuts) || sizeof(From) == 8 || sizeof(To) == 1) {
         return nullptr;
       } else {
         if (is_memory(operand[1]))

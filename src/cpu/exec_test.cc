@@ -23,6 +23,22 @@ constexpr Gpa kData = TestMachine::kData;
 
 uint64_t arithmetic_flags(TestMachine& m) { return m.cpu().state.cc; }
 
+TEST(Move, MovsxdOf16BitsReads32OnAmd) {
+  for (const bool intel : {true, false}) {
+    x86::CpuSpec spec = TestMachine::everything();
+    spec.vendor = intel ? "GenuineIntel" : "AuthenticAMD";
+    TestMachine m(Mode::k64, spec);
+    constexpr uint64_t kNext = TestMachine::kData + 0x1000;
+    m.set_pte(kNext, 0);
+    m.poke<uint16_t>(kNext - 2, 0x8123);
+    m.gpr(kRdi) = kNext - 2;
+    m.gpr(kRcx) = ~uint64_t{0};
+    m.run({0x66, 0x63, 0x0f});  // movsxd cx, [rdi]
+    EXPECT_EQ(m.vector(), intel ? std::nullopt : std::optional<uint8_t>(14));
+    if (intel) EXPECT_EQ(m.gpr(kRcx), 0xffffffffffff8123u);
+  }
+}
+
 TEST(Arithmetic, AddOfBytesSetsCarryAndZero) {
   TestMachine m;
   m.gpr(kRax) = 0x11ff;
