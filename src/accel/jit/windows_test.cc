@@ -141,7 +141,7 @@ Seen run(uint32_t seed, bool translated) {
 #if __has_feature(address_sanitizer)
 constexpr uint32_t kSeeds = 100;
 #else
-constexpr uint32_t kSeeds = 2000;
+constexpr uint32_t kSeeds = 1000;
 #endif
 
 TEST(Windows, DoWhatTheInterpreterDoes) {
