@@ -2,6 +2,7 @@
 """Boot to /init and power off: Kite beside the installed qemu-system-x86_64 -accel tcg, in one run, turn by turn.
 
 usage: bench/boot.py [--kite BINARY] [--guests DIR] [--kernel 6.1-cloud]... [--smp N]... [--rounds N] [--memory MIB]
+                     [--cpu MODEL]
 Prints for each machine the median time of the whole process and its ratio to QEMU's.
 """
 import argparse
@@ -30,12 +31,13 @@ def main():
     parser.add_argument("--smp", action="append")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--memory", default="512")
+    parser.add_argument("--cpu", default="max")
     options = parser.parse_args()
     print(f"{'kernel':<12} {'smp':>3} {'kite s':>8} {'qemu tcg s':>11} {'kite/qemu':>10}")
     for kernel in options.kernel or ["6.1-cloud"]:
         image = os.path.join(options.guests, kernel, "vmlinuz")
         for cpus in options.smp or ["1", "2"]:
-            guest = ["-m", options.memory, "-smp", cpus, "-nographic", "-no-reboot", "-kernel", image, "-initrd",
+            guest = ["-cpu", options.cpu, "-m", options.memory, "-smp", cpus, "-nographic", "-no-reboot", "-kernel", image, "-initrd",
                      os.path.join(options.guests, "initrd.gz"), "-append", "console=ttyS0 kite.once"]
             kite = [options.kite, "-accel", "jit", *guest]
             qemu = ["qemu-system-x86_64", "-accel", "tcg", "-nodefaults", "-serial", "mon:stdio", *guest]
