@@ -37,8 +37,8 @@ def main():
     for kernel in options.kernel or ["6.1-cloud"]:
         image = os.path.join(options.guests, kernel, "vmlinuz")
         for cpus in options.smp or ["1", "2"]:
-            guest = ["-cpu", options.cpu, "-m", options.memory, "-smp", cpus, "-nographic", "-no-reboot", "-kernel", image, "-initrd",
-                     os.path.join(options.guests, "initrd.gz"), "-append", "console=ttyS0 kite.once"]
+            guest = ["-cpu", options.cpu, "-m", options.memory, "-smp", cpus, "-nographic", "-no-reboot", "-kernel",
+                     image, "-initrd", os.path.join(options.guests, "initrd.gz"), "-append", "console=ttyS0 kite.once"]
             kite = [options.kite, "-accel", "jit", *guest]
             qemu = ["qemu-system-x86_64", "-accel", "tcg", "-nodefaults", "-serial", "mon:stdio", *guest]
             times = {"kite": [], "qemu": []}

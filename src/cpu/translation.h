@@ -68,7 +68,6 @@ struct TranslationArea {
   AccessRange* ranges = nullptr;
   RangeRecord* records = nullptr;
   uint8_t* patience = nullptr;
-  [[nodiscard]] AccessRange& range_of(const RangeRecord& record) const { return ranges[&record - records]; }
   [[nodiscard]] uint8_t& patience_of(const RangeRecord& record) const { return patience[&record - records]; }
   // Those that were found to move, until their translations are made anew; and those that may not be worth it any more.
   struct MovedRange {

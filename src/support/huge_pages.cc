@@ -2,6 +2,7 @@
 
 #include <sys/mman.h>
 
+#include <cstdint>
 #include <new>
 
 #ifndef MADV_COLLAPSE  // Debian 12's C library does not know it
@@ -16,6 +17,17 @@ void* allocate_in_huge_pages(size_t bytes) {
   if (memory == nullptr) throw std::bad_alloc();
   prefer_huge_pages(memory, rounded);
   return memory;
+}
+
+void* map_at_huge_page(size_t bytes, int flags) {
+  void* const memory = ::mmap(nullptr, bytes + kHugePageSize, PROT_READ | PROT_WRITE,
+                              MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | flags, -1, 0);
+  if (memory == MAP_FAILED) return nullptr;
+  auto* const start = static_cast<std::byte*>(memory);
+  const size_t before = -reinterpret_cast<uintptr_t>(start) & (kHugePageSize - 1);
+  if (before != 0) ::munmap(start, before);
+  ::munmap(start + before + bytes, kHugePageSize - before);
+  return start + before;
 }
 
 void prefer_huge_pages(void* address, size_t bytes) { ::madvise(address, bytes, MADV_HUGEPAGE); }

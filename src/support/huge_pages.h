@@ -11,6 +11,9 @@ inline constexpr size_t kHugePageSize = size_t{2} << 20;
 
 // `bytes` at a multiple of kHugePageSize, to be freed by std::free(); throws std::bad_alloc.
 void* allocate_in_huge_pages(size_t bytes);
+// Maps `bytes`, a multiple of 4096, of private zeroes at a multiple of kHugePageSize, with further flags of mmap();
+// null if there is no room. To be unmapped by munmap().
+void* map_at_huge_page(size_t bytes, int flags);
 // Asks for huge pages at [address, address + bytes). A wish: hosts without them refuse it.
 void prefer_huge_pages(void* address, size_t bytes);
 // Makes what is mapped at `address`, a multiple of kHugePageSize, a huge page now. A wish: Linux before 6.1 does not.

@@ -14,17 +14,11 @@ size_t rounded(size_t bytes) { return (bytes + kHugePageSize - 1) & ~(kHugePageS
 }  // namespace
 
 void* allocate_low(size_t bytes) {
-  const size_t wanted = rounded(bytes), mapped = wanted + kHugePageSize;
   for (const int where : {MAP_32BIT, 0}) {
-    void* const memory =
-        ::mmap(nullptr, mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | where, -1, 0);
-    if (memory == MAP_FAILED) continue;
-    auto* const start = static_cast<std::byte*>(memory);
-    const size_t before = rounded(reinterpret_cast<uintptr_t>(start)) - reinterpret_cast<uintptr_t>(start);
-    if (before != 0) ::munmap(start, before);
-    ::munmap(start + before + wanted, kHugePageSize - before);
-    prefer_huge_pages(start + before, wanted);
-    return start + before;
+    void* const memory = map_at_huge_page(rounded(bytes), where);
+    if (memory == nullptr) continue;
+    prefer_huge_pages(memory, rounded(bytes));
+    return memory;
   }
   throw std::bad_alloc();
 }

@@ -12,18 +12,6 @@ namespace {
 // What has to be there of a huge page before it is asked for: less is not worth clearing the rest.
 constexpr size_t kWorthwhile = size_t{128} << 10;
 
-// At a multiple of kHugePageSize; null if there is no room.
-uint8_t* map_aligned(size_t bytes, int sharing) {
-  void* const place =
-      ::mmap(nullptr, bytes + kHugePageSize, PROT_READ | PROT_WRITE, sharing | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (place == MAP_FAILED) return nullptr;
-  auto* const start = static_cast<uint8_t*>(place);
-  const size_t before = -reinterpret_cast<uintptr_t>(start) & (kHugePageSize - 1);
-  if (before != 0) ::munmap(start, before);
-  ::munmap(start + before + bytes, kHugePageSize - before);
-  return start + before;
-}
-
 }  // namespace
 
 CodeMemory::~CodeMemory() {
@@ -35,7 +23,7 @@ CodeMemory::~CodeMemory() {
 Result<> CodeMemory::map(size_t bytes, size_t data_bytes) {
   size_ = bytes;
   data_size_ = data_bytes;
-  run_ = map_aligned(bytes + data_bytes, MAP_PRIVATE);
+  run_ = static_cast<uint8_t*>(map_at_huge_page(bytes + data_bytes, 0));
   void* const shared =
       ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (shared != MAP_FAILED) write_ = static_cast<uint8_t*>(shared);

@@ -48,12 +48,12 @@ KITE_NO_VECTORS inline uint8_t state_behind(uint64_t state) {
 }
 
 // The code is left soon, to be made anew.
-KITE_NO_VECTORS inline bool note_moved(TranslationArea* area, const RangeRecord& record) {
+KITE_NO_VECTORS inline bool note_moved(TranslationArea* area, const RangeRecord& record, bool doubted) {
   if (area->moved_count == TranslationArea::kMostMoved) return false;
   TranslationArea::MovedRange* const to = &area->moved[area->moved_count++];
   to->owner = record.owner;
   to->place = record.place;
-  to->doubted = record.doubted;
+  to->doubted = doubted;
   __atomic_fetch_or(reinterpret_cast<uint32_t*>(&area->alarm), TranslationArea::kRequest, __ATOMIC_RELAXED);
   return true;
 }
@@ -67,10 +67,8 @@ KITE_NO_VECTORS inline bool moves(TranslationArea* area, RangeRecord* record) {
   const bool first = record->filled_at == 0;
   record->filled_at = now;
   if (first || since >= record->tolerance * kFrequentMiss) {
-    if (!first && !record->doubted && since >= record->tolerance * kRareMiss) {
-      record->doubted = true;
-      note_moved(area, *record);
-    }
+    if (!first && !record->doubted && since >= record->tolerance * kRareMiss)
+      record->doubted = note_moved(area, *record, true);
     record->tolerance = record->least;
     return false;
   }
@@ -78,7 +76,7 @@ KITE_NO_VECTORS inline bool moves(TranslationArea* area, RangeRecord* record) {
     record->tolerance = static_cast<uint8_t>(record->tolerance * 2);
     return false;
   }
-  return since < record->tolerance * kFastMiss && note_moved(area, *record);
+  return since < record->tolerance * kFastMiss && note_moved(area, *record, false);
 }
 
 KITE_NO_VECTORS inline void note(TranslationArea* area, const TranslationArea::FilledRange& filled) {
