@@ -120,6 +120,32 @@ TEST_F(RangesTest, APlaceThatMovesAsksTheTlb) {
   EXPECT_EQ(m.gpr(x::kRax), 100'000u / 16 * (16 * 17 / 2));
 }
 
+// What its block was once counted again for says nothing of what it does later.
+TEST_F(RangesTest, APlaceThatWasDoubtedMayMove) {
+  m.cpu().translator = nullptr;
+  auto made = Translator::create(m.cpu(), {.code_bytes = size_t{1} << 20,
+                                           .threshold = 1,
+                                           .first_entries = 0,
+                                           .busy_cycles = ~uint64_t{0},
+                                           .trial_entries = ~uint32_t{0}});
+  ASSERT_TRUE(made);
+  translator = std::move(*made);
+  m.cpu().translator = translator.get();
+  for (unsigned page = 0; page < 16; ++page)
+    m.set_pte(TestMachine::kData + page * kPageSize, (TestMachine::kData + (page ^ 5) * kPageSize) | kUserPage);
+  const std::initializer_list<uint8_t> code = {0x89, 0xca, 0x83, 0xe2, 0x0f, 0xc1, 0xe2, 0x0c,
+                                               0x48, 0x03, 0x04, 0x17, 0xff, 0xc9, 0x75, 0xf0};
+  constexpr uint64_t kPlace = TestMachine::kCode + 8;  // add rax, [rdi+rdx]
+  m.gpr(x::kRcx) = 16;
+  m.run(code);
+  for (unsigned i = 0; i < 16; ++i) m.cpu().translation.records[i].doubted = true;
+  ASSERT_FALSE(translator->moves(kPlace));
+  m.enter_user();
+  m.gpr(x::kRcx) = 1'000'000;
+  m.run(code);
+  EXPECT_TRUE(translator->moves(kPlace));
+}
+
 // Blocks begin with their first version here, and have windows from the second entry on.
 class WindowsTest : public RangesTest {
  protected:
