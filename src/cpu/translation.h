@@ -92,10 +92,8 @@ struct TranslationArea {
     uint64_t tag = 0;
     const void* code = nullptr;
   };
-  static constexpr unsigned kJumpBits = 14;
-  [[nodiscard]] static size_t jump_number(uint64_t rip) {
-    return (rip ^ rip >> kJumpBits) & ((size_t{1} << kJumpBits) - 1);
-  }
+  static constexpr unsigned kJumpBits = 16;
+  [[nodiscard]] static size_t jump_number(uint64_t rip) { return rip & ((size_t{1} << kJumpBits) - 1); }
   void forget_jumps();
 
   // Not zero: translated code returns to the run loop at its next backward or indirect branch. The run loop clears it

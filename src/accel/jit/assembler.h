@@ -120,6 +120,11 @@ class Assembler {
   // --- arithmetic with immediates: 0 add, 1 or, 4 and, 5 sub, 6 xor, 7 cmp ---
   void alu_imm(unsigned size, unsigned operation, Reg to, uint32_t value) {
     const bool small = fits_byte(value) && size != 1;
+    if (to == kRax && size >= 4 && !small) {  // a form of its own
+      if (size == 8) byte(0x48);
+      byte(static_cast<uint8_t>(operation << 3 | 5));
+      return dword(value);
+    }
     rr(size, size == 1 ? 0x80 : small ? 0x83 : 0x81, operation, to, 0, false, size == 1);
     immediate(small ? 1 : size, value);
   }

@@ -85,6 +85,52 @@ void BlockEmitter::go_to(uint64_t target, uint64_t from) {
   leave_by(a_.jmp(), exit, true);
 }
 
+// Whether a branch of the current instruction begins the block again, with flags that the entry would want saved.
+bool BlockEmitter::can_run_again(uint64_t target) const {
+  constexpr unsigned kMostInstructions = 40;
+  return target == block_.rip && translation_.stage == Translation::Stage::kLast && !is_copy_ && !has_copy_ &&
+         index_ < kMostInstructions && translation_.exec_id2 == 0 && !t_.profiles() && flags_ != Flags::kSaved &&
+         flags_ != Flags::kBoth && recipe_.kind != Recipe::Kind::kNone && are_dead_from(0, recipe_);
+}
+
+// A loop of one block: its second run and all that follow are code of their own, which knows how to make the flags that
+// it begins with, so they need not be saved. It goes on here when the branch is not taken.
+void BlockEmitter::run_again(std::optional<Condition> condition) {
+  const auto opposite = [&] { return a_.jcc(static_cast<Condition>(static_cast<unsigned>(*condition) ^ 1)); };
+  std::vector<uint8_t*> over;
+  if (condition) over.push_back(opposite());
+  const Flags flags = flags_;
+  const Recipe recipe = recipe_;
+  const uint32_t units = units_;
+  const unsigned branch = index_;
+  const uint8_t* const again = a_.here();
+  check_alarm(new_exit(block_.rip));
+  has_copy_ = is_copy_ = true;
+  windows_.fill({});
+  at_hand_ = {};
+  for (index_ = 0; index_ < branch; ++index_) next();
+  write_instruction_pointer();
+  if (condition) load_flags();
+  if (recipe_ == recipe && units_ == units) {
+    if (condition)
+      a_.jcc(*condition, again);
+    else
+      a_.jmp(again);
+  } else {
+    if (condition) over.push_back(opposite());
+    go_to(block_.rip, op().rip);
+  }
+  for (uint8_t* const jump : over) a_.bind_here(jump);
+  is_copy_ = false;
+  flags_ = flags;
+  recipe_ = recipe;
+  units_ = units;
+  windows_.fill({});
+  at_hand_ = {};
+  site_ = nullptr;
+  unresumed_.clear();
+}
+
 BlockEmitter::Outcome BlockEmitter::jump_if() {
   const uint64_t target = op().imm;
   if (op().operand_size == 2 || !target_is_safe(target)) {
@@ -92,6 +138,10 @@ BlockEmitter::Outcome BlockEmitter::jump_if() {
     return Outcome::kInterpret;
   }
   load_flags();
+  if (can_run_again(target)) {
+    run_again(static_cast<Condition>(op().condition));
+    return Outcome::kDone;
+  }
   const auto condition = static_cast<Condition>(op().condition);
   if (target > op().rip) {
     if (cpu::page_of(target) != cpu::page_of(block_.rip)) save_flags();
@@ -130,13 +180,15 @@ BlockEmitter::Outcome BlockEmitter::jump() {
   ends_ = true;
   if (to.kind == x86::OperandKind::kRel) {
     if (op().operand_size == 2 || !target_is_safe(op().imm)) return Outcome::kInterpret;
-    go_to(op().imm, op().rip);
+    if (can_run_again(op().imm))
+      run_again({});
+    else
+      go_to(op().imm, op().rip);
     return Outcome::kEnd;
   }
   if (!read_target()) return Outcome::kInterpret;
   save_flags();
-  find_code(a_);
-  a_.rr(4, 0xff, 4, kRax);  // jmp
+  a_.jmp(find_code(a_));
   return Outcome::kEnd;
 }
 
@@ -155,21 +207,19 @@ bool BlockEmitter::read_target() {
   return true;
 }
 
-// Only addresses that code has been entered at are found: no other check is needed.
-void BlockEmitter::find_code(Assembler& a) {
+// Where the address of the code is. Only addresses that code has been entered at are found: no other check is needed.
+Mem BlockEmitter::find_code(Assembler& a) {
   a.alu_imm(4, 7, in_cpu(layout_.alarm), 0);
   miss(a.jcc(Condition::kNe));
-  constexpr unsigned kBits = cpu::TranslationArea::kJumpBits, kEntryShift = 4;
+  constexpr unsigned kEntryShift = 4;
   static_assert(sizeof(cpu::TranslationArea::Jump) == 1u << kEntryShift);
-  a.mov(8, kR11, kR10);
-  a.shift_imm(8, 5, kR11, kBits);
-  a.rr(4, 0x31, kR10, kR11);  // xor
-  a.alu_imm(4, 4, kR11, (1u << kBits) - 1);
+  static_assert(cpu::TranslationArea::kJumpBits == 16);
+  a.rr(4, 0x0fb7, kR11, kR10);  // movzx
   a.shift_imm(4, 4, kR11, kEntryShift);
   const Reg salted = add_salt(a);
   a.rm(8, 0x3b, salted, in_cpu(kR11, layout_.jumps + static_cast<int32_t>(offsetof(cpu::TranslationArea::Jump, tag))));
   miss(a.jcc(Condition::kNe));
-  a.load(8, kRax, in_cpu(kR11, layout_.jumps + static_cast<int32_t>(offsetof(cpu::TranslationArea::Jump, code))));
+  return in_cpu(kR11, layout_.jumps + static_cast<int32_t>(offsetof(cpu::TranslationArea::Jump, code)));
 }
 
 // The address in R10 with the salt of the block's mode: in RAX, or R10 if that is 0.
@@ -201,8 +251,14 @@ void BlockEmitter::predict_return() {
   Detour forget{.kind = Detour::Kind::kForget, .jump = a_.jcc(Condition::kBe), .resume = a_.here()};
   detours_.push_back(forget);
   const uint64_t next = wide_ ? op().next_rip() : static_cast<uint32_t>(op().next_rip());
-  a_.mov_imm(kRax, next ^ t_.jump_salt(block_.mode_key));
-  a_.byte(0x50);  // push rax
+  const uint64_t salted = next ^ t_.jump_salt(block_.mode_key);
+  if (Assembler::fits_signed(salted)) {
+    a_.byte(0x68);  // push
+    a_.dword(static_cast<uint32_t>(salted));
+  } else {
+    a_.mov_imm(kRax, salted);
+    a_.byte(0x50);  // push rax
+  }
 }
 
 // What was mapped here at the call may have changed: the way on is checked as that to another page. User code cannot
@@ -242,7 +298,7 @@ BlockEmitter::Outcome BlockEmitter::call() {
   }
   if (!read_target()) return Outcome::kInterpret;
   save_flags();
-  find_code(a_);
+  a_.load(8, kRax, find_code(a_));
   a_.store(8, in_cpu(layout_.spare), kRax);
   a_.store(8, in_cpu(layout_.spare + 8), kR10);
   push_return(Site::kDynamic);
@@ -273,9 +329,9 @@ BlockEmitter::Outcome BlockEmitter::ret() {
   cold_.bind_here(dropped);
   cold_.lea(8, kRsp, at(kRsp, 8));
   cold_.bind_here(none);
-  find_code(cold_);
+  const Mem code = find_code(cold_);
   cold_.lea(pointer_bytes_, kStack, at(kStack, release));
-  cold_.rr(4, 0xff, 4, kRax);  // jmp
+  cold_.jmp(code);
   return Outcome::kEnd;
 }
 

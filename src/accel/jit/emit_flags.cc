@@ -74,6 +74,7 @@ BlockEmitter::Effects BlockEmitter::effects(const x86::Insn& insn) {
       if (insn.has_mem) return {};
       known.makes_others = true;
       break;
+    case Code::kJcc: known.writes = 0; return known;  // not taken, where there is something behind it
     case Code::kPush:
     case Code::kPop:
       known.writes |= bit(x86::kRsp);
@@ -87,14 +88,24 @@ BlockEmitter::Effects BlockEmitter::effects(const x86::Insn& insn) {
 
 // Whether flags that would be lost at the current instruction are dead, and can be made anew wherever it matters.
 bool BlockEmitter::can_do_without_flags() const {
-  if (recipe_.kind == Recipe::Kind::kNone) return false;
+  return recipe_.kind != Recipe::Kind::kNone && are_dead_from(index_, recipe_);
+}
+
+// The same of the instruction of that number, and of flags that are made so.
+bool BlockEmitter::are_dead_from(unsigned number, const Recipe& recipe) const {
   bool operands_lost = false, only_carry = false;
-  for (unsigned i = index_; i < count_; ++i) {
+  uint16_t operands = recipe.operands;
+  for (unsigned i = number; i < count_; ++i) {
     const Effects next = effects(insns_[i]);
     if (next.reads || (next.consumes && (operands_lost || only_carry))) return false;
     if (next.makes_carry) return true;
+    if (next.makes_others && keeps_carry(recipe)) {  // has a recipe of the same kind
+      operands = next.writes;
+      operands_lost = false;
+      continue;
+    }
     only_carry |= next.makes_others;
-    if ((next.writes & recipe_.operands) == 0) continue;
+    if ((next.writes & operands) == 0) continue;
     operands_lost = true;
     if (insns_[i].mem_write || insns_[i].op == Code::kPush) return false;  // what it writes to is looked at afterwards
   }
@@ -128,7 +139,7 @@ void BlockEmitter::emit_save(Assembler& a) {
   a.store(4, in_cpu(layout_.saved_flags), kRax);
 }
 
-void BlockEmitter::load_eflags(Assembler& a) {
+void BlockEmitter::load_eflags(Assembler& a) const {
   a.load(4, kRax, in_cpu(layout_.saved_flags));
   a.byte(0x04);  // add al, 0x7f: OF from bit 0
   a.byte(0x7f);
@@ -200,16 +211,39 @@ void BlockEmitter::flags_made_by(Recipe::Kind kind) {
   }
 }
 
-// INC and DEC keep the carry flag, which does not matter when nothing can show it.
-void BlockEmitter::load_flags_for_carry() {
-  if (!carry_is_dead()) load_flags();
+// Whether the carry flag that INC and DEC keep is saved, and can wait there.
+bool BlockEmitter::carry_is_saved() const {
+  return flags_ == Flags::kSaved || flags_ == Flags::kBoth || keeps_carry(recipe_);
+}
+
+BlockEmitter::Recipe BlockEmitter::recipe_of_count() const {
+  const Operand& to = insn().operand[0];
+  return {.kind = insn().op == Code::kInc ? Recipe::Kind::kIncrement : Recipe::Kind::kDecrement,
+          .size = to.size,
+          .to = to.reg,
+          .made_at = static_cast<uint8_t>(index_),
+          .operands = bit(to.reg)};
+}
+
+// Before INC or DEC of a register: EFLAGS are the guest's, if that matters.
+void BlockEmitter::begin_count() {
+  const bool may_wait = carry_is_saved() && are_dead_from(index_ + 1, recipe_of_count());
+  if (!may_wait && !carry_is_dead()) load_flags();
+}
+
+// Behind it. Where EFLAGS had been lost, they lack the carry flag.
+void BlockEmitter::end_count() {
+  const bool saved = carry_is_saved(), lost = !flags_in_host();
+  flags_made();
+  if (!saved) return;
+  recipe_ = recipe_of_count();
+  if (lost && !carry_is_dead()) flags_ = Flags::kAnew;
 }
 
 // Behind each instruction: are the operands that the flags were made from still there?
 void BlockEmitter::check_recipe() {
   if (recipe_.kind == Recipe::Kind::kNone || recipe_.made_at == index_) return;
-  const Effects done = effects(insn());
-  if (!done.reads && (done.writes & recipe_.operands) == 0) return;
+  if ((effects(insn()).writes & recipe_.operands) == 0) return;
   recipe_ = {};
   if (flags_ == Flags::kHostOrAnew) flags_ = Flags::kHost;
 }
@@ -245,6 +279,13 @@ void BlockEmitter::make_anew(Assembler& a, const Recipe& recipe) const {
       if (to != kR11) a.mov(8, kR11, to);
       operate(recipe.kind == Kind::kAdd ? kSub : kAdd, kR11);
       return operate(recipe.kind == Kind::kAdd ? kAdd : kSub, kR11);
+    case Kind::kIncrement:
+    case Kind::kDecrement: {
+      const bool adds = recipe.kind == Kind::kIncrement;
+      load_eflags(a);
+      a.lea(8, kR11, at(to, adds ? -1 : 1));
+      return a.rr(size, 0xfe | width, adds ? 0 : 1, kR11, 0, false, size == 1);
+    }
     case Kind::kNegate:
       if (to != kR11) a.mov(8, kR11, to);
       for (int twice = 0; twice < 2; ++twice) a.rr(size, 0xf6 | width, 3, kR11, 0, false, size == 1);

@@ -17,13 +17,13 @@ namespace x = x86;
 
 using Bytes = std::vector<uint8_t>;
 
-// Instructions on registers other than RSP and RDI.
+// Instructions on registers other than RSP and RDI; in loops, not RCX and RSI either.
 class Generator {
  public:
-  explicit Generator(uint32_t seed) : random_(seed) {}
+  explicit Generator(uint32_t seed, bool in_loop = false) : random_(seed), in_loop_(in_loop) {}
 
   void instruction(Bytes& code) {
-    switch (below(8)) {
+    switch (below(9)) {
       case 0:
       case 1:
       case 2: return with_register(code);
@@ -31,6 +31,9 @@ class Generator {
       case 4: return with_immediate(code);
       case 5: return on_one(code, below(2) == 0 ? 0xf6 : 0xfe, below(2));
       case 6: return on_one(code, 0xf6, 3);  // neg
+      case 7:
+        code.push_back(static_cast<uint8_t>(0x70 | below(16)));  // jcc to the next
+        return code.push_back(0);
       default: return move(code);
     }
   }
@@ -42,8 +45,8 @@ class Generator {
 
  private:
   unsigned reg() {
-    static constexpr uint8_t kRegs[] = {0, 1, 2, 3, 5, 6, 8, 9, 10, 11, 12, 13, 14, 15};
-    return kRegs[below(std::size(kRegs))];
+    static constexpr uint8_t kRegs[] = {0, 2, 3, 5, 8, 9, 10, 11, 12, 13, 14, 15, 1, 6};
+    return kRegs[below(std::size(kRegs) - (in_loop_ ? 2 : 0))];
   }
   // Prefixes for an operand of 1, 2, 4 or 8 bytes (as its logarithm), then the opcode.
   static void begin(Bytes& code, unsigned size, unsigned reg, unsigned rm, unsigned opcode) {
@@ -68,6 +71,7 @@ class Generator {
   void move(Bytes& code) { begin(code, below(4), reg(), reg(), 0x88); }
 
   std::mt19937_64 random_;
+  bool in_loop_;
 };
 
 // A load that faults in the middle, the flags made anew behind it.
@@ -80,15 +84,38 @@ Bytes make_code(Generator& generator) {
   return code;
 }
 
+constexpr int8_t kMostRuns = 12;
+
+// A loop of one block, which goes round kMostRuns times unless it faults.
+Bytes make_loop(Generator& generator) {
+  Bytes code;
+  for (unsigned n = generator.below(4); n > 0; --n) generator.instruction(code);
+  code.insert(code.end(), {0x48, 0x8b, 0x1c, 0xf7});  // mov rbx, [rdi+rsi*8]
+  for (unsigned n = generator.below(4); n > 0; --n) generator.instruction(code);
+  static const Bytes kCounts[] = {{0x48, 0xff, 0xc6}, {0x48, 0x83, 0xc6, 0x01}, {0x48, 0x8d, 0x76, 0x01}};
+  static const Bytes kEnds[] = {{0x48, 0x83, 0xfe, kMostRuns, 0x75},  // cmp rsi, kMostRuns; jne
+                                {0x83, 0xfe, kMostRuns, 0x72},        // cmp esi, kMostRuns; jb
+                                {0xff, 0xc9, 0x75},                   // dec ecx; jne
+                                {0x48, 0x83, 0xe9, 0x01, 0x7f},       // sub rcx, 1; jg
+                                {0xff, 0xc9, 0x85, 0xc9, 0x75},       // dec ecx; test ecx, ecx; jne
+                                {0xff, 0xc9, 0x74, 0x02, 0xeb}};      // dec ecx; je over; jmp
+  for (const Bytes* const part :
+       {&kCounts[generator.below(std::size(kCounts))], &kEnds[generator.below(std::size(kEnds))]})
+    code.insert(code.end(), part->begin(), part->end());
+  code.push_back(static_cast<uint8_t>(-static_cast<int>(code.size() + 1)));
+  for (unsigned n = generator.below(3); n > 0; --n) generator.instruction(code);
+  return code;
+}
+
 struct Seen {
   std::array<uint64_t, 16> gpr{};
   uint64_t rip = 0, flags = 0;
   bool operator==(const Seen&) const = default;
 };
 
-Seen run(uint32_t seed, bool translated, bool faults) {
-  Generator generator(seed);
-  const Bytes code = make_code(generator);
+Seen run(uint32_t seed, bool translated, bool faults, bool loops = false) {
+  Generator generator(seed, loops);
+  const Bytes code = loops ? make_loop(generator) : make_code(generator);
   TestMachine m;
   std::unique_ptr<Translator> translator;
   if (translated) {
@@ -100,6 +127,11 @@ Seen run(uint32_t seed, bool translated, bool faults) {
   for (unsigned n = 0; n < 16; ++n)
     if (n != x::kRsp) m.gpr(n) = generator.value();
   m.gpr(x::kRdi) = TestMachine::kData;
+  if (loops) {
+    m.gpr(x::kRsi) = 0;
+    m.gpr(x::kRcx) = kMostRuns;
+    m.gpr(x::kRdi) -= 8 * (faults ? generator.below(kMostRuns) : kPageSize / 16);
+  }
   m.cpu().state.rflags = x::flag::kFixed1;
   m.cpu().state.cc = generator.value() & x::flag::kArithmetic;
   if (faults) m.set_pte(TestMachine::kData, 0);
@@ -122,6 +154,16 @@ constexpr uint32_t kSeeds = 2000;
 TEST(EmitFlags, AreExactAtAFaultHoweverTheyWereMade) {
   for (uint32_t seed = 1; seed <= kSeeds; ++seed)
     ASSERT_EQ(run(seed, true, true), run(seed, false, true)) << "seed " << seed;
+}
+
+TEST(EmitFlags, AreExactAtAFaultInALoop) {
+  for (uint32_t seed = 1; seed <= kSeeds; ++seed)
+    ASSERT_EQ(run(seed, true, true, true), run(seed, false, true, true)) << "seed " << seed;
+}
+
+TEST(EmitFlags, AreExactBehindALoop) {
+  for (uint32_t seed = 1; seed <= kSeeds; ++seed)
+    ASSERT_EQ(run(seed, true, false, true), run(seed, false, false, true)) << "seed " << seed;
 }
 
 TEST(EmitFlags, AreExactBehindTheBlock) {

@@ -33,10 +33,10 @@ BlockEmitter::Outcome BlockEmitter::integer() {
     case Code::kXor: return binary(6);
     case Code::kCmp: return binary(kCmp);
     case Code::kTest: return test();
-    case Code::kInc: return unary(0xff, 0, true, true);
-    case Code::kDec: return unary(0xff, 1, true, true);
-    case Code::kNot: return unary(0xf7, 2, false, false);
-    case Code::kNeg: return unary(0xf7, 3, false, true);
+    case Code::kInc: return count(true);
+    case Code::kDec: return count(false);
+    case Code::kNot: return unary(0xf7, 2, false);
+    case Code::kNeg: return unary(0xf7, 3, true);
     case Code::kRol: return shift(0);
     case Code::kRor: return shift(1);
     case Code::kRcl: return shift(2);
@@ -174,20 +174,18 @@ BlockEmitter::Outcome BlockEmitter::test() {
   return Outcome::kDone;
 }
 
-BlockEmitter::Outcome BlockEmitter::unary(uint32_t opcode, unsigned extension, bool needs_flags, bool makes_flags) {
+BlockEmitter::Outcome BlockEmitter::unary(uint32_t opcode, unsigned extension, bool makes_flags) {
   const Operand& to = insn().operand[0];
   const unsigned size = to.size;
   if (size == 1) --opcode;
   if (is_memory(to)) {
     if (!memory_allowed()) return Outcome::kInterpret;
     const Place place = look_up(size, true);
-    if (needs_flags) load_flags();
     a_.rm(size, opcode, extension, place.mem, lock_prefix());
     if (makes_flags) flags_made();
     stored(place);
     return Outcome::kDone;
   }
-  if (needs_flags) load_flags_for_carry();
   if (to.high_byte) {
     a_.rr(1, opcode, extension, begin_high_byte(to));
     end_high_byte(to);
@@ -197,7 +195,36 @@ BlockEmitter::Outcome BlockEmitter::unary(uint32_t opcode, unsigned extension, b
   const Reg target = use(to.reg, kR10);
   a_.rr(size, opcode, extension, target, 0, false, size == 1);
   put(to.reg, target);
-  if (makes_flags) flags_made_by(needs_flags ? Recipe::Kind::kNone : Recipe::Kind::kNegate);
+  if (makes_flags) flags_made_by(Recipe::Kind::kNegate);
+  return Outcome::kDone;
+}
+
+// INC and DEC, which keep the carry flag.
+BlockEmitter::Outcome BlockEmitter::count(bool adds) {
+  const Operand& to = insn().operand[0];
+  const unsigned size = to.size, extension = adds ? 0 : 1;
+  const uint32_t opcode = size == 1 ? 0xfe : 0xff;
+  if (is_memory(to)) {
+    if (!memory_allowed()) return Outcome::kInterpret;
+    const Place place = look_up(size, true);
+    load_flags();
+    a_.rm(size, opcode, extension, place.mem, lock_prefix());
+    flags_made();
+    stored(place);
+    return Outcome::kDone;
+  }
+  if (to.high_byte) {
+    if (!carry_is_dead()) load_flags();
+    a_.rr(1, opcode, extension, begin_high_byte(to));
+    end_high_byte(to);
+    flags_made();
+    return Outcome::kDone;
+  }
+  begin_count();
+  const Reg target = use(to.reg, kR10);
+  a_.rr(size, opcode, extension, target, 0, false, size == 1);
+  put(to.reg, target);
+  end_count();
   return Outcome::kDone;
 }
 

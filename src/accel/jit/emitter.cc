@@ -70,40 +70,12 @@ void BlockEmitter::emit() {
   if (!has_places()) translation_.stage = Translation::Stage::kLast;
   begin();
   const bool keeps_restarts = translation_.stage == Translation::Stage::kFirst && wide_;
-  const bool logs = log::enabled(log::Category::kOp);
-  if (logs) log_block();
+  if (log::enabled(log::Category::kOp)) log_block();
   Outcome outcome = Outcome::kDone;
   for (index_ = 0; index_ < count_ && outcome != Outcome::kEnd; ++index_) {
     starts_[index_] = a_.here();
     if (keeps_restarts) translation_.restarts.push_back({a_.here(), static_cast<uint8_t>(flags_)});
-    site_ = nullptr;
-    ends_ = false;
-    unresumed_.clear();
-    look_ups_.clear();
-    if (!begins_with_scratch()) at_hand_ = {};
-    const Flags flags_before = flags_;
-    const size_t first_detour = detours_.size();
-    outcome = instruction();
-    const Outcome decided = outcome;
-    if (outcome == Outcome::kInterpret) {
-      if (ends_ || cpu::ends_block(insn().op)) {
-        if (ends_ || goes_on_itself(insn().op))
-          hand_over();
-        else
-          execute_and_go_on();
-        outcome = Outcome::kEnd;
-      } else {
-        interpret();
-      }
-    }
-    for (const size_t detour : unresumed_) {
-      detours_[detour].resume = a_.here();
-      detours_[detour].units = units_;
-      detours_[detour].resume_rip = op().next_rip();
-    }
-    if (logs) log_decision(decided, flags_before, first_detour);
-    check_recipe();
-    move_windows(decided == Outcome::kInterpret);
+    outcome = next();
   }
   if (outcome != Outcome::kEnd) {
     index_ = count_ - 1;
@@ -112,6 +84,39 @@ void BlockEmitter::emit() {
   detours();
   translation_.host_bytes = static_cast<uint32_t>((a_.here() - hot) + (cold_.here() - cold));
   if (log::enabled(log::Category::kOutAsm)) log_code(hot, cold);
+}
+
+// One instruction.
+BlockEmitter::Outcome BlockEmitter::next() {
+  site_ = nullptr;
+  ends_ = false;
+  unresumed_.clear();
+  look_ups_.clear();
+  if (!begins_with_scratch()) at_hand_ = {};
+  const Flags flags_before = flags_;
+  const size_t first_detour = detours_.size();
+  Outcome outcome = instruction();
+  const bool interpreted = outcome == Outcome::kInterpret;
+  if (interpreted && (ends_ || cpu::ends_block(insn().op))) {
+    if (ends_ || goes_on_itself(insn().op))
+      hand_over();
+    else
+      execute_and_go_on();
+    outcome = Outcome::kEnd;
+  } else if (interpreted) {
+    interpret();
+    outcome = Outcome::kDone;
+  }
+  for (const size_t detour : unresumed_) {
+    detours_[detour].resume = a_.here();
+    detours_[detour].units = units_;
+    detours_[detour].resume_rip = op().next_rip();
+  }
+  if (log::enabled(log::Category::kOp) && !is_copy_)
+    log_decision(interpreted ? Outcome::kInterpret : outcome, flags_before, first_detour);
+  check_recipe();
+  move_windows(interpreted);
+  return outcome;
 }
 
 // The block's bytes once more: the interpreter's Ops are fused, and not all have kept their Insn.
@@ -174,7 +179,6 @@ void BlockEmitter::count_entries() {
   translation_.count = a_.cursor();
   a_.rm(4, 0xff, 1, near_code(translation_.entries_left));  // dec
   a_.jcc(Condition::kE, translation_.way_out);
-  translation_.count_bytes = static_cast<uint8_t>(a_.cursor() - translation_.count);
 }
 
 // Whether there is a place that a range may be of use to, or several on the stack, which a window is of use to.

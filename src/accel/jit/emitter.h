@@ -37,13 +37,27 @@ class BlockEmitter {
   };
   // How to make the flags of an instruction once more from registers (emit_flags.cc).
   struct Recipe {
-    enum class Kind : uint8_t { kNone, kAdd, kSub, kCompare, kTest, kLogic, kNegate } kind = Kind::kNone;
+    enum class Kind : uint8_t {
+      kNone,
+      kAdd,
+      kSub,
+      kCompare,
+      kTest,
+      kLogic,
+      kNegate,
+      kIncrement,  // and kDecrement: the carry flag is that of the saved flags
+      kDecrement
+    } kind = Kind::kNone;
     uint8_t size = 0;
     uint8_t to = 0, from = kNone;  // guest registers; none: `immediate`
     uint8_t made_at = 0;           // the instruction's index
     uint16_t operands = 0;         // a bit a guest register
     uint32_t immediate = 0;
+    bool operator==(const Recipe&) const = default;
   };
+  static bool keeps_carry(const Recipe& recipe) {
+    return recipe.kind == Recipe::Kind::kIncrement || recipe.kind == Recipe::Kind::kDecrement;
+  }
   // What an instruction does with flags and registers.
   struct Effects {
     bool reads = true;     // flags, or who knows what else
@@ -133,6 +147,9 @@ class BlockEmitter {
   void decode();
   void begin();
   void count_entries();
+  Outcome next();
+  [[nodiscard]] bool can_run_again(uint64_t target) const;
+  void run_again(std::optional<Condition> condition);
   [[nodiscard]] bool has_places() const;
   void check_page(uint64_t address, uint32_t exec_id);
   Outcome instruction();
@@ -167,7 +184,8 @@ class BlockEmitter {
   void guard_flags();       // so that EFLAGS may be lost; likewise
   void guard_flags_here();  // the same, when load_flags() follows before the next instruction
   void load_flags();        // so that EFLAGS are the guest's; likewise
-  void load_flags_for_carry();
+  void begin_count();
+  void end_count();
   void flags_made();
   void flags_made_by(Recipe::Kind kind);
   static Recipe::Kind recipe_kind(unsigned operation);
@@ -176,12 +194,15 @@ class BlockEmitter {
   [[nodiscard]] Recipe recipe_of_lost() const { return flags_ == Flags::kAnew ? recipe_ : Recipe{}; }
   static Effects effects(const x86::Insn& insn);
   [[nodiscard]] bool can_do_without_flags() const;
+  [[nodiscard]] bool are_dead_from(unsigned number, const Recipe& recipe) const;
+  [[nodiscard]] Recipe recipe_of_count() const;
+  [[nodiscard]] bool carry_is_saved() const;
   [[nodiscard]] bool carry_is_dead() const;
   [[nodiscard]] bool flags_are_dead() const;
   void check_recipe();
   void make_anew(Assembler& a, const Recipe& recipe) const;
   void emit_save(Assembler& a);
-  void load_eflags(Assembler& a);
+  void load_eflags(Assembler& a) const;
 
   // --- registers ---
   static bool in_host(unsigned guest) { return kHost[guest] != kNone; }
@@ -274,7 +295,8 @@ class BlockEmitter {
   Outcome binary(unsigned operation);
   Outcome binary_to_memory(unsigned operation);
   Outcome test();
-  Outcome unary(uint32_t opcode, unsigned extension, bool needs_flags, bool makes_flags);
+  Outcome unary(uint32_t opcode, unsigned extension, bool makes_flags);
+  Outcome count(bool adds);
   Outcome shift(unsigned extension);
   Outcome shift_double(uint32_t opcode);
   Outcome multiply_two();
@@ -345,8 +367,8 @@ class BlockEmitter {
   // Leaves for `target`; nothing is emitted behind it that is reached from here.
   void go_to(uint64_t target, uint64_t from);
   Reg add_salt(Assembler& a);
-  // Of the address in R10: RAX is where it is, or the interpreter takes over. Flags have been saved.
-  void find_code(Assembler& a);
+  // Of the code for the address in R10, or the interpreter takes over. RAX and R11 are lost; flags have been saved.
+  Mem find_code(Assembler& a);
   [[nodiscard]] bool target_is_safe(uint64_t target) const;
 
   Translator& t_;
@@ -361,7 +383,9 @@ class BlockEmitter {
   unsigned pointer_bytes_;
   unsigned count_ = 0, index_ = 0;
   uint64_t end_rip_ = 0;  // behind the block
-  bool ends_ = false;     // the current instruction cannot be resumed behind: its slow ways hand over
+  bool is_copy_ = false;  // what is emitted is the block's second run, from run_again()
+  bool has_copy_ = false;
+  bool ends_ = false;  // the current instruction cannot be resumed behind: its slow ways hand over
   Flags flags_ = Flags::kSaved;
   Recipe recipe_{};
   uint32_t units_ = 0;     // what is known to be in the host's units (TranslationArea::units)

@@ -115,12 +115,13 @@ struct Translation {
   Stage stage = Stage::kFirst;
   const Translation* first = nullptr;  // later stages: the block's translation of the first, if there was one
   std::vector<Restart> restarts;       // first stage: of each instruction
-  uint8_t count_bytes = 0;             // of the code that counts the entries, at `count`
-  uint8_t* count = nullptr;
+  static constexpr size_t kCountBytes = 12;
+  uint8_t* count = nullptr;          // the code that counts the entries
   uint32_t* entries_left = nullptr;  // of the stage, while that `is_counted`
   bool is_counted = false;
   uint64_t counted_since = 0;  // time-stamp
   uint8_t idle_counts = 0;     // first stage: how often it was not entered often enough for the next
+  uint8_t trials = 0;          // it is or was in the last of so many
   size_t first_range = 0, range_count = 0;
   std::vector<Incoming> incoming;
   // Entered with flags saved, with flags in EFLAGS, and with flags saved from a place that has not looked at the TLB.

@@ -29,6 +29,8 @@ constexpr unsigned kSaltShift = 57;
 constexpr size_t kMostModes = 120;
 // A block that was not busy for so often is not looked at again.
 constexpr uint8_t kMostIdleCounts = 4;
+// How often a block is on trial at most.
+constexpr uint8_t kMostTrials = 8;
 
 constexpr uint64_t page_offset_mask = kPageSize - 1;
 
@@ -279,7 +281,7 @@ void Translator::translate_moved() {
   for (uint32_t i = 0; i < area.moved_count; ++i) {
     auto* const owner = static_cast<Translation*>(area.moved[i].owner);
     if (area.moved[i].doubted) {
-      count_again(*owner);
+      try_again(*owner);
       continue;
     }
     moving_.insert(owner->block->physical + area.moved[i].place);
@@ -298,11 +300,8 @@ void Translator::count_down(Translation& translation) {
     *translation.entries_left = options_.first_entries;
     return;
   }
-  const size_t moving = moving_.size();
   judge_places(translation);
-  if (moving_.size() != moving) return translate_again(translation, Translation::Stage::kLast);
-  translation.stage = Translation::Stage::kLast;
-  stop_counting(translation);
+  translate_again(translation, Translation::Stage::kLast);
 }
 
 uint32_t Translator::entries_of(Translation::Stage stage) const {
@@ -315,27 +314,16 @@ bool Translator::is_busy(const Translation& translation) const {
 }
 
 // Back to the trial: a block that was busy may have places that are of no use by now.
-void Translator::count_again(Translation& translation) {
-  if (translation.stage != Translation::Stage::kLast || translation.stale || translation.entries_left == nullptr ||
-      translation.block->translation != &translation)
-    return;
-  translation.stage = Translation::Stage::kTrial;
-  for (size_t i = translation.first_range; i < translation.first_range + translation.range_count; ++i) {
-    cpu::RangeRecord& record = *range_at(i).record;
-    record.missed = 0;
-    *range_at(i).patience = record.tolerance;
-  }
-  *translation.entries_left = options_.trial_entries;
-  translation.counted_since = __rdtsc();
-  translation.is_counted = true;
-  translation.count[0] = 0xff;  // dec [rip + ...]
-  translation.count[1] = 0x0d;
+void Translator::try_again(Translation& translation) {
+  if (translation.stage == Translation::Stage::kLast && translation.trials < kMostTrials)
+    translate_again(translation, Translation::Stage::kTrial);
 }
 
 void Translator::stop_counting(Translation& translation) {
+  static constexpr uint8_t kNop6[] = {0x66, 0x0f, 0x1f, 0x44, 0x00, 0x00};
+  static_assert(2 * sizeof kNop6 == Translation::kCountBytes);
   translation.is_counted = false;
-  translation.count[0] = 0xeb;  // jmp over the rest
-  translation.count[1] = static_cast<uint8_t>(translation.count_bytes - 2);
+  for (size_t i = 0; i < 2; ++i) std::memcpy(translation.count + i * sizeof kNop6, kNop6, sizeof kNop6);
 }
 
 // A range that misses more often than once in so many times costs more than the TLB does.
@@ -361,6 +349,7 @@ void Translator::translate_again(Translation& old, Translation::Stage stage) {
   fresh.exec_id2 = old.exec_id2;
   fresh.jump_salt = old.jump_salt;
   fresh.stage = stage;
+  fresh.trials = static_cast<uint8_t>(old.trials + (stage == Translation::Stage::kTrial ? 1 : 0));
   fresh.first = old.stage == Translation::Stage::kFirst ? &old : old.first;
   emit(block, fresh);
   for (const PageState& state : pages_of(fresh)) std::ranges::replace(pages_[state.address].translations, &old, &fresh);

@@ -114,7 +114,7 @@ class Translator final : public cpu::BlockTranslator {
   void count_down(Translation& translation);
   [[nodiscard]] uint32_t entries_of(Translation::Stage stage) const;
   [[nodiscard]] bool is_busy(const Translation& translation) const;
-  void count_again(Translation& translation);
+  void try_again(Translation& translation);
   static void stop_counting(Translation& translation);
   void judge_places(const Translation& translation);
   void describe(const cpu::Block& block, const Span& hot, const Span& cold) const;
