@@ -102,7 +102,7 @@ void block_jump_slow(Cpu& cpu, const Op* op);
 class BlockCache {
  public:
   static constexpr unsigned kMaxOps = 100;
-  static constexpr size_t kMemoryLimit = 64 << 20;  // bytes; then everything is dropped
+  static constexpr size_t kMemoryLimit = 192 << 20;  // bytes; then everything is dropped
   static constexpr unsigned kJumpBits = 14;
 
   struct JumpEntry {

@@ -67,7 +67,7 @@ BlockEmitter::Place BlockEmitter::look_up(const Access& access, bool simple) {
   const bool has_base = op().base != cpu::kZeroReg, has_index = op().index != cpu::kZeroReg;
   const bool plain = op().flat && op().address_size == 8 && (has_base || has_index) && op().disp < kLargestDisplacement;
   Window window;
-  if (plain && has_windows()) {
+  if (plain && wide_ && !is_plain()) {
     const GuestAddress at{op().base, op().index, has_index ? op().scale : 0u, op().disp};
     if (const auto place = look_up_window(at, bytes, write, alignment)) return *place;
     window = plan_window(at, bytes, write, alignment);
@@ -93,9 +93,9 @@ void BlockEmitter::miss(uint8_t* jump) {
 }
 
 void BlockEmitter::miss_access(uint8_t* jump) {
-  if (!has_windows()) return miss(jump);
+  if (translation_.plain == nullptr) return miss(jump);
   flags_lost();
-  detours_.push_back({.kind = Detour::Kind::kFirstVersion, .jump = jump, .recipe = recipe_of_lost(), .index = index_});
+  detours_.push_back({.kind = Detour::Kind::kPlainVersion, .jump = jump, .recipe = recipe_of_lost(), .index = index_});
 }
 
 // R10 becomes the distance to the host's address, or that address if it was the linear one; for stores R11 becomes the
@@ -110,8 +110,7 @@ bool BlockEmitter::check(const Access& access) {
   const bool is_user = kind() == static_cast<size_t>(cpu::TlbKind::kUser);
   if (is_user && on_stack) {
     check_range(access, t_.stack_range(kind()));
-  } else if (is_user && translation_.stage != Translation::Stage::kFirst &&
-             !t_.moves(block_.physical + place_in_block())) {
+  } else if (is_user && has_ranges() && !t_.moves(block_.physical + place_in_block())) {
     check_range(access, t_.new_range(access.bytes, access.write, translation_, place_in_block()));
   } else {
     miss_access(look_up_tlb(a_, access));

@@ -328,7 +328,7 @@ BlockEmitter::Place BlockEmitter::look_up_stack(int32_t offset, bool write) {
   if (wide_) {
     const GuestAddress place{.base = x86::kRsp, .disp = offset};
     Window window;
-    if (has_windows()) {
+    if (!is_plain()) {
       if (const auto known = look_up_window(place, 8, write, 0)) return *known;
       window = plan_window(place, 8, write, 0);
     }

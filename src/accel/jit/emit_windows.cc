@@ -1,8 +1,9 @@
 // Windows: accesses of a block that are near each other, from the same base and index, are checked together before the
 // first of them, and the others know where they are in the host's memory.
 //
-// What the check does not know goes on in the block's first version, which checks each by itself. So nothing but the
-// run of the block comes between a check and the last access that relies on it.
+// Where the check fails, the interpreter executes the first of them, and the TLB is asked for all once more; what it
+// has not even then (on two pages, say) leaves the block behind that instruction. A busy block has another version of
+// itself to go on in, which checks each by itself (Translation::plain).
 #include <cstddef>
 
 #include "accel/jit/emitter.h"
@@ -198,15 +199,19 @@ BlockEmitter::Window BlockEmitter::plan_window(const GuestAddress& at, unsigned 
                                                unsigned alignment) const {
   Window window{.at = at, .low = at.disp, .high = at.disp + bytes, .origin = at.disp, .write = write};
   int64_t shift = 0;
+  bool is_certain = true;  // that the instruction is executed
   for (unsigned i = index_; i < count_; ++i) {
     int64_t offset = 0;
     unsigned size = 0;
-    if (i != index_ && finds(i, at, offset, size)) {
+    is_certain &= insns_[i].op != Code::kJcc;
+    const bool stores = insns_[i].mem_write || insns_[i].op == Code::kPush || insns_[i].op == Code::kCall;
+    // What may not be stored to at all is not looked for as if it were: nobody may ever store there.
+    if (i != index_ && finds(i, at, offset, size) && (is_certain || window.write || !stores)) {
       const int64_t low = std::min(window.low, offset + shift), high = std::max(window.high, offset + shift + size);
       if (high - low <= kMostSpan) {
         window.low = low;
         window.high = high;
-        window.write |= insns_[i].mem_write || insns_[i].op == Code::kPush || insns_[i].op == Code::kCall;
+        window.write |= stores;
         window.open = true;
       }
     }
@@ -242,6 +247,7 @@ int8_t BlockEmitter::open_window(const Window& window) {
   if (window.write) a_.store(8, window_state(number), kR11);
   at_hand_.place = static_cast<int8_t>(number);
   at_hand_.state = window.write ? at_hand_.place : kNoWindow;
+  opened_.push_back(at_hand_.place);
   return at_hand_.place;
 }
 
@@ -346,9 +352,40 @@ void BlockEmitter::move_windows(bool interpreted) {
   }
 }
 
-// The first version of the block executes the instruction, with the flags where it has them.
-void BlockEmitter::detour_first_version(const Detour& detour) {
-  const Translation::Restart& restart = translation_.first->restarts[detour.index];
+// Where the interpreter is to execute the current instruction: what it opens, and what is in R10 and R11 behind it.
+void BlockEmitter::note_windows(Detour& detour) const {
+  detour.at_hand = at_hand_;
+  for (size_t i = 0; i < std::min(opened_.size(), detour.opened.size()); ++i) {
+    const Window& window = windows_[static_cast<size_t>(opened_[i])];
+    if (window.open) detour.opened[i] = {opened_[i], window};
+  }
+}
+
+// Out of line, where the interpreter has executed the instruction that opens a window. Answers the jump that is taken
+// when the TLB has not all of it. RAX, R10, R11 and EFLAGS are lost.
+uint8_t* BlockEmitter::look_again(const Opened& opened) {
+  const Window& window = opened.window;
+  const auto read = [&](unsigned guest, Reg scratch) {
+    if (in_host(guest)) return static_cast<Reg>(kHost[guest]);
+    cold_.load(8, scratch, layout_.slot(guest));
+    return scratch;
+  };
+  Mem origin{.scale = static_cast<uint8_t>(window.at.scale), .disp = static_cast<int32_t>(window.origin)};
+  if (window.at.base != cpu::kZeroReg) origin.base = read(window.at.base, kR10);
+  if (window.at.index != cpu::kZeroReg) origin.index = read(window.at.index, kR11);
+  cold_.lea(8, kR10, origin);
+  Access access{.address = at(kR10), .in_r10 = true};
+  widen(access, window);
+  uint8_t* const unknown = look_up_tlb(cold_, access);
+  const auto number = static_cast<size_t>(opened.number);
+  cold_.store(8, window_place(number), kR10);
+  if (window.write) cold_.store(8, window_state(number), kR11);
+  return unknown;
+}
+
+// The block's plain version executes the instruction and goes on, with the flags where it has them.
+void BlockEmitter::detour_plain_version(const Detour& detour) {
+  const Translation::Restart& restart = translation_.plain->restarts[detour.index];
   const auto wanted = static_cast<Flags>(restart.flags);
   const bool saved = detour.recipe.kind == Recipe::Kind::kNone;
   const bool in_host = wanted == Flags::kHost || wanted == Flags::kHostOrAnew || wanted == Flags::kBoth;

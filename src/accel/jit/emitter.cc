@@ -59,7 +59,8 @@ BlockEmitter::BlockEmitter(Translator& translator, cpu::Cpu& cpu, Block& block, 
       ops_(space.ops),
       starts_(space.starts),
       detours_(space.detours),
-      unresumed_(space.unresumed) {
+      unresumed_(space.unresumed),
+      opened_(space.opened) {
   detours_.clear();
 }
 
@@ -67,14 +68,13 @@ void BlockEmitter::emit() {
   const uint8_t* const hot = a_.here();
   const uint8_t* const cold = cold_.here();
   decode();
-  if (!has_places()) translation_.stage = Translation::Stage::kLast;
+  if (!is_plain() && !has_places()) translation_.stage = Translation::Stage::kLast;
   begin();
-  const bool keeps_restarts = translation_.stage == Translation::Stage::kFirst && wide_;
   if (log::enabled(log::Category::kOp)) log_block();
   Outcome outcome = Outcome::kDone;
   for (index_ = 0; index_ < count_ && outcome != Outcome::kEnd; ++index_) {
     starts_[index_] = a_.here();
-    if (keeps_restarts) translation_.restarts.push_back({a_.here(), static_cast<uint8_t>(flags_)});
+    if (is_plain()) translation_.restarts.push_back({a_.here(), static_cast<uint8_t>(flags_)});
     outcome = next();
   }
   if (outcome != Outcome::kEnd) {
@@ -91,6 +91,7 @@ BlockEmitter::Outcome BlockEmitter::next() {
   site_ = nullptr;
   ends_ = false;
   unresumed_.clear();
+  opened_.clear();
   look_ups_.clear();
   if (!begins_with_scratch()) at_hand_ = {};
   const Flags flags_before = flags_;
@@ -116,6 +117,7 @@ BlockEmitter::Outcome BlockEmitter::next() {
     log_decision(interpreted ? Outcome::kInterpret : outcome, flags_before, first_detour);
   check_recipe();
   move_windows(interpreted);
+  for (const size_t detour : unresumed_) note_windows(detours_[detour]);
   return outcome;
 }
 
@@ -170,7 +172,12 @@ void BlockEmitter::begin() {
   flags_ = Flags::kSaved;
   if (translation_.exec_id2 != 0) check_page(cpu::page_of(block_.rip) + kPageSize, translation_.exec_id2);
   if (t_.profiles()) a_.alu_imm(8, 0, in_cpu(layout_.blocks_entered), 1);
-  if (translation_.stage != Translation::Stage::kLast) count_entries();
+  if (is_plain()) {
+    static constexpr uint8_t kNop5[] = {0x0f, 0x1f, 0x44, 0x00, 0x00};
+    for (const uint8_t byte : kNop5) a_.byte(byte);  // a jump to the version that is in force
+  }
+  if (translation_.stage == Translation::Stage::kFirst || translation_.stage == Translation::Stage::kTrial)
+    count_entries();
 }
 
 // Leaves at the last entry of the stage.
@@ -181,21 +188,17 @@ void BlockEmitter::count_entries() {
   a_.jcc(Condition::kE, translation_.way_out);
 }
 
-// Whether there is a place that a range may be of use to, or several on the stack, which a window is of use to.
+// Whether there is a place that a range of its own may be of use to.
 bool BlockEmitter::has_places() const {
   if (kind() != static_cast<size_t>(cpu::TlbKind::kUser)) return false;
-  unsigned on_stack = 0;
   for (unsigned i = 0; i < count_; ++i) {
     const x86::Insn& insn = insns_[i];
     const bool has_mem = insn.has_mem && insn.op != Code::kLea && insn.op != Code::kNop;
     const bool at_stack = ops_[i].base == x86::kRsp && ops_[i].index == cpu::kZeroReg;
     const bool is_constant = ops_[i].base == cpu::kZeroReg && ops_[i].index == cpu::kZeroReg;
     if (has_mem && !at_stack && !is_constant) return true;
-    const bool uses_stack =
-        insn.op == Code::kPush || insn.op == Code::kPop || insn.op == Code::kCall || insn.op == Code::kRet;
-    if (uses_stack || (has_mem && at_stack)) ++on_stack;
   }
-  return on_stack > 1;
+  return false;
 }
 
 BlockEmitter::Outcome BlockEmitter::instruction() {
@@ -263,8 +266,8 @@ void BlockEmitter::detours() {
   for (const Detour& detour : detours_) {
     a_.bind(detour.jump, cold_.here());
     if (detour.range.range != nullptr) detour_range(detour);
-    if (detour.kind == Detour::Kind::kFirstVersion) {
-      detour_first_version(detour);
+    if (detour.kind == Detour::Kind::kPlainVersion) {
+      detour_plain_version(detour);
       continue;
     }
     if (detour.recipe.kind != Recipe::Kind::kNone && detour.kind != Detour::Kind::kNotice) {
@@ -276,7 +279,7 @@ void BlockEmitter::detours() {
       case Detour::Kind::kInterpret:
         cold_.mov_imm(kR10, reinterpret_cast<uintptr_t>(detour.site));
         cold_.call(t_.runtime().interpret);
-        reload(detour);
+        go_on(detour);
         break;
       case Detour::Kind::kLoad:
         cold_.call(detour.site != nullptr ? t_.runtime().load_x87 : t_.runtime().load_vectors);
@@ -300,9 +303,29 @@ void BlockEmitter::detours() {
         cold_.mov_imm(kR10, reinterpret_cast<uintptr_t>(detour.exit));
         cold_.jmp(t_.runtime().leave);
         break;
-      case Detour::Kind::kFirstVersion: break;  // above
+      case Detour::Kind::kPlainVersion: break;  // above
     }
   }
+}
+
+// Goes on behind an instruction that the interpreter has executed, with the windows that it was to open.
+void BlockEmitter::go_on(const Detour& detour) {
+  std::vector<uint8_t*> unknown;
+  for (const Opened& window : detour.opened)
+    if (window.number != kNoWindow) unknown.push_back(look_again(window));
+  if (!unknown.empty() && detour.units == 0) load_eflags(cold_);
+  reload(detour);
+  if (unknown.empty()) return;
+  for (uint8_t* const jump : unknown) cold_.bind_here(jump);
+  Exit& exit = t_.new_exit();
+  exit = {.target = detour.resume_rip,
+          .jump = cold_.jmp(),
+          .page = translation_.page,
+          .mode_key = block_.mode_key,
+          .crosses = cpu::page_of(detour.resume_rip) != cpu::page_of(block_.rip)};
+  cold_.bind_here(exit.jump);
+  cold_.mov_imm(kR10, reinterpret_cast<uintptr_t>(&exit));
+  cold_.jmp(t_.runtime().leave);
 }
 
 // Goes on where a detour came from, with the units as they were.

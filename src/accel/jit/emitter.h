@@ -113,6 +113,11 @@ class BlockEmitter {
       return at.base == other.base && at.index == other.index && at.scale == other.scale;
     }
   };
+  // A window that an instruction opens, as it is behind that.
+  struct Opened {
+    int8_t number = kNoWindow;
+    Window window{};
+  };
   static constexpr uint64_t kNoRip = ~uint64_t{0};
   // Code out of line, emitted behind the block.
   struct Detour {
@@ -123,7 +128,7 @@ class BlockEmitter {
       kLeave,
       kForget /* predicted returns */,
       kLoad /* units */,
-      kFirstVersion
+      kPlainVersion
     } kind = Kind::kInterpret;
     uint8_t* jump = nullptr;          // leads to it
     const uint8_t* resume = nullptr;  // kInterpret, kNotice, kForget, kLoad: where it goes on
@@ -138,9 +143,10 @@ class BlockEmitter {
     RangePlace range{};
     const uint8_t* resume_access = nullptr;
     Access access{};
-    Recipe recipe{};     // of flags that are nowhere
-    unsigned index = 0;  // kFirstVersion: the instruction's
-    AtHand at_hand{};    // kNotice: at `resume`
+    Recipe recipe{};                 // of flags that are nowhere
+    unsigned index = 0;              // kPlainVersion: the instruction's
+    AtHand at_hand{};                // kInterpret, kNotice: at `resume`
+    std::array<Opened, 2> opened{};  // kInterpret
   };
 
   // --- the block (emitter.cc) ---
@@ -159,6 +165,7 @@ class BlockEmitter {
   void detours();
   Site& site();
   Site& new_site(bool leaves);
+  void go_on(const Detour& detour);
   void reload(const Detour& detour);
   void go_back(const Detour& detour);
   void notice(const Detour& detour);
@@ -239,7 +246,6 @@ class BlockEmitter {
   // True: the TLB has been asked.
   bool check(const Access& access);
   void check_range(const Access& access, const RangePlace& place);
-  void miss_access(uint8_t* jump);  // the same for what is not known of memory
   Place look_up_stack(int32_t offset, bool write);
   void pushed(Place& place);
   void miss(uint8_t* jump);  // the instruction is left to the interpreter; EFLAGS are lost
@@ -252,8 +258,13 @@ class BlockEmitter {
   [[nodiscard]] static bool is_register(const x86::Operand& o) { return o.kind == x86::OperandKind::kGpr; }
   [[nodiscard]] static bool is_immediate(const x86::Operand& o) { return o.kind == x86::OperandKind::kImm; }
 
+  void miss_access(uint8_t* jump);  // the same for what is not known of memory
+
   // --- windows (emit_windows.cc) ---
-  [[nodiscard]] bool has_windows() const { return translation_.first != nullptr && wide_; }
+  [[nodiscard]] bool has_ranges() const {
+    return translation_.stage == Translation::Stage::kTrial || translation_.stage == Translation::Stage::kLast;
+  }
+  [[nodiscard]] bool is_plain() const { return translation_.stage == Translation::Stage::kPlain; }
   static uint16_t written(const x86::Insn& insn);
   static bool may_be_near_others(const x86::Insn& insn);
   static std::optional<int64_t> moved(const x86::Insn& insn, unsigned guest);
@@ -267,7 +278,9 @@ class BlockEmitter {
   [[nodiscard]] bool begins_with_scratch() const;
   [[nodiscard]] bool goes_on_storing(const Place& place) const;
   static Place join(const Place& one, const Place& other);
-  void detour_first_version(const Detour& detour);
+  void detour_plain_version(const Detour& detour);
+  void note_windows(Detour& detour) const;
+  uint8_t* look_again(const Opened& opened);
   [[nodiscard]] Mem window_place(size_t number) const {
     return in_cpu(layout_.window_places + static_cast<int32_t>(number * sizeof(uint64_t)));
   }
@@ -399,6 +412,7 @@ class BlockEmitter {
   std::vector<Detour>& detours_;
   std::vector<size_t>& unresumed_;  // detours that go on behind the current instruction
   std::array<Window, cpu::TranslationArea::kWindows> windows_{};
+  std::vector<int8_t>& opened_;  // by the current instruction
   AtHand at_hand_;
   Place unlooked_;        // has been stored to, without a look at the state byte yet; of 0 bytes: nothing
   std::string look_ups_;  // of the current instruction, for the log
@@ -411,6 +425,7 @@ struct EmitterSpace {
   std::array<const uint8_t*, cpu::BlockCache::kMaxOps> starts;
   std::vector<BlockEmitter::Detour> detours;
   std::vector<size_t> unresumed;
+  std::vector<int8_t> opened;
 };
 
 }  // namespace kite::jit

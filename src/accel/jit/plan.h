@@ -93,7 +93,9 @@ struct RangePlace {
 struct Translation {
   // How places in user code find memory. First the TLB is asked; on trial, each has a range; then those keep theirs
   // that it is of use to. A block without such places begins with the last stage.
-  enum class Stage : uint8_t { kFirst, kTrial, kLast };
+  // And one in which each access is looked up in the TLB by itself, where an access of those on trial and after it goes
+  // on that is not where the others are that it was checked with.
+  enum class Stage : uint8_t { kFirst, kTrial, kLast, kPlain };
   // Where one of its instructions begins, and where it has the flags (BlockEmitter::Flags).
   struct Restart {
     const uint8_t* code;
@@ -113,8 +115,8 @@ struct Translation {
   uint64_t jump_salt = 0;  // of the block's mode (Translator::jump_salt)
   bool stale = false;      // code has been written to its page: the first jump leads out
   Stage stage = Stage::kFirst;
-  const Translation* first = nullptr;  // later stages: the block's translation of the first, if there was one
-  std::vector<Restart> restarts;       // first stage: of each instruction
+  Translation* plain = nullptr;   // on trial and after it
+  std::vector<Restart> restarts;  // kPlain: of each instruction
   static constexpr size_t kCountBytes = 12;
   uint8_t* count = nullptr;          // the code that counts the entries
   uint32_t* entries_left = nullptr;  // of the stage, while that `is_counted`

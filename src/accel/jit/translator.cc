@@ -337,24 +337,39 @@ void Translator::judge_places(const Translation& translation) {
   }
 }
 
-// Translated code is not running. What leads to the old code goes on in the new.
-void Translator::translate_again(Translation& old, Translation::Stage stage) {
-  cpu::Block& block = *old.block;
-  if (old.stale || block.removed || block.translation != &old || !has_room()) return;
+// Another translation of the block that `old` is of.
+Translation& Translator::alike(const Translation& old, Translation::Stage stage) {
   Translation& fresh = translations_.add();
-  fresh.block = &block;
+  fresh.block = old.block;
   fresh.page = old.page;
   fresh.page2 = old.page2;
   fresh.exec_id = old.exec_id;
   fresh.exec_id2 = old.exec_id2;
   fresh.jump_salt = old.jump_salt;
   fresh.stage = stage;
+  return fresh;
+}
+
+// Translated code is not running. What leads to the old code goes on in the new.
+void Translator::translate_again(Translation& old, Translation::Stage stage) {
+  cpu::Block& block = *old.block;
+  if (old.stale || block.removed || block.translation != &old || !has_room()) return;
+  Translation* plain = old.plain;
+  if (plain == nullptr) {
+    plain = &alike(old, Translation::Stage::kPlain);
+    emit(block, *plain);
+    block.translation = &old;
+    if (!has_room()) return;
+  }
+  Translation& fresh = alike(old, stage);
+  fresh.plain = plain;
   fresh.trials = static_cast<uint8_t>(old.trials + (stage == Translation::Stage::kTrial ? 1 : 0));
-  fresh.first = old.stage == Translation::Stage::kFirst ? &old : old.first;
   emit(block, fresh);
   for (const PageState& state : pages_of(fresh)) std::ranges::replace(pages_[state.address].translations, &old, &fresh);
-  *old.start = 0xe9;  // jmp
-  Assembler::patch(old.start + 1, memory_.delta(), fresh.entry_saved);
+  for (const Translation* const other : {&old, plain}) {
+    *other->start = 0xe9;  // jmp
+    Assembler::patch(other->start + 1, memory_.delta(), fresh.entry_saved);
+  }
   fresh.incoming = std::move(old.incoming);
   for (const Translation::Incoming& way : fresh.incoming) Assembler::patch(way.jump, memory_.delta(), fresh.*way.entry);
 }

@@ -128,6 +128,7 @@ class Translator final : public cpu::BlockTranslator {
   void add_to_page(Translation& translation, const PageState& state);
   void make_stale(Page& page);
   void translate_moved();
+  Translation& alike(const Translation& old, Translation::Stage stage);
   void translate_again(Translation& old, Translation::Stage stage);
   void revive(Translation& translation);
 
