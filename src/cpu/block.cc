@@ -155,9 +155,10 @@ struct BlockCache::Code {
 
 BlockCache::BlockCache() : buckets_(size_t{1} << kBucketBits, nullptr) {}
 
-uint64_t BlockCache::hash(Gpa physical, uint32_t mode_key) {
-  uint64_t h = (physical ^ uint64_t{mode_key} << 40) * 0x9e3779b97f4a7c15;
-  return h >> (64 - kBucketBits);
+// Pages are mapped at many addresses: programs and libraries by every process at those of its own.
+uint64_t BlockCache::hash(Gpa physical, uint64_t rip, uint32_t mode_key) {
+  constexpr uint64_t kOdd = 0x9e3779b97f4a7c15;
+  return ((physical ^ uint64_t{mode_key} << 40) * kOdd ^ rip) * kOdd >> (64 - kBucketBits);
 }
 
 void* BlockCache::allocate(size_t bytes) {
@@ -182,14 +183,14 @@ void BlockCache::flush(Cpu& cpu) {
 }
 
 void BlockCache::insert(Block& block) {
-  Block*& bucket = buckets_[hash(block.physical, block.mode_key)];
+  Block*& bucket = buckets_[hash(block.physical, block.rip, block.mode_key)];
   block.hash_next = bucket;
   block.removed = false;
   bucket = &block;
 }
 
 void BlockCache::remove(Block& block) {
-  Block** at = &buckets_[hash(block.physical, block.mode_key)];
+  Block** at = &buckets_[hash(block.physical, block.rip, block.mode_key)];
   while (*at != nullptr && *at != &block) at = &(*at)->hash_next;
   if (*at != nullptr) *at = block.hash_next;
   block.epoch = 0;
@@ -235,7 +236,7 @@ Block* BlockCache::find(Cpu& cpu, bool may_flush) {
 }
 
 Block* BlockCache::lookup(Cpu& cpu, Gpa physical) {
-  Block* block = buckets_[hash(physical, cpu.mode_key)];
+  Block* block = buckets_[hash(physical, cpu.state.rip, cpu.mode_key)];
   while (block != nullptr &&
          (block->physical != physical || block->rip != cpu.state.rip || block->mode_key != cpu.mode_key))
     block = block->hash_next;

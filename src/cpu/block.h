@@ -132,7 +132,7 @@ class BlockCache {
   struct Code;
   class Builder;
 
-  [[nodiscard]] static uint64_t hash(Gpa physical, uint32_t mode_key);
+  [[nodiscard]] static uint64_t hash(Gpa physical, uint64_t rip, uint32_t mode_key);
   Block* lookup(Cpu& cpu, Gpa physical);
   Block* build(Cpu& cpu, Code& code);
   Block* build_crossing(Cpu& cpu, const Code& code);

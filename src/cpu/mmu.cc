@@ -121,6 +121,7 @@ TlbEntry* Mmu::lookup(uint64_t linear, TlbKind kind, Access access, Fault& fault
   // An address with metadata has an entry of its own, for data only.
   if (fault.linear != linear) translation.rights &= static_cast<uint8_t>(~TlbEntry::kExecute);
   fill(table, kind, linear, translation);
+  if (fault.linear == linear && cpu_.long_mode()) fill_neighbours(table, kind, linear, translation);
   return &entry;
 }
 
@@ -165,6 +166,18 @@ void Mmu::fill(TlbTable& table, TlbKind kind, uint64_t linear, const Translation
   data.write_tag = tag(fast && entry.target == Target::kMemory, TlbEntry::kWrite);
   entry.exec_tag = tag(memory, TlbEntry::kExecute);
   table.note_filled(linear);
+}
+
+// What is used next is often near. A processor may remember any page whose accessed bit is set (SDM 3A 4.10.2.3).
+void Mmu::fill_neighbours(TlbTable& table, TlbKind kind, uint64_t linear, const Translation& translation) {
+  constexpr unsigned kGroup = 16;  // their entries are in two lines of the host's cache
+  const uint64_t page = page_of(linear);
+  const auto place = static_cast<int>((linear >> kPageShift) & (kGroup - 1));
+  Translation found;
+  for (int step = -place; step < static_cast<int>(kGroup) - place; ++step) {
+    const uint64_t other = page + static_cast<uint64_t>(step) * kPageSize;
+    if (table.at(other).linear == kNoTag && neighbour(translation, step, found)) fill(table, kind, other, found);
+  }
 }
 
 // Whether nothing but memory lies behind the large page that the entry is a part of.

@@ -66,6 +66,8 @@ class Mmu {
     uint8_t rights = 0;
     uint8_t shift = kPageShift;
     bool global = false;
+    uint64_t leaf = 0;               // the entry that maps it, of 8 bytes
+    const uint8_t* leaf_at = nullptr;  // null: it is in no memory, or of 4 bytes
   };
   // One paging-structure entry that a walk has used.
   struct Step {
@@ -90,6 +92,8 @@ class Mmu {
 
   void fill(TlbTable& table, TlbKind kind, uint64_t linear, const Translation& translation);
   bool is_whole(const Translation& translation);
+  void fill_neighbours(TlbTable& table, TlbKind kind, uint64_t linear, const Translation& translation);
+  [[nodiscard]] static bool neighbour(const Translation& of, int step, Translation& found);
   TlbEntry::Target classify(Gpa page, uintptr_t& host, std::atomic<uint8_t>*& page_state);
   bool is_apic_page(Gpa page) const;
   uint64_t apic_read(Gpa address, unsigned bytes);

@@ -205,8 +205,26 @@ Mmu::Outcome Mmu::walk(uint64_t linear, TlbKind kind, Access access, Translation
   out = {.page = base | (linear & low_mask(walk.shift) & ~(kPageSize - 1)),
          .rights = rights,
          .shift = static_cast<uint8_t>(walk.shift),
-         .global = (leaf & kGlobal) != 0 && (cpu_.arch.cr4 & cr4::kPge) != 0};
+         .global = (leaf & kGlobal) != 0 && (cpu_.arch.cr4 & cr4::kPge) != 0,
+         .leaf = leaf,
+         .leaf_at = walk.entry_bytes == 8 ? walk.leaf().host : nullptr};
   return Outcome::kDone;
+}
+
+// The page so many after one, if it may be used alike, without a change to its entry.
+bool Mmu::neighbour(const Translation& of, int step, Translation& found) {
+  found = of;
+  if (of.shift != kPageShift) {
+    found.page += static_cast<uint64_t>(step) * kPageSize;
+    return true;
+  }
+  if (of.leaf_at == nullptr) return false;
+  constexpr uint64_t kIgnored = low_mask(59) & ~low_mask(52), kForSoftware = 7u << 9;
+  const uint64_t entry = __atomic_load_n(reinterpret_cast<const uint64_t*>(of.leaf_at) + step, __ATOMIC_ACQUIRE);
+  if (((entry ^ of.leaf) & ~(kAddressMask | kDirty | kIgnored | kForSoftware)) != 0) return false;
+  found.page = entry & kAddressMask;
+  if ((entry & kDirty) == 0) found.rights &= static_cast<uint8_t>(~TlbEntry::kWrite);
+  return true;
 }
 
 // `linear` to its 4 KiB page. False: `error` is the error code of the #PF.

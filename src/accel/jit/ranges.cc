@@ -14,7 +14,7 @@ namespace {
 // one that does so in fewer costs more than it saves. Where misses are rare, so may be the hits.
 constexpr uint64_t kFrequentMiss = 256, kFastMiss = 64, kRareMiss = 8192;
 // How many pages of 4 KiB a range takes on each side, when the host has them next to each other as the guest does.
-constexpr int kMostNeighbours = 4;
+constexpr int kMostNeighbours = 256;
 
 #define KITE_NO_VECTORS __attribute__((target("general-regs-only"), always_inline))
 
