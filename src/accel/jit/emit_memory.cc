@@ -145,18 +145,19 @@ void BlockEmitter::check_range(const Access& access, const RangePlace& place) {
   slow.range = place;
   slow.resume_access = a_.here();
   slow.access = access;
+  slow.access.whole = false;
 }
 
 // What is checked is all of the window, when there is one.
 BlockEmitter::Place BlockEmitter::look_up_at(const Mem& address, Access access, const Window& window) {
   Place place{.mem = address, .bytes = access.bytes, .near_others = window.open};
   access.address = address;
+  access.whole = address.base != kNone && address.index != kNone;
+  access.has_r11 &= !window.open;
   if (window.open) widen(access, window);
-  const bool has_asked_tlb = check(access);
-  if (has_asked_tlb && access.has_r11 && !window.open && address.base != kNone && address.index != kNone) {
-    // The sum does not wait for the TLB.
-    a_.lea(8, kR11, address);
-    place.mem = at(kR10, kR11);
+  if (check(access) && access.whole) {
+    place.mem = access.has_r11 && !access.write ? at(kR10, kR11) : at(kR10);
+    if (window.open) place.window = open_window(window);
     return place;
   }
   if (window.open || (address.base != kNone && address.index != kNone)) {
@@ -242,7 +243,12 @@ void BlockEmitter::detour_range(const Detour& detour) {
 // The index is that of the first byte's page and the tag that of the last byte's: what crosses never hits. What is
 // aligned does not cross: the last aligned byte does for the tag, with the low bits left in it.
 uint8_t* BlockEmitter::look_up_tlb(Assembler& a, const Access& access) {
+  static const bool has_rorx = __builtin_cpu_supports("bmi2") != 0;
   Mem first = access.address;
+  if (access.whole) {
+    a.lea(8, kR10, first);
+    first = at(kR10);
+  }
   first.disp += access.lead;
   Mem last = first;
   last.disp += static_cast<int32_t>(access.bytes - std::clamp(access.alignment, 1u, access.bytes));
@@ -254,13 +260,21 @@ uint8_t* BlockEmitter::look_up_tlb(Assembler& a, const Access& access) {
       a.lea(size, to, from);
   };
   take(8, kRax, last);
-  take(4, kR11, first);
-  a.shift_imm(4, 5, kR11, kTlbShift);
+  if (has_rorx && first.index == kNone && first.base != kNone && first.disp == 0) {
+    a.vex_rr({.map = 3, .prefix = 0xf2, .opcode = 0xf0}, kR11, 0, first.base);
+    a.byte(kTlbShift);
+  } else {
+    take(4, kR11, first);
+    a.shift_imm(4, 5, kR11, kTlbShift);
+  }
   a.alu_imm(4, 4, kR11, kTlbMask);
   a.alu_imm(8, 4, kRax, kPageMask | (access.alignment != 0 ? access.alignment - 1 : 0));
   a.rm(8, 0x3b, kRax, entry(access.write ? kTlbWriteTag : kTlbReadTag));  // cmp
   uint8_t* const other = a.jcc(Condition::kNe);
-  a.rm(8, access.in_r10 ? 0x03 : 0x8b, kR10, entry(kTlbAddend));  // add, mov
+  if (access.whole && access.has_r11 && !access.write)
+    a.load(8, kR11, entry(kTlbAddend));
+  else
+    a.rm(8, access.in_r10 || access.whole ? 0x03 : 0x8b, kR10, entry(kTlbAddend));  // add, mov
   if (access.write) a.load(8, kR11, entry(kTlbPageState));
   return other;
 }

@@ -96,6 +96,8 @@ class BlockEmitter {
     bool write = false;
     unsigned alignment = 0;  // 0, or a power of two that the address must be a multiple of
     bool has_r11 = false;    // R11 is not changed between the look-up and the access, unless it is a store
+    // Where the TLB is asked in line, R10 becomes the host's of `address`; or R10 + R11 is it, where R11 may be.
+    bool whole = false;
   };
   // Where an access is, in the guest's registers; cpu::kZeroReg: none.
   struct GuestAddress {
