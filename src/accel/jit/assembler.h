@@ -169,6 +169,10 @@ class Assembler {
   void jmp(const Mem& place) { rm(4, 0xff, 4, place); }
   void call(const Mem& place) { rm(4, 0xff, 2, place); }
   void ret() { byte(0xc3); }
+  void ret(uint16_t drops) {
+    byte(0xc2);
+    word(drops);
+  }
   // The address of a place that bind() gives: `lea to, [rip + ...]`.
   uint8_t* lea_here(Reg to) {
     byte(static_cast<uint8_t>(0x48 | (to >> 3) << 2));

@@ -264,7 +264,6 @@ void BlockEmitter::predict_return() {
 // What was mapped here at the call may have changed: the way on is checked as that to another page. User code cannot
 // change it; before it runs on after somebody else did, its returns are forgotten (TranslationArea::returns_lost).
 void BlockEmitter::return_here() {
-  a_.lea(8, kRsp, at(kRsp, 8));
   flags_ = Flags::kSaved;
   Exit& exit = new_exit(wide_ ? op().next_rip() : static_cast<uint32_t>(op().next_rip()));
   if (kind() != static_cast<size_t>(cpu::TlbKind::kUser)) exit.crosses = true;
@@ -319,7 +318,7 @@ BlockEmitter::Outcome BlockEmitter::ret() {
   a_.rm(8, 0x3b, add_salt(a_), at(kRsp, 8));  // cmp
   uint8_t* const other = a_.jcc(Condition::kNe);
   a_.lea(pointer_bytes_, kStack, at(kStack, release));
-  a_.ret();
+  a_.ret(sizeof(uint64_t));
   a_.bind(other, cold_.here());
   cold_.rm(8, 0x3b, kRsp, in_cpu(layout_.returns));  // cmp
   uint8_t* const none = cold_.jcc(Condition::kE);

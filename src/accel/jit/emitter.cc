@@ -153,22 +153,33 @@ void BlockEmitter::begin() {
   cold_.mov_imm(kR10, reinterpret_cast<uintptr_t>(&self));
   cold_.jmp(t_.runtime().leave);
 
-  translation_.entry_checked = a_.here();
-  check_page(block_.rip, translation_.exec_id);
-  if (flags_are_dead() && translation_.exec_id2 == 0) {
-    translation_.entry_flags = translation_.entry_saved = a_.here();
-    translation_.start = a_.cursor();
-  } else {
-    a_.byte(0xeb);  // over the next three
-    a_.byte(0);
-    uint8_t* const after = a_.cursor();
+  const auto check = [&] {
+    translation_.entry_checked = a_.here();
+    check_page(block_.rip, translation_.exec_id);
+  };
+  const auto save = [&] {
     translation_.entry_flags = a_.here();
     flags_ = Flags::kHost;
     save_flags();
+  };
+  const auto before_other = [&](const auto& one, const auto& other) {
+    one();
+    a_.byte(0xeb);  // jmp
+    a_.byte(0);
+    uint8_t* const after = a_.cursor();
+    other();
     after[-1] = static_cast<uint8_t>(a_.cursor() - after);
-    translation_.entry_saved = a_.here();
-    translation_.start = a_.cursor();
-  }
+  };
+  const bool keeps_flags = !flags_are_dead() || translation_.exec_id2 != 0;
+  if (!keeps_flags)
+    check();
+  else if (translation_.entered_with_flags)
+    before_other(check, save);
+  else
+    before_other(save, check);
+  translation_.entry_saved = a_.here();
+  if (!keeps_flags) translation_.entry_flags = translation_.entry_saved;
+  translation_.start = a_.cursor();
   flags_ = Flags::kSaved;
   if (translation_.exec_id2 != 0) check_page(cpu::page_of(block_.rip) + kPageSize, translation_.exec_id2);
   if (t_.profiles()) a_.alu_imm(8, 0, in_cpu(layout_.blocks_entered), 1);

@@ -109,11 +109,12 @@ struct Translation {
 
   cpu::Block* block = nullptr;
   Gpa page = 0;
-  uint32_t exec_id = 0;    // what TlbTable::exec_ids has while the block's page leads where it did
-  Gpa page2 = 0;           // of an instruction that crosses, likewise
-  uint32_t exec_id2 = 0;   // 0: there is none
-  uint64_t jump_salt = 0;  // of the block's mode (Translator::jump_salt)
-  bool stale = false;      // code has been written to its page: the first jump leads out
+  uint32_t exec_id = 0;             // what TlbTable::exec_ids has while the block's page leads where it did
+  Gpa page2 = 0;                    // of an instruction that crosses, likewise
+  uint32_t exec_id2 = 0;            // 0: there is none
+  uint64_t jump_salt = 0;           // of the block's mode (Translator::jump_salt)
+  bool entered_with_flags = false;  // in EFLAGS, more often than not: which entry comes without a jump
+  bool stale = false;               // code has been written to its page: the first jump leads out
   Stage stage = Stage::kFirst;
   Translation* plain = nullptr;   // on trial and after it
   std::vector<Restart> restarts;  // kPlain: of each instruction

@@ -217,6 +217,8 @@ bool Translator::translate(cpu::Cpu& cpu, cpu::Block& block) {
   for (const PageState& state : pages_of(translation)) add_to_page(translation, state);
   translation.jump_salt = jump_salt(block.mode_key);
   translation.stage = first_stage();
+  const auto* const exit = static_cast<const Exit*>(cpu.translation.exit);
+  translation.entered_with_flags = exit != nullptr && exit->flags_in_host && !exit->crosses;
   emit(block, translation);
   counters_.guest_bytes.add(block.bytes);
   return true;
@@ -347,6 +349,8 @@ Translation& Translator::alike(const Translation& old, Translation::Stage stage)
   fresh.exec_id2 = old.exec_id2;
   fresh.jump_salt = old.jump_salt;
   fresh.stage = stage;
+  const auto with_flags = std::ranges::count(old.incoming, &Translation::entry_flags, &Translation::Incoming::entry);
+  fresh.entered_with_flags = static_cast<size_t>(with_flags) * 2 > old.incoming.size();
   return fresh;
 }
 
