@@ -4,6 +4,7 @@
 // An opcode is written as it is read: 0x01, 0x0faf, 0x0f38f6; a mandatory prefix is given apart.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -24,6 +25,7 @@ struct Mem {
   int32_t disp = 0;
   bool in_cpu = false;
   const void* near = nullptr;
+  uint8_t behind = 0;  // bytes of the instruction that follow the address, where that is relative to RIP
 };
 inline Mem at(Reg base, int32_t disp = 0) { return {.base = base, .disp = disp}; }
 inline Mem at(Reg base, Reg index, uint8_t scale = 0, int32_t disp = 0) {
@@ -31,8 +33,11 @@ inline Mem at(Reg base, Reg index, uint8_t scale = 0, int32_t disp = 0) {
 }
 inline Mem in_cpu(int32_t disp) { return {.disp = disp, .in_cpu = true}; }
 inline Mem in_cpu(Reg index, int32_t disp) { return {.base = index, .disp = disp, .in_cpu = true}; }
-// For instructions that end with their address.
 inline Mem near_code(const void* place) { return {.near = place}; }
+inline Mem before(unsigned bytes, Mem mem) {
+  mem.behind = static_cast<uint8_t>(bytes);
+  return mem;
+}
 
 class Assembler {
  public:
@@ -41,7 +46,9 @@ class Assembler {
     at_ = write;
     delta_ = run - write;
   }
-  // Where the Cpu is. GS leads to it too, but an address that fits takes a byte less and the host a cycle less.
+  // Where the Cpu is. GS leads to it too, but an address that fits takes a byte less and the host a cycle less. Where
+  // it is near the code, too, addresses are relative to RIP: of those, the host knows without waiting for the store
+  // what a load gets that was stored just before.
   void set_cpu(const void* cpu, size_t bytes) {
     const auto address = reinterpret_cast<uintptr_t>(cpu);
     cpu_ = address + bytes <= INT32_MAX ? static_cast<int32_t>(address) : 0;
@@ -112,7 +119,7 @@ class Assembler {
   }
   // 8 bytes: the immediate is sign-extended.
   void store_imm(unsigned size, const Mem& to, uint32_t value) {
-    rm(size, size == 1 ? 0xc6 : 0xc7, 0, to);
+    rm(size, size == 1 ? 0xc6 : 0xc7, 0, before(std::min(size, 4u), to));
     immediate(size, value);
   }
   void lea(unsigned size, Reg to, const Mem& address) { rm(size, 0x8d, to, address); }
@@ -130,7 +137,7 @@ class Assembler {
   }
   void alu_imm(unsigned size, unsigned operation, const Mem& to, uint32_t value, uint8_t prefix = 0) {
     const bool small = fits_byte(value) && size != 1;
-    rm(size, size == 1 ? 0x80 : small ? 0x83 : 0x81, operation, to, prefix);
+    rm(size, size == 1 ? 0x80 : small ? 0x83 : 0x81, operation, before(small ? 1 : std::min(size, 4u), to), prefix);
     immediate(small ? 1 : size, value);
   }
   void shift_imm(unsigned size, unsigned operation, Reg to, uint8_t count) {  // 4 shl, 5 shr, 7 sar
@@ -220,9 +227,14 @@ class Assembler {
       byte(static_cast<uint8_t>(unsigned{mem.scale} << 6 | (index & 7) << 3 | (base & 7)));
     };
     const bool has_index = mem.index != kNone;
-    if (mem.near != nullptr) {
-      modrm(0, 5);
-      return dword(static_cast<uint32_t>(static_cast<const uint8_t*>(mem.near) - (here() + 4)));
+    const bool is_field = mem.in_cpu && cpu_ != 0 && mem.base == kNone && !has_index;
+    if (mem.near != nullptr || is_field) {
+      const auto place = is_field ? static_cast<intptr_t>(cpu_) + mem.disp : reinterpret_cast<intptr_t>(mem.near);
+      const intptr_t distance = place - (reinterpret_cast<intptr_t>(here()) + 1 + 4 + mem.behind);
+      if (mem.near != nullptr || distance == static_cast<int32_t>(distance)) {
+        modrm(0, 5);
+        return dword(static_cast<uint32_t>(distance));
+      }
     }
     const int32_t disp = mem.in_cpu ? mem.disp + cpu_ : mem.disp;
     if (mem.base == kNone) {

@@ -5,6 +5,7 @@
 #include <cerrno>
 
 #include "support/huge_pages.h"
+#include "support/low_memory.h"
 
 namespace kite::jit {
 namespace {
@@ -20,10 +21,10 @@ CodeMemory::~CodeMemory() {
 }
 
 // Shared memory without a file of its own to be seen in /proc/PID/maps: only there does perf look up what PerfMap has.
-Result<> CodeMemory::map(size_t bytes, size_t data_bytes) {
+Result<> CodeMemory::map(size_t bytes, size_t data_bytes, std::span<const std::byte> near) {
   size_ = bytes;
   data_size_ = data_bytes;
-  run_ = static_cast<uint8_t*>(map_at_huge_page(bytes + data_bytes, 0));
+  run_ = static_cast<uint8_t*>(map_near(bytes + data_bytes, near.data(), near.size()));
   void* const shared =
       ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (shared != MAP_FAILED) write_ = static_cast<uint8_t*>(shared);

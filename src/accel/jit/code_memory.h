@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "support/result.h"
@@ -18,8 +19,9 @@ class CodeMemory {
   CodeMemory(const CodeMemory&) = delete;
   CodeMemory& operator=(const CodeMemory&) = delete;
 
-  // Both are multiples of 4096, together below 2 GiB. Pages are committed when they are first written.
-  Result<> map(size_t bytes, size_t data_bytes);
+  // Both are multiples of 4096, together below 2 GiB. Pages are committed when they are first written. If possible, all
+  // is within 2 GiB of `near`.
+  Result<> map(size_t bytes, size_t data_bytes, std::span<const std::byte> near);
   // Code has been written as far as `place`, in the mapping for writing: what has filled up becomes huge pages.
   void written_to(const uint8_t* place);
   [[nodiscard]] uint8_t* write() const { return write_; }

@@ -50,7 +50,7 @@ BlockEmitter::Outcome BlockEmitter::repeat_within_page() {
     return Outcome::kInterpret;
   const unsigned size = (insn().opcode & 1) == 0 ? 1 : std::min<unsigned>(op().operand_size, 8), log = log_of(size);
   save_flags();
-  a_.rm(4, 0xf7, 0, in_cpu(layout_.rflags));  // test
+  a_.rm(4, 0xf7, 0, before(4, in_cpu(layout_.rflags)));  // test
   a_.dword(static_cast<uint32_t>(x86::flag::kDf));
   miss(a_.jcc(Condition::kNe));
   a_.rr(8, 0x85, kRcx, kRcx);  // test

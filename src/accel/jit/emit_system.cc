@@ -64,7 +64,7 @@ bool BlockEmitter::require_privilege() {
 // Leaves the instruction to the interpreter while a bit of CR4 is clear.
 void BlockEmitter::require_control(uint64_t bit) {
   save_flags();
-  a_.rm(4, 0xf7, 0, in_cpu(layout_.cr4));  // test
+  a_.rm(4, 0xf7, 0, before(4, in_cpu(layout_.cr4)));  // test
   a_.dword(static_cast<uint32_t>(bit));
   miss(a_.jcc(Condition::kE));
 }

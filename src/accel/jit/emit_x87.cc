@@ -41,7 +41,7 @@ bool writes_flags(const x86::Insn& i) {
 void BlockEmitter::need_x87() {
   if ((units_ & TranslationArea::kX87) != 0) return;
   save_flags();
-  a_.rm(4, 0xf7, 0, in_cpu(layout_.units));  // test
+  a_.rm(4, 0xf7, 0, before(4, in_cpu(layout_.units)));  // test
   a_.dword(TranslationArea::kX87);
   uint8_t* const jump = a_.jcc(Condition::kE);
   flags_lost();

@@ -141,7 +141,7 @@ void BlockEmitter::decode() {
 // Leaves unless the page leads where it did. EFLAGS are lost.
 void BlockEmitter::check_page(uint64_t address, uint32_t exec_id) {
   const size_t id = offsetof(cpu::TlbTable, exec_ids) + cpu::TlbTable::index(address) * sizeof(uint32_t);
-  a_.rm(4, 0x81, 7, in_cpu(tlb_ + static_cast<int32_t>(id)));  // cmp
+  a_.rm(4, 0x81, 7, before(4, in_cpu(tlb_ + static_cast<int32_t>(id))));  // cmp
   a_.dword(exec_id);
   a_.jcc(Condition::kNe, translation_.way_out);
 }

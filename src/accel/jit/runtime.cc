@@ -120,7 +120,7 @@ class Writer {
   }
   // Jumps when the guest cannot use the high halves of YMM registers.
   uint8_t* unless_avx() {
-    a_.rm(4, 0xf7, 0, in_cpu(layout_.mode_key));  // test
+    a_.rm(4, 0xf7, 0, before(4, in_cpu(layout_.mode_key)));  // test
     a_.dword(cpu::mode::kAvx);
     return a_.jcc(Condition::kE);
   }
@@ -197,7 +197,7 @@ void Writer::save_units() {
   if (has_avx_) {
     uint8_t* const no_avx = unless_avx();
     for (unsigned n = 0; n < 16; ++n) {
-      a_.vex_rm(kExtractHigh, n, 0, layout_.high_half(n));
+      a_.vex_rm(kExtractHigh, n, 0, before(1, layout_.high_half(n)));
       a_.byte(1);
     }
     a_.bind_here(no_avx);
@@ -219,7 +219,7 @@ void Writer::load_vectors() {
     uint8_t* const zero = a_.jcc(Condition::kE);
     for (unsigned n = 0; n < 16; ++n) {
       a_.vex_rm(kVexLoad, n, 0, layout_.vector(n));
-      a_.vex_rm(kInsertHigh, n, n, layout_.high_half(n));
+      a_.vex_rm(kInsertHigh, n, n, before(1, layout_.high_half(n)));
       a_.byte(1);
     }
     uint8_t* const loaded = a_.jmp();

@@ -65,7 +65,8 @@ bool unmasked(const cpu::Cpu& cpu) {
 
 Result<std::unique_ptr<Translator>> Translator::create(cpu::Cpu& cpu, const TranslatorOptions& options) {
   auto translator = std::make_unique<Translator>(cpu, options);
-  KITE_TRY(translator->memory_.map(translator->options_.code_bytes, translator->options_.code_bytes / 2));
+  KITE_TRY(translator->memory_.map(translator->options_.code_bytes, translator->options_.code_bytes / 2,
+                                   std::as_bytes(std::span(&cpu, 1))));
   translator->start_code();
   return translator;
 }
