@@ -53,13 +53,17 @@ Exit& BlockEmitter::new_exit(uint64_t target) {
   return exit;
 }
 
-// A jump that leads to `exit` until it is linked.
+// A jump that leads to `exit` until it is linked. Flags that another page wants saved are, out of line, and what is
+// linked is behind that.
 void BlockEmitter::leave_by(uint8_t* jump, Exit& exit, bool link) {
+  const bool saves = flags_in_host() && flags_ != Flags::kBoth, links_behind = link && saves && exit.crosses;
   if (link) exit.jump = jump;
+  if (links_behind) exit.flags_in_host = false;
   detours_.push_back({.kind = Detour::Kind::kLeave,
                       .jump = jump,
                       .exit = &exit,
-                      .save = flags_in_host() && flags_ != Flags::kBoth,
+                      .save = saves,
+                      .links_behind = links_behind,
                       .recipe = recipe_of_lost()});
 }
 
@@ -85,6 +89,18 @@ void BlockEmitter::go_to(uint64_t target, uint64_t from) {
   leave_by(a_.jmp(), exit, true);
 }
 
+// Whether the alarm is best looked at before the current instruction, which makes the flags that a branch backward
+// behind it asks for: what that loses of EFLAGS need not be made anew.
+bool BlockEmitter::looks_at_alarm_early() const {
+  if (index_ + 1 >= count_ || insns_[index_ + 1].op != Code::kJcc) return false;
+  const cpu::Op& branch = ops_[index_ + 1];
+  if (branch.imm > branch.rip || branch.operand_size == 2 || !target_is_safe(branch.imm)) return false;
+  const Effects known = effects(insn());
+  if (known.reads || !(known.makes_carry || known.makes_others)) return false;
+  const bool in_host = flags_ == Flags::kHost || flags_ == Flags::kHostOrAnew;
+  return in_host ? known.makes_carry && recipe_.kind != Recipe::Kind::kNone : true;
+}
+
 // Whether a branch of the current instruction begins the block again, with flags that the entry would want saved.
 bool BlockEmitter::can_run_again(uint64_t target) const {
   constexpr unsigned kMostInstructions = 40;
@@ -104,7 +120,10 @@ void BlockEmitter::run_again(std::optional<Condition> condition) {
   const uint32_t units = units_;
   const unsigned branch = index_;
   const uint8_t* const again = a_.here();
-  check_alarm(new_exit(block_.rip));
+  if (alarm_seen_ == index_)
+    flags_ = Flags::kHostOrAnew;
+  else
+    check_alarm(new_exit(block_.rip));
   has_copy_ = is_copy_ = true;
   windows_.fill({});
   at_hand_ = {};
@@ -143,10 +162,11 @@ BlockEmitter::Outcome BlockEmitter::jump_if() {
     return Outcome::kDone;
   }
   const auto condition = static_cast<Condition>(op().condition);
-  if (target > op().rip) {
-    if (cpu::page_of(target) != cpu::page_of(block_.rip)) save_flags();
-    Exit& exit = new_exit(target);
-    leave_by(a_.jcc(condition), exit, true);
+  if (target > op().rip || alarm_seen_ == index_) {
+    if (target == block_.rip && translation_.exec_id2 == 0)
+      a_.jcc(condition, flags_ == Flags::kBoth ? translation_.entry_saved : translation_.entry_flags);
+    else
+      leave_by(a_.jcc(condition), new_exit(target), true);
     return Outcome::kDone;
   }
   uint8_t* const over = a_.jcc(static_cast<Condition>(op().condition ^ 1));

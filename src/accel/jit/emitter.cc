@@ -94,6 +94,10 @@ BlockEmitter::Outcome BlockEmitter::next() {
   opened_.clear();
   look_ups_.clear();
   if (!begins_with_scratch()) at_hand_ = {};
+  if (looks_at_alarm_early()) {
+    check_alarm(new_exit(op().rip));
+    alarm_seen_ = index_ + 1;
+  }
   const Flags flags_before = flags_;
   const size_t first_detour = detours_.size();
   Outcome outcome = instruction();
@@ -311,6 +315,10 @@ void BlockEmitter::detours() {
         break;
       case Detour::Kind::kLeave:
         if (detour.save) emit_save(cold_);
+        if (detour.links_behind) {
+          detour.exit->jump = cold_.jmp();
+          cold_.bind_here(detour.exit->jump);
+        }
         cold_.mov_imm(kR10, reinterpret_cast<uintptr_t>(detour.exit));
         cold_.jmp(t_.runtime().leave);
         break;

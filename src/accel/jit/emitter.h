@@ -137,6 +137,7 @@ class BlockEmitter {
     Site* site = nullptr;             // kLoad of x87 registers: who takes over when they cannot be loaded
     Exit* exit = nullptr;             // kLeave
     bool save = false;                // kLeave: EFLAGS have to be saved first
+    bool links_behind = false;        // kLeave: and then comes the jump that is linked
     uint32_t units = 0;               // kInterpret, kNotice, kLoad: what code at `resume` expects in the host's units
     uint64_t fip = kNoRip;            // the last x87 instruction, when the image does not have it yet
     uint64_t resume_rip = 0;          // kInterpret, kNotice: of the instruction at `resume`
@@ -379,6 +380,7 @@ class BlockEmitter {
   Exit& new_exit(uint64_t target);
   void leave_by(uint8_t* jump, Exit& exit, bool link);
   void check_alarm(Exit& exit);
+  [[nodiscard]] bool looks_at_alarm_early() const;
   // Leaves for `target`; nothing is emitted behind it that is reached from here.
   void go_to(uint64_t target, uint64_t from);
   Reg add_salt(Assembler& a);
@@ -400,7 +402,8 @@ class BlockEmitter {
   uint64_t end_rip_ = 0;  // behind the block
   bool is_copy_ = false;  // what is emitted is the block's second run, from run_again()
   bool has_copy_ = false;
-  bool ends_ = false;  // the current instruction cannot be resumed behind: its slow ways hand over
+  unsigned alarm_seen_ = ~0u;  // the branch for which the alarm has been looked at
+  bool ends_ = false;          // the current instruction cannot be resumed behind: its slow ways hand over
   Flags flags_ = Flags::kSaved;
   Recipe recipe_{};
   uint32_t units_ = 0;     // what is known to be in the host's units (TranslationArea::units)
