@@ -170,7 +170,7 @@ void Mmu::fill(TlbTable& table, TlbKind kind, uint64_t linear, const Translation
 
 // What is used next is often near. A processor may remember any page whose accessed bit is set (SDM 3A 4.10.2.3).
 void Mmu::fill_neighbours(TlbTable& table, TlbKind kind, uint64_t linear, const Translation& translation) {
-  constexpr unsigned kGroup = 8;  // their entries are in two lines of the host's cache
+  constexpr unsigned kGroup = 16;  // their entries are in two lines of the host's cache
   const uint64_t page = page_of(linear);
   const auto place = static_cast<int>((linear >> kPageShift) & (kGroup - 1));
   Translation found;

@@ -163,7 +163,8 @@ BlockEmitter::Outcome BlockEmitter::jump_if() {
   }
   const auto condition = static_cast<Condition>(op().condition);
   if (target > op().rip || alarm_seen_ == index_) {
-    if (target == block_.rip && translation_.exec_id2 == 0)
+    const bool to_itself = target == block_.rip && translation_.entry_flags != nullptr;
+    if (to_itself && translation_.exec_id2 == 0)
       a_.jcc(condition, flags_ == Flags::kBoth ? translation_.entry_saved : translation_.entry_flags);
     else
       leave_by(a_.jcc(condition), new_exit(target), true);

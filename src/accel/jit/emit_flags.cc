@@ -133,11 +133,7 @@ bool BlockEmitter::flags_are_dead() const {
   return false;
 }
 
-void BlockEmitter::emit_save(Assembler& a) {
-  a.byte(0x9f);              // lahf
-  a.rr(1, 0x0f90, 0, kRax);  // seto al
-  a.store(4, in_cpu(layout_.saved_flags), kRax);
-}
+void BlockEmitter::emit_save(Assembler& a) { t_.save_eflags(a); }
 
 void BlockEmitter::load_eflags(Assembler& a) const {
   a.load(4, kRax, in_cpu(layout_.saved_flags));

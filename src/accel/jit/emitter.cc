@@ -157,30 +157,17 @@ void BlockEmitter::begin() {
   cold_.mov_imm(kR10, reinterpret_cast<uintptr_t>(&self));
   cold_.jmp(t_.runtime().leave);
 
-  const auto check = [&] {
-    translation_.entry_checked = a_.here();
-    check_page(block_.rip, translation_.exec_id);
-  };
-  const auto save = [&] {
-    translation_.entry_flags = a_.here();
-    flags_ = Flags::kHost;
-    save_flags();
-  };
-  const auto before_other = [&](const auto& one, const auto& other) {
-    one();
-    a_.byte(0xeb);  // jmp
+  translation_.entry_checked = a_.here();
+  check_page(block_.rip, translation_.exec_id);
+  const bool keeps_flags = !flags_are_dead() || translation_.exec_id2 != 0;
+  if (keeps_flags && (translation_.entered_with_flags || begins_again())) {
+    a_.byte(0xeb);  // jmp over the next three
     a_.byte(0);
     uint8_t* const after = a_.cursor();
-    other();
+    translation_.entry_flags = a_.here();
+    t_.save_eflags(a_);
     after[-1] = static_cast<uint8_t>(a_.cursor() - after);
-  };
-  const bool keeps_flags = !flags_are_dead() || translation_.exec_id2 != 0;
-  if (!keeps_flags)
-    check();
-  else if (translation_.entered_with_flags)
-    before_other(check, save);
-  else
-    before_other(save, check);
+  }
   translation_.entry_saved = a_.here();
   if (!keeps_flags) translation_.entry_flags = translation_.entry_saved;
   translation_.start = a_.cursor();
@@ -201,6 +188,13 @@ void BlockEmitter::count_entries() {
   translation_.count = a_.cursor();
   a_.rm(4, 0xff, 1, near_code(translation_.entries_left));  // dec
   a_.jcc(Condition::kE, translation_.way_out);
+}
+
+// Whether one of its branches leads to its start.
+bool BlockEmitter::begins_again() const {
+  for (unsigned i = 0; i < count_; ++i)
+    if (insns_[i].op == Code::kJcc && ops_[i].imm == block_.rip) return true;
+  return false;
 }
 
 // Whether there is a place that a range of its own may be of use to.

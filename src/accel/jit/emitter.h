@@ -159,6 +159,7 @@ class BlockEmitter {
   Outcome next();
   [[nodiscard]] bool can_run_again(uint64_t target) const;
   void run_again(std::optional<Condition> condition);
+  [[nodiscard]] bool begins_again() const;
   [[nodiscard]] bool has_places() const;
   void check_page(uint64_t address, uint32_t exec_id);
   Outcome instruction();

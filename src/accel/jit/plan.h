@@ -113,7 +113,7 @@ struct Translation {
   Gpa page2 = 0;                    // of an instruction that crosses, likewise
   uint32_t exec_id2 = 0;            // 0: there is none
   uint64_t jump_salt = 0;           // of the block's mode (Translator::jump_salt)
-  bool entered_with_flags = false;  // in EFLAGS, more often than not: which entry comes without a jump
+  bool entered_with_flags = false;  // in EFLAGS: has an entry for that from the start
   bool stale = false;               // code has been written to its page: the first jump leads out
   Stage stage = Stage::kFirst;
   Translation* plain = nullptr;   // on trial and after it

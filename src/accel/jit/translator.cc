@@ -351,7 +351,7 @@ Translation& Translator::alike(const Translation& old, Translation::Stage stage)
   fresh.jump_salt = old.jump_salt;
   fresh.stage = stage;
   const auto with_flags = std::ranges::count(old.incoming, &Translation::entry_flags, &Translation::Incoming::entry);
-  fresh.entered_with_flags = static_cast<size_t>(with_flags) * 2 > old.incoming.size();
+  fresh.entered_with_flags = with_flags != 0;
   return fresh;
 }
 
@@ -376,7 +376,8 @@ void Translator::translate_again(Translation& old, Translation::Stage stage) {
     Assembler::patch(other->start + 1, memory_.delta(), fresh.entry_saved);
   }
   fresh.incoming = std::move(old.incoming);
-  for (const Translation::Incoming& way : fresh.incoming) Assembler::patch(way.jump, memory_.delta(), fresh.*way.entry);
+  for (const Translation::Incoming& way : fresh.incoming)
+    Assembler::patch(way.jump, memory_.delta(), entry_of(fresh, way.entry));
 }
 
 Translator::Entry Translator::enter(cpu::Cpu& cpu, cpu::Block& block) {
@@ -417,6 +418,24 @@ Translator::Entry Translator::enter(cpu::Cpu& cpu, cpu::Block& block) {
   return runtime_.enter;
 }
 
+// RAX is lost.
+void Translator::save_eflags(Assembler& a) const {
+  a.byte(0x9f);              // lahf
+  a.rr(1, 0x0f90, 0, kRax);  // seto al
+  a.store(4, in_cpu(layout_.saved_flags), kRax);
+}
+
+// Where a way that expects `entry` leads to. Few blocks are entered with flags in EFLAGS: the others get that entry
+// when the first way wants it.
+const uint8_t* Translator::entry_of(Translation& translation, const uint8_t* Translation::* entry) {
+  if (translation.*entry == nullptr) {
+    translation.*entry = hot_.here();
+    save_eflags(hot_);
+    hot_.jmp(translation.entry_saved);
+  }
+  return translation.*entry;
+}
+
 void Translator::link(Translation& translation, const cpu::Block& block) {
   const Exit& exit = *static_cast<const Exit*>(std::exchange(cpu_.translation.exit, nullptr));
   if (exit.jump == nullptr || exit.target != block.rip || exit.mode_key != block.mode_key || &exit == &translation.self)
@@ -426,7 +445,8 @@ void Translator::link(Translation& translation, const cpu::Block& block) {
     if (exit.page != translation.page) return;
     entry = exit.flags_in_host ? &Translation::entry_flags : &Translation::entry_saved;
   }
-  Assembler::patch(exit.jump, memory_.delta(), translation.*entry);
+  if (!has_room()) return;
+  Assembler::patch(exit.jump, memory_.delta(), entry_of(translation, entry));
   if (!exit.of_stale) translation.incoming.push_back({exit.jump, entry});
   counters_.links.add();
 }

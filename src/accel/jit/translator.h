@@ -68,6 +68,7 @@ class Translator final : public cpu::BlockTranslator {
   [[nodiscard]] bool profiles() const { return options_.profile; }
   [[nodiscard]] const Layout& layout() const { return layout_; }
   [[nodiscard]] const Runtime& runtime() const { return runtime_; }
+  void save_eflags(Assembler& a) const;
   Site& new_site() { return sites_.add(); }
   Exit& new_exit() { return exits_.add(); }
   // For one place in the code, or for all that address the stack with up to 8 bytes.
@@ -121,6 +122,7 @@ class Translator final : public cpu::BlockTranslator {
   void log_summary() const;
   [[nodiscard]] bool has_room() const;
   uint32_t exec_id(uint64_t linear_page, Gpa page);
+  const uint8_t* entry_of(Translation& translation, const uint8_t* Translation::* entry);
   void link(Translation& translation, const cpu::Block& block);
   [[nodiscard]] uint64_t salt_of(size_t mode) const;
   static std::vector<PageState> pages_of(const Translation& translation);
