@@ -120,17 +120,19 @@ void BlockEmitter::run_again(std::optional<Condition> condition) {
   const uint32_t units = units_;
   const unsigned branch = index_;
   const uint8_t* const again = a_.here();
-  if (alarm_seen_ == index_)
+  const bool seen_before = alarm_seen_ == index_;
+  if (seen_before)
     flags_ = Flags::kHostOrAnew;
   else
     check_alarm(new_exit(block_.rip));
+  alarm_seen_ = kNoBranch;
   has_copy_ = is_copy_ = true;
   windows_.fill({});
   at_hand_ = {};
   for (index_ = 0; index_ < branch; ++index_) next();
   write_instruction_pointer();
   if (condition) load_flags();
-  if (recipe_ == recipe && units_ == units) {
+  if (recipe_ == recipe && units_ == units && (!seen_before || alarm_seen_ == branch)) {
     if (condition)
       a_.jcc(*condition, again);
     else

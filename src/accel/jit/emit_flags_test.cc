@@ -2,8 +2,10 @@
 #include <gtest/gtest.h>
 
 #include <array>
+#include <chrono>
 #include <memory>
 #include <random>
+#include <thread>
 #include <vector>
 
 #include "accel/jit/translator.h"
@@ -164,6 +166,37 @@ TEST(EmitFlags, AreExactAtAFaultInALoop) {
 TEST(EmitFlags, AreExactBehindALoop) {
   for (uint32_t seed = 1; seed <= kSeeds; ++seed)
     ASSERT_EQ(run(seed, true, false, true), run(seed, false, false, true)) << "seed " << seed;
+}
+
+// However the flags of the branch are made, and those before them.
+TEST(EmitFlags, EndlessLoopsAreLeft) {
+  for (uint32_t seed = 1; seed <= 200; ++seed) {
+    Generator generator(seed, true);
+    Bytes code;
+    for (unsigned n = generator.below(4); n > 0; --n) generator.instruction(code);
+    if (generator.below(2) == 0) code.insert(code.end(), {0x48, 0x8b, 0x1f});  // mov rbx, [rdi]
+    for (unsigned n = generator.below(3); n > 0; --n) generator.instruction(code);
+    static const Bytes kEnds[] = {{0x48, 0x39, 0xc9, 0x74},         // cmp rcx, rcx; je
+                                  {0x85, 0xf6, 0x75},               // test esi, esi; jne
+                                  {0x31, 0xc9, 0xff, 0xc1, 0x75}};  // xor ecx, ecx; inc ecx; jne
+    const Bytes& end = kEnds[generator.below(std::size(kEnds))];
+    code.insert(code.end(), end.begin(), end.end());
+    code.push_back(static_cast<uint8_t>(-static_cast<int>(code.size() + 1)));
+    TestMachine m;
+    auto translator = Translator::create(m.cpu(), {.code_bytes = size_t{1} << 20, .threshold = 1});
+    ASSERT_TRUE(translator);
+    m.cpu().translator = translator->get();
+    m.gpr(x::kRdi) = TestMachine::kData;
+    m.gpr(x::kRsi) = 1;
+    std::thread other([&m] {
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+      m.requests.fetch_or(request::kKick);
+      m.cpu().translation.alarm.fetch_or(cpu::TranslationArea::kRequest);
+    });
+    m.run(code);  // or never comes back
+    other.join();
+    m.cpu().translator = nullptr;
+  }
 }
 
 TEST(EmitFlags, AreExactBehindTheBlock) {

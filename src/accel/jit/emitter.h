@@ -403,8 +403,9 @@ class BlockEmitter {
   uint64_t end_rip_ = 0;  // behind the block
   bool is_copy_ = false;  // what is emitted is the block's second run, from run_again()
   bool has_copy_ = false;
-  unsigned alarm_seen_ = ~0u;  // the branch for which the alarm has been looked at
-  bool ends_ = false;          // the current instruction cannot be resumed behind: its slow ways hand over
+  static constexpr unsigned kNoBranch = ~0u;
+  unsigned alarm_seen_ = kNoBranch;  // the branch for which the alarm has been looked at
+  bool ends_ = false;                // the current instruction cannot be resumed behind: its slow ways hand over
   Flags flags_ = Flags::kSaved;
   Recipe recipe_{};
   uint32_t units_ = 0;     // what is known to be in the host's units (TranslationArea::units)
