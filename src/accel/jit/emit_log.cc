@@ -55,7 +55,7 @@ std::string_view BlockEmitter::why_interpreted() const {
 void BlockEmitter::log_decision(Outcome outcome, Flags flags_before, size_t first_detour) const {
   static constexpr const char* kFlags[] = {"EFLAGS", "EFLAGS or made anew", "made anew", "saved", "EFLAGS and saved"};
   static constexpr const char* kDetours[] = {"interpreter",    "hand-over",  "watched page", "exit",
-                                             "forget returns", "load units", "first version"};
+                                             "forget returns", "load units", "plain version"};
   std::string line = outcome == Outcome::kInterpret ? fmt::format("interpreted: {}", why_interpreted())
                      : outcome == Outcome::kEnd     ? "native, ends the block"
                                                     : "native";

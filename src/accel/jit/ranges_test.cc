@@ -146,7 +146,7 @@ TEST_F(RangesTest, APlaceThatWasDoubtedMayMove) {
   EXPECT_TRUE(translator->moves(kPlace));
 }
 
-// Blocks begin with their first version here, and have windows from the second entry on.
+// Blocks are on trial from the second entry on here.
 class WindowsTest : public RangesTest {
  protected:
   WindowsTest() : RangesTest(1) {}
