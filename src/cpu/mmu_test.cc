@@ -389,6 +389,39 @@ TEST(Mmu, MapChangesAreSeen) {
   EXPECT_EQ(block->host()[0], 0x77);
 }
 
+// A page that has been used, as far as its entry says, may be remembered with one that is; one that has not, may not.
+TEST(Mmu, NeighboursAreRememberedAsTheirEntriesHaveThem) {
+  constexpr uint64_t kUsed = 0x23, kWritten = 0x63, kFresh = 0x03, kReadOnly = 0x61, kUser = 0x67, kElsewhere = 0x70000;
+  TestMachine m;
+  const auto page = [](unsigned n) { return TestMachine::kData + n * kPageSize; };
+  m.set_pte(page(0), page(0) | kFresh);
+  m.set_pte(page(1), page(1) | kWritten);
+  m.set_pte(page(2), page(2) | kUsed);
+  m.set_pte(page(3), page(3) | kFresh);
+  m.set_pte(page(4), page(4) | kReadOnly);
+  m.set_pte(page(5), page(5) | kUser);
+  m.set_pte(page(6), 0);
+  m.set_pte(page(7), kElsewhere | kWritten);
+  m.cpu().flush_tlb(false);
+  ASSERT_TRUE(m.cpu().write<uint32_t>(page(0), 1));
+  const TlbTable& tlb = m.cpu().tlb();
+  const auto known = [&](unsigned n) { return tlb.access_at(page(n)).read_tag == page(n); };
+  const auto writable = [&](unsigned n) { return tlb.access_at(page(n)).write_tag == page(n); };
+  EXPECT_TRUE(known(0) && writable(0));
+  EXPECT_TRUE(known(1) && writable(1));
+  EXPECT_TRUE(known(2) && !writable(2));  // a store must set its dirty bit
+  EXPECT_FALSE(known(3));
+  EXPECT_FALSE(known(4) || known(5) || known(6));
+  EXPECT_TRUE(known(7));
+  EXPECT_EQ(m.peek<uint64_t>(TestMachine::kPt + (page(3) >> kPageShift) * 8), page(3) | kFresh);
+  m.poke<uint32_t>(kElsewhere, 77);
+  uint32_t value = 0;
+  ASSERT_TRUE(m.cpu().read(page(7), value));
+  EXPECT_EQ(value, 77u);
+  m.cpu().flush_page(page(7));
+  EXPECT_FALSE(known(7));
+}
+
 TEST(Mmu, NonCanonicalIsAGeneralOrStackFault) {
   TestMachine m;
   uint32_t value = 0;
