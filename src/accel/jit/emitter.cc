@@ -94,12 +94,12 @@ BlockEmitter::Outcome BlockEmitter::next() {
   opened_.clear();
   look_ups_.clear();
   if (!begins_with_scratch()) at_hand_ = {};
+  const Flags flags_before = flags_;
+  const size_t first_detour = detours_.size();
   if (looks_at_alarm_early()) {
     check_alarm(new_exit(op().rip));
     alarm_seen_ = index_ + 1;
   }
-  const Flags flags_before = flags_;
-  const size_t first_detour = detours_.size();
   Outcome outcome = instruction();
   const bool interpreted = outcome == Outcome::kInterpret;
   if (interpreted && (ends_ || cpu::ends_block(insn().op))) {
