@@ -250,16 +250,11 @@ void BlockEmitter::make_anew(Assembler& a, const Recipe& recipe) const {
   constexpr unsigned kAdd = 0, kSub = 5, kCmp = 7;
   const unsigned size = recipe.size;
   const uint32_t width = size == 1 ? 0 : 1;
-  const auto read = [&](unsigned guest, Reg scratch) {
-    if (in_host(guest)) return static_cast<Reg>(kHost[guest]);
-    a.load(8, scratch, layout_.slot(guest));
-    return scratch;
-  };
   const auto operate = [&](unsigned operation, Reg to) {
     if (recipe.from == kNone) return a.alu_imm(size, operation, to, recipe.immediate);
-    a.rr(size, operation << 3 | width, read(recipe.from, kRax), to, 0, size == 1, size == 1);
+    a.rr(size, operation << 3 | width, use(a, recipe.from, kRax), to, 0, size == 1, size == 1);
   };
-  const Reg to = read(recipe.to, kR11);
+  const Reg to = use(a, recipe.to, kR11);
   switch (recipe.kind) {
     case Kind::kNone: return;
     case Kind::kCompare: return operate(kCmp, to);
@@ -268,7 +263,7 @@ void BlockEmitter::make_anew(Assembler& a, const Recipe& recipe) const {
         a.rr(size, size == 1 ? 0xf6 : 0xf7, 0, to, 0, false, size == 1);
         return a.immediate(size, recipe.immediate);
       }
-      return a.rr(size, 0x84 | width, read(recipe.from, kRax), to, 0, size == 1, size == 1);
+      return a.rr(size, 0x84 | width, use(a, recipe.from, kRax), to, 0, size == 1, size == 1);
     case Kind::kLogic: return a.rr(size, 0x84 | width, to, to, 0, size == 1, size == 1);  // test
     case Kind::kAdd:
     case Kind::kSub:

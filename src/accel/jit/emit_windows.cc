@@ -365,14 +365,9 @@ void BlockEmitter::note_windows(Detour& detour) const {
 // when the TLB has not all of it. RAX, R10, R11 and EFLAGS are lost.
 uint8_t* BlockEmitter::look_again(const Opened& opened) {
   const Window& window = opened.window;
-  const auto read = [&](unsigned guest, Reg scratch) {
-    if (in_host(guest)) return static_cast<Reg>(kHost[guest]);
-    cold_.load(8, scratch, layout_.slot(guest));
-    return scratch;
-  };
   Mem origin{.scale = static_cast<uint8_t>(window.at.scale), .disp = static_cast<int32_t>(window.origin)};
-  if (window.at.base != cpu::kZeroReg) origin.base = read(window.at.base, kR10);
-  if (window.at.index != cpu::kZeroReg) origin.index = read(window.at.index, kR11);
+  if (window.at.base != cpu::kZeroReg) origin.base = use(cold_, window.at.base, kR10);
+  if (window.at.index != cpu::kZeroReg) origin.index = use(cold_, window.at.index, kR11);
   cold_.lea(8, kR10, origin);
   Access access{.address = at(kR10), .in_r10 = true};
   widen(access, window);

@@ -369,9 +369,9 @@ void BlockEmitter::go_back(const Detour& detour) {
 
 // --- registers
 
-Reg BlockEmitter::use(unsigned guest, Reg scratch) {
+Reg BlockEmitter::use(Assembler& a, unsigned guest, Reg scratch) const {
   if (in_host(guest)) return static_cast<Reg>(kHost[guest]);
-  a_.load(8, scratch, layout_.slot(guest));
+  a.load(8, scratch, layout_.slot(guest));
   return scratch;
 }
 

@@ -218,7 +218,8 @@ class BlockEmitter {
   // --- registers ---
   static bool in_host(unsigned guest) { return kHost[guest] != kNone; }
   // The host register that holds the guest's; one that lives in the Cpu is loaded into `scratch`.
-  Reg use(unsigned guest, Reg scratch);
+  Reg use(Assembler& a, unsigned guest, Reg scratch) const;
+  Reg use(unsigned guest, Reg scratch) { return use(a_, guest, scratch); }
   // The register to make the new value of the guest's in, and its way to the Cpu when it lives there.
   static Reg target(unsigned guest, Reg scratch) { return in_host(guest) ? static_cast<Reg>(kHost[guest]) : scratch; }
   void put(unsigned guest, Reg value);
