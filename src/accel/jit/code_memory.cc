@@ -33,7 +33,8 @@ Result<> CodeMemory::map(size_t bytes, size_t data_bytes, std::span<const std::b
       ::mremap(write_, 0, bytes, MREMAP_MAYMOVE | MREMAP_FIXED, run_) == MAP_FAILED ||
       ::mprotect(run_, bytes, PROT_READ | PROT_EXEC) != 0)
     return fail("cannot map {} MiB for translated code: {}", bytes >> 20, errno_text(errno));
-  data_ = run_ + bytes;  // not in huge pages: most guests use a small part of each array, and clearing the rest takes time
+  // Not in huge pages: most guests use a small part of each array, and clearing the rest takes time.
+  data_ = run_ + bytes;
   huge_pages_.assign(bytes / kHugePageSize, false);
   return {};
 }
