@@ -67,7 +67,7 @@ class Mmu {
     uint8_t shift = kPageShift;
     bool global = false;
     uint64_t leaf = 0;                 // the entry that maps it, of 8 bytes
-    const uint8_t* leaf_at = nullptr;  // null: it is in no memory, or of 4 bytes
+    const uint8_t* leaf_at = nullptr;  // null: its table is not all memory, or of 4 bytes
   };
   // One paging-structure entry that a walk has used.
   struct Step {

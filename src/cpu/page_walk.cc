@@ -202,12 +202,15 @@ Mmu::Outcome Mmu::walk(uint64_t linear, TlbKind kind, Access access, Translation
   if ((leaf & kDirty) == 0 && needed != TlbEntry::kWrite) rights &= static_cast<uint8_t>(~TlbEntry::kWrite);
   uint64_t base = leaf & kAddressMask & ~low_mask(walk.shift);
   if (walk.shift == 22) base = (leaf & 0xffc00000) | field(leaf, 20, 13) << 32;  // PSE-36
+  // Its neighbours are looked at as well: all of the table has to be memory.
+  const bool has_neighbours =
+      walk.entry_bytes == 8 && range_at(walk.leaf().address & ~(kPageSize - 1), kPageSize) != nullptr;
   out = {.page = base | (linear & low_mask(walk.shift) & ~(kPageSize - 1)),
          .rights = rights,
          .shift = static_cast<uint8_t>(walk.shift),
          .global = (leaf & kGlobal) != 0 && (cpu_.arch.cr4 & cr4::kPge) != 0,
          .leaf = leaf,
-         .leaf_at = walk.entry_bytes == 8 ? walk.leaf().host : nullptr};
+         .leaf_at = has_neighbours ? walk.leaf().host : nullptr};
   return Outcome::kDone;
 }
 
