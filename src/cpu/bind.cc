@@ -75,6 +75,7 @@ constexpr NeedBit kNeeds[] = {
 };
 
 bool offered(const Cpu& cpu, Need need) {
+  if (need == Need::kNone) return true;
   for (const NeedBit& entry : kNeeds)
     if (entry.need == need) return cpu.has_feature(entry.word, entry.bit);
   return true;

@@ -194,6 +194,24 @@ class Assembler {
     const auto displacement = static_cast<int32_t>(target - (site + delta + 4));
     std::memcpy(site, &displacement, 4);
   }
+  // Makes what has been emitted between two places do nothing. The longest NOPs, as one takes up a place in the pipeline
+  // whatever its length (SDM 2B, NOP).
+  void erase(const uint8_t* from, const uint8_t* to) const {
+    static constexpr uint8_t kNops[][8] = {{0x90},
+                                           {0x66, 0x90},
+                                           {0x0f, 0x1f, 0x00},
+                                           {0x0f, 0x1f, 0x40, 0},
+                                           {0x0f, 0x1f, 0x44, 0, 0},
+                                           {0x66, 0x0f, 0x1f, 0x44, 0, 0},
+                                           {0x0f, 0x1f, 0x80, 0, 0, 0, 0},
+                                           {0x0f, 0x1f, 0x84, 0, 0, 0, 0, 0}};
+    for (uint8_t* at = const_cast<uint8_t*>(from) - delta_; from < to;) {
+      const size_t bytes = std::min<size_t>(static_cast<size_t>(to - from), std::size(kNops));
+      std::memcpy(at, kNops[bytes - 1], bytes);
+      at += bytes;
+      from += bytes;
+    }
+  }
   void bind_here(uint8_t* site) const { bind(site, here()); }
 
   static bool fits_signed(uint64_t value) {

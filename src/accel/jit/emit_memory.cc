@@ -330,7 +330,7 @@ void BlockEmitter::stored(const Place& last, uint64_t leave_rip) {
                 .fip = fip_,
                 .resume_rip = leave_rip,
                 .place = place,
-                .at_hand = at_hand_};
+                .at_hand = keeps_scratch(index_) ? at_hand_ : AtHand{}};
   detour.site = &site();
   detour.site->leave_rip = wide_ ? leave_rip : static_cast<uint32_t>(leave_rip);
   if (leave_rip == Site::kDynamic) detour.site->leave_rip = leave_rip;
@@ -341,6 +341,7 @@ void BlockEmitter::stored(const Place& last, uint64_t leave_rip) {
 
 void BlockEmitter::notice(const Detour& detour) {
   const Place& place = detour.place;
+  keep_at_hand(cold_, detour.at_hand);
   if (place.elements)
     notice_elements(place.bytes);
   else

@@ -175,7 +175,10 @@ std::optional<BlockEmitter::Place> BlockEmitter::look_up_window(const GuestAddre
     note_look_up(bytes, write, "known ");
     const auto offset = static_cast<int32_t>(at.disp - window.origin);
     const auto number = static_cast<int8_t>(i);
-    if (at_hand_.place != number) a_.load(8, kR10, window_place(i));
+    if (at_hand_.place != number) {
+      a_.load(8, kR10, window_place(i));
+      kept_[window.kept].reads_place = true;
+    }
     at_hand_.place = number;
     if (alignment != 0) {
       at_hand_.state = kNoWindow;
@@ -186,7 +189,10 @@ std::optional<BlockEmitter::Place> BlockEmitter::look_up_window(const GuestAddre
       miss_access(a_.jcc(Condition::kNe));
     }
     if (write) {
-      if (at_hand_.state != number) a_.load(8, kR11, window_state(i));
+      if (at_hand_.state != number) {
+        a_.load(8, kR11, window_state(i));
+        kept_[window.kept].reads_state = true;
+      }
       at_hand_.state = number;
     }
     return Place{.mem = jit::at(kR10, offset), .bytes = bytes, .near_others = true, .window = number};
@@ -243,8 +249,13 @@ int8_t BlockEmitter::open_window(const Window& window) {
   if (slot == windows_.end()) slot = windows_.begin();
   const auto number = static_cast<size_t>(slot - windows_.begin());
   *slot = window;
+  slot->kept = static_cast<uint32_t>(kept_.size());
+  Kept kept{.place = a_.here()};
   a_.store(8, window_place(number), kR10);
+  kept.state = a_.here();
   if (window.write) a_.store(8, window_state(number), kR11);
+  kept.end = a_.here();
+  kept_.push_back(kept);
   at_hand_.place = static_cast<int8_t>(number);
   at_hand_.state = window.write ? at_hand_.place : kNoWindow;
   opened_.push_back(at_hand_.place);
@@ -352,13 +363,35 @@ void BlockEmitter::move_windows(bool interpreted) {
   }
 }
 
+// Before R10 and R11 are lost out of line.
+void BlockEmitter::keep_at_hand(Assembler& a, const AtHand& at_hand) const {
+  if (at_hand.place != kNoWindow) a.store(8, window_place(static_cast<size_t>(at_hand.place)), kR10);
+  if (at_hand.state != kNoWindow) a.store(8, window_state(static_cast<size_t>(at_hand.state)), kR11);
+}
+
+// The block is complete.
+void BlockEmitter::forget_unread() {
+  for (const Kept& kept : kept_) {
+    if (!kept.reads_place) a_.erase(kept.place, kept.state);
+    if (!kept.reads_state) a_.erase(kept.state, kept.end);
+  }
+}
+
 // Where the interpreter is to execute the current instruction: what it opens, and what is in R10 and R11 behind it.
-void BlockEmitter::note_windows(Detour& detour) const {
+void BlockEmitter::note_windows(Detour& detour) {
   detour.at_hand = at_hand_;
   for (size_t i = 0; i < std::min(opened_.size(), detour.opened.size()); ++i) {
     const Window& window = windows_[static_cast<size_t>(opened_[i])];
     if (window.open) detour.opened[i] = {opened_[i], window};
   }
+  // What is opened is written there out of line.
+  const auto is_opened = [&](int8_t number) {
+    return std::ranges::find(detour.opened, number, &Opened::number) != detour.opened.end();
+  };
+  if (at_hand_.place != kNoWindow && !is_opened(at_hand_.place))
+    kept_[windows_[static_cast<size_t>(at_hand_.place)].kept].reads_place = true;
+  if (at_hand_.state != kNoWindow && !is_opened(at_hand_.state))
+    kept_[windows_[static_cast<size_t>(at_hand_.state)].kept].reads_state = true;
 }
 
 // Out of line, where the interpreter has executed the instruction that opens a window. Answers the jump that is taken

@@ -60,8 +60,10 @@ BlockEmitter::BlockEmitter(Translator& translator, cpu::Cpu& cpu, Block& block, 
       starts_(space.starts),
       detours_(space.detours),
       unresumed_(space.unresumed),
-      opened_(space.opened) {
+      opened_(space.opened),
+      kept_(space.kept) {
   detours_.clear();
+  kept_.clear();
 }
 
 void BlockEmitter::emit() {
@@ -82,6 +84,7 @@ void BlockEmitter::emit() {
     go_to(end_rip_, count_ == 0 ? end_rip_ - 1 : op().rip);
   }
   detours();
+  forget_unread();
   translation_.host_bytes = static_cast<uint32_t>((a_.here() - hot) + (cold_.here() - cold));
   if (log::enabled(log::Category::kOutAsm)) log_code(hot, cold);
 }

@@ -111,9 +111,16 @@ class BlockEmitter {
     int64_t low = 0, high = 0;
     int64_t origin = 0;  // what TranslationArea::window_places is the host's address of
     bool write = false;  // stores are, too
+    uint32_t kept = 0;   // its number in kept_
     [[nodiscard]] bool has(const GuestAddress& other) const {
       return at.base == other.base && at.index == other.index && at.scale == other.scale;
     }
+  };
+  // Where a window's place and its state byte's address are written to the Cpu, and whether anything reads them there:
+  // often all accesses are made while R10 and R11 have them. Else the writing is taken out again.
+  struct Kept {
+    const uint8_t *place = nullptr, *state = nullptr, *end = nullptr;
+    bool reads_place = false, reads_state = false;
   };
   // A window that an instruction opens, as it is behind that.
   struct Opened {
@@ -284,7 +291,9 @@ class BlockEmitter {
   [[nodiscard]] bool goes_on_storing(const Place& place) const;
   static Place join(const Place& one, const Place& other);
   void detour_plain_version(const Detour& detour);
-  void note_windows(Detour& detour) const;
+  void note_windows(Detour& detour);
+  void keep_at_hand(Assembler& a, const AtHand& at_hand) const;
+  void forget_unread();
   uint8_t* look_again(const Opened& opened);
   [[nodiscard]] Mem window_place(size_t number) const {
     return in_cpu(layout_.window_places + static_cast<int32_t>(number * sizeof(uint64_t)));
@@ -421,6 +430,7 @@ class BlockEmitter {
   std::vector<size_t>& unresumed_;  // detours that go on behind the current instruction
   std::array<Window, cpu::TranslationArea::kWindows> windows_{};
   std::vector<int8_t>& opened_;  // by the current instruction
+  std::vector<Kept>& kept_;
   AtHand at_hand_;
   Place unlooked_;        // has been stored to, without a look at the state byte yet; of 0 bytes: nothing
   std::string look_ups_;  // of the current instruction, for the log
@@ -434,6 +444,7 @@ struct EmitterSpace {
   std::vector<BlockEmitter::Detour> detours;
   std::vector<size_t> unresumed;
   std::vector<int8_t> opened;
+  std::vector<BlockEmitter::Kept> kept;
 };
 
 }  // namespace kite::jit
