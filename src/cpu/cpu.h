@@ -312,6 +312,8 @@ class Cpu {
   // `bytes`: in, how many of code will be looked at, up to the end of the page; out, how many may be.
   const uint8_t* fetch_pointer(uint64_t linear, Gpa& physical, std::atomic<uint32_t>** generation,
                                uint32_t* seen = nullptr, uint64_t* bytes = nullptr);
+  // There may have been stores to [host, host + bytes), all of one stretch of memory: for its dirty log.
+  void maybe_stored_at(const uint8_t* host, uint64_t bytes);
   // After a store that found a non-zero page state: RamBlock::note_write, then code_written() when the page is one that
   // the running block was decoded from.
   KITE_COLD_CALL void store_noticed(uint64_t address, unsigned bytes);
@@ -376,6 +378,7 @@ class Cpu {
   AddressSpace& memory_;
   TlbTable* tlb_ = nullptr;  // the table of the current rights
   std::array<TlbTable, static_cast<size_t>(TlbKind::kCount)> tlbs_;
+  std::optional<PhysicalRange> range_with(const uint8_t* host);
   std::array<PhysicalRange, 4> ranges_{};  // most recently used first; dropped by flush_tlb(false)
   std::unique_ptr<BlockCache> blocks_;     // block.h
   std::unique_ptr<FpuThunks> fpu_;

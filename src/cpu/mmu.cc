@@ -532,25 +532,34 @@ void Cpu::direct_written(uint64_t address, unsigned bytes) {
   if (tlb_->access_at(address).page_state->load(std::memory_order_relaxed) != 0) store_noticed(address, bytes);
 }
 
-void Cpu::store_noticed_at(const uint8_t* host, unsigned bytes) {
+// The memory that the host has at `host`.
+std::optional<PhysicalRange> Cpu::range_with(const uint8_t* host) {
   const auto holds = [host](const PhysicalRange& range) {
     return host >= range.host && static_cast<uint64_t>(host - range.host) < range.end - range.start;
   };
-  PhysicalRange range;
-  if (const auto* known = std::ranges::find_if(ranges_, holds); known != ranges_.end()) {
-    range = *known;
-  } else {
-    const EpochGuard guard;
-    for (const FlatRange& flat : memory().view(guard).ranges()) {
-      if (!flat.is_memory()) continue;
-      range = physical_range(flat);
-      if (holds(range)) break;
-    }
-    if (!holds(range)) return;
+  if (const auto* known = std::ranges::find_if(ranges_, holds); known != ranges_.end()) return *known;
+  const EpochGuard guard;
+  for (const FlatRange& flat : memory().view(guard).ranges()) {
+    if (!flat.is_memory()) continue;
+    const PhysicalRange range = physical_range(flat);
+    if (holds(range)) return range;
   }
-  const auto offset = static_cast<uint64_t>(host - range.host);
-  range.block->note_write(range.block_offset + offset, bytes);
-  code_written(range.start + offset, bytes);
+  return std::nullopt;
+}
+
+void Cpu::store_noticed_at(const uint8_t* host, unsigned bytes) {
+  const auto range = range_with(host);
+  if (!range) return;
+  const auto offset = static_cast<uint64_t>(host - range->host);
+  range->block->note_write(range->block_offset + offset, bytes);
+  code_written(range->start + offset, bytes);
+}
+
+void Cpu::maybe_stored_at(const uint8_t* host, uint64_t bytes) {
+  const auto range = range_with(host);
+  if (!range) return;
+  const auto offset = static_cast<uint64_t>(host - range->host);
+  range->block->note_dirty(range->block_offset + offset, std::min(bytes, range->end - range->start - offset));
 }
 
 void Cpu::store_noticed(uint64_t address, unsigned bytes) {

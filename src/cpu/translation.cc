@@ -31,10 +31,15 @@ void TranslationArea::drop_ranges_at(uint64_t linear) {
       ++i;
       continue;
     }
-    empty(filled[i]);
-    filled[i] = filled[--filled_count];
-    if (i < filled_count) filled[i].record->number = static_cast<uint16_t>(i + 1);
+    drop_range(i);
   }
+}
+
+// The last one takes its place.
+void TranslationArea::drop_range(uint32_t number) {
+  empty(filled[number]);
+  filled[number] = filled[--filled_count];
+  if (number < filled_count) filled[number].record->number = static_cast<uint16_t>(number + 1);
 }
 
 }  // namespace kite::cpu

@@ -4,6 +4,7 @@
 // translated code touches besides the registers lies in the Cpu itself, at distances that are known when it is made.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <cstddef>
@@ -24,7 +25,7 @@ struct alignas(32) AccessRange {
   uint64_t base = 0;
   uint64_t limit = 0;  // an access of RangeRecord::max_bytes may begin at base .. base + limit - 1; 0: empty
   uint64_t delta = 0;  // from linear to host addresses
-  uint64_t state = 0;  // address of the first page's state byte
+  uint64_t state = 0;  // address of the first page's state byte: those of all its pages are 0 if there may be stores
 };
 static_assert(sizeof(AccessRange) == 32);
 
@@ -83,6 +84,14 @@ struct TranslationArea {
     patience_of(*dropped.record) = dropped.record->tolerance;
     dropped.record->number = 0;
   }
+  // Not zero: a page may be watched that a range allows stores to, and has not been looked at since. Any thread sets it
+  // (RamBlock::Alarm).
+  std::atomic<uint32_t> pages_watched{0};
+  // Drops those ranges. Answers them to `stored`, by the host's addresses: there may have been stores that nobody has
+  // looked after.
+  template <class Stored>
+  void drop_watched(Stored stored);
+  void drop_range(uint32_t number);
   // What goes with TLB entries.
   void drop_ranges(bool keep_global);
   void drop_ranges_at(uint64_t linear);
@@ -125,6 +134,24 @@ struct TranslationArea {
 
   TranslationArea() { forget_jumps(); }
 };
+
+template <class Stored>
+void TranslationArea::drop_watched(Stored stored) {
+  pages_watched.exchange(0);  // before the look at the states
+  for (uint32_t i = 0; i < filled_count;) {
+    const AccessRange& range = *filled[i].range;
+    const RangeRecord& record = *filled[i].record;
+    const uint64_t bytes = range.limit + record.max_bytes - 1;
+    const auto* const states = reinterpret_cast<const std::atomic<uint8_t>*>(range.state);
+    const auto is_watched = [](const std::atomic<uint8_t>& state) { return state.load(std::memory_order_relaxed) != 0; };
+    if (!record.writes || range.limit == 0 || std::none_of(states, states + (bytes >> kPageShift), is_watched)) {
+      ++i;
+      continue;
+    }
+    stored(reinterpret_cast<const uint8_t*>(range.base + range.delta), bytes);
+    drop_range(i);
+  }
+}
 
 class BlockTranslator {
  public:

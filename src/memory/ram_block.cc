@@ -80,43 +80,55 @@ RamBlock::~RamBlock() = default;
 
 namespace {
 
-// Who wants to know of writes to code.
-struct CodeWatchers {
+struct Alarms {
   std::mutex mutex;
-  std::vector<std::pair<std::atomic<uint32_t>*, uint32_t>> alarms;
+  std::vector<RamBlock::Alarm> all;
 
   void raise() {
     const std::lock_guard lock(mutex);
-    for (const auto& [alarm, bits] : alarms) alarm->fetch_or(bits);
+    for (const RamBlock::Alarm& alarm : all) alarm.raised->fetch_or(alarm.bits);
+  }
+  void note_watched() {
+    const std::lock_guard lock(mutex);
+    for (const RamBlock::Alarm& alarm : all) alarm.pages_watched->store(1);
   }
 };
-CodeWatchers& code_watchers() {
-  static CodeWatchers watchers;
-  return watchers;
+Alarms& alarms() {
+  static Alarms registered;
+  return registered;
 }
 
 }  // namespace
 
-void RamBlock::watch_code(std::atomic<uint32_t>& alarm, uint32_t bits) {
-  CodeWatchers& watchers = code_watchers();
-  const std::lock_guard lock(watchers.mutex);
-  watchers.alarms.emplace_back(&alarm, bits);
+void RamBlock::add_alarm(const Alarm& alarm) {
+  Alarms& registered = alarms();
+  const std::lock_guard lock(registered.mutex);
+  registered.all.push_back(alarm);
 }
 
-void RamBlock::unwatch_code(std::atomic<uint32_t>& alarm) {
-  CodeWatchers& watchers = code_watchers();
-  const std::lock_guard lock(watchers.mutex);
-  std::erase_if(watchers.alarms, [&](const auto& entry) { return entry.first == &alarm; });
+void RamBlock::remove_alarm(const Alarm& alarm) {
+  Alarms& registered = alarms();
+  const std::lock_guard lock(registered.mutex);
+  std::erase_if(registered.all, [&](const Alarm& entry) { return entry.raised == alarm.raised; });
 }
 
 void RamBlock::note_page_written(uint64_t page, uint64_t offset, uint64_t bytes) {
   const uint8_t state = state_[page].load(std::memory_order_relaxed);
   if ((state & (kCode | kCodeLeaving)) != 0 && is_code_written(page, offset, bytes)) note_code_written(page);
   if ((state & kWatched) != 0) tell_watches(page);
-  // The bit is cleared before the page is logged: a collector in between finds nothing and leaves the page unclean, so
-  // the bit set here shows in its next interval. The other order could lose every later write.
-  if ((state & kClean) != 0 && (state_[page].fetch_and(static_cast<uint8_t>(~kClean)) & kClean) != 0)
+  if ((state & kClean) != 0) note_page_dirty(page);
+}
+
+// The bit is cleared before the page is logged: a collector in between finds nothing and leaves the page unclean, so
+// the bit set here shows in its next interval. The other order could lose every later write.
+void RamBlock::note_page_dirty(uint64_t page) {
+  if ((state_[page].fetch_and(static_cast<uint8_t>(~kClean)) & kClean) != 0)
     dirty_[page / 64].fetch_or(uint64_t{1} << (page % 64));
+}
+
+void RamBlock::note_dirty(uint64_t offset, uint64_t bytes) {
+  if (bytes == 0 || !dirty_logging()) return;
+  for (uint64_t page = offset >> kPageShift; page <= (offset + bytes - 1) >> kPageShift; ++page) note_page_dirty(page);
 }
 
 // While a writer is on its way to the bump, the lines may be those of a new mark already: then every write counts. The
@@ -135,11 +147,11 @@ void RamBlock::note_code_written(uint64_t page) {
     if (!state_[page].compare_exchange_weak(state, leaving)) continue;
     generation_[page].fetch_add(1);
     state_[page].fetch_and(static_cast<uint8_t>(~kCodeLeaving));
-    code_watchers().raise();
+    alarms().raise();
     return;
   }
   generation_[page].fetch_add(1);
-  code_watchers().raise();
+  alarms().raise();
 }
 
 void RamBlock::tell_watches(uint64_t page) {
@@ -159,6 +171,7 @@ void RamBlock::watch_page(uint64_t offset, StoreWatch& watch) {
     watches_.push_back({page, &watch});
     state_[page].fetch_or(kWatched);
   }
+  alarms().note_watched();
   process_wide_barrier();
 }
 
@@ -187,6 +200,7 @@ uint32_t RamBlock::mark_code(uint64_t offset, uint64_t bytes) {
   else
     lines.fetch_or(wanted);
   state.fetch_or(kCode);
+  alarms().note_watched();
   process_wide_barrier();
   // A mark that a writer took away meanwhile stays away; nobody but the holder of the mutex sets it again.
   for (uint8_t seen = state.load(); (seen & kCode) != 0;)
@@ -204,7 +218,11 @@ void RamBlock::set_dirty_logging(bool on) {
     else
       state_[page].fetch_and(static_cast<uint8_t>(~kClean));
   }
-  if (on) process_wide_barrier();
+  if (on) {
+    alarms().note_watched();
+    alarms().raise();
+    process_wide_barrier();
+  }
   for (DirtySource* const source : dirty_sources_) source->dirty_logging_changed(*this, on);
 }
 
@@ -230,6 +248,8 @@ std::vector<uint64_t> RamBlock::collect_dirty() {
     for (uint64_t bits = collected[word]; bits != 0; bits &= bits - 1)
       state_[word * 64 + static_cast<unsigned>(std::countr_zero(bits))].fetch_or(kClean);
   }
+  alarms().note_watched();
+  alarms().raise();
   // A writer that found the page unclean has stored before this barrier: who copies the page now sees the store.
   process_wide_barrier();
   return collected;

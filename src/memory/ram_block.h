@@ -87,10 +87,20 @@ class RamBlock {
   void add_dirty_source(DirtySource& source);
   void remove_dirty_source(DirtySource& source);
 
-  // `alarm` gets `bits` ORed in after every write to a page that was marked as code, by whatever thread. Until
-  // unwatched.
-  static void watch_code(std::atomic<uint32_t>& alarm, uint32_t bits);
-  static void unwatch_code(std::atomic<uint32_t>& alarm);
+  // Somebody who keeps code of guests' memory, or stores to it without a look at each page's state.
+  struct Alarm {
+    // Gets `bits` ORed in after every write to a page that was marked as code, and where pages that anybody stores to
+    // are marked by somebody who is not about to decode them.
+    std::atomic<uint32_t>* raised;
+    uint32_t bits;
+    // Gets 1 when the state of any page has become other than 0, before the barrier that follows.
+    std::atomic<uint32_t>* pages_watched;
+  };
+  // By whatever thread, until removed.
+  static void add_alarm(const Alarm& alarm);
+  static void remove_alarm(const Alarm& alarm);
+  // As note_write() for the dirty log alone: of stores that may have been.
+  void note_dirty(uint64_t offset, uint64_t bytes);
 
   // Dirty log: off at first; turning it on starts an interval with every page clean. Collecting answers one bit a page
   // written since the last collection and starts the next interval.
@@ -119,6 +129,7 @@ class RamBlock {
   void note_page_written(uint64_t page, uint64_t offset, uint64_t bytes);
   [[nodiscard]] bool is_code_written(uint64_t page, uint64_t offset, uint64_t bytes) const;
   void note_code_written(uint64_t page);
+  void note_page_dirty(uint64_t page);
   void tell_watches(uint64_t page);
   [[nodiscard]] uint64_t pages() const { return size_ >> kPageShift; }
   [[nodiscard]] uint64_t dirty_words() const { return (pages() + 63) / 64; }

@@ -98,8 +98,8 @@ void BlockEmitter::miss_access(uint8_t* jump) {
   detours_.push_back({.kind = Detour::Kind::kPlainVersion, .jump = jump, .recipe = recipe_of_lost(), .index = index_});
 }
 
-// R10 becomes the distance to the host's address, or that address if it was the linear one; for stores R11 becomes the
-// state byte's. The kernel's code goes from page to page and from process to process: there the TLB is asked.
+// R10 becomes the distance to the host's address, or that address if it was the linear one. True: the TLB has been
+// asked, and for stores R11 is where the state byte is. The kernel's code goes from page to page and from process to process: there the TLB is asked.
 bool BlockEmitter::check(const Access& access) {
   at_hand_ = {};
   guard_flags();
@@ -136,10 +136,6 @@ void BlockEmitter::check_range(const Access& access, const RangePlace& place) {
     a_.dword(access.alignment - 1);
     miss_access(a_.jcc(Condition::kNe));
   }
-  if (access.write) {
-    a_.shift_imm(8, 5, kR11, kPageShift);
-    a_.rm(8, 0x03, kR11, near_code(&range.state));  // add
-  }
   a_.rm(8, access.in_r10 ? 0x03 : 0x8b, kR10, near_code(&range.delta));  // add, mov
   Detour& slow = detours_[detour];
   slow.range = place;
@@ -149,13 +145,15 @@ void BlockEmitter::check_range(const Access& access, const RangePlace& place) {
 }
 
 // What is checked is all of the window, when there is one.
-BlockEmitter::Place BlockEmitter::look_up_at(const Mem& address, Access access, const Window& window) {
+BlockEmitter::Place BlockEmitter::look_up_at(const Mem& address, Access access, Window window) {
   Place place{.mem = address, .bytes = access.bytes, .near_others = window.open};
   access.address = address;
   access.whole = address.base != kNone && address.index != kNone;
   access.has_r11 &= !window.open;
   if (window.open) widen(access, window);
-  if (check(access) && access.whole) {
+  const bool by_tlb = check(access);
+  place.by_range = window.by_range = !by_tlb;
+  if (by_tlb && access.whole) {
     place.mem = access.has_r11 && !access.write ? at(kR10, kR11) : at(kR10);
     if (window.open) place.window = open_window(window);
     return place;
@@ -183,7 +181,7 @@ BlockEmitter::Place BlockEmitter::look_up_at(const Mem& address, Access access, 
 }
 
 // The base is in the Cpu.
-BlockEmitter::Place BlockEmitter::look_up_from_slot(Mem address, Access access, const Window& window) {
+BlockEmitter::Place BlockEmitter::look_up_from_slot(Mem address, Access access, Window window) {
   a_.load(8, kR10, layout_.slot(op().base));
   address.base = kR10;
   Place place{.mem = address, .bytes = access.bytes, .near_others = window.open};
@@ -191,7 +189,7 @@ BlockEmitter::Place BlockEmitter::look_up_from_slot(Mem address, Access access, 
   access.in_r10 = true;
   access.base = op().base;
   if (window.open) widen(access, window);
-  check(access);
+  place.by_range = window.by_range = !check(access);
   if (!window.open) return place;
   if (address.index != kNone || address.disp != 0) a_.lea(8, kR10, address);
   place.mem = at(kR10);
@@ -199,14 +197,14 @@ BlockEmitter::Place BlockEmitter::look_up_from_slot(Mem address, Access access, 
   return place;
 }
 
-BlockEmitter::Place BlockEmitter::look_up_r10(Access access, const Window& window) {
+BlockEmitter::Place BlockEmitter::look_up_r10(Access access, Window window) {
   const unsigned bytes = access.bytes;
   access.address = at(kR10);
   access.in_r10 = true;
   if (window.open) widen(access, window);
-  check(access);
+  window.by_range = !check(access);
   if (window.open) open_window(window);
-  return {.mem = at(kR10), .bytes = bytes, .near_others = window.open};
+  return {.mem = at(kR10), .bytes = bytes, .by_range = window.by_range, .near_others = window.open};
 }
 
 // Out of line: the TLB may know what the range does not. Otherwise it goes on behind this.
@@ -219,6 +217,7 @@ void BlockEmitter::detour_range(const Detour& detour) {
   cold_.rm(1, 0xfe, 1, near_code(detour.range.patience));  // dec
   uint8_t* const fill = cold_.jcc(Condition::kE);
   unknown.push_back(look_up_tlb(cold_, access));
+  if (access.write) unknown.push_back(look_at_state(cold_));
   cold_.jmp(detour.resume_access);
   cold_.bind_here(fill);
   if (!access.in_r10 || first.index != kNone || first.disp != 0) cold_.lea(8, kR10, first);
@@ -230,6 +229,7 @@ void BlockEmitter::detour_range(const Detour& detour) {
   cold_.rm(8, 0x8d, kRax, near_code(&record));  // lea
   cold_.call(t_.runtime().look_up[kind()][access.write ? 1 : 0]);
   unknown.push_back(cold_.jcc(Condition::kNe));
+  if (access.write) unknown.push_back(look_at_state(cold_));
   if (access.base != kNone) {
     cold_.rm(8, 0x03, kR10, layout_.slot(access.base));  // add
   } else if (access.in_r10) {
@@ -238,6 +238,13 @@ void BlockEmitter::detour_range(const Detour& detour) {
   }
   cold_.jmp(detour.resume_access);
   for (uint8_t* const jump : unknown) cold_.bind_here(jump);
+}
+
+// Whether the page is watched whose state byte R11 leads to; answers the jump that is taken then. A mark that comes
+// later is seen behind the store, as TranslationArea::pages_watched.
+uint8_t* BlockEmitter::look_at_state(Assembler& a) {
+  a.alu_imm(1, 7, at(kR11), 0);
+  return a.jcc(Condition::kNe);
 }
 
 // The index is that of the first byte's page and the tag that of the last byte's: what crosses never hits. What is
@@ -309,7 +316,11 @@ BlockEmitter::Place BlockEmitter::look_up_constant(uint64_t linear, unsigned byt
 
 // [architecture.md, watched pages] The look comes after the store. A store that crosses pages looks at both states, and
 // so do those that share its code. Of stores one after the other to the same part of the stack, the last one looks.
+//
+// A range has no watched page: only one that has become that since is looked for. Where there is one CPU it is itself who
+// marks pages, between two runs of code, and drops its ranges of them before the next (Translator::heed_watched).
 void BlockEmitter::stored(const Place& last, uint64_t leave_rip) {
+  if (last.by_range && cpu_.config.cpu_count == 1) return;
   const Place place = join(std::exchange(unlooked_, {}), last);
   if (goes_on_storing(place)) {
     unlooked_ = place;
@@ -319,6 +330,8 @@ void BlockEmitter::stored(const Place& last, uint64_t leave_rip) {
   if (place.page_state >= 0) {
     a_.load(8, kRax, in_cpu(place.page_state));
     a_.alu_imm(1, 7, at(kRax), 0);
+  } else if (place.by_range) {
+    a_.alu_imm(4, 7, in_cpu(layout_.pages_watched), 0);
   } else {
     a_.alu_imm((place.bytes != 1 || place.near_others) && kind() == static_cast<size_t>(cpu::TlbKind::kUser) ? 2 : 1, 7,
                at(kR11), 0);

@@ -188,14 +188,18 @@ std::optional<BlockEmitter::Place> BlockEmitter::look_up_window(const GuestAddre
       a_.dword(alignment - 1);
       miss_access(a_.jcc(Condition::kNe));
     }
-    if (write) {
+    if (write && window.has_state()) {
       if (at_hand_.state != number) {
         a_.load(8, kR11, window_state(i));
         kept_[window.kept].reads_state = true;
       }
       at_hand_.state = number;
     }
-    return Place{.mem = jit::at(kR10, offset), .bytes = bytes, .near_others = true, .window = number};
+    return Place{.mem = jit::at(kR10, offset),
+                 .bytes = bytes,
+                 .by_range = window.by_range,
+                 .near_others = true,
+                 .window = number};
   }
   return std::nullopt;
 }
@@ -253,11 +257,11 @@ int8_t BlockEmitter::open_window(const Window& window) {
   Kept kept{.place = a_.here()};
   a_.store(8, window_place(number), kR10);
   kept.state = a_.here();
-  if (window.write) a_.store(8, window_state(number), kR11);
+  if (window.has_state()) a_.store(8, window_state(number), kR11);
   kept.end = a_.here();
   kept_.push_back(kept);
   at_hand_.place = static_cast<int8_t>(number);
-  at_hand_.state = window.write ? at_hand_.place : kNoWindow;
+  at_hand_.state = window.has_state() ? at_hand_.place : kNoWindow;
   opened_.push_back(at_hand_.place);
   return at_hand_.place;
 }
@@ -394,9 +398,9 @@ void BlockEmitter::note_windows(Detour& detour) {
     kept_[windows_[static_cast<size_t>(at_hand_.state)].kept].reads_state = true;
 }
 
-// Out of line, where the interpreter has executed the instruction that opens a window. Answers the jump that is taken
-// when the TLB has not all of it. RAX, R10, R11 and EFLAGS are lost.
-uint8_t* BlockEmitter::look_again(const Opened& opened) {
+// Out of line, where the interpreter has executed the instruction that opens a window. `unknown` gets the jumps that are
+// taken when the TLB has not all of it. RAX, R10, R11 and EFLAGS are lost.
+void BlockEmitter::look_again(const Opened& opened, std::vector<uint8_t*>& unknown) {
   const Window& window = opened.window;
   Mem origin{.scale = static_cast<uint8_t>(window.at.scale), .disp = static_cast<int32_t>(window.origin)};
   if (window.at.base != cpu::kZeroReg) origin.base = use(cold_, window.at.base, kR10);
@@ -404,11 +408,11 @@ uint8_t* BlockEmitter::look_again(const Opened& opened) {
   cold_.lea(8, kR10, origin);
   Access access{.address = at(kR10), .in_r10 = true};
   widen(access, window);
-  uint8_t* const unknown = look_up_tlb(cold_, access);
+  unknown.push_back(look_up_tlb(cold_, access));
+  if (window.write && window.by_range) unknown.push_back(look_at_state(cold_));
   const auto number = static_cast<size_t>(opened.number);
   cold_.store(8, window_place(number), kR10);
-  if (window.write) cold_.store(8, window_state(number), kR11);
-  return unknown;
+  if (window.has_state()) cold_.store(8, window_state(number), kR11);
 }
 
 // The block's plain version executes the instruction and goes on, with the flags where it has them.

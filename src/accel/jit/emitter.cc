@@ -336,7 +336,7 @@ void BlockEmitter::detours() {
 void BlockEmitter::go_on(const Detour& detour) {
   std::vector<uint8_t*> unknown;
   for (const Opened& window : detour.opened)
-    if (window.number != kNoWindow) unknown.push_back(look_again(window));
+    if (window.number != kNoWindow) look_again(window, unknown);
   if (!unknown.empty() && detour.units == 0) load_eflags(cold_);
   reload(detour);
   if (unknown.empty()) return;

@@ -78,6 +78,7 @@ class BlockEmitter {
     unsigned bytes = 0;
     // Where the Cpu has the state byte's address, for a store to a constant address. For other stores it is in R11.
     int32_t page_state = -1;
+    bool by_range = false;      // found by one: stores look at TranslationArea::pages_watched, R11 is nothing
     bool near_others = false;   // in a window, which may be on two pages
     bool elements = false;      // spare[0] of them, of `bytes` each, end at RDI + R10
     int8_t window = kNoWindow;  // its number; `mem` is from that window's place, in R10
@@ -110,8 +111,10 @@ class BlockEmitter {
     GuestAddress at{};
     int64_t low = 0, high = 0;
     int64_t origin = 0;  // what TranslationArea::window_places is the host's address of
-    bool write = false;  // stores are, too
-    uint32_t kept = 0;   // its number in kept_
+    bool write = false;     // stores are, too
+    bool by_range = false;  // as in Place
+    uint32_t kept = 0;      // its number in kept_
+    [[nodiscard]] bool has_state() const { return write && !by_range; }
     [[nodiscard]] bool has(const GuestAddress& other) const {
       return at.base == other.base && at.index == other.index && at.scale == other.scale;
     }
@@ -183,6 +186,7 @@ class BlockEmitter {
   void detour_range(const Detour& detour);
   // Answers the jump that is taken when the TLB has not the page.
   uint8_t* look_up_tlb(Assembler& a, const Access& access);
+  static uint8_t* look_at_state(Assembler& a);
   void detour_interpret(uint8_t* jump);  // resumed behind the instruction
   void detour_hand_over(uint8_t* jump);
   [[nodiscard]] const x86::Insn& insn() const { return insns_[index_]; }
@@ -251,10 +255,10 @@ class BlockEmitter {
   // What is accessed next, before R11 and the flags are.
   Place look_up_source(unsigned bytes) { return look_up({.bytes = bytes, .has_r11 = true}, false); }
   Place look_up(const Access& access, bool simple);
-  Place look_up_at(const Mem& address, Access access, const Window& window);
-  Place look_up_from_slot(Mem address, Access access, const Window& window);
+  Place look_up_at(const Mem& address, Access access, Window window);
+  Place look_up_from_slot(Mem address, Access access, Window window);
   Place look_up_constant(uint64_t linear, unsigned bytes, bool write);
-  Place look_up_r10(Access access, const Window& window);
+  Place look_up_r10(Access access, Window window);
   // True: the TLB has been asked.
   bool check(const Access& access);
   void check_range(const Access& access, const RangePlace& place);
@@ -294,7 +298,7 @@ class BlockEmitter {
   void note_windows(Detour& detour);
   void keep_at_hand(Assembler& a, const AtHand& at_hand) const;
   void forget_unread();
-  uint8_t* look_again(const Opened& opened);
+  void look_again(const Opened& opened, std::vector<uint8_t*>& unknown);
   [[nodiscard]] Mem window_place(size_t number) const {
     return in_cpu(layout_.window_places + static_cast<int32_t>(number * sizeof(uint64_t)));
   }

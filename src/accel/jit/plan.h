@@ -25,7 +25,8 @@ struct Layout {
   int32_t gpr, rip, cc, rflags, segment_base[x86::kSegCount], selector[x86::kSegCount], block, mode_key;
   int32_t alarm, completed, saved_flags, spare, exit, code, returns, returns_end, blocks_entered, cycles, cycles_at,
       jumps, fx, mxcsr, host_mxcsr, units;
-  int32_t cpl, returns_lost, requests, kernel_gs_base, pauses, cr4, tlb_place, window_places, window_states;
+  int32_t cpl, returns_lost, requests, kernel_gs_base, pauses, cr4, tlb_place, window_places, window_states,
+      pages_watched;
   int32_t tlb[static_cast<size_t>(cpu::TlbKind::kCount)];
 
   [[nodiscard]] Mem vector(unsigned number) const {

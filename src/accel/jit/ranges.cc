@@ -43,8 +43,8 @@ KITE_NO_VECTORS inline bool is_alike(const TlbTable* table, const Slot& of, bool
          next.state == of.state + static_cast<uint64_t>(step);
 }
 
-KITE_NO_VECTORS inline uint8_t state_behind(uint64_t state) {
-  return __atomic_load_n(reinterpret_cast<const uint8_t*>(state) + 1, __ATOMIC_RELAXED);
+KITE_NO_VECTORS inline bool is_watched(uint64_t state) {
+  return __atomic_load_n(reinterpret_cast<const uint8_t*>(state), __ATOMIC_RELAXED) != 0;
 }
 
 // The code is left soon, to be made anew.
@@ -120,17 +120,18 @@ __attribute__((target("general-regs-only"))) void fill_range(const TlbTable* tab
   uint64_t first = entry->linear, end = first + kPageSize, state = found.state;
   // A flush that names any part of a large page means all of it.
   const uint64_t mask = (uint64_t{1} << entry->shift) - 1, page = first & ~mask;
+  // Of what is stored to, no page is watched.
+  const auto may_have = [&](uint64_t at) { return !writes || !is_watched(at); };
+  if (!may_have(state)) return;
   if (entry->whole) {
-    state -= (first - page) >> kPageShift;
-    first = page;
-    end = page + mask + 1;
+    while (end <= page + mask && may_have(state + ((end - first) >> kPageShift))) end += kPageSize;
+    for (; first > page && may_have(state - 1); --state) first -= kPageSize;
   } else if (entry->shift == kPageShift) {
-    // A store looks at the state of the page behind its own, too: one that is watched is no good neighbour.
     for (int i = 1; i <= kMostNeighbours && is_alike(table, found, writes, i); ++i) {
-      if (writes && state_behind(found.state + static_cast<uint64_t>(i)) != 0) break;
+      if (!may_have(found.state + static_cast<uint64_t>(i))) break;
       end += kPageSize;
     }
-    for (int i = 1; i <= kMostNeighbours && is_alike(table, found, writes, -i); ++i) {
+    for (int i = 1; i <= kMostNeighbours && is_alike(table, found, writes, -i) && may_have(state - 1); ++i) {
       first -= kPageSize;
       --state;
     }

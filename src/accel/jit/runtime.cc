@@ -167,9 +167,12 @@ const void* execute_site(cpu::Cpu& cpu, const Site* site) {
   return static_cast<const Translator*>(cpu.translator)->code_at_rip(cpu);
 }
 
-// A store went to a page whose state is not 0. Answers whether that has ended the block.
+// A store went to a page whose state is not 0, or may have. Answers whether that has ended the block. Ranges of watched
+// pages are dropped when code has been left: it may have windows in them.
 bool note_store(cpu::Cpu& cpu, const uint8_t* host, unsigned bytes, const Site* site) {
   cpu.block = site->block;
+  if (cpu.translation.pages_watched.load(std::memory_order_relaxed) != 0)
+    cpu.translation.alarm.fetch_or(cpu::TranslationArea::kRequest);
   cpu.store_noticed_at(host, bytes);
   if (!site->block->removed) return false;
   cpu.state.rip = site->leave_rip == Site::kDynamic ? cpu.translation.spare[1] : site->leave_rip;
@@ -430,6 +433,7 @@ Layout::Layout(cpu::Cpu& cpu) {
   tlb_place = distance(cpu.tlb_place());
   window_places = distance(&cpu.translation.window_places);
   window_states = distance(&cpu.translation.window_states);
+  pages_watched = distance(&cpu.translation.pages_watched);
   for (size_t i = 0; i < std::size(tlb); ++i) tlb[i] = distance(&cpu.tlb(static_cast<cpu::TlbKind>(i)));
 }
 

@@ -73,11 +73,11 @@ Result<std::unique_ptr<Translator>> Translator::create(cpu::Cpu& cpu, const Tran
 
 Translator::Translator(cpu::Cpu& cpu, const TranslatorOptions& options)
     : cpu_(cpu), options_(checked(options)), layout_(cpu), space_(std::make_unique<EmitterSpace>()) {
-  RamBlock::watch_code(cpu.translation.alarm, cpu::TranslationArea::kCodeWritten);
+  RamBlock::add_alarm(alarm());
 }
 
 Translator::~Translator() {
-  RamBlock::unwatch_code(cpu_.translation.alarm);
+  RamBlock::remove_alarm(alarm());
   if (log::enabled(log::Category::kTranslator)) log_summary();
 }
 
@@ -268,7 +268,8 @@ void Translator::add_to_page(Translation& translation, const PageState& state) {
 const void* Translator::code_at_rip(const cpu::Cpu& cpu) const {
   if (cpu.exception || cpu.attention() || cpu.translation.alarm.load(std::memory_order_relaxed) != 0 ||
       cpu.halt_requested || cpu.interrupt_shadow || cpu.arch.nmi_pending != 0 ||
-      cpu.arch.activity != x86::Activity::kActive || must_step(cpu) || unmasked(cpu))
+      cpu.arch.activity != x86::Activity::kActive || must_step(cpu) || unmasked(cpu) ||
+      cpu.translation.pages_watched.load(std::memory_order_relaxed) != 0)
     return nullptr;
   const auto mode = std::ranges::find(modes_, cpu.mode_key);
   if (mode == modes_.end()) return nullptr;
@@ -380,7 +381,19 @@ void Translator::translate_again(Translation& old, Translation::Stage stage) {
     Assembler::patch(way.jump, memory_.delta(), entry_of(fresh, way.entry));
 }
 
+RamBlock::Alarm Translator::alarm() {
+  cpu::TranslationArea& area = cpu_.translation;
+  return {.raised = &area.alarm, .bits = cpu::TranslationArea::kCodeWritten, .pages_watched = &area.pages_watched};
+}
+
+// Before code runs on that stores by ranges.
+void Translator::heed_watched() {
+  if (cpu_.translation.pages_watched.load(std::memory_order_relaxed) == 0) return;
+  cpu_.translation.drop_watched([this](const uint8_t* host, uint64_t bytes) { cpu_.maybe_stored_at(host, bytes); });
+}
+
 Translator::Entry Translator::enter(cpu::Cpu& cpu, cpu::Block& block) {
+  heed_watched();
   if (cpu.translation.moved_count != 0) [[unlikely]]
     translate_moved();
   cpu::TranslationArea& area = cpu.translation;
@@ -457,6 +470,7 @@ void Translator::code_written(cpu::Cpu&, Gpa physical) {
 }
 
 void Translator::code_written_elsewhere(cpu::Cpu&) {
+  heed_watched();
   for (auto& [address, page] : pages_) make_stale(page);
 }
 

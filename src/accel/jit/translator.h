@@ -129,6 +129,8 @@ class Translator final : public cpu::BlockTranslator {
   void renew_page(const PageState& state);
   void add_to_page(Translation& translation, const PageState& state);
   void make_stale(Page& page);
+  [[nodiscard]] RamBlock::Alarm alarm();
+  void heed_watched();
   void translate_moved();
   Translation& alike(const Translation& old, Translation::Stage stage);
   void translate_again(Translation& old, Translation::Stage stage);
