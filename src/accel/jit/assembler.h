@@ -176,11 +176,15 @@ class Assembler {
   void jmp(const Mem& place) { rm(4, 0xff, 4, place); }
   void call(const Mem& place) { rm(4, 0xff, 2, place); }
   void ret() { byte(0xc3); }
-  // With 8 bytes at a place that bind() gives: `reg, [rip + ...]`.
-  uint8_t* rm_here(uint8_t opcode, Reg reg) {
-    byte(static_cast<uint8_t>(0x48 | (reg >> 3) << 2));
-    byte(opcode);
-    byte(static_cast<uint8_t>((reg & 7) << 3 | 5));
+  void ret(uint16_t drops) {
+    byte(0xc2);
+    word(drops);
+  }
+  // The address of a place that bind() gives: `lea to, [rip + ...]`.
+  uint8_t* lea_here(Reg to) {
+    byte(static_cast<uint8_t>(0x48 | (to >> 3) << 2));
+    byte(0x8d);
+    byte(static_cast<uint8_t>((to & 7) << 3 | 5));
     dword(0);
     return at_ - 4;
   }

@@ -211,7 +211,7 @@ BlockEmitter::Outcome BlockEmitter::jump() {
   }
   if (!read_target()) return Outcome::kInterpret;
   save_flags();
-  a_.jmp(find_code(a_, true));
+  a_.jmp(find_code(a_));
   return Outcome::kEnd;
 }
 
@@ -231,11 +231,9 @@ bool BlockEmitter::read_target() {
 }
 
 // Where the address of the code is. Only addresses that code has been entered at are found: no other check is needed.
-Mem BlockEmitter::find_code(Assembler& a, bool looks_at_alarm) {
-  if (looks_at_alarm) {
-    a.alu_imm(4, 7, in_cpu(layout_.alarm), 0);
-    miss(a.jcc(Condition::kNe));
-  }
+Mem BlockEmitter::find_code(Assembler& a) {
+  a.alu_imm(4, 7, in_cpu(layout_.alarm), 0);
+  miss(a.jcc(Condition::kNe));
   constexpr unsigned kEntryShift = 4;
   static_assert(sizeof(cpu::TranslationArea::Jump) == 1u << kEntryShift);
   static_assert(cpu::TranslationArea::kJumpBits == 16);
@@ -269,30 +267,28 @@ void BlockEmitter::push_return(uint64_t leave_rip) {
   stored(place, leave_rip);
 }
 
-// Calls of the guest are calls of the host, so that the host predicts the returns. What is predicted is forgotten
-// whenever translated code is left, and when there is too much of it: then the alarm is looked at, too, which spares
-// calls doing so. `exit` leads to the target; null: that is in spare[1].
-void BlockEmitter::predict_return(Exit* exit) {
+// Calls of the guest are calls of the host, so that the host predicts the returns: the stack gets the guest's return
+// address beside the host's. It is forgotten whenever translated code is left, and when it is full.
+void BlockEmitter::predict_return() {
   a_.rm(8, 0x3b, kRsp, in_cpu(layout_.returns_end));  // cmp
-  detours_.push_back(
-      {.kind = Detour::Kind::kForget, .jump = a_.jcc(Condition::kBe), .resume = a_.here(), .exit = exit});
-}
-
-// R10 is where the guest returns to, with the salt of its mode, R11 the code that finds that. What was mapped here at
-// the call may have changed: the way on is checked as that to another page. User code cannot change it; before it runs
-// on after somebody else did, its returns are forgotten (TranslationArea::returns_lost).
-void BlockEmitter::return_here() {
-  flags_ = Flags::kSaved;
+  Detour forget{.kind = Detour::Kind::kForget, .jump = a_.jcc(Condition::kBe), .resume = a_.here()};
+  detours_.push_back(forget);
   const uint64_t next = wide_ ? op().next_rip() : static_cast<uint32_t>(op().next_rip());
   const uint64_t salted = next ^ t_.jump_salt(block_.mode_key);
   if (Assembler::fits_signed(salted)) {
-    a_.alu_imm(8, 7, kR10, static_cast<uint32_t>(salted));
+    a_.byte(0x68);  // push
+    a_.dword(static_cast<uint32_t>(salted));
   } else {
-    a_.bind(a_.rm_here(0x3b, kR10), cold_.here());  // cmp
-    cold_.qword(salted);
+    a_.mov_imm(kRax, salted);
+    a_.byte(0x50);  // push rax
   }
-  a_.jcc(Condition::kNe, t_.runtime().return_elsewhere);
-  Exit& exit = new_exit(next);
+}
+
+// What was mapped here at the call may have changed: the way on is checked as that to another page. User code cannot
+// change it; before it runs on after somebody else did, its returns are forgotten (TranslationArea::returns_lost).
+void BlockEmitter::return_here() {
+  flags_ = Flags::kSaved;
+  Exit& exit = new_exit(wide_ ? op().next_rip() : static_cast<uint32_t>(op().next_rip()));
   if (kind() != static_cast<size_t>(cpu::TlbKind::kUser)) exit.crosses = true;
   leave_by(a_.jmp(), exit, true);
 }
@@ -301,7 +297,8 @@ void BlockEmitter::return_here() {
 void BlockEmitter::call_to(uint64_t target) {
   write_instruction_pointer();
   save_flags();
-  predict_return(&new_exit(target));
+  if (target <= op().rip) check_alarm(new_exit(target));
+  predict_return();
   if (target == block_.rip) {
     a_.call(translation_.entry_saved);
   } else {
@@ -323,18 +320,17 @@ BlockEmitter::Outcome BlockEmitter::call() {
   }
   if (!read_target()) return Outcome::kInterpret;
   save_flags();
-  a_.load(8, kRax, find_code(a_, false));
+  a_.load(8, kRax, find_code(a_));
   a_.store(8, in_cpu(layout_.spare), kRax);
   a_.store(8, in_cpu(layout_.spare + 8), kR10);
   push_return(Site::kDynamic);
-  predict_return(nullptr);
+  predict_return();
   a_.call(in_cpu(layout_.spare));
   return_here();
   return Outcome::kEnd;
 }
 
-// To where the last call predicted, which compares the guest's address with its own. If that is another, it comes back
-// to where R11 leads, one prediction poorer.
+// To where the last call predicted; else that prediction is dropped, by a RET too, since the host counts them.
 BlockEmitter::Outcome BlockEmitter::ret() {
   ends_ = true;
   if (op().operand_size != pointer_bytes_) return Outcome::kInterpret;
@@ -342,15 +338,20 @@ BlockEmitter::Outcome BlockEmitter::ret() {
   const Place place = look_up_stack(0, false);
   a_.load(pointer_bytes_, kR10, place.mem);
   save_flags();
-  const Reg salted = add_salt(a_);
-  if (salted != kR10) a_.mov(8, kR10, salted);
-  a_.bind(a_.rm_here(0x8d, kR11), cold_.here());  // lea
+  a_.rm(8, 0x3b, add_salt(a_), at(kRsp, 8));  // cmp
+  uint8_t* const other = a_.jcc(Condition::kNe);
   a_.lea(pointer_bytes_, kStack, at(kStack, release));
-  a_.ret();
-  cold_.lea(pointer_bytes_, kStack, at(kStack, -release));
-  const Reg unsalted = add_salt(cold_);
-  if (unsalted != kR10) cold_.mov(8, kR10, unsalted);
-  const Mem code = find_code(cold_, true);
+  a_.ret(sizeof(uint64_t));
+  a_.bind(other, cold_.here());
+  cold_.rm(8, 0x3b, kRsp, in_cpu(layout_.returns));  // cmp
+  uint8_t* const none = cold_.jcc(Condition::kE);
+  uint8_t* const dropped = cold_.lea_here(kR11);
+  cold_.store(8, at(kRsp), kR11);
+  cold_.ret();
+  cold_.bind_here(dropped);
+  cold_.lea(8, kRsp, at(kRsp, 8));
+  cold_.bind_here(none);
+  const Mem code = find_code(cold_);
   cold_.lea(pointer_bytes_, kStack, at(kStack, release));
   cold_.jmp(code);
   return Outcome::kEnd;

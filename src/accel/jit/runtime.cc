@@ -19,7 +19,8 @@ constexpr int32_t kFop = 6, kFip = 8, kFdp = 16;
 constexpr uint32_t kX87Masks = 0x3f;
 constexpr uint16_t kHostFcw = 0x37f;  // as the ABI has it
 
-constexpr int32_t kMostReturns = 1024;
+// Predicted returns: where the host goes on, and the guest's address with the salt of its mode.
+constexpr int32_t kReturnBytes = 16, kMostReturns = 1024;
 
 constexpr Reg kCalleeSaved[] = {kRbx, kRbp, kR12, kR13, kR14, kR15};
 
@@ -56,22 +57,17 @@ class Writer {
     a_.rm(8, 0x2b, kRax, in_cpu(layout_.cycles_at));  // sub
     a_.rm(8, 0x01, kRax, in_cpu(layout_.cycles));     // add
   }
-  // The stack of predicted returns begins with one that is never right.
+  // The stack of predicted returns begins with one that no guest address matches but a non-canonical one.
   void prologue(const uint8_t* unpredicted) {
     for (const Reg reg : kCalleeSaved) push(reg);
     a_.alu_imm(8, 5, kRsp, 24);  // 16-byte alignment
+    a_.store_imm(8, at(kRsp, 8), 0);
     a_.mov_imm(kRax, reinterpret_cast<uintptr_t>(unpredicted));
     a_.store(8, at(kRsp), kRax);
     a_.store(8, in_cpu(layout_.returns), kRsp);
-    a_.lea(8, kRax, at(kRsp, -kMostReturns * static_cast<int32_t>(sizeof(uint64_t))));
+    a_.lea(8, kRax, at(kRsp, -kMostReturns * kReturnBytes));
     a_.store(8, in_cpu(layout_.returns_end), kRax);
   }
-  // Around calls of C++ code, behind spill(): predicted returns are 8 bytes each.
-  void align_stack() {
-    a_.mov(8, kRbx, kRsp);
-    a_.alu_imm(8, 4, kRsp, ~uint32_t{15});
-  }
-  void restore_stack() { a_.mov(8, kRsp, kRbx); }
   void epilogue() {
     a_.load(8, kRsp, in_cpu(layout_.returns));
     a_.alu_imm(8, 0, kRsp, 24);
@@ -271,11 +267,9 @@ void Writer::interpret(const uint8_t* out) {
   a_.store_imm(4, in_cpu(layout_.completed), 0);
   cpu_to(kRdi);
   a_.lea(8, kRsi, at(kR10, offsetof(Site, op)));
-  align_stack();
-  a_.mov(8, kR12, kR10);
+  push(kR10);
   a_.rm(4, 0xff, 2, at(kR10, offsetof(Site, op) + offsetof(cpu::Op, handler)));
-  a_.mov(8, kR10, kR12);
-  restore_stack();
+  pop(kR10);
   a_.alu_imm(4, 7, in_cpu(layout_.completed), 0);
   uint8_t* const not_completed = a_.jcc(Condition::kE);
   // The instruction may have ended the block, or changed what it was decoded under.
@@ -296,6 +290,7 @@ void Writer::interpret(const uint8_t* out) {
   fill();
   a_.ret();
   for (uint8_t* const site : {not_completed, removed, other_mode, unmasked}) a_.bind_here(site);
+  a_.alu_imm(8, 0, kRsp, 8);
   a_.jmp(out);
 }
 
@@ -307,9 +302,7 @@ void Writer::execute(const uint8_t* out) {
   cpu_to(kRdi);
   a_.mov(8, kRsi, kR10);
   a_.mov_imm(kRax, reinterpret_cast<uintptr_t>(&execute_site));
-  align_stack();
   a_.rr(4, 0xff, 2, kRax);
-  restore_stack();
   a_.rr(8, 0x85, kRax, kRax);  // test
   a_.jcc(Condition::kE, out);
   a_.store(8, in_cpu(layout_.code), kRax);
@@ -334,16 +327,17 @@ void Writer::notice(const uint8_t* out) {
   saved_to_cc();
   a_.mov(8, kRcx, kR11);
   cpu_to(kRdi);
+  push(kR11);
   a_.mov_imm(kRax, reinterpret_cast<uintptr_t>(&note_store));
-  align_stack();
   a_.rr(4, 0xff, 2, kRax);
-  restore_stack();
+  pop(kR11);
   a_.rr(1, 0x84, kRax, kRax);
   uint8_t* const ended = a_.jcc(Condition::kNe);
   fill();
   a_.ret();
   a_.bind_here(ended);
   code_ends();
+  a_.alu_imm(8, 0, kRsp, 8);
   a_.jmp(out);
 }
 
@@ -444,12 +438,8 @@ void Runtime::emit(Assembler& a, cpu::Cpu& cpu, const Layout& layout, bool profi
   w.load_vectors();
   load_x87 = a.here();
   w.load_x87(load_vectors);
-  // The first prediction stays: signal handlers keep away from so little below RSP.
+  // A return to R10, which is not canonical, has found the end of the stack: fetching from there is what faults.
   const uint8_t* const unpredicted = a.here();
-  a.load(8, kRsp, in_cpu(layout.returns));
-  return_elsewhere = a.here();
-  a.rr(4, 0xff, 4, kR11);  // jmp r11
-  leave_to = a.here();
   w.spill();
   w.saved_to_cc();
   w.code_ends();
