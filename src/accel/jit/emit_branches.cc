@@ -211,7 +211,7 @@ BlockEmitter::Outcome BlockEmitter::jump() {
   }
   if (!read_target()) return Outcome::kInterpret;
   save_flags();
-  a_.jmp(find_code(a_));
+  a_.jmp(find_code(a_, true));
   return Outcome::kEnd;
 }
 
@@ -231,9 +231,11 @@ bool BlockEmitter::read_target() {
 }
 
 // Where the address of the code is. Only addresses that code has been entered at are found: no other check is needed.
-Mem BlockEmitter::find_code(Assembler& a) {
-  a.alu_imm(4, 7, in_cpu(layout_.alarm), 0);
-  miss(a.jcc(Condition::kNe));
+Mem BlockEmitter::find_code(Assembler& a, bool looks_at_alarm) {
+  if (looks_at_alarm) {
+    a.alu_imm(4, 7, in_cpu(layout_.alarm), 0);
+    miss(a.jcc(Condition::kNe));
+  }
   constexpr unsigned kEntryShift = 4;
   static_assert(sizeof(cpu::TranslationArea::Jump) == 1u << kEntryShift);
   static_assert(cpu::TranslationArea::kJumpBits == 16);
@@ -268,11 +270,12 @@ void BlockEmitter::push_return(uint64_t leave_rip) {
 }
 
 // Calls of the guest are calls of the host, so that the host predicts the returns: the stack gets the guest's return
-// address beside the host's. It is forgotten whenever translated code is left, and when it is full.
-void BlockEmitter::predict_return() {
+// address beside the host's. It is forgotten whenever translated code is left, and when it is full: then the alarm is
+// looked at, too, which spares calls doing so. `exit` leads to the target; null: that is in spare[1].
+void BlockEmitter::predict_return(Exit* exit) {
   a_.rm(8, 0x3b, kRsp, in_cpu(layout_.returns_end));  // cmp
-  Detour forget{.kind = Detour::Kind::kForget, .jump = a_.jcc(Condition::kBe), .resume = a_.here()};
-  detours_.push_back(forget);
+  detours_.push_back(
+      {.kind = Detour::Kind::kForget, .jump = a_.jcc(Condition::kBe), .resume = a_.here(), .exit = exit});
   const uint64_t next = wide_ ? op().next_rip() : static_cast<uint32_t>(op().next_rip());
   const uint64_t salted = next ^ t_.jump_salt(block_.mode_key);
   if (Assembler::fits_signed(salted)) {
@@ -297,8 +300,7 @@ void BlockEmitter::return_here() {
 void BlockEmitter::call_to(uint64_t target) {
   write_instruction_pointer();
   save_flags();
-  if (target <= op().rip) check_alarm(new_exit(target));
-  predict_return();
+  predict_return(&new_exit(target));
   if (target == block_.rip) {
     a_.call(translation_.entry_saved);
   } else {
@@ -320,11 +322,11 @@ BlockEmitter::Outcome BlockEmitter::call() {
   }
   if (!read_target()) return Outcome::kInterpret;
   save_flags();
-  a_.load(8, kRax, find_code(a_));
+  a_.load(8, kRax, find_code(a_, false));
   a_.store(8, in_cpu(layout_.spare), kRax);
   a_.store(8, in_cpu(layout_.spare + 8), kR10);
   push_return(Site::kDynamic);
-  predict_return();
+  predict_return(nullptr);
   a_.call(in_cpu(layout_.spare));
   return_here();
   return Outcome::kEnd;
@@ -351,7 +353,7 @@ BlockEmitter::Outcome BlockEmitter::ret() {
   cold_.bind_here(dropped);
   cold_.lea(8, kRsp, at(kRsp, 8));
   cold_.bind_here(none);
-  const Mem code = find_code(cold_);
+  const Mem code = find_code(cold_, true);
   cold_.lea(pointer_bytes_, kStack, at(kStack, release));
   cold_.jmp(code);
   return Outcome::kEnd;

@@ -308,7 +308,15 @@ void BlockEmitter::detours() {
       case Detour::Kind::kNotice: notice(detour); break;
       case Detour::Kind::kForget:
         cold_.load(8, kRsp, in_cpu(layout_.returns));
-        cold_.jmp(detour.resume);
+        cold_.alu_imm(4, 7, in_cpu(layout_.alarm), 0);
+        cold_.jcc(Condition::kE, detour.resume);
+        if (detour.exit != nullptr) {
+          cold_.mov_imm(kR10, reinterpret_cast<uintptr_t>(detour.exit));
+          cold_.jmp(t_.runtime().leave);
+        } else {
+          cold_.load(8, kR10, in_cpu(layout_.spare + 8));
+          cold_.jmp(t_.runtime().leave_to);
+        }
         break;
       case Detour::Kind::kLeave:
         if (detour.save) emit_save(cold_);

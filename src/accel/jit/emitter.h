@@ -145,7 +145,7 @@ class BlockEmitter {
     uint8_t* jump = nullptr;          // leads to it
     const uint8_t* resume = nullptr;  // kInterpret, kNotice, kForget, kLoad: where it goes on
     Site* site = nullptr;             // kLoad of x87 registers: who takes over when they cannot be loaded
-    Exit* exit = nullptr;             // kLeave
+    Exit* exit = nullptr;             // kLeave, kForget
     bool save = false;                // kLeave: EFLAGS have to be saved first
     bool links_behind = false;        // kLeave: and then comes the jump that is linked
     uint32_t units = 0;               // kInterpret, kNotice, kLoad: what code at `resume` expects in the host's units
@@ -389,7 +389,7 @@ class BlockEmitter {
   Outcome count_and_jump();
   bool read_target();
   void push_return(uint64_t leave_rip);
-  void predict_return();  // before a call of the host's, which may lose RAX and EFLAGS
+  void predict_return(Exit* exit);  // before a call of the host's, which may lose RAX and EFLAGS
   void return_here();     // behind it
   void call_to(uint64_t target);
   Exit& new_exit(uint64_t target);
@@ -400,7 +400,7 @@ class BlockEmitter {
   void go_to(uint64_t target, uint64_t from);
   Reg add_salt(Assembler& a);
   // Of the code for the address in R10, or the interpreter takes over. RAX and R11 are lost; flags have been saved.
-  Mem find_code(Assembler& a);
+  Mem find_code(Assembler& a, bool looks_at_alarm);
   [[nodiscard]] bool target_is_safe(uint64_t target) const;
 
   Translator& t_;

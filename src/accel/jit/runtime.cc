@@ -439,7 +439,7 @@ void Runtime::emit(Assembler& a, cpu::Cpu& cpu, const Layout& layout, bool profi
   load_x87 = a.here();
   w.load_x87(load_vectors);
   // A return to R10, which is not canonical, has found the end of the stack: fetching from there is what faults.
-  const uint8_t* const unpredicted = a.here();
+  const uint8_t* const unpredicted = leave_to = a.here();
   w.spill();
   w.saved_to_cc();
   w.code_ends();

@@ -11,6 +11,8 @@ struct Runtime {
   cpu::BlockTranslator::Entry enter = nullptr;
   // Jumped to with R10 = Exit: back to the run loop with rip = its target.
   const uint8_t* leave = nullptr;
+  // Jumped to with R10 = rip and flags saved: back to the run loop.
+  const uint8_t* leave_to = nullptr;
   // Called with R10 = Site and flags saved: the interpreter executes the instruction. Returns with flags both saved
   // and in EFLAGS, or leaves.
   const uint8_t* interpret = nullptr;
