@@ -10,7 +10,6 @@ using x86::Operand;
 
 namespace {
 
-constexpr auto kStack = static_cast<Reg>(kHost[x86::kRsp]);
 constexpr auto kCounter = static_cast<Reg>(kHost[x86::kRcx]);
 
 bool plainly_canonical(uint64_t address) {
@@ -342,7 +341,7 @@ BlockEmitter::Outcome BlockEmitter::ret() {
   save_flags();
   a_.rm(8, 0x3b, add_salt(a_), at(kRsp, 8));  // cmp
   uint8_t* const other = a_.jcc(Condition::kNe);
-  a_.lea(pointer_bytes_, kStack, at(kStack, release));
+  a_.lea(pointer_bytes_, kStackPointer, at(kStackPointer, release));
   a_.ret(sizeof(uint64_t));
   a_.bind(other, cold_.here());
   cold_.rm(8, 0x3b, kRsp, in_cpu(layout_.returns));  // cmp
@@ -354,7 +353,7 @@ BlockEmitter::Outcome BlockEmitter::ret() {
   cold_.lea(8, kRsp, at(kRsp, 8));
   cold_.bind_here(none);
   const Mem code = find_code(cold_, true);
-  cold_.lea(pointer_bytes_, kStack, at(kStack, release));
+  cold_.lea(pointer_bytes_, kStackPointer, at(kStackPointer, release));
   cold_.jmp(code);
   return Outcome::kEnd;
 }

@@ -7,7 +7,6 @@ namespace kite::jit {
 namespace {
 
 constexpr uint32_t kPageMask = ~static_cast<uint32_t>(kPageSize - 1);  // sign-extended
-constexpr auto kStack = static_cast<Reg>(kHost[x86::kRsp]);
 constexpr int32_t kLargestDisplacement = 0x7fff0000;
 
 }  // namespace
@@ -105,7 +104,7 @@ bool BlockEmitter::check(const Access& access) {
   guard_flags();
   note_look_up(access.bytes, access.write);
   const Mem& address = access.address;
-  const bool on_stack = !access.in_r10 && address.base == kStack && address.index == kNone &&
+  const bool on_stack = !access.in_r10 && address.base == kStackPointer && address.index == kNone &&
                         access.bytes <= cpu::RangeRecord::kStackBytes;
   const bool is_user = kind() == static_cast<size_t>(cpu::TlbKind::kUser);
   if (is_user && on_stack) {
@@ -319,8 +318,10 @@ BlockEmitter::Place BlockEmitter::look_up_constant(uint64_t linear, unsigned byt
 //
 // A range has no watched page: only one that has become that since is looked for. Where there is one CPU it is itself who
 // marks pages, between two runs of code, and drops its ranges of them before the next (Translator::heed_watched).
+bool BlockEmitter::looks_behind(const Place& place) const { return !place.by_range || cpu_.config.cpu_count != 1; }
+
 void BlockEmitter::stored(const Place& last, uint64_t leave_rip) {
-  if (last.by_range && cpu_.config.cpu_count == 1) return;
+  if (!looks_behind(last)) return;
   const Place place = join(std::exchange(unlooked_, {}), last);
   if (goes_on_storing(place)) {
     unlooked_ = place;

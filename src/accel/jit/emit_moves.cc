@@ -318,7 +318,6 @@ BlockEmitter::Outcome BlockEmitter::widen() {
 
 namespace {
 
-constexpr auto kStack = static_cast<Reg>(kHost[x86::kRsp]);
 constexpr auto kFrame = static_cast<Reg>(kHost[x86::kRbp]);
 
 }  // namespace
@@ -332,18 +331,45 @@ BlockEmitter::Place BlockEmitter::look_up_stack(int32_t offset, bool write) {
       if (const auto known = look_up_window(place, 8, write, 0)) return *known;
       window = plan_window(place, 8, write, 0);
     }
+    move_stack(0);
     guard_flags();
-    return look_up_at(at(kStack, offset), {.bytes = 8, .write = write}, window);
+    return look_up_at(at(kStackPointer, offset), {.bytes = 8, .write = write}, window);
   }
   save_flags();
-  a_.lea(4, kR10, at(kStack, offset));
+  a_.lea(4, kR10, at(kStackPointer, offset));
   return look_up_r10({.bytes = 4, .write = write}, {});
 }
 
-// Moves the stack pointer behind a push to `place`.
+// Moves the stack pointer by as much, and as the instructions before have not yet.
+void BlockEmitter::move_stack(int32_t by) {
+  by += std::exchange(stack_lag_, 0);
+  if (by != 0) a_.lea(pointer_bytes_, kStackPointer, at(kStackPointer, by));
+}
+
+// Whether the next instruction is a push or pop in the same window as the current one, so that it has no way out of
+// line: then the stack pointer may be moved for both at once.
+bool BlockEmitter::goes_on_at_stack(const Place& place) const {
+  if (place.window == kNoWindow || is_last()) return false;
+  const bool pushes = insn().op == Code::kPush;
+  if (pushes && looks_behind(place) && !goes_on_storing(place)) return false;
+  const x86::Insn& next = insns_[index_ + 1];
+  const Operand& operand = next.operand[0];
+  if ((next.op != Code::kPush && next.op != Code::kPop) || next.operand_size != 8) return false;
+  if (is_register(operand) ? operand.reg == x86::kRsp : next.op == Code::kPop || !is_immediate(operand)) return false;
+  const Window& window = windows_[static_cast<size_t>(place.window)];
+  const int64_t first = (pushes ? -8 : 8) + (next.op == Code::kPush ? -8 : 0);
+  return window.open && window.at.base == x86::kRsp && window.at.index == cpu::kZeroReg && first >= window.low &&
+         first + 8 <= window.high && (next.op == Code::kPop || window.write);
+}
+
+// Behind a push to `place`.
 void BlockEmitter::pushed(Place& place) {
-  a_.lea(pointer_bytes_, kStack, at(kStack, -static_cast<int32_t>(pointer_bytes_)));
-  if (place.mem.base == kStack) place.mem.disp += static_cast<int32_t>(pointer_bytes_);
+  const auto bytes = static_cast<int32_t>(pointer_bytes_);
+  if (insn().op == Code::kPush && goes_on_at_stack(place))
+    stack_lag_ -= bytes;
+  else
+    move_stack(-bytes);
+  if (place.mem.base == kStackPointer) place.mem.disp += bytes;
 }
 
 BlockEmitter::Outcome BlockEmitter::push() {
@@ -380,7 +406,13 @@ BlockEmitter::Outcome BlockEmitter::pop() {
   const Reg target = BlockEmitter::target(to.reg, kRax);
   a_.load(pointer_bytes_, target, place.mem);
   put(to.reg, target);
-  if (to.reg != x86::kRsp) a_.lea(pointer_bytes_, kStack, at(kStack, static_cast<int32_t>(pointer_bytes_)));
+  const auto bytes = static_cast<int32_t>(pointer_bytes_);
+  if (to.reg == x86::kRsp)
+    stack_lag_ = 0;
+  else if (goes_on_at_stack(place))
+    stack_lag_ += bytes;
+  else
+    move_stack(bytes);
   return Outcome::kDone;
 }
 
@@ -395,7 +427,7 @@ BlockEmitter::Outcome BlockEmitter::leave_frame() {
     place = look_up_r10({.bytes = 4}, {});
   }
   a_.load(pointer_bytes_, kRax, place.mem);
-  a_.lea(pointer_bytes_, kStack, at(kFrame, static_cast<int32_t>(pointer_bytes_)));
+  a_.lea(pointer_bytes_, kStackPointer, at(kFrame, static_cast<int32_t>(pointer_bytes_)));
   a_.mov(pointer_bytes_, kFrame, kRax);
   return Outcome::kDone;
 }

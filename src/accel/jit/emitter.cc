@@ -124,7 +124,10 @@ BlockEmitter::Outcome BlockEmitter::next() {
     log_decision(interpreted ? Outcome::kInterpret : outcome, flags_before, first_detour);
   check_recipe();
   move_windows(interpreted);
-  for (const size_t detour : unresumed_) note_windows(detours_[detour]);
+  for (const size_t detour : unresumed_) {
+    note_windows(detours_[detour]);
+    detours_[detour].stack_lag = stack_lag_;
+  }
   return outcome;
 }
 
@@ -375,6 +378,7 @@ void BlockEmitter::reload(const Detour& detour) {
 void BlockEmitter::go_back(const Detour& detour) {
   if (detour.at_hand.place != kNoWindow) cold_.load(8, kR10, window_place(static_cast<size_t>(detour.at_hand.place)));
   if (detour.at_hand.state != kNoWindow) cold_.load(8, kR11, window_state(static_cast<size_t>(detour.at_hand.state)));
+  if (detour.stack_lag != 0) cold_.lea(8, kStackPointer, at(kStackPointer, -detour.stack_lag));
   cold_.jmp(detour.resume);
 }
 

@@ -159,6 +159,7 @@ class BlockEmitter {
     Recipe recipe{};                 // of flags that are nowhere
     unsigned index = 0;              // kPlainVersion: the instruction's
     AtHand at_hand{};                // kInterpret, kNotice: at `resume`
+    int32_t stack_lag = 0;           // kInterpret: likewise
     std::array<Opened, 2> opened{};  // kInterpret
   };
 
@@ -263,7 +264,10 @@ class BlockEmitter {
   bool check(const Access& access);
   void check_range(const Access& access, const RangePlace& place);
   Place look_up_stack(int32_t offset, bool write);
+  void move_stack(int32_t by);
+  [[nodiscard]] bool goes_on_at_stack(const Place& place) const;
   void pushed(Place& place);
+  [[nodiscard]] bool looks_behind(const Place& place) const;  // stores to it
   void miss(uint8_t* jump);  // the instruction is left to the interpreter; EFLAGS are lost
   // After a store to `place`; the instruction has no more to do. RAX is lost, EFLAGS too.
   void stored(const Place& place, uint64_t leave_rip);
@@ -436,6 +440,7 @@ class BlockEmitter {
   std::vector<int8_t>& opened_;  // by the current instruction
   std::vector<Kept>& kept_;
   AtHand at_hand_;
+  int32_t stack_lag_ = 0;  // what the guest's stack pointer has not been moved by yet
   Place unlooked_;        // has been stored to, without a look at the state byte yet; of 0 bytes: nothing
   std::string look_ups_;  // of the current instruction, for the log
 };

@@ -19,6 +19,8 @@ namespace kite::jit {
 inline constexpr std::array<uint8_t, 16> kHost = {kR8,  kRcx, kRdx, kRbx, kR9,   kRbp,  kRsi,  kRdi,
                                                   kR12, kR13, kR14, kR15, kNone, kNone, kNone, kNone};
 
+inline constexpr auto kStackPointer = static_cast<Reg>(kHost[x86::kRsp]);
+
 // Distances from the Cpu to what code touches; the same for every Cpu of this build.
 struct Layout {
   explicit Layout(cpu::Cpu& cpu);
