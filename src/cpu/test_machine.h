@@ -190,6 +190,7 @@ class TestMachine : public CpuIo {
   [[nodiscard]] uint64_t error_code() { return frame(0); }
   [[nodiscard]] uint64_t faulting_rip() { return frame(vector_has_error() ? 1 : 0); }
   [[nodiscard]] uint64_t pushed_flags() { return frame(vector_has_error() ? 3 : 2); }
+  [[nodiscard]] uint64_t pushed_stack_pointer() { return frame(vector_has_error() ? 4 : 3); }
 
   // --- changing the environment ---
   // Long mode and 32-bit paging: the entry of a 4 KiB page below 2 MiB (4 MiB in 32-bit paging).

@@ -76,6 +76,9 @@ BlockEmitter::Effects BlockEmitter::effects(const x86::Insn& insn) {
       break;
     case Code::kJcc: known.writes = 0; return known;  // not taken, where there is something behind it
     case Code::kPush:
+      known.writes = bit(x86::kRsp);
+      known.consumes = true;
+      break;
     case Code::kPop:
       known.writes |= bit(x86::kRsp);
       known.consumes = true;

@@ -3,7 +3,11 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
+#include <chrono>
+#include <future>
 #include <memory>
+#include <thread>
 
 #include "accel/jit/translator.h"
 #include "cpu/test_machine.h"
@@ -107,6 +111,94 @@ TEST_F(RangesTest, StoresAcrossPagesAreSeenOnBoth) {
   const uint32_t generation = m.ram->mark_code(TestMachine::kData + kPageSize);
   again(kStores);
   EXPECT_NE(m.ram->code_generation(TestMachine::kData + kPageSize)->load(), generation);
+}
+
+// 1: inc rax; mov [rdi], rax; cmp dword [rsi], 0; je
+constexpr std::initializer_list<uint8_t> kStoresUntilTold = {0x48, 0xff, 0xc0, 0x48, 0x89, 0x07,
+                                                             0x83, 0x3e, 0x00, 0x74, 0xf5};
+
+// Stores while another thread marks the page or collects what is dirty.
+class WatchedRangesTest : public RangesTest {
+ protected:
+  static constexpr uint64_t kTold = TestMachine::kData + 2 * kPageSize;
+
+  template <class Other>
+  void run_beside(Other other) {
+    m.gpr(x::kRsi) = kTold;
+    auto result = std::async(std::launch::async, [&] {
+      other();
+      std::atomic_ref(*reinterpret_cast<uint32_t*>(m.ram->host() + kTold)).store(1);
+    });
+    m.run(kStoresUntilTold);
+    result.get();
+  }
+  [[nodiscard]] uint64_t value() const {
+    return std::atomic_ref(*reinterpret_cast<uint64_t*>(m.ram->host() + TestMachine::kData)).load();
+  }
+};
+
+// Where there are other CPUs, who may decode code from the page at any time.
+TEST_F(WatchedRangesTest, StoresAreSeenByWhoMarksThePage) {
+  m.cpu().config.cpu_count = 2;
+  constexpr unsigned kMarks = 200;
+  unsigned seen = 0;
+  run_beside([&] {
+    while (value() == 0) std::this_thread::yield();
+    for (; seen < kMarks; ++seen) {
+      const uint32_t generation = m.ram->mark_code(TestMachine::kData);
+      const auto is_seen = [&] { return m.ram->code_generation(TestMachine::kData)->load() != generation; };
+      constexpr std::chrono::seconds kHung{20};
+      const auto end = std::chrono::steady_clock::now() + kHung;
+      while (!is_seen() && std::chrono::steady_clock::now() < end) std::this_thread::yield();
+      if (!is_seen()) return;
+    }
+  });
+  EXPECT_EQ(seen, kMarks);
+}
+
+TEST_F(WatchedRangesTest, NoStoreIsMissingFromTheDirtyLog) {
+  for (const uint32_t cpus : {1u, 2u}) {
+    m.cpu().config.cpu_count = cpus;
+    m.poke<uint64_t>(TestMachine::kData, 0);
+    m.poke<uint32_t>(kTold, 0);
+    m.cpu().flush_tlb(false);
+    m.enter_user();
+    uint64_t copy = 0;
+    unsigned copies = 0;
+    const auto collect = [&] {
+      constexpr uint64_t kPage = TestMachine::kData >> kPageShift;
+      if ((m.ram->collect_dirty()[kPage / 64] >> (kPage % 64) & 1) == 0) return;
+      copy = value();
+      ++copies;
+    };
+    run_beside([&] {
+      while (value() == 0) std::this_thread::yield();
+      m.ram->set_dirty_logging(true);
+      copy = value();
+      for (unsigned round = 0; round < 500; ++round) collect();
+    });
+    collect();
+    m.ram->set_dirty_logging(false);
+    EXPECT_EQ(copy, value()) << cpus << " CPUs";
+    EXPECT_GE(copies, 1u);
+  }
+}
+
+// Where there is one CPU, a page that it takes code from after a place has stored to it by a range.
+TEST_F(RangesTest, CodeWhereRangesStoredIsWrittenAnew) {
+  constexpr uint64_t kFunction = TestMachine::kData + 0x200;
+  m.poke<uint8_t>(kFunction, 0xb0);  // mov al, 0; ret
+  m.poke<uint8_t>(kFunction + 1, 0);
+  m.poke<uint8_t>(kFunction + 2, 0xc3);
+  m.gpr(x::kRdi) = kFunction + 1;
+  m.gpr(x::kRsi) = kFunction;
+  m.gpr(x::kRbx) = m.gpr(x::kRax) = 0;
+  m.gpr(x::kRsp) = TestMachine::kData + 2 * kPageSize - 8;
+  m.gpr(x::kRcx) = 200;
+  // 1: mov [rdi], cl; cmp ecx, 100; ja 2f; call rsi; cmp al, cl; je 2f; inc ebx; 2: dec ecx; jnz 1b
+  m.run({0x88, 0x0f, 0x83, 0xf9, 0x64, 0x77, 0x08, 0xff, 0xd6, 0x38,
+         0xc8, 0x74, 0x02, 0xff, 0xc3, 0xff, 0xc9, 0x75, 0xed});
+  EXPECT_EQ(m.gpr(x::kRbx), 0u) << "calls of what was there before";
 }
 
 TEST_F(RangesTest, APlaceThatMovesAsksTheTlb) {

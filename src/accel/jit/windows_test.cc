@@ -46,6 +46,10 @@ const Form kForms[] = {
     {{0x53}, false, false},  // push rax, rbx
     {{0x5a}, false, false},
     {{0x5e}, false, false},                    // pop rdx, rsi
+    {{0x50, 0x41, 0x54, 0x53}, false, false},  // push rax, r12, rbx
+    {{0x57}, false, false},                    // push rdi
+    {{0x5a, 0x41, 0x5e, 0x5e}, false, false},  // pop rdx, r14, rsi
+    {{0x54, 0x50, 0x58, 0x5c}, false, false},  // push rsp, rax; pop rax, rsp
     {{0x48, 0x83, 0xec, 0x18}, false, false},  // sub rsp, 24
     {{0x48, 0x83, 0xc4, 0x08}, false, false},  // add rsp, 8
     {{0x48, 0x89, 0x44, 0x24}, true, true},    // mov [rsp+d], r
@@ -88,7 +92,7 @@ Bytes make_code(std::mt19937& random) {
 
 struct Seen {
   std::array<uint64_t, 16> gpr{};
-  uint64_t rip = 0, flags = 0, cr2 = 0;
+  uint64_t rsp = 0, rip = 0, flags = 0, cr2 = 0;
   int vector = 0;
   Bytes memory;
   bool operator==(const Seen&) const = default;
@@ -117,6 +121,7 @@ Seen run(uint32_t seed, bool translated) {
     m.set_pte(TestMachine::kData + page * kPageSize, (TestMachine::kData + page * kPageSize) | rights);
   }
   m.poke<uint8_t>(kFunction, 0xc3);  // ret
+  m.cpu().config.cpu_count = seed % 5 == 0 ? 2 : 1;
   m.enter_user();
   for (const unsigned n : {x::kRax, x::kRdx, x::kRbx, x::kRsi}) m.gpr(n) = random();
   m.gpr(x::kRcx) = 8;
@@ -127,6 +132,7 @@ Seen run(uint32_t seed, bool translated) {
   Seen seen;
   for (unsigned n = 0; n < 16; ++n)
     if (n != x::kRsp) seen.gpr[n] = m.gpr(n);
+  seen.rsp = m.pushed_stack_pointer();
   seen.rip = m.faulting_rip();
   seen.flags = m.pushed_flags() & x::flag::kArithmetic;
   seen.vector = static_cast<int>(*m.vector());
