@@ -143,7 +143,9 @@ void TranslationArea::drop_watched(Stored stored) {
     const RangeRecord& record = *filled[i].record;
     const uint64_t bytes = range.limit + record.max_bytes - 1;
     const auto* const states = reinterpret_cast<const std::atomic<uint8_t>*>(range.state);
-    const auto is_watched = [](const std::atomic<uint8_t>& state) { return state.load(std::memory_order_relaxed) != 0; };
+    const auto is_watched = [](const std::atomic<uint8_t>& state) {
+      return state.load(std::memory_order_relaxed) != 0;
+    };
     if (!record.writes || range.limit == 0 || std::none_of(states, states + (bytes >> kPageShift), is_watched)) {
       ++i;
       continue;

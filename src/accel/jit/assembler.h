@@ -194,8 +194,8 @@ class Assembler {
     const auto displacement = static_cast<int32_t>(target - (site + delta + 4));
     std::memcpy(site, &displacement, 4);
   }
-  // Makes what has been emitted between two places do nothing. The longest NOPs, as one takes up a place in the pipeline
-  // whatever its length (SDM 2B, NOP).
+  // Makes what has been emitted between two places do nothing. The longest NOPs, as one takes up a place in the
+  // pipeline whatever its length (SDM 2B, NOP).
   void erase(const uint8_t* from, const uint8_t* to) const {
     static constexpr uint8_t kNops[][8] = {{0x90},
                                            {0x66, 0x90},

@@ -98,7 +98,8 @@ void BlockEmitter::miss_access(uint8_t* jump) {
 }
 
 // R10 becomes the distance to the host's address, or that address if it was the linear one. True: the TLB has been
-// asked, and for stores R11 is where the state byte is. The kernel's code goes from page to page and from process to process: there the TLB is asked.
+// asked, and for stores R11 is where the state byte is. The kernel's code goes from page to page and from process to
+// process: there the TLB is asked.
 bool BlockEmitter::check(const Access& access) {
   at_hand_ = {};
   guard_flags();
@@ -316,8 +317,8 @@ BlockEmitter::Place BlockEmitter::look_up_constant(uint64_t linear, unsigned byt
 // [architecture.md, watched pages] The look comes after the store. A store that crosses pages looks at both states, and
 // so do those that share its code. Of stores one after the other to the same part of the stack, the last one looks.
 //
-// A range has no watched page: only one that has become that since is looked for. Where there is one CPU it is itself who
-// marks pages, between two runs of code, and drops its ranges of them before the next (Translator::heed_watched).
+// A range has no watched page: only one that has become that since is looked for. Where there is one CPU it is itself
+// who marks pages, between two runs of code, and drops its ranges of them before the next (Translator::heed_watched).
 bool BlockEmitter::looks_behind(const Place& place) const { return !place.by_range || cpu_.config.cpu_count != 1; }
 
 void BlockEmitter::stored(const Place& last, uint64_t leave_rip) {

@@ -398,8 +398,8 @@ void BlockEmitter::note_windows(Detour& detour) {
     kept_[windows_[static_cast<size_t>(at_hand_.state)].kept].reads_state = true;
 }
 
-// Out of line, where the interpreter has executed the instruction that opens a window. `unknown` gets the jumps that are
-// taken when the TLB has not all of it. RAX, R10, R11 and EFLAGS are lost.
+// Out of line, where the interpreter has executed the instruction that opens a window. `unknown` gets the jumps that
+// are taken when the TLB has not all of it. RAX, R10, R11 and EFLAGS are lost.
 void BlockEmitter::look_again(const Opened& opened, std::vector<uint8_t*>& unknown) {
   const Window& window = opened.window;
   Mem origin{.scale = static_cast<uint8_t>(window.at.scale), .disp = static_cast<int32_t>(window.origin)};

@@ -110,7 +110,7 @@ class BlockEmitter {
     bool open = false;
     GuestAddress at{};
     int64_t low = 0, high = 0;
-    int64_t origin = 0;  // what TranslationArea::window_places is the host's address of
+    int64_t origin = 0;     // what TranslationArea::window_places is the host's address of
     bool write = false;     // stores are, too
     bool by_range = false;  // as in Place
     uint32_t kept = 0;      // its number in kept_
@@ -394,7 +394,7 @@ class BlockEmitter {
   bool read_target();
   void push_return(uint64_t leave_rip);
   void predict_return(Exit* exit);  // before a call of the host's, which may lose RAX and EFLAGS
-  void return_here();     // behind it
+  void return_here();               // behind it
   void call_to(uint64_t target);
   Exit& new_exit(uint64_t target);
   void leave_by(uint8_t* jump, Exit& exit, bool link);
@@ -441,8 +441,8 @@ class BlockEmitter {
   std::vector<Kept>& kept_;
   AtHand at_hand_;
   int32_t stack_lag_ = 0;  // what the guest's stack pointer has not been moved by yet
-  Place unlooked_;        // has been stored to, without a look at the state byte yet; of 0 bytes: nothing
-  std::string look_ups_;  // of the current instruction, for the log
+  Place unlooked_;         // has been stored to, without a look at the state byte yet; of 0 bytes: nothing
+  std::string look_ups_;   // of the current instruction, for the log
 };
 
 // Where a block is put together; kept for the next one, since most blocks use a small part of it.

@@ -12,7 +12,7 @@ namespace {
 
 // A range that misses once in so many time-stamps, on average since it was filled, is filled later the next time; and
 // one that does so in fewer costs more than it saves. Where misses are rare, so may be the hits.
-constexpr uint64_t kFrequentMiss = 256, kFastMiss = 64, kRareMiss = 8192;
+constexpr uint64_t kFrequentMiss = 256, kFastMiss = 256, kRareMiss = 8192;
 // How many pages of 4 KiB a range takes on each side, when the host has them next to each other as the guest does.
 constexpr int kMostNeighbours = 256;
 

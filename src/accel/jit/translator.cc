@@ -332,7 +332,7 @@ void Translator::stop_counting(Translation& translation) {
 
 // A range that misses more often than once in so many times costs more than the TLB does.
 void Translator::judge_places(const Translation& translation) {
-  const uint32_t most_misses = options_.trial_entries / 6;
+  const uint32_t most_misses = options_.trial_entries / 32;
   const bool busy = is_busy(translation);
   for (size_t i = translation.first_range; i < translation.first_range + translation.range_count; ++i) {
     const cpu::RangeRecord& record = *range_at(i).record;
