@@ -26,25 +26,29 @@ struct Slot {
   uint64_t state;  // the address of its state byte
 };
 
+// Functions of other targets are not inlined, not even those of std::array.
+KITE_NO_VECTORS inline size_t number_of(uint64_t linear) { return (linear >> kPageShift) & (cpu::kTlbSize - 1); }
+
 KITE_NO_VECTORS inline Slot slot(const TlbTable* table, size_t number, bool writes) {
-  const cpu::TlbAccess& access = *(table->accesses.data() + number);
-  return {table->entries.data() + number, writes ? access.write_tag : access.read_tag, access.addend,
-          reinterpret_cast<uint64_t>(access.page_state)};
+  const cpu::TlbAccess& access = reinterpret_cast<const cpu::TlbAccess*>(&table->accesses)[number];
+  return {reinterpret_cast<const TlbEntry*>(&table->entries) + number, writes ? access.write_tag : access.read_tag,
+          access.addend, reinterpret_cast<uint64_t>(access.page_state)};
+}
+
+// Whether the page may be in a range that there may be stores to if it `writes`.
+KITE_NO_VECTORS inline bool may_have(uint64_t state, bool writes) {
+  return !writes || __atomic_load_n(reinterpret_cast<const uint8_t*>(state), __ATOMIC_RELAXED) == 0;
 }
 
 // Whether the page `step` pages after `of` is as that, on the same terms.
 KITE_NO_VECTORS inline bool is_alike(const TlbTable* table, const Slot& of, bool writes, int step) {
-  const size_t number = TlbTable::index(of.entry->linear) + static_cast<size_t>(step);
+  const size_t number = number_of(of.entry->linear) + static_cast<size_t>(step);
   if (number >= cpu::kTlbSize) return false;
   const Slot next = slot(table, number, writes);
   const uint64_t page = of.entry->linear + static_cast<uint64_t>(step) * kPageSize;
   return next.entry->linear == page && next.tag == page && next.entry->shift == kPageShift &&
          next.addend == of.addend && next.entry->global == of.entry->global &&
-         next.state == of.state + static_cast<uint64_t>(step);
-}
-
-KITE_NO_VECTORS inline bool is_watched(uint64_t state) {
-  return __atomic_load_n(reinterpret_cast<const uint8_t*>(state), __ATOMIC_RELAXED) != 0;
+         next.state == of.state + static_cast<uint64_t>(step) && may_have(next.state, writes);
 }
 
 // The code is left soon, to be made anew.
@@ -114,24 +118,19 @@ __attribute__((target("general-regs-only"))) void fill_range(const TlbTable* tab
     return;
   }
   *patience = record->tolerance;
-  const Slot found = slot(table, TlbTable::index(linear), writes);
+  const Slot found = slot(table, number_of(linear), writes);
   const TlbEntry* const entry = found.entry;
   if (found.tag != entry->linear) return;  // a load, by one who shares it with stores
   uint64_t first = entry->linear, end = first + kPageSize, state = found.state;
   // A flush that names any part of a large page means all of it.
   const uint64_t mask = (uint64_t{1} << entry->shift) - 1, page = first & ~mask;
-  // Of what is stored to, no page is watched.
-  const auto may_have = [&](uint64_t at) { return !writes || !is_watched(at); };
-  if (!may_have(state)) return;
+  if (!may_have(state, writes)) return;
   if (entry->whole) {
-    while (end <= page + mask && may_have(state + ((end - first) >> kPageShift))) end += kPageSize;
-    for (; first > page && may_have(state - 1); --state) first -= kPageSize;
+    while (end <= page + mask && may_have(state + ((end - first) >> kPageShift), writes)) end += kPageSize;
+    for (; first > page && may_have(state - 1, writes); --state) first -= kPageSize;
   } else if (entry->shift == kPageShift) {
-    for (int i = 1; i <= kMostNeighbours && is_alike(table, found, writes, i); ++i) {
-      if (!may_have(found.state + static_cast<uint64_t>(i))) break;
-      end += kPageSize;
-    }
-    for (int i = 1; i <= kMostNeighbours && is_alike(table, found, writes, -i) && may_have(state - 1); ++i) {
+    for (int i = 1; i <= kMostNeighbours && is_alike(table, found, writes, i); ++i) end += kPageSize;
+    for (int i = 1; i <= kMostNeighbours && is_alike(table, found, writes, -i); ++i) {
       first -= kPageSize;
       --state;
     }
