@@ -57,9 +57,8 @@ Result<std::shared_ptr<RamBlock>> RamBlock::create(std::string name, uint64_t by
   if (bytes >= kHostAlignment) ::madvise(host, bytes, MADV_HUGEPAGE);  // a wish: hosts without huge pages refuse it
 
   const uint64_t page_count = bytes >> kPageShift;
-  constexpr uint64_t kPadding = 1;  // translated code looks at the states of two pages at once
   const uint64_t metadata_bytes =
-      (page_count + 63) / 64 * sizeof(uint64_t) + page_count * (sizeof(uint64_t) + sizeof(uint32_t) + 1) + kPadding;
+      (page_count + 63) / 64 * sizeof(uint64_t) + page_count * (sizeof(uint64_t) + sizeof(uint32_t) + 1);
   KITE_ASSIGN(Mapping metadata, reserve(name, align_up(metadata_bytes, kPageSize), PROT_READ | PROT_WRITE));
   return std::shared_ptr<RamBlock>(
       new RamBlock(std::move(name), bytes, std::move(reservation), host, std::move(metadata)));

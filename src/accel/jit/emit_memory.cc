@@ -146,7 +146,7 @@ void BlockEmitter::check_range(const Access& access, const RangePlace& place) {
 
 // What is checked is all of the window, when there is one.
 BlockEmitter::Place BlockEmitter::look_up_at(const Mem& address, Access access, Window window) {
-  Place place{.mem = address, .bytes = access.bytes, .near_others = window.open};
+  Place place{.mem = address, .bytes = access.bytes};
   access.address = address;
   access.whole = address.base != kNone && address.index != kNone;
   access.has_r11 &= !window.open;
@@ -184,7 +184,7 @@ BlockEmitter::Place BlockEmitter::look_up_at(const Mem& address, Access access, 
 BlockEmitter::Place BlockEmitter::look_up_from_slot(Mem address, Access access, Window window) {
   a_.load(8, kR10, layout_.slot(op().base));
   address.base = kR10;
-  Place place{.mem = address, .bytes = access.bytes, .near_others = window.open};
+  Place place{.mem = address, .bytes = access.bytes};
   access.address = address;
   access.in_r10 = true;
   access.base = op().base;
@@ -204,7 +204,7 @@ BlockEmitter::Place BlockEmitter::look_up_r10(Access access, Window window) {
   if (window.open) widen(access, window);
   window.by_range = !check(access);
   if (window.open) open_window(window);
-  return {.mem = at(kR10), .bytes = bytes, .by_range = window.by_range, .near_others = window.open};
+  return {.mem = at(kR10), .bytes = bytes, .by_range = window.by_range};
 }
 
 // Out of line: the TLB may know what the range does not. Otherwise it goes on behind this.
@@ -314,13 +314,12 @@ BlockEmitter::Place BlockEmitter::look_up_constant(uint64_t linear, unsigned byt
   return place;
 }
 
-// [architecture.md, watched pages] The look comes after the store. A store that crosses pages looks at both states, and
-// so do those that share its code. Of stores one after the other to the same part of the stack, the last one looks.
-//
 // A range has no watched page: only one that has become that since is looked for. Where there is one CPU it is itself
 // who marks pages, between two runs of code, and drops its ranges of them before the next (Translator::heed_watched).
 bool BlockEmitter::looks_behind(const Place& place) const { return !place.by_range || cpu_.config.cpu_count != 1; }
 
+// [architecture.md, watched pages] The look comes after the store. Of stores one after the other to the same part of
+// the stack, the last one looks.
 void BlockEmitter::stored(const Place& last, uint64_t leave_rip) {
   if (!looks_behind(last)) return;
   const Place place = join(std::exchange(unlooked_, {}), last);
@@ -335,8 +334,7 @@ void BlockEmitter::stored(const Place& last, uint64_t leave_rip) {
   } else if (place.by_range) {
     a_.alu_imm(4, 7, in_cpu(layout_.pages_watched), 0);
   } else {
-    a_.alu_imm((place.bytes != 1 || place.near_others) && kind() == static_cast<size_t>(cpu::TlbKind::kUser) ? 2 : 1, 7,
-               at(kR11), 0);
+    a_.alu_imm(1, 7, at(kR11), 0);
   }
   Detour detour{.kind = Detour::Kind::kNotice,
                 .jump = a_.jcc(Condition::kNe),

@@ -195,11 +195,7 @@ std::optional<BlockEmitter::Place> BlockEmitter::look_up_window(const GuestAddre
       }
       at_hand_.state = number;
     }
-    return Place{.mem = jit::at(kR10, offset),
-                 .bytes = bytes,
-                 .by_range = window.by_range,
-                 .near_others = true,
-                 .window = number};
+    return Place{.mem = jit::at(kR10, offset), .bytes = bytes, .by_range = window.by_range, .window = number};
   }
   return std::nullopt;
 }

@@ -79,7 +79,6 @@ class BlockEmitter {
     // Where the Cpu has the state byte's address, for a store to a constant address. For other stores it is in R11.
     int32_t page_state = -1;
     bool by_range = false;      // found by one: stores look at TranslationArea::pages_watched, R11 is nothing
-    bool near_others = false;   // in a window, which may be on two pages
     bool elements = false;      // spare[0] of them, of `bytes` each, end at RDI + R10
     int8_t window = kNoWindow;  // its number; `mem` is from that window's place, in R10
   };
