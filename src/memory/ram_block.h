@@ -89,8 +89,8 @@ class RamBlock {
 
   // Somebody who keeps code of guests' memory, or stores to it without a look at each page's state.
   struct Alarm {
-    // Gets `bits` ORed in after every write to a page that was marked as code, and where pages that anybody stores to
-    // are marked by somebody who is not about to decode them.
+    // Gets `bits` ORed in after every write to a page that was marked as code, and when the dirty log begins an
+    // interval.
     std::atomic<uint32_t>* raised;
     uint32_t bits;
     // Gets 1 when the state of any page has become other than 0, before the barrier that follows.
