@@ -11,7 +11,7 @@
 #include "accel/jit/code_memory.h"
 #include "accel/jit/perf_map.h"
 #include "accel/jit/plan.h"
-#include "accel/jit/pool.h"
+#include "support/pool.h"
 #include "accel/jit/runtime.h"
 #include "metrics/metrics.h"
 

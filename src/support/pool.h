@@ -12,7 +12,7 @@
 
 #include "support/huge_pages.h"
 
-namespace kite::jit {
+namespace kite {
 
 template <class T>
 class Pool {
@@ -34,6 +34,17 @@ class Pool {
   void for_each(const Function& function) const {
     for (size_t i = 0; i < used_; ++i)
       for (const T* at = chunk(i); at != (i + 1 == used_ ? next_ : chunk(i) + capacity(i)); ++at) function(*at);
+  }
+  // In the order in which they were made.
+  [[nodiscard]] T& operator[](size_t number) const {
+    if (number < capacity(0)) return chunk(0)[number];
+    const size_t behind = number - capacity(0);
+    return chunk(1 + behind / capacity(1))[behind % capacity(1)];
+  }
+  [[nodiscard]] size_t size() const {
+    if (used_ == 0) return 0;
+    const size_t before = used_ == 1 ? 0 : capacity(0) + (used_ - 2) * capacity(1);
+    return before + static_cast<size_t>(next_ - chunk(used_ - 1));
   }
   // Destroys all. The memory is kept.
   void clear() {
@@ -65,4 +76,4 @@ class Pool {
   T *next_ = nullptr, *end_ = nullptr;
 };
 
-}  // namespace kite::jit
+}  // namespace kite

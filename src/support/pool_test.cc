@@ -1,11 +1,12 @@
-#include "accel/jit/pool.h"
+#include "support/pool.h"
 
 #include <gtest/gtest.h>
 
+#include <array>
 #include <cstdint>
 #include <set>
 
-namespace kite::jit {
+namespace kite {
 namespace {
 
 struct Counted {
@@ -61,5 +62,19 @@ TEST(Pool, WhatIsLeftGoesWithIt) {
   EXPECT_EQ(alive, 0);
 }
 
+TEST(Pool, ObjectsHaveNumbersInTheOrderOfTheirMaking) {
+  Pool<std::array<uint64_t, 3>> pool;
+  EXPECT_EQ(pool.size(), 0u);
+  for (uint64_t i = 0; i < uint64_t{20} * kMany; ++i) {
+    pool.add(std::array<uint64_t, 3>{i});
+    ASSERT_EQ(pool.size(), i + 1);
+  }
+  for (uint64_t i = 0; i < pool.size(); ++i) ASSERT_EQ(pool[i][0], i);
+  pool.clear();
+  EXPECT_EQ(pool.size(), 0u);
+  pool.add();
+  EXPECT_EQ(pool.size(), 1u);
+}
+
 }  // namespace
-}  // namespace kite::jit
+}  // namespace kite
