@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <new>
 #include <span>
+#include <utility>
 
 #include "cpu/handlers.h"
 #include "support/huge_pages.h"
@@ -21,7 +22,6 @@ constexpr size_t kMaxInsnBytes = 15;
 // How far a block goes on a page that data shares (RamBlock::mark_code); others go to its end.
 constexpr uint64_t kSharedPageBytes = 256;
 constexpr unsigned kBucketBits = 17;  // a boot decodes some 50,000 blocks
-constexpr size_t kChunkBytes = kHugePageSize;
 
 // The instruction is longer than 15 bytes, or reaches beyond the limit of CS (SDM 2A 2.3.11, 3A 5.3).
 void bad_fetch(Cpu& cpu, const Op* op) {
@@ -83,14 +83,36 @@ __attribute__((no_sanitize("function"))) void run_translated(Cpu& cpu, const Op*
 void count_entry(Cpu& cpu, const Op* op) {
   Block& block = *cpu.block;
   if (++block.entries >= cpu.translator->threshold()) [[unlikely]] {
-    const Handler real = block.first;
-    block.ops[0].handler = cpu.translator->translate(cpu, block) ? run_translated : real;
-    [[clang::musttail]] return block.ops[0].handler(cpu, op);
+    if (cpu.translator->translate(cpu, block))
+      cpu.blocks().shed(block);
+    else
+      block.ops[0].handler = block.first;
+    [[clang::musttail]] return block.ops[0].handler(cpu, block.ops);
   }
   [[clang::musttail]] return block.first(cpu, op);
 }
 
+void decode_again(Cpu& cpu, const Op*) {
+  Block& block = *cpu.block;
+  cpu.blocks().restore(cpu, block);
+  [[clang::musttail]] return block.ops[0].handler(cpu, block.ops);
+}
+
+// What blocks have whose Ops were given back.
+constexpr Op stand_in(Handler handler) {
+  Op op;
+  op.handler = handler;
+  return op;
+}
+constinit Op shed_ops = stand_in(decode_again), translated_ops = stand_in(run_translated);
+
 }  // namespace
+
+void interpret_block(Cpu& cpu, const Op*) {
+  Block& block = *cpu.block;
+  if (block.memory == 0) cpu.blocks().restore(cpu, block);
+  [[clang::musttail]] return block.first(cpu, block.ops);
+}
 
 void block_chain_slow(Cpu& cpu, const Op* op) {
   if (cpu.attention() || cpu.block->transient) return;
@@ -127,7 +149,8 @@ void Cpu::code_written(Gpa physical, unsigned bytes) {
 void Cpu::end_block() {
   block->removed = true;
   block->epoch = 0;
-  for (size_t i = 0; i < block->op_count + size_t{1} && block->ops != nullptr; ++i) block->ops[i].handler = leave_block;
+  if (block->memory == 0 && !block->transient) return;  // it is translated, and leaves behind the store
+  for (size_t i = 0; i < block->op_count + size_t{1}; ++i) block->ops[i].handler = leave_block;
 }
 
 void Cpu::map_changed(bool drop_code) {
@@ -161,16 +184,50 @@ uint64_t BlockCache::hash(Gpa physical, uint64_t rip, uint32_t mode_key) {
   return ((physical ^ uint64_t{mode_key} << 40) * kOdd ^ rip) * kOdd >> (64 - kBucketBits);
 }
 
-void* BlockCache::allocate(size_t bytes) {
-  bytes = (bytes + 15) & ~size_t{15};
-  if (chunks_.empty() || chunk_used_ + bytes > kChunkBytes) {
-    chunks_.emplace_back(static_cast<std::byte*>(allocate_in_huge_pages(kChunkBytes)));
-    chunk_used_ = 0;
-    memory_ += kChunkBytes;
+uint8_t* BlockCache::allocate_code(size_t bytes) {
+  if (code_chunks_.empty() || code_used_ + bytes > kHugePageSize) {
+    code_chunks_.emplace_back(static_cast<std::byte*>(allocate_in_huge_pages(kHugePageSize)));
+    code_used_ = 0;
   }
-  void* place = chunks_.back().get() + chunk_used_;
-  chunk_used_ += bytes;
-  return place;
+  return reinterpret_cast<uint8_t*>(code_chunks_.back().get()) + std::exchange(code_used_, code_used_ + bytes);
+}
+
+// Looking for idle blocks goes on for as long as it is worth it; a new chunk begins it anew.
+void* BlockCache::allocate_ops(const Cpu& cpu, size_t count) {
+  constexpr size_t kWorthIt = kHugePageSize / sizeof(Op) / 4;
+  if (void* const piece = op_memory_.take(count)) return piece;
+  if (finds_idle_) {
+    finds_idle_ = shed_idle(cpu) >= kWorthIt;
+    if (void* const piece = op_memory_.take(count)) return piece;
+  }
+  if (void* const piece = op_memory_.take_of_larger(count)) return piece;
+  finds_idle_ = true;
+  return op_memory_.take_of_new_chunk(count);
+}
+
+// The hand of a clock goes on: what has not been entered since it was last there is shed. Answers the Ops that were
+// given back. Only a translator counts entries.
+size_t BlockCache::shed_idle(const Cpu& cpu) {
+  if (cpu.translator == nullptr || blocks_.size() <= kYoung) return 0;
+  const size_t old = blocks_.size() - kYoung;
+  size_t given = 0;
+  for (size_t looked_at = 0; looked_at < std::min(kLookedAt, old); ++looked_at) {
+    if (next_idle_ >= old) next_idle_ = 0;
+    Block& block = blocks_[next_idle_++];
+    if (block.memory == 0 || &block == cpu.block) continue;
+    const auto entries = static_cast<uint8_t>(block.entries);
+    if (!block.removed && block.translation == nullptr && entries != std::exchange(block.entries_seen, entries))
+      continue;
+    given += block.memory;
+    shed(block);
+  }
+  return given;
+}
+
+void BlockCache::shed(Block& block) {
+  op_memory_.give_back(block.ops, std::exchange(block.memory, 0));
+  block.ops = block.translation != nullptr ? &translated_ops : &shed_ops;
+  block.first = nullptr;
 }
 
 void BlockCache::flush(Cpu& cpu) {
@@ -178,8 +235,10 @@ void BlockCache::flush(Cpu& cpu) {
   if (cpu.translator != nullptr) cpu.translator->flush(cpu);
   std::fill(buckets_.begin(), buckets_.end(), nullptr);
   jumps_.fill(JumpEntry{});
-  chunks_.clear();
-  chunk_used_ = memory_ = 0;
+  blocks_.clear();
+  op_memory_.clear();
+  next_idle_ = 0;
+  code_chunks_.clear();
 }
 
 void BlockCache::insert(Block& block) {
@@ -210,7 +269,7 @@ bool BlockCache::renew(Cpu& cpu, Block& block) {
 }
 
 Block* BlockCache::find(Cpu& cpu, bool may_flush) {
-  if (flush_pending_ || memory_ > kMemoryLimit) [[unlikely]] {
+  if (flush_pending_ || memory() > kMemoryLimit) [[unlikely]] {
     if (!may_flush) return nullptr;
     flush(cpu);
     cpu.block = &no_block;
@@ -273,7 +332,7 @@ bool BlockCache::revalidate(Cpu& cpu, Block& block) {
 // Collects decoded instructions, then lays them out as a block.
 class BlockCache::Builder {
  public:
-  Builder(BlockCache& cache, Cpu& cpu) : cache_(cache), cpu_(cpu), rip_(cpu.state.rip) {}
+  Builder(BlockCache& cache, Cpu& cpu, uint64_t rip) : cache_(cache), cpu_(cpu), rip_(rip) {}
 
   // Decodes and binds the next instruction out of `bytes`. False: the block ends before it (kTruncated, with nothing
   // bound) or with it.
@@ -305,31 +364,41 @@ class BlockCache::Builder {
   Block* finish(const Code& code, const uint8_t* bytes) {
     if (log::enabled(log::Category::kInAsm)) log_code();
     cpu_.counters.blocks.add();
-    auto* block = new (cache_.allocate(sizeof(Block))) Block();
-    block->ops = new (cache_.allocate((count_ + 1) * sizeof(Op))) Op[count_ + 1];
+    Block& block = cache_.blocks_.add();
+    auto* const copy = cache_.allocate_code(size_);
+    std::memcpy(copy, bytes, size_);
+    block.code = copy;
+    block.op_count = static_cast<uint8_t>(count_);
+    block.bytes = static_cast<uint16_t>(size_);
+    block.rip = rip_;
+    block.mode_key = cpu_.mode_key;
+    block.physical = code.physical;
+    block.generation_at = code.generation_at;
+    block.generation = code.generation;
+    lay_out(block);
+    cache_.insert(block);
+    return &block;
+  }
+  void lay_out(Block& block) {
     fuse();
-    std::copy_n(cache_.ops_.data(), count_, block->ops);
+    const size_t kept = static_cast<size_t>(std::ranges::count_if(std::span(cache_.insns_).first(count_),
+                                                                  [](const Insn& insn) { return keeps_insn(insn); }));
+    const size_t memory = count_ + 1 + (kept * sizeof(Insn) + sizeof(Op) - 1) / sizeof(Op);
+    void* const piece = cache_.allocate_ops(cpu_, memory);
+    block.memory = static_cast<uint16_t>(memory);
+    block.ops = new (piece) Op[count_ + 1];
+    std::copy_n(cache_.ops_.data(), count_, block.ops);
+    void* place = block.ops + count_ + 1;
     for (size_t i = 0; i < count_; ++i) {
       const Insn& insn = cache_.insns_[i];
-      block->ops[i].insn = keeps_insn(insn) ? new (cache_.allocate(sizeof(Insn))) Insn(insn) : nullptr;
+      if (!keeps_insn(insn)) continue;
+      block.ops[i].insn = new (place) Insn(insn);
+      place = static_cast<std::byte*>(place) + sizeof(Insn);
     }
-    block->ops[count_] = sentinel(next_rip(), fall_through);
-    auto* copy = static_cast<uint8_t*>(cache_.allocate(size_));
-    std::memcpy(copy, bytes, size_);
-    block->code = copy;
-    block->op_count = static_cast<uint16_t>(count_);
-    block->bytes = size_;
-    block->rip = rip_;
-    block->mode_key = cpu_.mode_key;
-    block->physical = code.physical;
-    block->generation_at = code.generation_at;
-    block->generation = code.generation;
-    if (cpu_.translator != nullptr) {
-      block->first = block->ops[0].handler;
-      block->ops[0].handler = count_entry;
-    }
-    cache_.insert(*block);
-    return block;
+    block.ops[count_] = sentinel(next_rip(), fall_through);
+    if (cpu_.translator == nullptr) return;
+    block.first = block.ops[0].handler;
+    block.ops[0].handler = block.translation != nullptr ? run_translated : count_entry;
   }
 
  private:
@@ -360,7 +429,7 @@ Block* BlockCache::build(Cpu& cpu, Code& code) {
   const uint64_t linear = cpu.code_linear();
   const uint64_t on_page = kPageSize - (linear & (kPageSize - 1));
   const std::span<const uint8_t> bytes(code.host, std::min(code.bytes, segment_bytes(cpu)));
-  Builder builder(*this, cpu);
+  Builder builder(*this, cpu, cpu.state.rip);
   while (builder.add(bytes.subspan(builder.size()))) {
   }
   if (builder.count() == 0) {
@@ -373,6 +442,13 @@ Block* BlockCache::build(Cpu& cpu, Code& code) {
   return block;
 }
 
+void BlockCache::restore(Cpu& cpu, Block& block) {
+  const std::span<const uint8_t> bytes(block.code, block.bytes);
+  Builder builder(*this, cpu, block.rip);
+  while (builder.count() < block.op_count) builder.add(bytes.subspan(builder.size()));
+  builder.lay_out(block);
+}
+
 // One instruction that begins on the page of `code` and ends on the next.
 Block* BlockCache::build_crossing(Cpu& cpu, const Code& code) {
   const uint64_t linear = cpu.code_linear();
@@ -383,7 +459,7 @@ Block* BlockCache::build_crossing(Cpu& cpu, const Code& code) {
   std::array<uint8_t, kMaxInsnBytes> bytes{};
   std::memcpy(bytes.data(), code.host, here);
   std::memcpy(bytes.data() + here, second.host, bytes.size() - here);
-  Builder builder(*this, cpu);
+  Builder builder(*this, cpu, cpu.state.rip);
   builder.add(std::span(bytes).first(std::min<uint64_t>(bytes.size(), segment_bytes(cpu))));
   if (builder.count() == 0) return single(cpu);
   Block* block = builder.finish(code, bytes.data());

@@ -7,6 +7,9 @@
 // Blocks found otherwise are looked up by physical address and then checked again, so code that several address spaces
 // share, or that survives a TLB flush, is decoded once.
 //
+// A Block is there until all are dropped; the Ops of one that is not executed any more, because it is translated or
+// nobody came back to it, are given back, and decoded once more when somebody does (shed() and restore()).
+//
 // Ops that branch directly carry a link to the block they last led to; block_chain() follows it when it may still be
 // entered. Indirect branches look in a small direct-mapped cache by rip. Everything else returns to the run loop.
 #pragma once
@@ -20,7 +23,9 @@
 
 #include "cpu/cpu.h"
 #include "cpu/op.h"
+#include "cpu/op_memory.h"
 #include "support/huge_pages.h"
+#include "support/pool.h"
 
 namespace kite::cpu {
 
@@ -53,17 +58,19 @@ struct Block {
   // The second page of an instruction that crosses.
   const std::atomic<uint32_t>* generation2_at = nullptr;
   uint32_t generation2 = 0;
-  uint32_t bytes = 0;  // of code
+  uint16_t bytes = 0;   // of code
+  uint16_t memory = 0;  // Ops in the piece of OpMemory that `ops` is; 0: it is none
   Gpa physical2 = 0;
   Block* hash_next = nullptr;
   const uint8_t* code = nullptr;  // the bytes that were decoded
-  uint16_t op_count = 0;          // without the sentinel
+  uint8_t op_count = 0;           // without the sentinel
+  uint8_t entries_seen = 1;       // the low bits of `entries` when it was last looked for what nobody comes back to
   bool transient = false;         // run once, found by nobody: nothing is chained from it
   bool removed = true;            // never entered again: not in the cache, or its handlers were replaced
   uint32_t entries = 0;           // counted until it is translated
-  Op* ops = nullptr;
-  Handler first = nullptr;      // of ops[0], while that counts entries
-  void* translation = nullptr;  // the translator's
+  Op* ops = nullptr;              // executing it is calling the first handler, whatever it does
+  Handler first = nullptr;        // of the first instruction, where ops[0].handler is something that stands before it
+  void* translation = nullptr;    // the translator's
 
   // Whether it may be entered as it stands. The order matters: with the epoch gone, generation_at may dangle.
   [[nodiscard]] bool current(uint64_t now) const {
@@ -98,12 +105,16 @@ void leave_block(Cpu& cpu, const Op* op);
 // Continue at state.rip, which the handler has set. The last thing a branch handler does, by musttail.
 void block_chain_slow(Cpu& cpu, const Op* op);
 void block_jump_slow(Cpu& cpu, const Op* op);
+// Interprets cpu.block, though it is translated. A handler.
+void interpret_block(Cpu& cpu, const Op* op);
 
 class BlockCache {
  public:
   static constexpr unsigned kMaxOps = 100;
   static constexpr size_t kMemoryLimit = 192 << 20;  // bytes; then everything is dropped
   static constexpr unsigned kJumpBits = 14;
+  // Blocks that are looked at for idle ones when memory is full, and the youngest, which are not.
+  static constexpr size_t kLookedAt = 8192, kYoung = 4096;
 
   struct JumpEntry {
     uint64_t rip = ~uint64_t{0};
@@ -126,7 +137,12 @@ class BlockCache {
   // Drops every block before the next is found. The running block stays readable until then.
   void flush_later() { flush_pending_ = true; }
   // Bytes that blocks occupy.
-  [[nodiscard]] size_t memory() const { return memory_; }
+  [[nodiscard]] size_t memory() const {
+    return blocks_.size() * sizeof(Block) + op_memory_.bytes() + code_chunks_.size() * kHugePageSize;
+  }
+  // Of a block that is not running: gives the Ops back, and decodes them once more.
+  void shed(Block& block);
+  void restore(Cpu& cpu, Block& block);
 
  private:
   struct Code;
@@ -141,13 +157,18 @@ class BlockCache {
   void remove(Block& block);
   void insert(Block& block);
   void flush(Cpu& cpu);
-  void* allocate(size_t bytes);
+  void* allocate_ops(const Cpu& cpu, size_t count);
+  size_t shed_idle(const Cpu& cpu);
+  uint8_t* allocate_code(size_t bytes);
 
   std::vector<Block*> buckets_;
   std::array<JumpEntry, 1u << kJumpBits> jumps_;
-  std::vector<std::unique_ptr<std::byte, FreeHugePages>> chunks_;
-  size_t chunk_used_ = 0;
-  size_t memory_ = 0;
+  Pool<Block> blocks_;
+  OpMemory op_memory_;
+  size_t next_idle_ = 0;    // of blocks_, to be looked at
+  bool finds_idle_ = true;  // it was worth it the last time, or there is a new chunk
+  std::vector<std::unique_ptr<std::byte, FreeHugePages>> code_chunks_;
+  size_t code_used_ = 0;  // of the last of them
   bool flush_pending_ = false;
   // Where a block is put together.
   std::array<Op, kMaxOps> ops_;

@@ -401,7 +401,7 @@ Translator::Entry Translator::enter(cpu::Cpu& cpu, cpu::Block& block) {
     return nullptr;
   if (unmasked(cpu)) [[unlikely]] {
     area.exit = nullptr;  // exceptions of the SSE unit are unmasked: by its own handlers
-    return block.first;
+    return cpu::interpret_block;
   }
   auto* current = static_cast<Translation*>(block.translation);
   if (current->stale) [[unlikely]]
@@ -417,7 +417,7 @@ Translator::Entry Translator::enter(cpu::Cpu& cpu, cpu::Block& block) {
     const cpu::TlbEntry& entry2 = tlb.at(second);
     if (entry2.exec_tag != second || entry2.page != translation.page2) [[unlikely]] {
       area.exit = nullptr;  // gone since it was looked at
-      return block.first;
+      return cpu::interpret_block;
     }
     tlb.exec_id_at(second) = translation.exec_id2;
   }

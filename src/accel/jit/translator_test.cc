@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <cstring>
 #include <thread>
 
 #include "cpu/test_machine.h"
@@ -307,6 +308,40 @@ TEST_F(SmallCacheTest, AFullCacheIsDroppedAndFilledAgain) {
   m.run(code, 0x100000);
   EXPECT_EQ(m.gpr(x::kRax), 20'000u);
   EXPECT_GE(translator->counters().flushes.value(), 1u);
+}
+
+// Its blocks are entered too seldom for the translator.
+class ColdCodeTest : public testing::Test {
+ protected:
+  ColdCodeTest() {
+    auto made = Translator::create(m.cpu(), {.code_bytes = size_t{4} << 20, .threshold = 100});
+    if (!made) throw std::runtime_error(made.error().message);
+    translator = std::move(*made);
+    m.cpu().translator = translator.get();
+  }
+  ~ColdCodeTest() override { m.cpu().translator = nullptr; }
+
+  TestMachine m;
+  std::unique_ptr<Translator> translator;
+};
+
+TEST_F(ColdCodeTest, BlocksThatNobodyComesBackToGiveUpTheirMemoryAndStillRun) {
+  constexpr size_t kBlocks = 60'000;
+  std::vector<uint8_t> code;
+  for (size_t i = 0; i < kBlocks; ++i)
+    code.insert(code.end(), {0xff, 0xc0, 0x66, 0x0f, 0xd4, 0xc1, 0xeb, 0x00});  // inc eax; paddq xmm0, xmm1; jmp
+  uint8_t* const xmm0 = m.cpu().arch.fx.bytes.data() + x::kFxXmm0;
+  xmm0[16] = 3;  // XMM1
+  // With the sentinel, and the instruction that PADDQ has kept.
+  constexpr size_t kOps = 3 + 1 + (sizeof(x::Insn) + sizeof(cpu::Op) - 1) / sizeof(cpu::Op);
+  for (uint64_t round = 1; round <= 3; ++round) {
+    m.run(code, 4 << 20);
+    EXPECT_EQ(m.gpr(x::kRax), kBlocks * round);
+    uint64_t sum = 0;
+    std::memcpy(&sum, xmm0, sizeof sum);
+    EXPECT_EQ(sum, 3 * kBlocks * round);
+    if (round == 1) EXPECT_LT(m.cpu().blocks().memory(), kBlocks * kOps * sizeof(cpu::Op) * 2 / 3);
+  }
 }
 
 }  // namespace
