@@ -11,9 +11,9 @@
 #include "accel/jit/code_memory.h"
 #include "accel/jit/perf_map.h"
 #include "accel/jit/plan.h"
-#include "support/pool.h"
 #include "accel/jit/runtime.h"
 #include "metrics/metrics.h"
+#include "support/pool.h"
 
 namespace kite::jit {
 
