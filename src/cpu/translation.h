@@ -9,8 +9,10 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <ranges>
 
 #include "memory/guest_types.h"
+#include "memory/ram_block.h"
 #include "metrics/metrics.h"
 
 namespace kite::cpu {
@@ -25,7 +27,8 @@ struct alignas(32) AccessRange {
   uint64_t base = 0;
   uint64_t limit = 0;  // an access of RangeRecord::max_bytes may begin at base .. base + limit - 1; 0: empty
   uint64_t delta = 0;  // from linear to host addresses
-  uint64_t state = 0;  // address of the first page's state byte: those of all its pages are 0 if there may be stores
+  // Address of the first page's state byte (RamBlock::page_state): those of all its pages are 0 if there may be stores.
+  uint64_t state = 0;
 };
 static_assert(sizeof(AccessRange) == 32);
 
@@ -87,6 +90,9 @@ struct TranslationArea {
   // Not zero: a page may be watched that a range allows stores to, and has not been looked at since. Any thread sets it
   // (RamBlock::Alarm).
   std::atomic<uint32_t> pages_watched{0};
+  // Odd while translated code runs, which has looked at `pages_watched` since.
+  std::atomic<uint32_t> runs{0};
+  void next_run() { runs.store(runs.load(std::memory_order_relaxed) + 1, std::memory_order_release); }
   // Drops those ranges. Answers them to `stored`, by the host's addresses: there may have been stores that nobody has
   // looked after.
   template <class Stored>
@@ -143,10 +149,11 @@ void TranslationArea::drop_watched(Stored stored) {
     const RangeRecord& record = *filled[i].record;
     const uint64_t bytes = range.limit + record.max_bytes - 1;
     const auto* const states = reinterpret_cast<const std::atomic<uint8_t>*>(range.state);
-    const auto is_watched = [](const std::atomic<uint8_t>& state) {
-      return state.load(std::memory_order_relaxed) != 0;
+    const auto is_watched = [states](uint64_t page) {
+      return states[page * RamBlock::kStateStride].load(std::memory_order_relaxed) != 0;
     };
-    if (!record.writes || range.limit == 0 || std::none_of(states, states + (bytes >> kPageShift), is_watched)) {
+    if (!record.writes || range.limit == 0 ||
+        std::ranges::none_of(std::views::iota(uint64_t{0}, bytes >> kPageShift), is_watched)) {
       ++i;
       continue;
     }

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <bit>
 #include <cerrno>
+#include <thread>
 #include <utility>
 
 #include "memory/epoch.h"
@@ -58,7 +59,7 @@ Result<std::shared_ptr<RamBlock>> RamBlock::create(std::string name, uint64_t by
 
   const uint64_t page_count = bytes >> kPageShift;
   const uint64_t metadata_bytes =
-      (page_count + 63) / 64 * sizeof(uint64_t) + page_count * (sizeof(uint64_t) + sizeof(uint32_t) + 1);
+      (page_count + 63) / 64 * sizeof(uint64_t) + page_count * (sizeof(uint64_t) + sizeof(uint32_t) + kStateStride);
   KITE_ASSIGN(Mapping metadata, reserve(name, align_up(metadata_bytes, kPageSize), PROT_READ | PROT_WRITE));
   return std::shared_ptr<RamBlock>(
       new RamBlock(std::move(name), bytes, std::move(reservation), host, std::move(metadata)));
@@ -73,7 +74,7 @@ RamBlock::RamBlock(std::string name, uint64_t size, Mapping reservation, uint8_t
       dirty_(reinterpret_cast<std::atomic<uint64_t>*>(metadata_.address())),
       code_lines_(dirty_ + dirty_words()),
       generation_(reinterpret_cast<std::atomic<uint32_t>*>(code_lines_ + pages())),
-      state_(reinterpret_cast<std::atomic<uint8_t>*>(generation_ + pages())) {}
+      states_(reinterpret_cast<std::atomic<uint8_t>*>(generation_ + pages())) {}
 
 RamBlock::~RamBlock() = default;
 
@@ -85,11 +86,40 @@ struct Alarms {
 
   void raise() {
     const std::lock_guard lock(mutex);
-    for (const RamBlock::Alarm& alarm : all) alarm.raised->fetch_or(alarm.bits);
+    for (const RamBlock::Alarm& alarm : all) alarm.raised->fetch_or(alarm.written);
   }
   void note_watched() {
     const std::lock_guard lock(mutex);
     for (const RamBlock::Alarm& alarm : all) alarm.pages_watched->store(1);
+  }
+  // Returns when nobody is any more where he was. The lock is not held meanwhile.
+  void await_leaving() {
+    struct Running {
+      const std::atomic<uint32_t>* runs;
+      uint32_t number;
+    };
+    std::vector<Running> running;
+    {
+      const std::lock_guard lock(mutex);
+      for (const RamBlock::Alarm& alarm : all) {
+        const uint32_t number = alarm.runs->load(std::memory_order_acquire);
+        if (number % 2 == 0) continue;
+        alarm.raised->fetch_or(alarm.leave);
+        running.push_back({alarm.runs, number});
+      }
+    }
+    constexpr unsigned kSpins = 1000;
+    for (unsigned spins = 0; !running.empty(); ++spins) {
+      if (spins < kSpins)
+        __builtin_ia32_pause();
+      else
+        std::this_thread::yield();
+      const std::lock_guard lock(mutex);
+      std::erase_if(running, [this](const Running& entry) {
+        return std::ranges::find(all, entry.runs, &RamBlock::Alarm::runs) == all.end() ||
+               entry.runs->load(std::memory_order_acquire) != entry.number;
+      });
+    }
   }
 };
 Alarms& alarms() {
@@ -112,16 +142,16 @@ void RamBlock::remove_alarm(const Alarm& alarm) {
 }
 
 void RamBlock::note_page_written(uint64_t page, uint64_t offset, uint64_t bytes) {
-  const uint8_t state = state_[page].load(std::memory_order_relaxed);
-  if ((state & (kCode | kCodeLeaving)) != 0 && is_code_written(page, offset, bytes)) note_code_written(page);
-  if ((state & kWatched) != 0) tell_watches(page);
-  if ((state & kClean) != 0) note_page_dirty(page);
+  const uint8_t seen = state(page).load(std::memory_order_relaxed);
+  if ((seen & (kCode | kCodeLeaving)) != 0 && is_code_written(page, offset, bytes)) note_code_written(page);
+  if ((seen & kWatched) != 0) tell_watches(page);
+  if ((seen & kClean) != 0) note_page_dirty(page);
 }
 
 // The bit is cleared before the page is logged: a collector in between finds nothing and leaves the page unclean, so
 // the bit set here shows in its next interval. The other order could lose every later write.
 void RamBlock::note_page_dirty(uint64_t page) {
-  if ((state_[page].fetch_and(static_cast<uint8_t>(~kClean)) & kClean) != 0)
+  if ((state(page).fetch_and(static_cast<uint8_t>(~kClean)) & kClean) != 0)
     dirty_[page / 64].fetch_or(uint64_t{1} << (page % 64));
 }
 
@@ -133,19 +163,19 @@ void RamBlock::note_dirty(uint64_t offset, uint64_t bytes) {
 // While a writer is on its way to the bump, the lines may be those of a new mark already: then every write counts. The
 // look at the state comes after that at the lines.
 bool RamBlock::is_code_written(uint64_t page, uint64_t offset, uint64_t bytes) const {
-  return (code_lines_[page].load() & lines_of(page, offset, bytes)) != 0 || (state_[page].load() & kCodeLeaving) != 0;
+  return (code_lines_[page].load() & lines_of(page, offset, bytes)) != 0 || (state(page).load() & kCodeLeaving) != 0;
 }
 
 // Unmarks the page, so that a code page that became a data page is fast again, and bumps its generation. Until the
 // bump is done kCodeLeaving stays, and other writers bump for themselves: a thread that modifies code and jumps to it
 // must not depend on another's progress.
 void RamBlock::note_code_written(uint64_t page) {
-  uint8_t state = state_[page].load(std::memory_order_relaxed);
-  while ((state & kCode) != 0 && (state & kCodeLeaving) == 0) {
-    const auto leaving = static_cast<uint8_t>((state & ~(kCode | kCodeReady)) | kCodeLeaving);
-    if (!state_[page].compare_exchange_weak(state, leaving)) continue;
+  uint8_t seen = state(page).load(std::memory_order_relaxed);
+  while ((seen & kCode) != 0 && (seen & kCodeLeaving) == 0) {
+    const auto leaving = static_cast<uint8_t>((seen & ~(kCode | kCodeReady)) | kCodeLeaving);
+    if (!state(page).compare_exchange_weak(seen, leaving)) continue;
     generation_[page].fetch_add(1);
-    state_[page].fetch_and(static_cast<uint8_t>(~kCodeLeaving));
+    state(page).fetch_and(static_cast<uint8_t>(~kCodeLeaving));
     alarms().raise();
     return;
   }
@@ -155,7 +185,7 @@ void RamBlock::note_code_written(uint64_t page) {
 
 void RamBlock::tell_watches(uint64_t page) {
   const std::lock_guard lock(watch_mutex_);
-  state_[page].fetch_and(static_cast<uint8_t>(~kWatched));
+  state(page).fetch_and(static_cast<uint8_t>(~kWatched));
   std::erase_if(watches_, [page](const PageWatch& entry) {
     if (entry.page != page) return false;
     entry.watch->stored();
@@ -163,15 +193,23 @@ void RamBlock::tell_watches(uint64_t page) {
   });
 }
 
+// The end of what a watcher does after it has set a bit of the page's state.
+void RamBlock::await_lookers(uint64_t page) const {
+  process_wide_barrier();
+  if ((&state(page))[kToUnlooked].load(std::memory_order_relaxed) == 0) return;
+  alarms().note_watched();
+  process_wide_barrier();
+  alarms().await_leaving();
+}
+
 void RamBlock::watch_page(uint64_t offset, StoreWatch& watch) {
   const uint64_t page = offset >> kPageShift;
   {
     const std::lock_guard lock(watch_mutex_);
     watches_.push_back({page, &watch});
-    state_[page].fetch_or(kWatched);
+    state(page).fetch_or(kWatched);
   }
-  alarms().note_watched();
-  process_wide_barrier();
+  await_lookers(page);
 }
 
 void RamBlock::unwatch_page(StoreWatch& watch) {
@@ -183,7 +221,7 @@ uint32_t RamBlock::mark_code(uint64_t offset, uint64_t bytes) {
   static std::mutex mutex;
   constexpr uint8_t kMarked = kCode | kCodeReady;
   const uint64_t page = offset >> kPageShift;
-  std::atomic<uint8_t>& state = state_[page];
+  std::atomic<uint8_t>& state = this->state(page);
   std::atomic<uint64_t>& lines = code_lines_[page];
   // Read before the mark is seen or set: whoever clears the mark later bumps later.
   const uint32_t generation = generation_[page].load();
@@ -199,8 +237,7 @@ uint32_t RamBlock::mark_code(uint64_t offset, uint64_t bytes) {
   else
     lines.fetch_or(wanted);
   state.fetch_or(kCode);
-  alarms().note_watched();
-  process_wide_barrier();
+  await_lookers(page);
   // A mark that a writer took away meanwhile stays away; nobody but the holder of the mutex sets it again.
   for (uint8_t seen = state.load(); (seen & kCode) != 0;)
     if (state.compare_exchange_weak(seen, seen | kCodeReady)) break;
@@ -213,9 +250,9 @@ void RamBlock::set_dirty_logging(bool on) {
   for (uint64_t word = 0; word < dirty_words(); ++word) dirty_[word].store(0);
   for (uint64_t page = 0; page < pages(); ++page) {
     if (on)
-      state_[page].fetch_or(kClean);
+      state(page).fetch_or(kClean);
     else
-      state_[page].fetch_and(static_cast<uint8_t>(~kClean));
+      state(page).fetch_and(static_cast<uint8_t>(~kClean));
   }
   if (on) {
     alarms().note_watched();
@@ -245,7 +282,7 @@ std::vector<uint64_t> RamBlock::collect_dirty() {
     if (dirty_[word].load(std::memory_order_relaxed) == 0) continue;
     collected[word] = dirty_[word].exchange(0);
     for (uint64_t bits = collected[word]; bits != 0; bits &= bits - 1)
-      state_[word * 64 + static_cast<unsigned>(std::countr_zero(bits))].fetch_or(kClean);
+      state(word * 64 + static_cast<unsigned>(std::countr_zero(bits))).fetch_or(kClean);
   }
   alarms().note_watched();
   alarms().raise();

@@ -4,6 +4,10 @@
 // The state byte is how writers (vCPU stores, DMA) learn that somebody watches a page. 0, the common case, means
 // nobody. A writer stores first and looks at the byte afterwards; a watcher sets the bit, issues a process-wide barrier
 // (membarrier) and looks at the page afterwards: of two that race, at least one sees the other.
+//
+// Translated code stores over and over to pages that it has looked at once. It marks a second byte of such a page, and
+// then looks at the first. A watcher that finds the mark behind its barrier waits until such code has been left
+// (Alarm::runs), which looks again before it goes on.
 #pragma once
 
 #include <atomic>
@@ -46,7 +50,9 @@ class RamBlock {
   [[nodiscard]] uint8_t* host() const { return host_; }
 
   // The state byte of the page at `offset` (for a TLB entry) and its code generation.
-  [[nodiscard]] std::atomic<uint8_t>* page_state(uint64_t offset) const { return &state_[offset >> kPageShift]; }
+  [[nodiscard]] std::atomic<uint8_t>* page_state(uint64_t offset) const { return &state(offset >> kPageShift); }
+  // From one page's to the next's; and to the byte that is not 0 if there may be stores without a look at the state.
+  static constexpr size_t kStateStride = 2, kToUnlooked = 1;
   [[nodiscard]] std::atomic<uint32_t>* code_generation(uint64_t offset) const {
     return &generation_[offset >> kPageShift];
   }
@@ -57,7 +63,7 @@ class RamBlock {
     if (bytes == 0) return;
     std::atomic_signal_fence(std::memory_order_seq_cst);  // the compiler keeps store and look in order
     for (uint64_t page = offset >> kPageShift; page <= (offset + bytes - 1) >> kPageShift; ++page)
-      if (state_[page].load(std::memory_order_relaxed) != 0) note_page_written(page, offset, bytes);
+      if (state(page).load(std::memory_order_relaxed) != 0) note_page_written(page, offset, bytes);
   }
   // Marks the page as holding cached code and makes every other thread's earlier stores visible. Answers the generation
   // to remember; cached code is valid while the generation stands. Cheap when the page is marked already.
@@ -89,12 +95,16 @@ class RamBlock {
 
   // Somebody who keeps code of guests' memory, or stores to it without a look at each page's state.
   struct Alarm {
-    // Gets `bits` ORed in after every write to a page that was marked as code, and when the dirty log begins an
-    // interval.
+    // Gets `written` ORed in after every write to a page that was marked as code, and when the dirty log begins an
+    // interval; `leave` when somebody waits for `runs`.
     std::atomic<uint32_t>* raised;
-    uint32_t bits;
-    // Gets 1 when the state of any page has become other than 0, before the barrier that follows.
+    uint32_t written, leave;
+    // Gets 1 when the state of a page has become other than 0 that has the mark, and when the dirty log begins an
+    // interval; before the barrier that follows.
     std::atomic<uint32_t>* pages_watched;
+    // Odd while there may be stores without a look, and never the same again: even before `pages_watched` is looked at.
+    // It takes no lock meanwhile that a watcher holds.
+    const std::atomic<uint32_t>* runs;
   };
   // By whatever thread, until removed.
   static void add_alarm(const Alarm& alarm);
@@ -131,6 +141,8 @@ class RamBlock {
   void note_code_written(uint64_t page);
   void note_page_dirty(uint64_t page);
   void tell_watches(uint64_t page);
+  void await_lookers(uint64_t page) const;
+  [[nodiscard]] std::atomic<uint8_t>& state(uint64_t page) const { return states_[page * kStateStride]; }
   [[nodiscard]] uint64_t pages() const { return size_ >> kPageShift; }
   [[nodiscard]] uint64_t dirty_words() const { return (pages() + 63) / 64; }
 
@@ -142,7 +154,7 @@ class RamBlock {
   std::atomic<uint64_t>* dirty_;
   std::atomic<uint64_t>* code_lines_;  // a word a page; meaningful while it is marked as code
   std::atomic<uint32_t>* generation_;
-  std::atomic<uint8_t>* state_;
+  std::atomic<uint8_t>* states_;  // kStateStride bytes a page
   std::atomic<bool> logging_{false};
   std::mutex log_mutex_;
   std::vector<DirtySource*> dirty_sources_;  // under log_mutex_

@@ -240,9 +240,10 @@ void BlockEmitter::detour_range(const Detour& detour) {
   for (uint8_t* const jump : unknown) cold_.bind_here(jump);
 }
 
-// Whether the page is watched whose state byte R11 leads to; answers the jump that is taken then. A mark that comes
-// later is seen behind the store, as TranslationArea::pages_watched.
-uint8_t* BlockEmitter::look_at_state(Assembler& a) {
+// Whether the page is watched whose state byte R11 leads to; answers the jump that is taken then. Who watches it from
+// now on waits until this code has been left, unless that is another run of the same CPU.
+uint8_t* BlockEmitter::look_at_state(Assembler& a) const {
+  if (cpu_.config.cpu_count != 1) a.store_imm(1, at(kR11, RamBlock::kToUnlooked), 1);
   a.alu_imm(1, 7, at(kR11), 0);
   return a.jcc(Condition::kNe);
 }
@@ -314,14 +315,11 @@ BlockEmitter::Place BlockEmitter::look_up_constant(uint64_t linear, unsigned byt
   return place;
 }
 
-// A range has no watched page: only one that has become that since is looked for. Where there is one CPU it is itself
-// who marks pages, between two runs of code, and drops its ranges of them before the next (Translator::heed_watched).
-bool BlockEmitter::looks_behind(const Place& place) const { return !place.by_range || cpu_.config.cpu_count != 1; }
-
 // [architecture.md, watched pages] The look comes after the store. Of stores one after the other to the same part of
-// the stack, the last one looks.
+// the stack, the last one looks. A range has no watched page: whoever marks one waits until code has been left, and it
+// is dropped before code runs on (Translator::heed_watched).
 void BlockEmitter::stored(const Place& last, uint64_t leave_rip) {
-  if (!looks_behind(last)) return;
+  if (last.by_range) return;
   const Place place = join(std::exchange(unlooked_, {}), last);
   if (goes_on_storing(place)) {
     unlooked_ = place;
@@ -331,8 +329,6 @@ void BlockEmitter::stored(const Place& last, uint64_t leave_rip) {
   if (place.page_state >= 0) {
     a_.load(8, kRax, in_cpu(place.page_state));
     a_.alu_imm(1, 7, at(kRax), 0);
-  } else if (place.by_range) {
-    a_.alu_imm(4, 7, in_cpu(layout_.pages_watched), 0);
   } else {
     a_.alu_imm(1, 7, at(kR11), 0);
   }

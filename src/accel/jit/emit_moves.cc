@@ -351,7 +351,7 @@ void BlockEmitter::move_stack(int32_t by) {
 bool BlockEmitter::goes_on_at_stack(const Place& place) const {
   if (place.window == kNoWindow || is_last()) return false;
   const bool pushes = insn().op == Code::kPush;
-  if (pushes && looks_behind(place) && !goes_on_storing(place)) return false;
+  if (pushes && !place.by_range && !goes_on_storing(place)) return false;
   const x86::Insn& next = insns_[index_ + 1];
   const Operand& operand = next.operand[0];
   if ((next.op != Code::kPush && next.op != Code::kPop) || next.operand_size != 8) return false;

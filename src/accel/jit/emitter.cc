@@ -345,12 +345,7 @@ void BlockEmitter::go_on(const Detour& detour) {
   if (unknown.empty()) return;
   for (uint8_t* const jump : unknown) cold_.bind_here(jump);
   Exit& exit = t_.new_exit();
-  exit = {.target = detour.resume_rip,
-          .jump = cold_.jmp(),
-          .page = translation_.page,
-          .mode_key = block_.mode_key,
-          .crosses = cpu::page_of(detour.resume_rip) != cpu::page_of(block_.rip)};
-  cold_.bind_here(exit.jump);
+  exit = {.target = detour.resume_rip, .page = translation_.page, .mode_key = block_.mode_key, .split = &translation_};
   cold_.mov_imm(kR10, reinterpret_cast<uintptr_t>(&exit));
   cold_.jmp(t_.runtime().leave);
 }

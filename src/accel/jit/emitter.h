@@ -78,7 +78,7 @@ class BlockEmitter {
     unsigned bytes = 0;
     // Where the Cpu has the state byte's address, for a store to a constant address. For other stores it is in R11.
     int32_t page_state = -1;
-    bool by_range = false;      // found by one: stores look at TranslationArea::pages_watched, R11 is nothing
+    bool by_range = false;      // found by one: stores look at no state, R11 is nothing
     bool elements = false;      // spare[0] of them, of `bytes` each, end at RDI + R10
     int8_t window = kNoWindow;  // its number; `mem` is from that window's place, in R10
   };
@@ -186,7 +186,7 @@ class BlockEmitter {
   void detour_range(const Detour& detour);
   // Answers the jump that is taken when the TLB has not the page.
   uint8_t* look_up_tlb(Assembler& a, const Access& access);
-  static uint8_t* look_at_state(Assembler& a);
+  uint8_t* look_at_state(Assembler& a) const;
   void detour_interpret(uint8_t* jump);  // resumed behind the instruction
   void detour_hand_over(uint8_t* jump);
   [[nodiscard]] const x86::Insn& insn() const { return insns_[index_]; }
@@ -266,7 +266,6 @@ class BlockEmitter {
   void move_stack(int32_t by);
   [[nodiscard]] bool goes_on_at_stack(const Place& place) const;
   void pushed(Place& place);
-  [[nodiscard]] bool looks_behind(const Place& place) const;  // stores to it
   void miss(uint8_t* jump);  // the instruction is left to the interpreter; EFLAGS are lost
   // After a store to `place`; the instruction has no more to do. RAX is lost, EFLAGS too.
   void stored(const Place& place, uint64_t leave_rip);

@@ -28,7 +28,7 @@ struct Layout {
   int32_t alarm, completed, saved_flags, spare, exit, code, returns, returns_end, blocks_entered, cycles, cycles_at,
       jumps, fx, mxcsr, host_mxcsr, units;
   int32_t cpl, returns_lost, requests, kernel_gs_base, pauses, cr4, tlb_place, window_places, window_states,
-      pages_watched;
+      pages_watched, runs;
   int32_t tlb[static_cast<size_t>(cpu::TlbKind::kCount)];
 
   [[nodiscard]] Mem vector(unsigned number) const {
@@ -83,6 +83,8 @@ struct Exit {
   bool flags_in_host = false;  // EFLAGS are the guest's; else they are saved
   bool crosses = false;        // the target is on another page: its mapping is checked on the way
   bool of_stale = false;       // the first jump of a stale block, which may get its instruction back
+  // Left by where a window of this translation is on two pages, which has no plain version to go on in.
+  struct Translation* split = nullptr;
 };
 
 // A range, and how its place fares with it.
@@ -128,6 +130,7 @@ struct Translation {
   uint64_t counted_since = 0;  // time-stamp
   uint8_t idle_counts = 0;     // first stage: how often it was not entered often enough for the next
   uint8_t trials = 0;          // it is or was in the last of so many
+  uint8_t splits = 0;          // how often one of its windows was on two pages
   size_t first_range = 0, range_count = 0;
   std::vector<Incoming> incoming;
   // Entered with flags saved, with flags in EFLAGS, and with flags saved from a place that has not looked at the TLB.

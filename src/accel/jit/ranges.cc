@@ -35,9 +35,15 @@ KITE_NO_VECTORS inline Slot slot(const TlbTable* table, size_t number, bool writ
           access.addend, reinterpret_cast<uint64_t>(access.page_state)};
 }
 
-// Whether the page may be in a range that there may be stores to if it `writes`.
+constexpr uint64_t kStateStride = RamBlock::kStateStride;
+
+// Whether the page may be in a range, which there may be stores to if it `writes`. The mark comes before the look.
 KITE_NO_VECTORS inline bool may_have(uint64_t state, bool writes) {
-  return !writes || __atomic_load_n(reinterpret_cast<const uint8_t*>(state), __ATOMIC_RELAXED) == 0;
+  if (!writes) return true;
+  auto* const bytes = reinterpret_cast<uint8_t*>(state);
+  __atomic_store_n(bytes + RamBlock::kToUnlooked, 1, __ATOMIC_RELAXED);
+  __atomic_signal_fence(__ATOMIC_SEQ_CST);
+  return __atomic_load_n(bytes, __ATOMIC_RELAXED) == 0;
 }
 
 // Whether the page `step` pages after `of` is as that, on the same terms.
@@ -48,7 +54,7 @@ KITE_NO_VECTORS inline bool is_alike(const TlbTable* table, const Slot& of, bool
   const uint64_t page = of.entry->linear + static_cast<uint64_t>(step) * kPageSize;
   return next.entry->linear == page && next.tag == page && next.entry->shift == kPageShift &&
          next.addend == of.addend && next.entry->global == of.entry->global &&
-         next.state == of.state + static_cast<uint64_t>(step) && may_have(next.state, writes);
+         next.state == of.state + static_cast<uint64_t>(step) * kStateStride && may_have(next.state, writes);
 }
 
 // The code is left soon, to be made anew.
@@ -126,13 +132,14 @@ __attribute__((target("general-regs-only"))) void fill_range(const TlbTable* tab
   const uint64_t mask = (uint64_t{1} << entry->shift) - 1, page = first & ~mask;
   if (!may_have(state, writes)) return;
   if (entry->whole) {
-    while (end <= page + mask && may_have(state + ((end - first) >> kPageShift), writes)) end += kPageSize;
-    for (; first > page && may_have(state - 1, writes); --state) first -= kPageSize;
+    while (end <= page + mask && may_have(state + ((end - first) >> kPageShift) * kStateStride, writes))
+      end += kPageSize;
+    for (; first > page && may_have(state - kStateStride, writes); state -= kStateStride) first -= kPageSize;
   } else if (entry->shift == kPageShift) {
     for (int i = 1; i <= kMostNeighbours && is_alike(table, found, writes, i); ++i) end += kPageSize;
     for (int i = 1; i <= kMostNeighbours && is_alike(table, found, writes, -i); ++i) {
       first -= kPageSize;
-      --state;
+      state -= kStateStride;
     }
   }
   range->base = first;

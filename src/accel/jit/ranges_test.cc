@@ -123,13 +123,13 @@ class WatchedRangesTest : public RangesTest {
   static constexpr uint64_t kTold = TestMachine::kData + 2 * kPageSize;
 
   template <class Other>
-  void run_beside(Other other) {
+  void run_beside(Other other, std::initializer_list<uint8_t> code = kStoresUntilTold) {
     m.gpr(x::kRsi) = kTold;
     auto result = std::async(std::launch::async, [&] {
       other();
       std::atomic_ref(*reinterpret_cast<uint32_t*>(m.ram->host() + kTold)).store(1);
     });
-    m.run(kStoresUntilTold);
+    m.run(code);
     result.get();
   }
   [[nodiscard]] uint64_t value() const {
@@ -154,6 +154,45 @@ TEST_F(WatchedRangesTest, StoresAreSeenByWhoMarksThePage) {
     }
   });
   EXPECT_EQ(seen, kMarks);
+}
+
+// Behind the mark no store goes unnoticed, whatever the code had looked at before: the page itself, or its neighbour,
+// which the range was filled for.
+TEST_F(WatchedRangesTest, WhatIsStoredBehindTheMarkIsSeen) {
+  // 1: inc rax; mov edx, ecx; shr edx, 20; shl edx, 12; mov [rdi+rdx], rax; dec ecx; cmp dword [rsi], 0; je
+  const std::initializer_list<uint8_t> from_neighbour = {0x48, 0xff, 0xc0, 0x89, 0xca, 0xc1, 0xea, 0x14,
+                                                         0xc1, 0xe2, 0x0c, 0x48, 0x89, 0x04, 0x17, 0xff,
+                                                         0xc9, 0x83, 0x3e, 0x00, 0x74, 0xea};
+  m.cpu().config.cpu_count = 2;
+  constexpr uint64_t kStoredTo = kUserPage | 0x60;  // accessed and dirty: the TLB takes it in with its neighbour
+  m.set_pte(TestMachine::kData, TestMachine::kData | kStoredTo);
+  for (const auto& code : {from_neighbour, kStoresUntilTold}) {
+    m.poke<uint64_t>(TestMachine::kData, 0);
+    m.poke<uint32_t>(kTold, 0);
+    m.cpu().flush_tlb(false);
+    m.enter_user();
+    m.gpr(x::kRcx) = 0x100000 + 5000;  // behind the trial
+    unsigned changes = 0, unseen = 0;
+    const auto mark = [&] {
+      const uint32_t generation = m.ram->mark_code(TestMachine::kData);
+      const auto is_seen = [&] { return m.ram->code_generation(TestMachine::kData)->load() != generation; };
+      const uint64_t marked = value();
+      for (unsigned i = 0; i < 100 && !is_seen(); ++i) __builtin_ia32_pause();
+      if (is_seen() || value() == marked) return;
+      ++changes;
+      constexpr std::chrono::seconds kHung{2};  // the look comes behind the store
+      const auto end = std::chrono::steady_clock::now() + kHung;
+      while (!is_seen() && std::chrono::steady_clock::now() < end) std::this_thread::yield();
+      unseen += is_seen() ? 0 : 1;
+    };
+    run_beside(
+        [&] {
+          while (value() == 0) std::this_thread::yield();
+          for (unsigned round = 0; round < 1000 && unseen == 0; ++round) mark();
+        },
+        code);
+    EXPECT_EQ(unseen, 0u) << changes;
+  }
 }
 
 TEST_F(WatchedRangesTest, NoStoreIsMissingFromTheDirtyLog) {
@@ -283,6 +322,26 @@ TEST_F(WindowsTest, FollowTheStack) {
   EXPECT_EQ(m.gpr(x::kRbx), 300u);
   EXPECT_EQ(m.gpr(x::kRsi), 4u);
   EXPECT_EQ(m.gpr(x::kRdi), 3u);
+}
+
+// The stack is on two pages that are not next to each other in memory: the interpreter does that for a while.
+TEST_F(WindowsTest, OnTwoPagesAreDoneWithoutTheInterpreter) {
+  m.set_pte(TestMachine::kData, (TestMachine::kData + 2 * kPageSize) | kUserPage);
+  m.gpr(x::kRsp) = TestMachine::kData + kPageSize + 8;
+  m.gpr(x::kRax) = 3;
+  m.gpr(x::kRdx) = 4;
+  m.gpr(x::kRbx) = 0;
+  m.gpr(x::kRcx) = 10'000;
+  // 1: push rax; push rdx; pop rsi; pop rdi; add rbx, rsi; sub rdx, -1; dec ecx; jnz
+  m.run({0x50, 0x52, 0x5e, 0x5f, 0x48, 0x01, 0xf3, 0x48, 0x83, 0xea, 0xff, 0xff, 0xc9, 0x75, 0xf1});
+  EXPECT_EQ(m.gpr(x::kRbx), 10'000u * (4 + 10'003) / 2);
+  EXPECT_EQ(m.gpr(x::kRdi), 3u);
+  EXPECT_EQ(m.peek<uint64_t>(TestMachine::kData + kPageSize), 3u);
+  EXPECT_EQ(m.peek<uint64_t>(TestMachine::kData + 3 * kPageSize - 8), 10'003u);
+  uint64_t interpreted = 0;
+  const Translator::FallBacks all = translator->fall_backs();
+  for (size_t i = 0; i < all.slow.size(); ++i) interpreted += all.slow[i] + all.not_emitted[i];
+  EXPECT_LT(interpreted, 1000u);
 }
 
 TEST_F(WindowsTest, StoresInThemAreSeenByWhoWatches) {

@@ -68,7 +68,10 @@ class Writer {
     a_.lea(8, kRax, at(kRsp, -kMostReturns * kReturnBytes));
     a_.store(8, in_cpu(layout_.returns_end), kRax);
   }
+  // TranslationArea::runs; EFLAGS are lost.
+  void next_run() { a_.alu_imm(4, 0, in_cpu(layout_.runs), 1); }
   void epilogue() {
+    next_run();
     a_.load(8, kRsp, in_cpu(layout_.returns));
     a_.alu_imm(8, 0, kRsp, 24);
     for (size_t i = std::size(kCalleeSaved); i-- > 0;) pop(kCalleeSaved[i]);
@@ -159,16 +162,16 @@ class Writer {
 // do.
 const void* execute_site(cpu::Cpu& cpu, const Site* site) {
   cpu.block = site->block;
+  cpu.translation.next_run();
   site->op.handler(cpu, &site->op);
+  cpu.translation.next_run();
+  std::atomic_signal_fence(std::memory_order_seq_cst);  // before the look at the pages that are watched
   return static_cast<const Translator*>(cpu.translator)->code_at_rip(cpu);
 }
 
-// A store went to a page whose state is not 0, or may have. Answers whether that has ended the block. Ranges of watched
-// pages are dropped when code has been left: it may have windows in them.
+// A store went to a page whose state is not 0. Answers whether that has ended the block.
 bool note_store(cpu::Cpu& cpu, const uint8_t* host, unsigned bytes, const Site* site) {
   cpu.block = site->block;
-  if (cpu.translation.pages_watched.load(std::memory_order_relaxed) != 0)
-    cpu.translation.alarm.fetch_or(cpu::TranslationArea::kRequest);
   cpu.store_noticed_at(host, bytes);
   if (!site->block->removed) return false;
   cpu.state.rip = site->leave_rip == Site::kDynamic ? cpu.translation.spare[1] : site->leave_rip;
@@ -267,9 +270,11 @@ void Writer::interpret(const uint8_t* out) {
   a_.store_imm(4, in_cpu(layout_.completed), 0);
   cpu_to(kRdi);
   a_.lea(8, kRsi, at(kR10, offsetof(Site, op)));
+  next_run();
   push(kR10);
   a_.rm(4, 0xff, 2, at(kR10, offsetof(Site, op) + offsetof(cpu::Op, handler)));
   pop(kR10);
+  next_run();
   a_.alu_imm(4, 7, in_cpu(layout_.completed), 0);
   uint8_t* const not_completed = a_.jcc(Condition::kE);
   // The instruction may have ended the block, or changed what it was decoded under.
@@ -279,6 +284,8 @@ void Writer::interpret(const uint8_t* out) {
   a_.load(4, kRcx, at(kRax, offsetof(cpu::Block, mode_key)));
   a_.rm(4, 0x3b, kRcx, in_cpu(layout_.mode_key));
   uint8_t* const other_mode = a_.jcc(Condition::kNe);
+  a_.alu_imm(4, 7, in_cpu(layout_.pages_watched), 0);
+  uint8_t* const watched = a_.jcc(Condition::kNe);
   a_.load(4, kRcx, in_cpu(layout_.mxcsr));
   a_.rr(4, 0xf7, 2, kRcx);  // not
   a_.rr(4, 0xf7, 0, kRcx);  // test
@@ -289,7 +296,7 @@ void Writer::interpret(const uint8_t* out) {
   saved_to_eflags();
   fill();
   a_.ret();
-  for (uint8_t* const site : {not_completed, removed, other_mode, unmasked}) a_.bind_here(site);
+  for (uint8_t* const site : {not_completed, removed, other_mode, watched, unmasked}) a_.bind_here(site);
   a_.alu_imm(8, 0, kRsp, 8);
   a_.jmp(out);
 }
@@ -428,6 +435,7 @@ Layout::Layout(cpu::Cpu& cpu) {
   window_places = distance(&cpu.translation.window_places);
   window_states = distance(&cpu.translation.window_states);
   pages_watched = distance(&cpu.translation.pages_watched);
+  runs = distance(&cpu.translation.runs);
   for (size_t i = 0; i < std::size(tlb); ++i) tlb[i] = distance(&cpu.tlb(static_cast<cpu::TlbKind>(i)));
 }
 

@@ -295,6 +295,13 @@ void Translator::translate_moved() {
   for (Translation* const owner : owners) translate_again(*owner, owner->stage);
 }
 
+// Windows that are on two pages now and then are left to the interpreter; where they often are, there is a version of
+// the block to go on in.
+void Translator::count_split(Translation& translation) {
+  constexpr uint8_t kOften = 16;
+  if (++translation.splits == kOften) translate_again(translation, translation.stage);
+}
+
 // The entries of the translation's stage are used up.
 void Translator::count_down(Translation& translation) {
   if (translation.stage == Translation::Stage::kFirst) {
@@ -383,19 +390,37 @@ void Translator::translate_again(Translation& old, Translation::Stage stage) {
 
 RamBlock::Alarm Translator::alarm() {
   cpu::TranslationArea& area = cpu_.translation;
-  return {.raised = &area.alarm, .bits = cpu::TranslationArea::kCodeWritten, .pages_watched = &area.pages_watched};
+  return {.raised = &area.alarm,
+          .written = cpu::TranslationArea::kCodeWritten,
+          .leave = cpu::TranslationArea::kRequest,
+          .pages_watched = &area.pages_watched,
+          .runs = &area.runs};
 }
 
-// Before code runs on that stores by ranges.
 void Translator::heed_watched() {
   if (cpu_.translation.pages_watched.load(std::memory_order_relaxed) == 0) return;
   cpu_.translation.drop_watched([this](const uint8_t* host, uint64_t bytes) { cpu_.maybe_stored_at(host, bytes); });
 }
 
+// Code runs, which stores by ranges.
+void Translator::begin_run() {
+  cpu::TranslationArea& area = cpu_.translation;
+  area.next_run();
+  std::atomic_signal_fence(std::memory_order_seq_cst);
+  while (area.pages_watched.load(std::memory_order_relaxed) != 0) [[unlikely]] {
+    area.next_run();
+    heed_watched();
+    area.next_run();
+    std::atomic_signal_fence(std::memory_order_seq_cst);
+  }
+}
+
 Translator::Entry Translator::enter(cpu::Cpu& cpu, cpu::Block& block) {
-  heed_watched();
   if (cpu.translation.moved_count != 0) [[unlikely]]
     translate_moved();
+  if (const auto* const exit = static_cast<const Exit*>(cpu.translation.exit);
+      exit != nullptr && exit->split != nullptr)
+    count_split(*exit->split);
   cpu::TranslationArea& area = cpu.translation;
   if (area.alarm.load(std::memory_order_relaxed) != 0) [[unlikely]]
     return nullptr;
@@ -428,6 +453,7 @@ Translator::Entry Translator::enter(cpu::Cpu& cpu, cpu::Block& block) {
   point_gs_to(cpu);
   area.code = translation.entry_saved;
   area.returns_lost = 0;  // there are none
+  begin_run();
   return runtime_.enter;
 }
 

@@ -131,7 +131,9 @@ class Translator final : public cpu::BlockTranslator {
   void make_stale(Page& page);
   [[nodiscard]] RamBlock::Alarm alarm();
   void heed_watched();
+  void begin_run();
   void translate_moved();
+  void count_split(Translation& translation);
   Translation& alike(const Translation& old, Translation::Stage stage);
   void translate_again(Translation& old, Translation::Stage stage);
   void revive(Translation& translation);
