@@ -230,21 +230,16 @@ Site& BlockEmitter::site() {
   return *site_;
 }
 
-// `leaves`: the interpreter goes on behind the instruction.
 Site& BlockEmitter::new_site(bool leaves) {
+  const uint64_t next = op().next_rip();
   Site& site = t_.new_site();
-  site.op = op();
-  if (cpu::keeps_insn(insn())) site.op.insn = &t_.keep(insn());
-  site.end.handler = leaves ? cpu::fall_through : resume;
-  site.end.rip = op().next_rip();
-  if (!wide_) site.end.rip = static_cast<uint32_t>(site.end.rip);
-  site.end.link = &cpu::no_block;
-  // STI looks whether its block goes on.
-  site.end.length = leaves || is_last() ? 0 : 1;
-  site.block = &block_;
-  site.leave_rip = site.end.rip;
-  site.code = insn().op;
-  site.emitted = true;
+  site = {.block = &block_,
+          .leave_rip = wide_ ? next : static_cast<uint32_t>(next),
+          .place = place_in_block(),
+          .code = insn().op,
+          .emitted = true,
+          .leaves = leaves,
+          .is_last = is_last()};
   return site;
 }
 

@@ -60,18 +60,21 @@ static_assert(std::has_single_bit(sizeof(cpu::TlbAccess)));
 inline constexpr uint8_t kTlbShift = kPageShift - kTlbAccessLog;
 inline constexpr uint32_t kTlbMask = (cpu::kTlbSize - 1) << kTlbAccessLog;
 
-// An instruction that the interpreter's handler executes for translated code.
+// An instruction that the interpreter's handler executes for translated code, if it comes to that.
 struct Site {
-  cpu::Op op;
-  cpu::Op end;  // behind it: says that it has run to its end
+  // It, and what is behind it and says that it has run to its end. Null until it is first executed (ops_of()).
+  const cpu::Op* ops = nullptr;
   cpu::Block* block = nullptr;
   // Where to go on when a store has ended the block: behind the instruction, or at what it branches to. kDynamic: at
   // TranslationArea::spare[1].
   uint64_t leave_rip = 0;
   static constexpr uint64_t kDynamic = ~uint64_t{0};
-  uint64_t calls = 0;    // how often the interpreter has executed it
-  bool emitted = false;  // there is code for it, which has left the fast path
+  uint64_t calls = 0;  // how often the interpreter has executed it
+  uint16_t place = 0;  // from the start of the block
   x86::Op code = x86::Op::kInvalid;
+  bool emitted = false;  // there is code for it, which has left the fast path
+  bool leaves = false;   // the interpreter goes on behind it
+  bool is_last = false;
 };
 
 // A way out of a block. Until it is linked it returns to the run loop.

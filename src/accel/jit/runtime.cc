@@ -24,6 +24,12 @@ constexpr int32_t kReturnBytes = 16, kMostReturns = 1024;
 
 constexpr Reg kCalleeSaved[] = {kRbx, kRbp, kR12, kR13, kR14, kR15};
 
+// The site's, bound the first time.
+const cpu::Op* ops_of(cpu::Cpu& cpu, Site* site) {
+  if (site->ops == nullptr) static_cast<Translator*>(cpu.translator)->bind_ops(*site);
+  return site->ops;
+}
+
 // Emits the routines; each begins with the guest in registers, or ends so.
 class Writer {
  public:
@@ -140,6 +146,20 @@ class Writer {
     a_.store(8, in_cpu(layout_.block), kRax);
   }
 
+  // RSI = the Ops of the site in R10, which are bound if need be. Nothing of the guest is in registers.
+  void take_ops(Reg site) {
+    a_.load(8, kRsi, at(site, offsetof(Site, ops)));
+    a_.rr(8, 0x85, kRsi, kRsi);  // test
+    uint8_t* const bound = a_.jcc(Condition::kNe);
+    a_.mov(8, kRbx, site);
+    a_.mov(8, kRsi, site);
+    cpu_to(kRdi);
+    a_.mov_imm(kRax, reinterpret_cast<uintptr_t>(&ops_of));
+    a_.rr(4, 0xff, 2, kRax);  // call
+    a_.mov(8, kRsi, kRax);
+    a_.mov(8, site, kRbx);
+    a_.bind_here(bound);
+  }
   void count(Reg site) { a_.alu_imm(8, 0, at(site, offsetof(Site, calls)), 1); }
 
   void save_units();
@@ -160,10 +180,11 @@ class Writer {
 
 // Executes an instruction that ends its block. Answers the code to go on with, or null: the run loop has something to
 // do.
-const void* execute_site(cpu::Cpu& cpu, const Site* site) {
+const void* execute_site(cpu::Cpu& cpu, Site* site) {
+  const cpu::Op* const op = ops_of(cpu, site);
   cpu.block = site->block;
   cpu.translation.next_run();
-  site->op.handler(cpu, &site->op);
+  op->handler(cpu, op);
   cpu.translation.next_run();
   std::atomic_signal_fence(std::memory_order_seq_cst);  // before the look at the pages that are watched
   return static_cast<const Translator*>(cpu.translator)->code_at_rip(cpu);
@@ -268,11 +289,11 @@ void Writer::interpret(const uint8_t* out) {
   set_block(kR10);
   count(kR10);
   a_.store_imm(4, in_cpu(layout_.completed), 0);
-  cpu_to(kRdi);
-  a_.lea(8, kRsi, at(kR10, offsetof(Site, op)));
   next_run();
   push(kR10);
-  a_.rm(4, 0xff, 2, at(kR10, offsetof(Site, op) + offsetof(cpu::Op, handler)));
+  take_ops(kR10);
+  cpu_to(kRdi);
+  a_.rm(4, 0xff, 2, at(kRsi, offsetof(cpu::Op, handler)));
   pop(kR10);
   next_run();
   a_.alu_imm(4, 7, in_cpu(layout_.completed), 0);
@@ -481,9 +502,9 @@ void Runtime::emit(Assembler& a, cpu::Cpu& cpu, const Layout& layout, bool profi
   w.code_ends();
   w.set_block(kR10);
   w.count(kR10);
+  w.take_ops(kR10);
   w.cpu_to(kRdi);
-  a.lea(8, kRsi, at(kR10, offsetof(Site, op)));
-  a.load(8, kRax, at(kR10, offsetof(Site, op) + offsetof(cpu::Op, handler)));
+  a.load(8, kRax, at(kRsi, offsetof(cpu::Op, handler)));
   w.epilogue();
   a.rr(4, 0xff, 4, kRax);  // jmp rax
 

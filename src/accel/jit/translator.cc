@@ -176,6 +176,23 @@ RangePlace Translator::new_range(unsigned bytes, bool writes, Translation& owner
 
 uint32_t& Translator::new_counter() { return counters_of_entries_[counter_count_++]; }
 
+// STI looks whether its block goes on, at the length of what is behind it.
+void Translator::bind_ops(Site& site) {
+  const cpu::Block& block = *site.block;
+  const bool wide = (block.mode_key & cpu::mode::kWidthMask) == cpu::mode::kWidth64;
+  const std::span<const uint8_t> code(block.code, block.bytes);
+  x86::Insn& insn = insns_.add();
+  x86::decode(code.subspan(site.place), {wide ? x86::CodeWidth::k64 : x86::CodeWidth::k32}, insn);
+  auto& [op, end] = site_ops_.add();
+  cpu::bind(cpu_, block.rip + site.place, insn, op);
+  op.insn = &insn;
+  end.handler = site.leaves ? cpu::fall_through : resume;
+  end.rip = wide ? op.next_rip() : static_cast<uint32_t>(op.next_rip());
+  end.link = &cpu::no_block;
+  end.length = site.leaves || site.is_last ? 0 : 1;
+  site.ops = &op;
+}
+
 bool Translator::has_room() const {
   return range_count_ + kMostRangesOfBlock < most_ranges() && counter_count_ < most_counters() &&
          hot_.cursor() + kLargestBlock < cold_start_ &&
@@ -531,6 +548,7 @@ void Translator::flush(cpu::Cpu& cpu) {
   translations_.clear();
   exits_.clear();
   sites_.clear();
+  site_ops_.clear();
   insns_.clear();
   exec_ids_.clear();
   start_code();

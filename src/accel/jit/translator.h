@@ -77,7 +77,8 @@ class Translator final : public cpu::BlockTranslator {
   uint32_t& new_counter();
   // Whether the instruction there goes from page to page: a range is of no use to it.
   [[nodiscard]] bool moves(Gpa place) const { return moving_.contains(place); }
-  x86::Insn& keep(const x86::Insn& insn) { return insns_.add(insn); }
+  // Binds the site's instruction to its handler.
+  void bind_ops(Site& site);
   // Put before the addresses of a mode's code where indirect branches look for them.
   [[nodiscard]] uint64_t jump_salt(uint32_t mode_key);  // 0 for the most used of modes
   // Between instructions: what to go on with at rip, if that is known and nothing is due before.
@@ -150,6 +151,7 @@ class Translator final : public cpu::BlockTranslator {
   Runtime runtime_;
   std::unique_ptr<EmitterSpace> space_;
   Pool<Site> sites_;
+  Pool<std::array<cpu::Op, 2>> site_ops_;
   Pool<Exit> exits_;
   Pool<x86::Insn> insns_;
   Pool<Translation> translations_;
