@@ -386,8 +386,8 @@ class BlockCache::Builder {
     const size_t memory = count_ + 1 + (kept * sizeof(Insn) + sizeof(Op) - 1) / sizeof(Op);
     void* const piece = cache_.allocate_ops(cpu_, memory);
     block.memory = static_cast<uint16_t>(memory);
-    block.ops = new (piece) Op[count_ + 1];
-    std::copy_n(cache_.ops_.data(), count_, block.ops);
+    block.ops = static_cast<Op*>(piece);
+    std::uninitialized_copy_n(cache_.ops_.data(), count_, block.ops);
     void* place = block.ops + count_ + 1;
     for (size_t i = 0; i < count_; ++i) {
       const Insn& insn = cache_.insns_[i];
@@ -395,7 +395,7 @@ class BlockCache::Builder {
       block.ops[i].insn = new (place) Insn(insn);
       place = static_cast<std::byte*>(place) + sizeof(Insn);
     }
-    block.ops[count_] = sentinel(next_rip(), fall_through);
+    std::construct_at(block.ops + count_, sentinel(next_rip(), fall_through));
     if (cpu_.translator == nullptr) return;
     block.first = block.ops[0].handler;
     block.ops[0].handler = block.translation != nullptr ? run_translated : count_entry;

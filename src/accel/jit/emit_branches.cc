@@ -94,7 +94,7 @@ bool BlockEmitter::looks_at_alarm_early() const {
   if (index_ + 1 >= count_ || insns_[index_ + 1].op != Code::kJcc) return false;
   const cpu::Op& branch = ops_[index_ + 1];
   if (branch.imm > branch.rip || branch.operand_size == 2 || !target_is_safe(branch.imm)) return false;
-  const Effects known = effects(insn());
+  const Effects& known = effects_[index_];
   if (known.reads || !(known.makes_carry || known.makes_others)) return false;
   const bool in_host = flags_ == Flags::kHost || flags_ == Flags::kHostOrAnew;
   return in_host ? known.makes_carry && recipe_.kind != Recipe::Kind::kNone : true;

@@ -30,7 +30,7 @@ bool is_pure(const x86::Insn& insn) {
 
 // What an instruction means for the flags and for the operands that they were made from. Everything that is not listed
 // may read all.
-BlockEmitter::Effects BlockEmitter::effects(const x86::Insn& insn) {
+BlockEmitter::Effects BlockEmitter::effects_of(const x86::Insn& insn) {
   Effects known{.consumes = !is_pure(insn), .writes = 0};
   const Operand& to = insn.operand[0];
   if (to.kind == x86::OperandKind::kGpr) known.writes = bit(to.reg);
@@ -99,7 +99,7 @@ bool BlockEmitter::are_dead_from(unsigned number, const Recipe& recipe) const {
   bool operands_lost = false, only_carry = false;
   uint16_t operands = recipe.operands;
   for (unsigned i = number; i < count_; ++i) {
-    const Effects next = effects(insns_[i]);
+    const Effects next = effects_[i];
     if (next.reads || (next.consumes && (operands_lost || only_carry))) return false;
     if (next.makes_carry) return true;
     if (next.makes_others && keeps_carry(recipe)) {  // has a recipe of the same kind
@@ -118,7 +118,7 @@ bool BlockEmitter::are_dead_from(unsigned number, const Recipe& recipe) const {
 // Whether nothing behind the current instruction reads the carry flag, nor can an exception show it.
 bool BlockEmitter::carry_is_dead() const {
   for (unsigned i = index_ + 1; i < count_; ++i) {
-    const Effects next = effects(insns_[i]);
+    const Effects next = effects_[i];
     if (next.reads || next.consumes) return false;
     if (next.makes_carry) return true;
   }
@@ -129,7 +129,7 @@ bool BlockEmitter::carry_is_dead() const {
 // anything can ask for them.
 bool BlockEmitter::flags_are_dead() const {
   for (unsigned i = 0; i < count_; ++i) {
-    const Effects next = effects(insns_[i]);
+    const Effects next = effects_[i];
     if (next.reads || next.consumes) return false;
     if (next.makes_carry) return true;
   }
@@ -242,7 +242,7 @@ void BlockEmitter::end_count() {
 // Behind each instruction: are the operands that the flags were made from still there?
 void BlockEmitter::check_recipe() {
   if (recipe_.kind == Recipe::Kind::kNone || recipe_.made_at == index_) return;
-  if ((effects(insn()).writes & recipe_.operands) == 0) return;
+  if ((effects_[index_].writes & recipe_.operands) == 0) return;
   recipe_ = {};
   if (flags_ == Flags::kHostOrAnew) flags_ = Flags::kHost;
 }

@@ -26,8 +26,7 @@ bool is_string_compare(const x86::Insn& insn) { return insn.map == 3 && (insn.op
 }  // namespace
 
 // The guest registers that an instruction writes, as a mask; kAny of what may change anything else, too.
-uint16_t BlockEmitter::written(const x86::Insn& insn) {
-  const Effects known = effects(insn);
+uint16_t BlockEmitter::written_by(const x86::Insn& insn, const Effects& known) {
   if (!known.reads) return known.writes;
   const x86::Operand& to = insn.operand[0];
   const uint16_t first = to.kind == x86::OperandKind::kGpr ? bit(to.reg & 15) : uint16_t{0};
@@ -115,10 +114,11 @@ bool BlockEmitter::may_be_near_others(const x86::Insn& insn) {
 }
 
 // By how much an instruction moves a register; nullopt if that is not known.
-std::optional<int64_t> BlockEmitter::moved(const x86::Insn& insn, unsigned guest) {
-  const uint16_t writes = written(insn);
+std::optional<int64_t> BlockEmitter::moved(unsigned number, unsigned guest) const {
+  const uint16_t writes = written_[number];
   if (writes == kAny) return std::nullopt;
   if ((writes & bit(guest)) == 0) return 0;
+  const x86::Insn& insn = insns_[number];
   const x86::Operand& to = insn.operand[0];
   const bool is_target = to.kind == x86::OperandKind::kGpr && to.reg == guest;
   constexpr int64_t kWord = 8;
@@ -221,9 +221,9 @@ BlockEmitter::Window BlockEmitter::plan_window(const GuestAddress& at, unsigned 
         window.open = true;
       }
     }
-    if (at.index != cpu::kZeroReg && moved(insns_[i], at.index) != 0) break;
-    const std::optional<int64_t> by = at.base != cpu::kZeroReg ? moved(insns_[i], at.base) : 0;
-    if (!by || written(insns_[i]) == kAny || std::abs(shift += *by) > kLargest) break;
+    if (at.index != cpu::kZeroReg && moved(i, at.index) != 0) break;
+    const std::optional<int64_t> by = at.base != cpu::kZeroReg ? moved(i, at.base) : 0;
+    if (!by || written_[i] == kAny || std::abs(shift += *by) > kLargest) break;
   }
   // As the first access is aligned, both ends are.
   if (alignment != 0) {
@@ -309,7 +309,7 @@ bool BlockEmitter::goes_on_storing(const Place& place) const {
   if (place.window == kNoWindow) return false;
   const Window& window = windows_[static_cast<size_t>(place.window)];
   if (window.at.base != x86::kRsp || window.at.index != cpu::kZeroReg || !keeps_scratch(index_)) return false;
-  std::optional<int64_t> by = moved(insn(), x86::kRsp);
+  std::optional<int64_t> by = moved(index_, x86::kRsp);
   int64_t shift = 0;
   for (unsigned i = index_ + 1; i < std::min(count_, index_ + kMostBetween) && by; ++i) {
     const x86::Insn& next = insns_[i];
@@ -326,7 +326,7 @@ bool BlockEmitter::goes_on_storing(const Place& place) const {
                next.op == Code::kPop) {
       return false;
     }
-    by = moved(next, x86::kRsp);
+    by = moved(i, x86::kRsp);
   }
   return false;
 }
@@ -348,9 +348,9 @@ void BlockEmitter::move_windows(bool interpreted) {
   for (Window& window : windows_) {
     if (!window.open) continue;
     const GuestAddress& at = window.at;
-    const std::optional<int64_t> by = at.base != cpu::kZeroReg ? moved(insn(), at.base) : 0;
-    const bool lost = interpreted || written(insn()) == kAny || !by ||
-                      (at.index != cpu::kZeroReg && moved(insn(), at.index) != 0) ||
+    const std::optional<int64_t> by = at.base != cpu::kZeroReg ? moved(index_, at.base) : 0;
+    const bool lost = interpreted || written_[index_] == kAny || !by ||
+                      (at.index != cpu::kZeroReg && moved(index_, at.index) != 0) ||
                       std::abs(window.low - *by) > kLargest || std::abs(window.high - *by) > kLargest;
     if (lost) {
       window.open = false;

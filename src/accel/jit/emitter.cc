@@ -57,6 +57,8 @@ BlockEmitter::BlockEmitter(Translator& translator, cpu::Cpu& cpu, Block& block, 
       pointer_bytes_(wide_ ? 8 : 4),
       insns_(space.insns),
       ops_(space.ops),
+      effects_(space.effects),
+      written_(space.written),
       starts_(space.starts),
       detours_(space.detours),
       unresumed_(space.unresumed),
@@ -141,6 +143,8 @@ void BlockEmitter::decode() {
     insn = x86::Insn{};
     if (x86::decode(code.subspan(at), decode_mode, insn) != x86::DecodeStatus::kOk) break;
     cpu::bind(cpu_, block_.rip + at, insn, ops_[count_]);
+    effects_[count_] = effects_of(insn);
+    written_[count_] = written_by(insn, effects_[count_]);
     starts_[count_] = nullptr;
     at += insn.length;
   }

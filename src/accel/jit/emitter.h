@@ -214,7 +214,7 @@ class BlockEmitter {
   void flags_lost();
   [[nodiscard]] bool flags_in_host() const { return flags_ != Flags::kSaved && flags_ != Flags::kAnew; }
   [[nodiscard]] Recipe recipe_of_lost() const { return flags_ == Flags::kAnew ? recipe_ : Recipe{}; }
-  static Effects effects(const x86::Insn& insn);
+  static Effects effects_of(const x86::Insn& insn);
   [[nodiscard]] bool can_do_without_flags() const;
   [[nodiscard]] bool are_dead_from(unsigned number, const Recipe& recipe) const;
   [[nodiscard]] Recipe recipe_of_count() const;
@@ -283,9 +283,9 @@ class BlockEmitter {
     return translation_.stage == Translation::Stage::kTrial || translation_.stage == Translation::Stage::kLast;
   }
   [[nodiscard]] bool is_plain() const { return translation_.stage == Translation::Stage::kPlain; }
-  static uint16_t written(const x86::Insn& insn);
+  static uint16_t written_by(const x86::Insn& insn, const Effects& known);
   static bool may_be_near_others(const x86::Insn& insn);
-  static std::optional<int64_t> moved(const x86::Insn& insn, unsigned guest);
+  [[nodiscard]] std::optional<int64_t> moved(unsigned number, unsigned guest) const;
   [[nodiscard]] bool finds(unsigned number, const GuestAddress& at, int64_t& offset, unsigned& bytes) const;
   std::optional<Place> look_up_window(const GuestAddress& at, unsigned bytes, bool write, unsigned alignment);
   [[nodiscard]] Window plan_window(const GuestAddress& at, unsigned bytes, bool write, unsigned alignment) const;
@@ -428,9 +428,11 @@ class BlockEmitter {
   uint64_t fip_ = kNoRip;  // as in Detour
   Site* site_ = nullptr;   // of the current instruction, once it has one
   friend struct EmitterSpace;
-  // In the EmitterSpace; `count_` of the first three.
+  // In the EmitterSpace; `count_` of the arrays.
   std::array<x86::Insn, cpu::BlockCache::kMaxOps>& insns_;
   std::array<cpu::Op, cpu::BlockCache::kMaxOps>& ops_;
+  std::array<Effects, cpu::BlockCache::kMaxOps>& effects_;
+  std::array<uint16_t, cpu::BlockCache::kMaxOps>& written_;       // written_by()
   std::array<const uint8_t*, cpu::BlockCache::kMaxOps>& starts_;  // of what each became; null: nothing
   std::vector<Detour>& detours_;
   std::vector<size_t>& unresumed_;  // detours that go on behind the current instruction
@@ -447,6 +449,8 @@ class BlockEmitter {
 struct EmitterSpace {
   std::array<x86::Insn, cpu::BlockCache::kMaxOps> insns;
   std::array<cpu::Op, cpu::BlockCache::kMaxOps> ops;
+  std::array<BlockEmitter::Effects, cpu::BlockCache::kMaxOps> effects;
+  std::array<uint16_t, cpu::BlockCache::kMaxOps> written;
   std::array<const uint8_t*, cpu::BlockCache::kMaxOps> starts;
   std::vector<BlockEmitter::Detour> detours;
   std::vector<size_t> unresumed;

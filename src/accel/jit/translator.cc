@@ -232,7 +232,7 @@ bool Translator::translate(cpu::Cpu& cpu, cpu::Block& block) {
     translation.page2 = cpu::page_of(block.physical2);
     translation.exec_id2 = exec_id(cpu::page_of(linear) + kPageSize, translation.page2);
   }
-  for (const PageState& state : pages_of(translation)) add_to_page(translation, state);
+  for_pages(translation, [&](const PageState& state) { renew_page(state).translations.push_back(&translation); });
   translation.jump_salt = jump_salt(block.mode_key);
   translation.stage = first_stage();
   const auto* const exit = static_cast<const Exit*>(cpu.translation.exit);
@@ -260,26 +260,22 @@ void Translator::emit(cpu::Block& block, Translation& translation) {
   counters_.host_bytes.add(translation.host_bytes);
 }
 
-// The pages that the block is on, as they were when it was decoded, or found unchanged.
-std::vector<Translator::PageState> Translator::pages_of(const Translation& translation) {
+// With the pages that the block is on, as they were when it was decoded, or found unchanged.
+template <class Function>
+void Translator::for_pages(const Translation& translation, const Function& function) {
   const cpu::Block& block = *translation.block;
-  std::vector<PageState> pages{{translation.page, block.generation_at, block.generation}};
-  if (translation.exec_id2 != 0) pages.push_back({translation.page2, block.generation2_at, block.generation2});
-  return pages;
+  function(PageState{translation.page, block.generation_at, block.generation});
+  if (translation.exec_id2 != 0) function(PageState{translation.page2, block.generation2_at, block.generation2});
 }
 
 // What else is on the page and older than its last change is stale.
-void Translator::renew_page(const PageState& state) {
+Translator::Page& Translator::renew_page(const PageState& state) {
   Page& page = pages_[state.address];
   make_stale(page);
   page.generation_at = state.generation_at;
   page.generation = state.generation;
   page.live = true;
-}
-
-void Translator::add_to_page(Translation& translation, const PageState& state) {
-  renew_page(state);
-  pages_[state.address].translations.push_back(&translation);
+  return page;
 }
 
 const void* Translator::code_at_rip(const cpu::Cpu& cpu) const {
@@ -395,7 +391,8 @@ void Translator::translate_again(Translation& old, Translation::Stage stage) {
   fresh.plain = plain;
   fresh.trials = static_cast<uint8_t>(old.trials + (stage == Translation::Stage::kTrial ? 1 : 0));
   emit(block, fresh);
-  for (const PageState& state : pages_of(fresh)) std::ranges::replace(pages_[state.address].translations, &old, &fresh);
+  for_pages(fresh,
+            [&](const PageState& state) { std::ranges::replace(pages_[state.address].translations, &old, &fresh); });
   for (const Translation* const other : {&old, plain}) {
     *other->start = 0xe9;  // jmp
     Assembler::patch(other->start + 1, memory_.delta(), fresh.entry_saved);
@@ -536,7 +533,7 @@ void Translator::revive(Translation& translation) {
   std::memcpy(translation.start, translation.first_bytes.data(), translation.first_bytes.size());
   translation.stale = false;
   translation.self.jump = nullptr;
-  for (const PageState& state : pages_of(translation)) renew_page(state);
+  for_pages(translation, [this](const PageState& state) { renew_page(state); });
   counters_.revived.add();
 }
 

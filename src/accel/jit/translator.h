@@ -126,9 +126,9 @@ class Translator final : public cpu::BlockTranslator {
   const uint8_t* entry_of(Translation& translation, const uint8_t* Translation::* entry);
   void link(Translation& translation, const cpu::Block& block);
   [[nodiscard]] uint64_t salt_of(size_t mode) const;
-  static std::vector<PageState> pages_of(const Translation& translation);
-  void renew_page(const PageState& state);
-  void add_to_page(Translation& translation, const PageState& state);
+  template <class Function>
+  static void for_pages(const Translation& translation, const Function& function);
+  Page& renew_page(const PageState& state);
   void make_stale(Page& page);
   [[nodiscard]] RamBlock::Alarm alarm();
   void heed_watched();
