@@ -16,8 +16,8 @@ namespace x = x86;
 // A machine whose blocks are translated when they are first entered.
 class TranslatorTest : public testing::Test {
  protected:
-  explicit TranslatorTest(size_t code_bytes = size_t{4} << 20) {
-    auto made = Translator::create(m.cpu(), {.code_bytes = code_bytes, .threshold = 1});
+  explicit TranslatorTest(size_t code_bytes = size_t{4} << 20, uint32_t threshold = 1) {
+    auto made = Translator::create(m.cpu(), {.code_bytes = code_bytes, .threshold = threshold});
     if (!made) throw std::runtime_error(made.error().message);
     translator = std::move(*made);
     m.cpu().translator = translator.get();
@@ -311,18 +311,9 @@ TEST_F(SmallCacheTest, AFullCacheIsDroppedAndFilledAgain) {
 }
 
 // Its blocks are entered too seldom for the translator.
-class ColdCodeTest : public testing::Test {
+class ColdCodeTest : public TranslatorTest {
  protected:
-  ColdCodeTest() {
-    auto made = Translator::create(m.cpu(), {.code_bytes = size_t{4} << 20, .threshold = 100});
-    if (!made) throw std::runtime_error(made.error().message);
-    translator = std::move(*made);
-    m.cpu().translator = translator.get();
-  }
-  ~ColdCodeTest() override { m.cpu().translator = nullptr; }
-
-  TestMachine m;
-  std::unique_ptr<Translator> translator;
+  ColdCodeTest() : TranslatorTest(size_t{4} << 20, 100) {}
 };
 
 TEST_F(ColdCodeTest, BlocksThatNobodyComesBackToGiveUpTheirMemoryAndStillRun) {
