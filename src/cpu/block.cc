@@ -383,7 +383,11 @@ class BlockCache::Builder {
     fuse();
     const size_t kept = static_cast<size_t>(std::ranges::count_if(std::span(cache_.insns_).first(count_),
                                                                   [](const Insn& insn) { return keeps_insn(insn); }));
-    const size_t memory = count_ + 1 + (kept * sizeof(Insn) + sizeof(Op) - 1) / sizeof(Op);
+    const auto memory_for = [](size_t ops, size_t insns) {
+      return ops + 1 + (insns * sizeof(Insn) + sizeof(Op) - 1) / sizeof(Op);
+    };
+    static_assert(memory_for(kMaxOps, kMaxOps) <= OpMemory::kMostOps);
+    const size_t memory = memory_for(count_, kept);
     void* const piece = cache_.allocate_ops(cpu_, memory);
     block.memory = static_cast<uint16_t>(memory);
     block.ops = static_cast<Op*>(piece);
