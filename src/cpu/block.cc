@@ -185,11 +185,11 @@ uint64_t BlockCache::hash(Gpa physical, uint64_t rip, uint32_t mode_key) {
 }
 
 uint8_t* BlockCache::allocate_code(size_t bytes) {
-  if (code_chunks_.empty() || code_used_ + bytes > kHugePageSize) {
-    code_chunks_.emplace_back(static_cast<std::byte*>(allocate_in_huge_pages(kHugePageSize)));
+  if (code_slabs_.empty() || code_used_ + bytes > Slabs::kBytes) {
+    code_slabs_.push_back(slabs_.take());
     code_used_ = 0;
   }
-  return reinterpret_cast<uint8_t*>(code_chunks_.back().get()) + std::exchange(code_used_, code_used_ + bytes);
+  return reinterpret_cast<uint8_t*>(code_slabs_.back()) + std::exchange(code_used_, code_used_ + bytes);
 }
 
 // Looking for idle blocks goes on for as long as it is worth it; a new chunk begins it anew.
@@ -238,7 +238,8 @@ void BlockCache::flush(Cpu& cpu) {
   blocks_.clear();
   op_memory_.clear();
   next_idle_ = 0;
-  code_chunks_.clear();
+  for (std::byte* const slab : code_slabs_) slabs_.give_back(slab);
+  code_slabs_.clear();
 }
 
 void BlockCache::insert(Block& block) {
@@ -361,12 +362,12 @@ class BlockCache::Builder {
     return (cpu_.mode_key & mode::kWidthMask) == mode::kWidth64 ? rip : static_cast<uint32_t>(rip);
   }
 
-  Block* finish(const Code& code, const uint8_t* bytes) {
+  Block* finish(const Code& code, std::span<const uint8_t> bytes) {
     if (log::enabled(log::Category::kInAsm)) log_code();
     cpu_.counters.blocks.add();
     Block& block = cache_.blocks_.add();
     auto* const copy = cache_.allocate_code(size_);
-    std::memcpy(copy, bytes, size_);
+    std::memcpy(copy, bytes.data(), size_);
     block.code = copy;
     block.op_count = static_cast<uint8_t>(count_);
     block.bytes = static_cast<uint16_t>(size_);
@@ -432,15 +433,24 @@ class BlockCache::Builder {
 Block* BlockCache::build(Cpu& cpu, Code& code) {
   const uint64_t linear = cpu.code_linear();
   const uint64_t on_page = kPageSize - (linear & (kPageSize - 1));
-  const std::span<const uint8_t> bytes(code.host, std::min(code.bytes, segment_bytes(cpu)));
+  const size_t there = std::min({size_t{code.bytes}, size_t{segment_bytes(cpu)}, code_.size()});
+  size_t copied = 0;
+  const auto copy_to = [&](size_t wanted) {
+    constexpr size_t kStep = 64;
+    if (wanted <= copied || copied == there) return;
+    const size_t end = std::min(wanted + kStep, there);
+    std::memcpy(code_.data() + copied, code.host + copied, end - copied);
+    copied = end;
+  };
   Builder builder(*this, cpu, cpu.state.rip);
-  while (builder.add(bytes.subspan(builder.size()))) {
-  }
+  do {
+    copy_to(builder.size() + kMaxInsnBytes);
+  } while (builder.add(std::span(code_).first(copied).subspan(builder.size())));
   if (builder.count() == 0) {
-    if (bytes.size() < on_page) return single(cpu);  // runs into the limit of CS
+    if (there < on_page) return single(cpu);  // runs into the limit of CS
     return build_crossing(cpu, code);
   }
-  Block* block = builder.finish(code, bytes.data());
+  Block* block = builder.finish(code, code_);
   block->epoch = cpu.translation_epoch;
   jump_entry(block->rip) = {.rip = block->rip, .block = block};
   return block;
@@ -466,7 +476,7 @@ Block* BlockCache::build_crossing(Cpu& cpu, const Code& code) {
   Builder builder(*this, cpu, cpu.state.rip);
   builder.add(std::span(bytes).first(std::min<uint64_t>(bytes.size(), segment_bytes(cpu))));
   if (builder.count() == 0) return single(cpu);
-  Block* block = builder.finish(code, bytes.data());
+  Block* block = builder.finish(code, bytes);
   block->physical2 = second.physical;
   block->generation2_at = second.generation_at;
   block->generation2 = second.generation;

@@ -138,11 +138,13 @@ class BlockCache {
   void flush_later() { flush_pending_ = true; }
   // Bytes that blocks occupy.
   [[nodiscard]] size_t memory() const {
-    return blocks_.size() * sizeof(Block) + op_memory_.bytes() + code_chunks_.size() * kHugePageSize;
+    return blocks_.size() * sizeof(Block) + op_memory_.bytes() + code_slabs_.size() * Slabs::kBytes;
   }
   // Of a block that is not running: gives the Ops back, and decodes them once more.
   void shed(Block& block);
   void restore(Cpu& cpu, Block& block);
+  // For the pools of who works with blocks.
+  [[nodiscard]] Slabs& slabs() { return slabs_; }
 
  private:
   struct Code;
@@ -163,14 +165,18 @@ class BlockCache {
 
   std::vector<Block*> buckets_;
   std::array<JumpEntry, 1u << kJumpBits> jumps_;
-  Pool<Block> blocks_;
+  Slabs slabs_;
+  Pool<Block> blocks_{slabs_};
   OpMemory op_memory_;
   size_t next_idle_ = 0;    // of blocks_, to be looked at
   bool finds_idle_ = true;  // it was worth it the last time, or there is a new chunk
-  std::vector<std::unique_ptr<std::byte, FreeHugePages>> code_chunks_;
+  std::vector<std::byte*> code_slabs_;
   size_t code_used_ = 0;  // of the last of them
   bool flush_pending_ = false;
-  // Where a block is put together.
+  // Where a block is put together. The bytes are copied before they are looked at: what is decoded is what is kept,
+  // whatever another CPU writes meanwhile.
+  static constexpr size_t kMaxBytes = (kMaxOps + 1) * 15;
+  std::array<uint8_t, kMaxBytes> code_;
   std::array<Op, kMaxOps> ops_;
   std::array<x86::Insn, kMaxOps> insns_;
   // The transient block.

@@ -21,7 +21,8 @@ struct Counted {
 constexpr int kMany = 20'000;  // several chunks of them
 
 TEST(Pool, ObjectsStayWhereTheyAre) {
-  Pool<uint64_t> pool;
+  Slabs slabs;
+  Pool<uint64_t> pool(slabs);
   uint64_t& first = pool.add(7u);
   for (uint64_t i = 0; i < uint64_t{100} * kMany; ++i) pool.add(i);
   EXPECT_EQ(first, 7u);
@@ -29,7 +30,8 @@ TEST(Pool, ObjectsStayWhereTheyAre) {
 
 TEST(Pool, EachIsMetOnce) {
   int alive = 0;  // outlives the pool
-  Pool<Counted> pool;
+  Slabs slabs;
+  Pool<Counted> pool(slabs);
   std::set<const Counted*> made, met;
   for (int i = 0; i < kMany; ++i) made.insert(&pool.add(&alive));
   pool.for_each([&](const Counted& object) { met.insert(&object); });
@@ -39,7 +41,8 @@ TEST(Pool, EachIsMetOnce) {
 
 TEST(Pool, ClearDestroysAllAndItBeginsAnew) {
   int alive = 0, met = 0;
-  Pool<Counted> pool;
+  Slabs slabs;
+  Pool<Counted> pool(slabs);
   for (int i = 0; i < kMany; ++i) pool.add(&alive);
   pool.clear();
   EXPECT_EQ(alive, 0);
@@ -49,21 +52,24 @@ TEST(Pool, ClearDestroysAllAndItBeginsAnew) {
 }
 
 TEST(Pool, AnEmptyOneHasNothing) {
-  const Pool<Counted> pool;
+  Slabs slabs;
+  const Pool<Counted> pool(slabs);
   pool.for_each([](const Counted&) { FAIL(); });
 }
 
 TEST(Pool, WhatIsLeftGoesWithIt) {
   int alive = 0;
   {
-    Pool<Counted> pool;
+    Slabs slabs;
+    Pool<Counted> pool(slabs);
     pool.add(&alive);
   }
   EXPECT_EQ(alive, 0);
 }
 
 TEST(Pool, ObjectsHaveNumbersInTheOrderOfTheirMaking) {
-  Pool<std::array<uint64_t, 3>> pool;
+  Slabs slabs;
+  Pool<std::array<uint64_t, 3>> pool(slabs);
   EXPECT_EQ(pool.size(), 0u);
   for (uint64_t i = 0; i < uint64_t{20} * kMany; ++i) {
     pool.add(std::array<uint64_t, 3>{i});
@@ -74,6 +80,22 @@ TEST(Pool, ObjectsHaveNumbersInTheOrderOfTheirMaking) {
   EXPECT_EQ(pool.size(), 0u);
   pool.add();
   EXPECT_EQ(pool.size(), 1u);
+}
+
+TEST(Pool, SlabsOfOneServeAnother) {
+  Slabs slabs;
+  {
+    Pool<uint64_t> pool(slabs);
+    for (uint64_t i = 0; i < uint64_t{100} * kMany; ++i) pool.add(i);
+  }
+  const size_t bytes = slabs.bytes();
+  Pool<uint64_t> first(slabs), second(slabs);
+  for (uint64_t i = 0; i < uint64_t{50} * kMany; ++i) {
+    first.add(i);
+    second.add(~i);
+  }
+  EXPECT_EQ(slabs.bytes(), bytes);
+  for (uint64_t i = 0; i < first.size(); ++i) ASSERT_EQ(first[i], ~second[i]);
 }
 
 }  // namespace

@@ -21,7 +21,7 @@ struct EmitterSpace;
 
 struct TranslatorOptions {
   size_t code_bytes = size_t{128} << 20;  // address space for code; it is committed as it is used
-  uint32_t threshold = 24;                // entries after which a block is translated
+  uint32_t threshold = 16;                // entries after which a block is translated
   uint32_t first_entries = 500;           // for which its places ask the TLB; then they have ranges
   // Ranges are for blocks that are entered again within so many time-stamps, on average: those of the rest would push
   // each other out of the host's caches.
