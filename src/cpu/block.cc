@@ -18,7 +18,7 @@ Block no_block{};
 
 namespace {
 
-constexpr size_t kMaxInsnBytes = 15;
+constexpr size_t kMaxInsnBytes = BlockCache::kMaxInsnBytes;
 // How far a block goes on a page that data shares (RamBlock::mark_code); others go to its end.
 constexpr uint64_t kSharedPageBytes = 256;
 constexpr unsigned kBucketBits = 17;  // a boot decodes some 50,000 blocks

@@ -17,15 +17,14 @@
 #include <array>
 #include <atomic>
 #include <cstdint>
-#include <memory>
 #include <span>
 #include <vector>
 
 #include "cpu/cpu.h"
 #include "cpu/op.h"
 #include "cpu/op_memory.h"
-#include "support/huge_pages.h"
 #include "support/pool.h"
+#include "support/slabs.h"
 
 namespace kite::cpu {
 
@@ -111,6 +110,7 @@ void interpret_block(Cpu& cpu, const Op* op);
 class BlockCache {
  public:
   static constexpr unsigned kMaxOps = 100;
+  static constexpr size_t kMaxInsnBytes = 15;        // SDM 2A 2.3.11
   static constexpr size_t kMemoryLimit = 192 << 20;  // bytes; then everything is dropped
   static constexpr unsigned kJumpBits = 14;
   // Blocks that are looked at for idle ones when memory is full, and the youngest, which are not.
@@ -175,8 +175,7 @@ class BlockCache {
   bool flush_pending_ = false;
   // Where a block is put together. The bytes are copied before they are looked at: what is decoded is what is kept,
   // whatever another CPU writes meanwhile.
-  static constexpr size_t kMaxBytes = (kMaxOps + 1) * 15;
-  std::array<uint8_t, kMaxBytes> code_;
+  std::array<uint8_t, kMaxOps * kMaxInsnBytes> code_;
   std::array<Op, kMaxOps> ops_;
   std::array<x86::Insn, kMaxOps> insns_;
   // The transient block.

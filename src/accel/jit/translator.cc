@@ -72,15 +72,7 @@ Result<std::unique_ptr<Translator>> Translator::create(cpu::Cpu& cpu, const Tran
 }
 
 Translator::Translator(cpu::Cpu& cpu, const TranslatorOptions& options)
-    : cpu_(cpu),
-      options_(checked(options)),
-      layout_(cpu),
-      space_(std::make_unique<EmitterSpace>()),
-      sites_(cpu.blocks().slabs()),
-      site_ops_(cpu.blocks().slabs()),
-      exits_(cpu.blocks().slabs()),
-      insns_(cpu.blocks().slabs()),
-      translations_(cpu.blocks().slabs()) {
+    : cpu_(cpu), options_(checked(options)), layout_(cpu), space_(std::make_unique<EmitterSpace>()) {
   RamBlock::add_alarm(alarm());
 }
 

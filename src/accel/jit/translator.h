@@ -150,11 +150,11 @@ class Translator final : public cpu::BlockTranslator {
   std::unordered_set<Gpa> moving_;
   Runtime runtime_;
   std::unique_ptr<EmitterSpace> space_;
-  Pool<Site> sites_;
-  Pool<std::array<cpu::Op, 2>> site_ops_;
-  Pool<Exit> exits_;
-  Pool<x86::Insn> insns_;
-  Pool<Translation> translations_;
+  Pool<Site> sites_{cpu_.blocks().slabs()};
+  Pool<std::array<cpu::Op, 2>> site_ops_{cpu_.blocks().slabs()};
+  Pool<Exit> exits_{cpu_.blocks().slabs()};
+  Pool<x86::Insn> insns_{cpu_.blocks().slabs()};
+  Pool<Translation> translations_{cpu_.blocks().slabs()};
   std::unordered_map<Gpa, Page> pages_;
   struct PlaceHash {
     size_t operator()(const std::pair<uint64_t, Gpa>& place) const {

@@ -5,6 +5,7 @@
 #include <future>
 #include <initializer_list>
 #include <thread>
+#include <vector>
 
 #include "accel/jit/translator.h"
 #include "cpu/test_machine.h"
@@ -21,10 +22,10 @@ constexpr Gpa kData = TestMachine::kData, kCallee = 0x50000;
 // Blocks are translated when they are first entered.
 class TwoCpus : public testing::Test {
  protected:
-  TwoCpus() {
+  explicit TwoCpus(uint32_t threshold = 1) : threshold_(threshold) {
     for (Side& side : sides_) {
       side.cpu->config.cpu_count = static_cast<uint32_t>(sides_.size());
-      auto made = Translator::create(*side.cpu, {.code_bytes = size_t{4} << 20, .threshold = 1});
+      auto made = Translator::create(*side.cpu, {.code_bytes = size_t{4} << 20, .threshold = threshold_});
       if (!made) throw std::runtime_error(made.error().message);
       side.translator = std::move(*made);
       side.cpu->translator = side.translator.get();
@@ -56,7 +57,7 @@ class TwoCpus : public testing::Test {
     for (size_t i = 0; i < 2; ++i) {
       EXPECT_EQ(exits[i].get(), cpu::Exit::kHalted) << "CPU " << i;
       EXPECT_EQ(sides_[i].cpu->state.rip, sides_[i].end) << "CPU " << i;
-      EXPECT_GE(sides_[i].translator->counters().runs.value(), 1u) << "CPU " << i;
+      EXPECT_EQ(sides_[i].translator->counters().runs.value() != 0, threshold_ == 1) << "CPU " << i;
     }
   }
 
@@ -77,6 +78,7 @@ class TwoCpus : public testing::Test {
     }
   }
 
+  const uint32_t threshold_;
   std::unique_ptr<cpu::Cpu> second_ = m.make_second_cpu();
   std::array<Side, 2> sides_{{{.cpu = &m.cpu()}, {.cpu = second_.get()}}};
 };
@@ -124,6 +126,42 @@ TEST_F(TwoCpus, WhatOneWritesTheOtherExecutes) {
   }
   run();
   EXPECT_EQ(m.peek<uint8_t>(kData), 49u);
+}
+
+// No block gets warm: what runs are the instructions that were decoded first.
+class TwoInterpretingCpus : public TwoCpus {
+ protected:
+  TwoInterpretingCpus() : TwoCpus(~uint32_t{0}) {}
+};
+
+// The second writes the immediate of the function that the first calls twice, one after the other, so that the second
+// time is often while the first CPU decodes it anew: the NOPs take it a while. Old instructions must not be kept with
+// the new bytes.
+TEST_F(TwoInterpretingCpus, WhatIsWrittenWhileTheOtherDecodesIsExecutedToo) {
+  std::vector<uint8_t> callee = {0xb8, 0, 0, 0, 0};  // mov eax, 0
+  callee.insert(callee.end(), 90, 0x90);
+  callee.push_back(0xc3);  // ret
+  m.load(kCallee, callee);
+  load(0, {0xff, 0xd3,                          // 1: call rbx
+           0x39, 0xc8, 0x75, 0xfa,              // cmp eax, ecx; jne 1b
+           0x89, 0x0f, 0xff, 0xc1,              // mov [rdi], ecx; inc ecx
+           0x81, 0xf9, 0x20, 0x4e, 0, 0,        // cmp ecx, 20000
+           0x75, 0xee, 0xf4});                  // jne 1b; hlt
+  load(1, {0x89, 0x53, 0x01,                    // 1: mov [rbx+1], edx
+           0x69, 0xc1, 0xb1, 0x79, 0x37, 0x9e,  // imul eax, ecx, 0x9e3779b1
+           0xc1, 0xe8, 20,   0xff, 0xc0,        // shr eax, 20; inc eax
+           0xff, 0xc8, 0x75, 0xfc,              // 2: dec eax; jnz 2b
+           0x89, 0x4b, 0x01,                    // mov [rbx+1], ecx
+           0x39, 0x0f, 0x75, 0xfc, 0xff, 0xc1,  // 3: cmp [rdi], ecx; jne 3b; inc ecx
+           0x81, 0xf9, 0x20, 0x4e, 0,    0,     // cmp ecx, 20000
+           0x75, 0xdd, 0xf4});                  // jne 1b; hlt
+  for (const unsigned side : {0u, 1u}) {
+    gpr(side, x::kRbx) = kCallee;
+    gpr(side, x::kRdi) = kData;
+    gpr(side, x::kRcx) = 1;
+  }
+  run();
+  EXPECT_EQ(m.peek<uint32_t>(kData), 19'999u);
 }
 
 // The second maps one of two pages of code at a place, by turns, and tells the first, which drops its translation and
