@@ -128,6 +128,7 @@ void BlockEmitter::run_again(std::optional<Condition> condition) {
   has_copy_ = is_copy_ = true;
   windows_.fill({});
   at_hand_ = {};
+  copies_.fill(kNone);
   for (index_ = 0; index_ < branch; ++index_) next();
   write_instruction_pointer();
   if (condition) load_flags();
@@ -147,6 +148,7 @@ void BlockEmitter::run_again(std::optional<Condition> condition) {
   units_ = units;
   windows_.fill({});
   at_hand_ = {};
+  copies_.fill(kNone);
   site_ = nullptr;
   unresumed_.clear();
 }

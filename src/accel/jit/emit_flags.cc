@@ -172,6 +172,7 @@ void BlockEmitter::load_flags() {
   if (flags_ == Flags::kAnew) {
     make_anew(a_, recipe_);
     at_hand_.state = kNoWindow;
+    forget_copy(kR11);
     flags_ = Flags::kHostOrAnew;
   } else if (flags_ == Flags::kSaved) {
     load_eflags(a_);

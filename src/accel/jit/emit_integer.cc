@@ -84,13 +84,15 @@ BlockEmitter::Outcome BlockEmitter::binary(unsigned operation) {
     a_.rm(size, operation << 3 | 2 | byte, target, place.mem, 0, size == 1);
   } else if (is_immediate(from)) {
     if (needs_flags) load_flags();
-    target = use(to.reg, kR10);
+    target = read(to.reg);
     a_.alu_imm(size, operation, target, static_cast<uint32_t>(insn().imm));
+    keep_copies();
   } else {
     if (needs_flags) load_flags();
     const bool clears = (operation == kXor || operation == kSub) && from.reg == to.reg && !from.high_byte && size >= 4;
-    target = clears ? BlockEmitter::target(to.reg, kR10) : use(to.reg, kR10);
-    a_.rr(size, operation << 3 | byte, clears ? target : use(from, kR11), target, 0, size == 1, size == 1);
+    target = clears ? fresh(to.reg) : read(to.reg);
+    a_.rr(size, operation << 3 | byte, clears ? target : read(from), target, 0, size == 1, size == 1);
+    keep_copies();
   }
   if (operation != kCmp) put(to.reg, target);
   flags_made_by(recipe_kind(operation));
@@ -162,13 +164,14 @@ BlockEmitter::Outcome BlockEmitter::test() {
     }
     end_high_byte(to);
   } else {
-    const Reg target = use(to.reg, kR10);
+    const Reg target = read(to.reg);
     if (is_immediate(from)) {
       a_.rr(size, immediate_opcode, 0, target, 0, false, size == 1);
       a_.immediate(size, static_cast<uint32_t>(insn().imm));
     } else {
-      a_.rr(size, opcode, use(from, kR11), target, 0, size == 1, size == 1);
+      a_.rr(size, opcode, read(from), target, 0, size == 1, size == 1);
     }
+    keep_copies();
   }
   flags_made_by(Recipe::Kind::kTest);
   return Outcome::kDone;
@@ -192,9 +195,10 @@ BlockEmitter::Outcome BlockEmitter::unary(uint32_t opcode, unsigned extension, b
     if (makes_flags) flags_made();
     return Outcome::kDone;
   }
-  const Reg target = use(to.reg, kR10);
+  const Reg target = read(to.reg);
   a_.rr(size, opcode, extension, target, 0, false, size == 1);
   put(to.reg, target);
+  keep_copies();
   if (makes_flags) flags_made_by(Recipe::Kind::kNegate);
   return Outcome::kDone;
 }
@@ -221,9 +225,10 @@ BlockEmitter::Outcome BlockEmitter::count(bool adds) {
     return Outcome::kDone;
   }
   begin_count();
-  const Reg target = use(to.reg, kR10);
+  const Reg target = read(to.reg);
   a_.rr(size, opcode, extension, target, 0, false, size == 1);
   put(to.reg, target);
+  keep_copies();
   end_count();
   return Outcome::kDone;
 }
@@ -254,10 +259,11 @@ BlockEmitter::Outcome BlockEmitter::shift(unsigned extension) {
     flags_made();
     return Outcome::kDone;
   }
-  const Reg target = use(to.reg, kR10);
+  const Reg target = read(to.reg);
   a_.rr(size, opcode, extension, target, 0, false, size == 1);
   if (by_immediate) a_.byte(by);
   put(to.reg, target);
+  keep_copies();
   flags_made();
   return Outcome::kDone;
 }
@@ -280,18 +286,18 @@ BlockEmitter::Outcome BlockEmitter::multiply_two() {
   const unsigned size = to.size;
   const bool by_immediate = insn().op == Code::kImul3;
   const uint32_t opcode = by_immediate ? 0x69 : 0x0faf;
+  const bool overwrites = by_immediate && size != 2;
   Reg target;
-  const auto destination = [&](Reg scratch) {
-    return by_immediate && size != 2 ? BlockEmitter::target(to.reg, scratch) : use(to.reg, scratch);
-  };
   if (is_memory(from)) {
     if (!memory_allowed()) return Outcome::kInterpret;
     const Place place = look_up(size, false);
-    target = destination(kRax);
+    target = overwrites ? BlockEmitter::target(to.reg, kRax) : use(to.reg, kRax);
     a_.rm(size, opcode, target, place.mem);
   } else {
-    target = destination(kR10);
-    a_.rr(size, opcode, target, use(from.reg, kR11));
+    const Reg source = read(from.reg);
+    target = overwrites ? fresh(to.reg) : read(to.reg);
+    a_.rr(size, opcode, target, source);
+    keep_copies();
   }
   if (by_immediate) a_.immediate(size, static_cast<uint32_t>(insn().imm));
   put(to.reg, target);

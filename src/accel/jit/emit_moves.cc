@@ -54,11 +54,15 @@ BlockEmitter::Outcome BlockEmitter::move() {
       a_.store(size, layout_.slot(to.reg), use(from, kR11));
       return Outcome::kDone;
     }
-    const Reg target = BlockEmitter::target(to.reg, kR10);
-    if (!in_host(from.reg))
-      a_.load(size, target, layout_.slot(from.reg));
-    else
-      a_.rr(size, size == 1 ? 0x88 : 0x89, use(from, kR11), target, 0, true, true);
+    keep_copies();
+    if (in_host(to.reg) && !in_host(from.reg) && copy_of(from.reg) == kRax) {
+      a_.load(size, static_cast<Reg>(kHost[to.reg]), layout_.slot(from.reg));
+      return Outcome::kDone;
+    }
+    const Reg source = read(from);
+    const bool as_it_is = !in_host(to.reg) && size == 8;
+    const Reg target = as_it_is ? source : fresh(to.reg);
+    if (!as_it_is) a_.rr(size, size == 1 ? 0x88 : 0x89, source, target, 0, true, true);
     put(to.reg, target);
     return Outcome::kDone;
   }
@@ -74,7 +78,8 @@ BlockEmitter::Outcome BlockEmitter::move() {
       }
       return Outcome::kDone;
     }
-    const Reg target = BlockEmitter::target(to.reg, kR10);
+    keep_copies();
+    const Reg target = fresh(to.reg);
     a_.mov_imm(target, value);
     put(to.reg, target);
     return Outcome::kDone;
@@ -135,10 +140,11 @@ BlockEmitter::Outcome BlockEmitter::extend(bool is_signed) {
     put(to.reg, target);
     return Outcome::kDone;
   }
-  const Reg target = size == 2 ? use(to.reg, kR10) : BlockEmitter::target(to.reg, kR10);
-  const Reg source = use(from, kR11);
+  const Reg source = read(from);
+  const Reg target = size == 2 ? read(to.reg) : fresh(to.reg);
   a_.rr(size, opcode, target, source, 0, false, from.size == 1);
   put(to.reg, target);
+  keep_copies();
   return Outcome::kDone;
 }
 
@@ -172,9 +178,10 @@ BlockEmitter::Outcome BlockEmitter::conditional_move() {
     return Outcome::kDone;
   }
   load_flags();
-  const Reg target = use(to.reg, kR10);
-  a_.rr(to.size, opcode, target, use(from.reg, kR11));
+  const Reg target = read(to.reg);
+  a_.rr(to.size, opcode, target, read(from.reg));
   put(to.reg, target);
+  keep_copies();
   return Outcome::kDone;
 }
 

@@ -99,6 +99,9 @@ BlockEmitter::Outcome BlockEmitter::next() {
   opened_.clear();
   look_ups_.clear();
   if (!begins_with_scratch()) at_hand_ = {};
+  if (is_plain()) copies_.fill(kNone);  // each of its instructions is entered from elsewhere
+  is_operand_.fill(false);
+  keeps_copies_ = false;
   const Flags flags_before = flags_;
   const size_t first_detour = detours_.size();
   if (looks_at_alarm_early()) {
@@ -125,6 +128,7 @@ BlockEmitter::Outcome BlockEmitter::next() {
   if (log::enabled(log::Category::kOp) && !is_copy_)
     log_decision(interpreted ? Outcome::kInterpret : outcome, flags_before, first_detour);
   check_recipe();
+  if (!keeps_copies_ && (interpreted || !leaves_copies())) copies_.fill(kNone);
   move_windows(interpreted);
   for (const size_t detour : unresumed_) {
     note_windows(detours_[detour]);
@@ -385,7 +389,59 @@ Reg BlockEmitter::use(Assembler& a, unsigned guest, Reg scratch) const {
 }
 
 void BlockEmitter::put(unsigned guest, Reg value) {
-  if (!in_host(guest)) a_.store(8, layout_.slot(guest), value);
+  if (in_host(guest)) return;
+  a_.store(8, layout_.slot(guest), value);
+  for (size_t i = 0; i < kCopies.size(); ++i) {
+    if (kCopies[i] == value)
+      copies_[i] = static_cast<uint8_t>(guest);
+    else if (copies_[i] == guest)
+      copies_[i] = kNone;
+  }
+}
+
+Reg BlockEmitter::copy_of(unsigned guest) const {
+  for (size_t i = 0; i < kCopies.size(); ++i)
+    if (copies_[i] == guest) return kCopies[i];
+  return kRax;
+}
+
+void BlockEmitter::forget_copy(Reg scratch) {
+  for (size_t i = 0; i < kCopies.size(); ++i)
+    if (kCopies[i] == scratch) copies_[i] = kNone;
+}
+
+// Instructions that change neither R10 nor R11.
+bool BlockEmitter::leaves_copies() const {
+  const Code code = insn().op;
+  return keeps_scratch(index_) && (!insn().has_mem || code == Code::kLea || code == Code::kNop) &&
+         code != Code::kPush && code != Code::kPop;
+}
+
+Reg BlockEmitter::read(unsigned guest) {
+  if (in_host(guest)) return static_cast<Reg>(kHost[guest]);
+  Reg reg = copy_of(guest);
+  if (reg == kRax) {
+    reg = fresh(guest);
+    a_.load(8, reg, layout_.slot(guest));
+  }
+  for (size_t i = 0; i < kCopies.size(); ++i) {
+    if (kCopies[i] != reg) continue;
+    copies_[i] = static_cast<uint8_t>(guest);
+    is_operand_[i] = true;
+  }
+  return reg;
+}
+
+// One that is no operand, and no copy if that can be had.
+Reg BlockEmitter::fresh(unsigned guest) {
+  if (in_host(guest)) return static_cast<Reg>(kHost[guest]);
+  size_t best = kCopies.size();
+  for (size_t i = 0; i < kCopies.size(); ++i)
+    if (!is_operand_[i] && (best == kCopies.size() || copies_[i] == kNone || copies_[i] == guest)) best = i;
+  if (best == kCopies.size()) return kRax;
+  copies_[best] = kNone;
+  is_operand_[best] = true;
+  return kCopies[best];
 }
 
 Reg BlockEmitter::use(const x86::Operand& operand, Reg scratch) {

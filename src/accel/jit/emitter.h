@@ -234,6 +234,15 @@ class BlockEmitter {
   // The register to make the new value of the guest's in, and its way to the Cpu when it lives there.
   static Reg target(unsigned guest, Reg scratch) { return in_host(guest) ? static_cast<Reg>(kHost[guest]) : scratch; }
   void put(unsigned guest, Reg value);
+  // Where R10 and R11 have what the Cpu has too, from one instruction to the next: likewise, in these. An instruction
+  // that does with them nothing else says so by keep_copies(); else there are no copies behind it.
+  Reg read(unsigned guest);
+  Reg read(const x86::Operand& operand) { return operand.high_byte ? use(operand, kRax) : read(operand.reg); }
+  Reg fresh(unsigned guest);  // to be overwritten as a whole
+  [[nodiscard]] Reg copy_of(unsigned guest) const;  // kRax: there is none
+  void forget_copy(Reg scratch);
+  void keep_copies() { keeps_copies_ = true; }
+  [[nodiscard]] bool leaves_copies() const;
   // A register operand to read; AH, CH, DH and BH come in AL.
   Reg use(const x86::Operand& operand, Reg scratch);
   void byte_to_al(const x86::Operand& operand);  // from a byte register; flags are kept
@@ -441,6 +450,10 @@ class BlockEmitter {
   std::vector<Kept>& kept_;
   AtHand at_hand_;
   int32_t stack_lag_ = 0;  // what the guest's stack pointer has not been moved by yet
+  static constexpr std::array<Reg, 2> kCopies = {kR10, kR11};
+  std::array<uint8_t, kCopies.size()> copies_{kNone, kNone};  // of which guest registers they are
+  std::array<bool, kCopies.size()> is_operand_{};             // of the current instruction
+  bool keeps_copies_ = false;
   Place unlooked_;         // has been stored to, without a look at the state byte yet; of 0 bytes: nothing
   std::string look_ups_;   // of the current instruction, for the log
 };
