@@ -147,13 +147,17 @@ size_t KvmMemorySlots::count() const {
 // --- the dirty log
 
 void KvmMemorySlots::dirty_logging_changed(RamBlock& block, bool on) {
-  const std::lock_guard lock(mutex_);
-  for (Slot& slot : slots_) {
-    if (slot.stretch.block.get() != &block || std::exchange(slot.logged, on) == on) continue;
-    if (const int answer = set_region(slot, slot.stretch.bytes); answer < 0)
-      log::error("KVM does not switch the dirty log of '{}' {}: {}", block.name(), on ? "on" : "off",
-                 errno_text(-answer));
+  {
+    const std::lock_guard lock(mutex_);
+    for (Slot& slot : slots_) {
+      if (slot.stretch.block.get() != &block || std::exchange(slot.logged, on) == on) continue;
+      if (const int answer = set_region(slot, slot.stretch.bytes); answer < 0)
+        log::error("KVM does not switch the dirty log of '{}' {}: {}", block.name(), on ? "on" : "off",
+                   errno_text(-answer));
+    }
   }
+  // What is left in the rings would count as written when the log is on again.
+  if (!on && config_.rings && read_rings_) read_rings_();
 }
 
 void KvmMemorySlots::report_dirty(RamBlock& block) {

@@ -161,5 +161,21 @@ TEST_F(KvmMemorySlotsTest, EntriesOfRingsBeyondTheirSlotAreIgnored) {
   EXPECT_EQ(block_->collect_dirty()[0], 1u << 2);  // page 1 of the slot is page 2 of the block
 }
 
+TEST_F(KvmMemorySlotsTest, EntriesOfRingsEndWithTheirLog) {
+  attach({.rings = true});
+  std::vector<uint64_t> ring;
+  slots_->set_ring_reader([&] {
+    for (const uint64_t page : std::exchange(ring, {})) slots_->page_written(0, page);
+  });
+  space_.root().add(0x200000, ram_);
+  space_.commit();
+  block_->set_dirty_logging(true);
+  ring = {3};
+  block_->set_dirty_logging(false);
+  block_->set_dirty_logging(true);
+  ring.push_back(5);
+  EXPECT_EQ(block_->collect_dirty()[0], 1u << 5);
+}
+
 }  // namespace
 }  // namespace kite
