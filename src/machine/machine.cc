@@ -51,6 +51,7 @@ Machine::~Machine() {
   leave_disks();
   if (clock_ != nullptr) services_.executor.detach(*clock_);
   services_.executor.detach(realtime_);
+  services_.executor.detach(monotonic_);
 }
 
 Result<std::unique_ptr<Machine>> Machine::create(const MachineConfig& config, Services services) {
@@ -76,6 +77,7 @@ Result<> Machine::build() {
   services_.executor.attach(*clock_);
   io_.set_clock(*clock_, accelerator_->queued_writes());
   services_.executor.attach(realtime_);
+  services_.executor.attach(monotonic_);
 
   BoardRequests requests{
       .reset = [this] { request_reset(Cause::kGuestReset); },

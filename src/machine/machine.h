@@ -18,6 +18,7 @@
 #include "block/drive.h"
 #include "bus/device.h"
 #include "machine/board.h"
+#include "machine/dirty_rate.h"
 #include "machine/machine_config.h"
 #include "machine/machine_io.h"
 #include "machine/vcpu_gate.h"
@@ -133,6 +134,7 @@ class Machine {
   [[nodiscard]] Clock& clock() { return *clock_; }
   [[nodiscard]] ManualClock* manual_clock();  // qtest only, else null
   [[nodiscard]] Board& board() { return *board_; }
+  [[nodiscard]] DirtyRate& dirty_rate() { return dirty_rate_; }
   [[nodiscard]] DriveStore* drives() { return services_.drives; }
   [[nodiscard]] size_t vcpu_count() const { return vcpus_.size(); }
   [[nodiscard]] Vcpu& vcpu(size_t index) { return *vcpus_[index]; }
@@ -178,6 +180,7 @@ class Machine {
   AddressSpace smm_memory_{"smm-memory", uint64_t{1} << 52};  // memory_, and SMRAM over it
   std::unique_ptr<Clock> clock_;
   HostClock realtime_{HostClock::Kind::kRealtime};
+  HostClock monotonic_{HostClock::Kind::kMonotonic};
   VcpuGate gate_;
   MachineIo io_;
   std::unique_ptr<Accelerator> accelerator_;
@@ -188,6 +191,7 @@ class Machine {
   std::vector<std::function<void(const MachineEvent&)>> listeners_;
   RunState state_ = RunState::kPrelaunch;
   bool disks_quiet_ = false;
+  DirtyRate dirty_rate_{memory_, monotonic_};
 
   // Requests of other threads, taken by handle_requests() on the main thread.
   struct Requests {

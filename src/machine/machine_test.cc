@@ -195,6 +195,19 @@ TEST_F(MachineTest, TimerPulsesReachTheIoApicTap) {
   EXPECT_NE(std::find(seen.begin(), seen.end(), std::pair(0u, false)), seen.end());
 }
 
+TEST_F(MachineTest, MayBeResetAndEndWhileItsDirtyRateIsMeasured) {
+  for (const DirtyRate::Mode mode : {DirtyRate::Mode::kPageSampling, DirtyRate::Mode::kDirtyBitmap}) {
+    create();
+    ASSERT_TRUE(machine_->dirty_rate().start({.seconds = 60, .mode = mode}));
+    machine_->pause();
+    machine_->reset(Cause::kHostQmpSystemReset);
+    executor_->run_once(0);
+    EXPECT_EQ(machine_->dirty_rate().report().status, DirtyRate::Status::kMeasuring);
+    machine_.reset();
+    executor_->run_once(0);
+  }
+}
+
 TEST_F(MachineTest, UnknownAcceleratorsAreRefusedWithTheReason) {
   config_.accelerators = {"xen"};
   const auto made = Machine::create(config_, {.executor = *executor_, .types = types_, .exit = [](int) {}});

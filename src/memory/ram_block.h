@@ -112,9 +112,9 @@ class RamBlock {
   // As note_write() for the dirty log alone: of stores that may have been.
   void note_dirty(uint64_t offset, uint64_t bytes);
 
-  // Dirty log: off at first; turning it on starts an interval with every page clean. Collecting answers one bit a page
-  // written since the last collection and starts the next interval.
-  void set_dirty_logging(bool on);
+  // Dirty log, for one user at a time: off at first; turning it on starts an interval with every page clean. Collecting
+  // answers one bit a page written since the last collection and starts the next interval. vCPUs run meanwhile.
+  void set_dirty_logging(bool on);  // some 0.6 ms for each GiB, under a lock that changes of the map take
   [[nodiscard]] bool dirty_logging() const { return logging_.load(std::memory_order_relaxed); }
   [[nodiscard]] std::vector<uint64_t> collect_dirty();
 
