@@ -7,6 +7,7 @@
 
 #include "monitor/block_commands.h"
 #include "monitor/device_commands.h"
+#include "monitor/dirty_rate_commands.h"
 #include "monitor/stats_commands.h"
 #include "support/suggest.h"
 
@@ -85,6 +86,8 @@ constexpr HumanCommand kInfo[] = {
     {"blockstats", "", "show what the disks did", info_blockstats},
     {"chardev", "", "show the character devices", info_chardev},
     {"cpus", "", "show the CPUs and their threads", info_cpus},
+    {"dirty_rate", "", "show how fast the guest writes its memory, as calc_dirty_rate measured it",
+     [](Context& context, std::string_view) { return info_dirty_rate(context.machine.dirty_rate()); }},
     {"mtree", "", "show the memory and port maps", info_memory_tree},
     {"pci", "", "show the PCI functions and what they were given", info_pci},
     {"qtree", "", "show the devices and the buses they are on", info_qtree},
@@ -166,6 +169,8 @@ std::string help(Context& context, std::string_view rest);
 
 constexpr HumanCommand kCommands[] = {
     {"block_resize", "", "make a disk longer or shorter: DEVICE SIZE", human_block_resize},
+    {"calc_dirty_rate", "", "measure how fast the guest writes its memory: [-b] SECONDS [SAMPLES]",
+     [](Context& context, std::string_view rest) { return human_calc_dirty_rate(context.machine.dirty_rate(), rest); }},
     {"change", "", "put another medium in: DEVICE FILE [FORMAT [retain|read-only|read-write]]", human_change},
     {"cont", "c", "let the machine go on",
      [](Context& context, std::string_view) { return through_qmp(context, "cont"); }},

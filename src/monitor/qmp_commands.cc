@@ -5,6 +5,7 @@
 
 #include "monitor/block_commands.h"
 #include "monitor/device_commands.h"
+#include "monitor/dirty_rate_commands.h"
 #include "monitor/human_commands.h"
 #include "monitor/stats_commands.h"
 #include "support/suggest.h"
@@ -161,6 +162,11 @@ QmpReply stats_schemas(Context&, const Json& arguments) {
   return query_stats_schemas(metrics::Registry::process(), arguments);
 }
 
+QmpReply calc_rate(Context& context, const Json& arguments) {
+  return calc_dirty_rate(context.machine.dirty_rate(), arguments);
+}
+QmpReply query_rate(Context& context, const Json&) { return query_dirty_rate(context.machine.dirty_rate()); }
+
 QmpReply query_commands(Context&, const Json&);
 QmpReply capabilities(Context&, const Json&) {
   return std::unexpected(QmpError{"CommandNotFound", "Capabilities negotiation is already complete, command ignored"});
@@ -177,6 +183,9 @@ constexpr ArgumentSpec kDeviceAdd[] = {
 constexpr ArgumentSpec kDeviceDel[] = {{"id", Type::string, true}};
 constexpr ArgumentSpec kStats[] = {
     {"target", Type::string, true}, {"vcpus", Type::array, false}, {"providers", Type::array, false}};
+constexpr ArgumentSpec kCalcDirtyRate[] = {{"calc-time", Type::number_integer, true},
+                                           {"sample-pages", Type::number_integer, false},
+                                           {"mode", Type::string, false}};
 constexpr ArgumentSpec kStatsSchemas[] = {{"provider", Type::string, false}};
 
 constexpr QmpCommand kCommands[] = {
@@ -193,6 +202,8 @@ constexpr QmpCommand kCommands[] = {
     {"query-machines", {}, query_machines},
     {"query-stats", kStats, stats},
     {"query-stats-schemas", kStatsSchemas, stats_schemas},
+    {"calc-dirty-rate", kCalcDirtyRate, calc_rate},
+    {"query-dirty-rate", {}, query_rate},
     {"qom-list-types", kTypes, qom_list_types},
     {"device-list-properties", kTypeName, device_list_properties},
     {"human-monitor-command", kHuman, human_monitor_command},
