@@ -238,7 +238,7 @@ class BlockEmitter {
   // that does with them nothing else says so by keep_copies(); else there are no copies behind it.
   Reg read(unsigned guest);
   Reg read(const x86::Operand& operand) { return operand.high_byte ? use(operand, kRax) : read(operand.reg); }
-  Reg fresh(unsigned guest);  // to be overwritten as a whole
+  Reg fresh(unsigned guest);                        // to be overwritten as a whole
   [[nodiscard]] Reg copy_of(unsigned guest) const;  // kRax: there is none
   void forget_copy(Reg scratch);
   void keep_copies() { keeps_copies_ = true; }
@@ -454,8 +454,8 @@ class BlockEmitter {
   std::array<uint8_t, kCopies.size()> copies_{kNone, kNone};  // of which guest registers they are
   std::array<bool, kCopies.size()> is_operand_{};             // of the current instruction
   bool keeps_copies_ = false;
-  Place unlooked_;         // has been stored to, without a look at the state byte yet; of 0 bytes: nothing
-  std::string look_ups_;   // of the current instruction, for the log
+  Place unlooked_;        // has been stored to, without a look at the state byte yet; of 0 bytes: nothing
+  std::string look_ups_;  // of the current instruction, for the log
 };
 
 // Where a block is put together; kept for the next one, since most blocks use a small part of it.
