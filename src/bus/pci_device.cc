@@ -79,7 +79,9 @@ void PciDevice::config_write(uint16_t offset, unsigned size, uint32_t value) {
   const std::lock_guard lock(config_lock_);
   config_.write(offset, size, value);
   const bool command = overlaps(offset, size, pci::kCommand, pci::kCommand + 2);
-  if (command || overlaps(offset, size, pci::kBar0, bar_offset(kBars))) update_bars();
+  if (command || overlaps(offset, size, pci::kBar0, bar_offset(kBars)) ||
+      overlaps(offset, size, pci::kRomAddress, pci::kRomAddress + 4))
+    update_bars();
   if (command) command_changed();
   for (PciCapability* capability : capabilities_) capability->config_written(offset, size);
   config_written(offset, size, value);
@@ -92,10 +94,10 @@ void PciDevice::command_changed() {
   drive_intx(intx_level_, (command & pci::kCommandIntxDisable) != 0);
 }
 
-PciDevice::BarInfo PciDevice::bar(unsigned index) const { return index < bars_.size() ? bars_[index].info : BarInfo{}; }
+PciDevice::BarInfo PciDevice::bar(unsigned index) const { return index < kBars ? bars_[index].info : BarInfo{}; }
 
 uint64_t PciDevice::bar_value(unsigned index) const {
-  uint64_t address = config_.get32(bar_offset(index));
+  uint64_t address = config_.get32(bars_[index].register_offset);
   if (bars_[index].info.is_64) address |= uint64_t{config_.get32(bar_offset(index + 1))} << 32;
   return address & ~(bars_[index].info.size - 1);
 }
@@ -110,8 +112,8 @@ uint8_t PciDevice::interrupt_pin() const { return config_.bytes[pci::kInterruptP
 
 void PciDevice::declare_bar(unsigned index, std::shared_ptr<Region> region, BarInfo info) {
   if (info.size == 0) info.size = region->size();
-  assert(index < bars_.size() && std::has_single_bit(info.size) && info.size >= (info.io ? 4U : 16U));
-  assert(!info.is_64 || (index + 1 < bars_.size() && !info.io));
+  assert(index < kBars && std::has_single_bit(info.size) && info.size >= (info.io ? 4U : 16U));
+  assert(!info.is_64 || (index + 1 < kBars && !info.io));
   assert(info.is_64 || info.size <= uint64_t{1} << 31);
   const uint32_t flags =
       info.io ? pci::kBarIo : (info.is_64 ? pci::kBar64 : 0) | (info.prefetchable ? pci::kBarPrefetchable : 0);
@@ -119,7 +121,14 @@ void PciDevice::declare_bar(unsigned index, std::shared_ptr<Region> region, BarI
   config_.set32(bar_offset(index), flags);
   store(&config_.writable[bar_offset(index)], static_cast<uint32_t>(mask));
   if (info.is_64) store(&config_.writable[bar_offset(index + 1)], static_cast<uint32_t>(mask >> 32));
-  bars_[index] = {.info = info, .region = std::move(region)};
+  bars_[index] = {.info = info, .region = std::move(region), .register_offset = bar_offset(index)};
+}
+
+void PciDevice::declare_rom(std::shared_ptr<Region> region) {
+  const uint64_t size = region->size();
+  assert(std::has_single_bit(size) && size > pci::kRomEnable && size >= 2048 && size <= uint64_t{1} << 24);
+  config_.let_write32(pci::kRomAddress, static_cast<uint32_t>(~(size - 1)) | pci::kRomEnable);
+  bars_[kRomBar] = {.info = {.size = size}, .region = std::move(region), .register_offset = pci::kRomAddress};
 }
 
 void PciDevice::add_capability(uint8_t id, uint8_t offset) {
@@ -198,6 +207,8 @@ bool PciDevice::bar_target(unsigned index, uint64_t& address) const {
   const BarInfo& info = bars_[index].info;
   const uint16_t command = config_.get16(pci::kCommand);
   if ((command & (info.io ? pci::kCommandIo : pci::kCommandMemory)) == 0) return false;
+  // [PCI 3.0] 6.2.5.2: the ROM has an enable bit of its own besides.
+  if (index == kRomBar && (config_.get32(pci::kRomAddress) & pci::kRomEnable) == 0) return false;
   address = bar_value(index);
   if (address == 0) return false;  // [PCI 3.0] 6.2.5.1: 0 is not a valid address: not assigned yet
   const uint64_t last = address + (info.size - 1);

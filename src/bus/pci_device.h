@@ -98,6 +98,8 @@ class PciDevice : public Device {
   // Size 0 stands for the region's. A power of two, at least 4 for I/O and 16 for memory; a 64-bit BAR takes two
   // indices.
   void declare_bar(unsigned index, std::shared_ptr<Region> region, BarInfo info);
+  // The same for the expansion ROM, at least 2 KiB. [PCI 3.0] 6.2.5.2.
+  void declare_rom(std::shared_ptr<Region> region);
   void set_interrupt_pin(uint8_t pin);
   // Construction only: links a capability at `offset` (4-byte aligned, at or above 0x40) into the list, behind those
   // there are; its registers are the caller's to fill. Extended ones are for Express, the first at 0x100.
@@ -136,9 +138,11 @@ class PciDevice : public Device {
   struct Bar {
     BarInfo info;
     std::shared_ptr<Region> region;
+    uint8_t register_offset = 0;
     bool mapped = false;
     uint64_t address = 0;
   };
+  static constexpr unsigned kRomBar = kBars;  // in bars_, behind the others
   // The following hold config_lock_.
   void update_bars();
   void unmap_bars();
@@ -147,7 +151,7 @@ class PciDevice : public Device {
   [[nodiscard]] bool bar_target(unsigned index, uint64_t& address) const;
   void drive_intx(bool level, bool disabled);
 
-  std::array<Bar, kBars> bars_{};
+  std::array<Bar, kBars + 1> bars_{};
   std::vector<PciCapability*> capabilities_;  // those that act by themselves
   PciBus* bus_ = nullptr;
   uint8_t devfn_ = 0;

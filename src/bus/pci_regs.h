@@ -17,6 +17,7 @@ inline constexpr uint8_t kHeaderType = 0x0e;         // r-
 inline constexpr uint8_t kBar0 = 0x10;               // rw  6 dwords
 inline constexpr uint8_t kSubsystemVendorId = 0x2c;  // r-
 inline constexpr uint8_t kSubsystemId = 0x2e;        // r-
+inline constexpr uint8_t kRomAddress = 0x30;         // rw  expansion ROM; bit 0 enables it
 inline constexpr uint8_t kCapabilities = 0x34;       // r-  offset of the first capability
 inline constexpr uint8_t kInterruptLine = 0x3c;      // rw  scratch: firmware tells the system which IRQ
 inline constexpr uint8_t kInterruptPin = 0x3d;       // r-
@@ -43,6 +44,8 @@ inline constexpr uint8_t kBridgeControl = 0x3e;  // rw  below
 // kBridgeControl
 inline constexpr uint16_t kBridgeParity = 1u << 0, kBridgeSerr = 1u << 1, kBridgeIsa = 1u << 2, kBridgeVga = 1u << 3,
                           kBridgeVga16 = 1u << 4, kBridgeMasterAbort = 1u << 5, kBridgeReset = 1u << 6;
+
+inline constexpr uint32_t kRomEnable = 1u << 0;  // kRomAddress
 
 // Capability ids [PCI 3.0] appendix H.
 inline constexpr uint8_t kCapabilityPowerManagement = 0x01, kCapabilityMsi = 0x05, kCapabilitySubsystem = 0x0d,
