@@ -46,7 +46,7 @@ inline constexpr uint32_t kMagicValue = 0x53726448;
 inline constexpr uint16_t kBootFlagValue = 0xaa55;
 inline constexpr uint8_t kLoadedHigh = 1u << 0;
 inline constexpr uint16_t kXlfKernel64 = 1u << 0;
-inline constexpr uint16_t kVideoNormal = 0xffff;
+inline constexpr uint16_t kVideoNormal = 0xffff, kVideoExtended = 0xfffe, kVideoAsk = 0xfffd;
 inline constexpr uint8_t kUnregisteredLoader = 0xff;
 inline constexpr uint64_t kEntry64 = 0x200;  // of the 64-bit entry point, from the load address
 

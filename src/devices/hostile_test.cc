@@ -14,11 +14,12 @@ using namespace kite::testing;
 struct Range {
   uint64_t start, size;
 };
-constexpr Range kPorts[] = {{0x20, 2},  {0xa0, 2},   {0x4d0, 2},   {0x40, 4},   {0x60, 2},    {0x64, 1},
-                            {0x70, 4},  {0x92, 1},   {0xf0, 2},    {0xb2, 2},   {0x3f8, 8},   {0x402, 1},
-                            {0xe0, 12}, {0xf4, 4},   {0x510, 2},   {0x514, 8},  {0x3f0, 6},   {0x3f4, 2},
-                            {0x3f7, 1}, {0, 16},     {0x80, 16},   {0xc0, 32},  {0xcf8, 8},   {0xcf8, 8},
-                            {0xcf8, 8}, {0xafe0, 4}, {0xae00, 20}, {0x600, 64}, {0x2000, 24}, {0xc000, 256}};
+constexpr Range kPorts[] = {{0x20, 2},   {0xa0, 2},   {0x4d0, 2},   {0x40, 4},   {0x60, 2},    {0x64, 1},
+                            {0x70, 4},   {0x92, 1},   {0xf0, 2},    {0xb2, 2},   {0x3f8, 8},   {0x402, 1},
+                            {0xe0, 12},  {0xf4, 4},   {0x510, 2},   {0x514, 8},  {0x3f0, 6},   {0x3f4, 2},
+                            {0x3f7, 1},  {0, 16},     {0x80, 16},   {0xc0, 32},  {0xcf8, 8},   {0xcf8, 8},
+                            {0xcf8, 8},  {0xafe0, 4}, {0xae00, 20}, {0x600, 64}, {0x2000, 24}, {0xc000, 256},
+                            {0x3b0, 48}, {0x3c0, 32}, {0x1ce, 4}};
 constexpr Range kMemory[] = {{0xa0000, 0x60000},
                              {Zoo::kIoApic, 0x40},
                              {Zoo::kHpet, 0x400},
@@ -31,7 +32,7 @@ constexpr Range kMemory[] = {{0xa0000, 0x60000},
 // PIRQs and ISA interrupts that no device here drives (NVMe has PIRQA), and a line that does not exist.
 constexpr uint32_t kFreeLines[8] = {1, 1, 2, 3, 16 + 5, 16 + 11, 16 + 15, 32};
 constexpr uint64_t kPs2Data[] = {200, 200, 100, 80, 80, 3, 2, 1};
-constexpr uint8_t kFunctions[] = {0x00, 0x08, 0x0b, Zoo::kTestdevSlot << 3, Zoo::kNvmeSlot << 3};
+constexpr uint8_t kFunctions[] = {0x00, 0x08, 0x0b, Zoo::kTestdevSlot << 3, Zoo::kNvmeSlot << 3, Zoo::kVgaSlot << 3};
 
 class Hostile {
  public:

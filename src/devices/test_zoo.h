@@ -35,6 +35,7 @@
 #include "devices/serial/isa_serial.h"
 #include "devices/test_device.h"
 #include "devices/test_ports.h"
+#include "devices/vga/vga.h"
 
 namespace kite::testing {
 
@@ -44,7 +45,7 @@ class Zoo {
   static constexpr uint64_t kIoApic = 0xfec00000;
   static constexpr uint64_t kHpet = 0xfed00000;
   static constexpr unsigned kCpus = 2;
-  static constexpr uint8_t kTestdevSlot = 4, kNvmeSlot = 5;
+  static constexpr uint8_t kTestdevSlot = 4, kNvmeSlot = 5, kVgaSlot = 6;
   static constexpr uint64_t kNvme = 0xd0000000;  // where set_up_nvme() puts its registers
   static constexpr uint64_t kFloppyBytes = 1440 * 1024, kDiskBytes = 1 << 20;
 
@@ -136,6 +137,7 @@ class Zoo {
   std::unique_ptr<devices::Piix4Pm> pm;
   std::unique_ptr<devices::AcpiPciHotplug> hotplug;
   std::unique_ptr<devices::PciTestdev> pci_testdev;
+  std::unique_ptr<devices::Vga> vga;
   std::unique_ptr<devices::Pit> pit;
   std::unique_ptr<devices::Rtc> rtc;
   std::unique_ptr<devices::Hpet> hpet;
@@ -216,6 +218,11 @@ class Zoo {
                                                    .removable = [](unsigned bus) { return bus; },
                                                    .eject = [this](unsigned, uint32_t) { ++ejects; }}));
     pci_testdev = add(std::make_unique<devices::PciTestdev>("pci-testdev"));
+    auto card = devices::Vga::create("vga", {.memory_megs = 1, .rom = {0x55, 0xaa, 1}},
+                                     {.memory = *pci_memory, .ports = ports.root(), .clock = clock});
+    EXPECT_TRUE(card);
+    vga = add(std::move(*card));
+    EXPECT_TRUE(pci->attach(*vga, kVgaSlot, 0));
     EXPECT_TRUE(pci->attach(*host_bridge, 0, 0));
     EXPECT_TRUE(pci->attach(*piix3, 1, 0));
     EXPECT_TRUE(pci->attach(*pm, 1, 3));

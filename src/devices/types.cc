@@ -40,6 +40,13 @@ void add_roots(TypeRegistry& registry) {
        .bus = "",
        .properties = {property::size("size", "bytes", 0),
                       property::boolean("share", "other processes may map it too; no device needs that yet", false)}});
+  registry.add(
+      {.name = "secret",
+       .parent = "object",
+       .description = "A password that others ask for by its id",
+       .bus = "",
+       .properties = {property::string("data", "the password itself, which everybody sees who lists processes"),
+                      property::string("file", "the file that holds it")}});
   registry.add(abstract_type("device", "", "", "Anything a machine is made of"));
   registry.add(abstract_type("sys-bus-device", "device", "System", "A device wired to the board itself"));
   registry.add(abstract_type("isa-device", "device", "ISA", "A device at fixed ports"));

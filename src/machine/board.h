@@ -15,6 +15,7 @@
 #include "async/executor.h"
 #include "bus/device.h"
 #include "bus/pci_bus.h"
+#include "display/console.h"
 #include "machine/machine_config.h"
 #include "memory/address_space.h"
 #include "object/object_type.h"
@@ -50,9 +51,10 @@ struct BoardContext {
   BoardRequests requests;
   IrqChip* irq_chip = nullptr;  // the accelerator's interrupt hardware; null: the board has all of it
   uint64_t tsc_hz = 1'000'000'000;
-  Executor* executor = nullptr;  // the devices' home; null in tests that have none
-  bool smm = false;              // vCPUs have system-management mode, and may use it
-  DriveStore* drives = nullptr;  // null in machines without disks
+  Executor* executor = nullptr;         // the devices' home; null in tests that have none
+  bool smm = false;                     // vCPUs have system-management mode, and may use it
+  DriveStore* drives = nullptr;         // null in machines without disks
+  display::Console* console = nullptr;  // where screen, keyboard and mouse meet people; null: nowhere
 };
 
 class Board {

@@ -89,6 +89,7 @@ class Machine {
     // Ends the process with this status: called on the executor's thread once everything stands still.
     std::function<void(int status)> exit;
     DriveStore* drives = nullptr;  // null: a machine without disks
+    display::Console* console = nullptr;
   };
 
   static Result<std::unique_ptr<Machine>> create(const MachineConfig& config, Services services);
@@ -136,6 +137,7 @@ class Machine {
   [[nodiscard]] Board& board() { return *board_; }
   [[nodiscard]] DirtyRate& dirty_rate() { return dirty_rate_; }
   [[nodiscard]] DriveStore* drives() { return services_.drives; }
+  [[nodiscard]] display::Console* console() { return services_.console; }
   [[nodiscard]] size_t vcpu_count() const { return vcpus_.size(); }
   [[nodiscard]] Vcpu& vcpu(size_t index) { return *vcpus_[index]; }
   [[nodiscard]] int vcpu_thread_id(size_t index) const;  // kernel thread id; 0 before start()

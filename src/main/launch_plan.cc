@@ -117,7 +117,21 @@ Result<LaunchPlan> plan_launch(const std::vector<std::string>& arguments, TypeRe
   return plan;
 }
 
+namespace {
+
+// Whether the machine has the card that -device does not name: -vga std, or a display without one.
+bool wants_card(const LaunchPlan& plan) {
+  if (!plan.vga.empty()) return plan.vga == "std";
+  if (!plan.vnc || !plan.defaults || plan.machine.board == "none") return false;
+  return std::ranges::none_of(plan.devices, [](const std::string& text) {
+    return text == "VGA" || text.starts_with("VGA,") || text.starts_with("driver=VGA");
+  });
+}
+
+}  // namespace
+
 Result<> resolve_devices(LaunchPlan& plan, TypeRegistry& types) {
+  if (wants_card(plan)) plan.devices.insert(plan.devices.begin(), "VGA");
   for (const std::string& text : plan.globals) KITE_TRY(types.add_global(text));
   for (const std::string& text : plan.devices) {
     KITE_ASSIGN(const ObjectOptions options, parse_object_options(text, "driver"));

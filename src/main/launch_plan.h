@@ -2,12 +2,15 @@
 // out.
 #pragma once
 
+#include <map>
 #include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "block/options.h"
+#include "chardev/socket_address.h"
+#include "display/vnc/vnc_screen.h"
 #include "machine/drive_spec.h"
 #include "machine/machine_config.h"
 #include "object/object_type.h"
@@ -20,6 +23,15 @@ struct MonitorPlan {
   bool legacy = false;
   bool control = false;  // QMP; else the human monitor
   bool pretty = false;
+};
+
+// -vnc: a unix socket, or the first display from `display` to `last_display` whose port is free.
+struct VncPlan {
+  SocketAddress address;
+  unsigned display = 0, last_display = 0;
+  bool password = false;
+  std::string password_secret;  // id of an -object secret; "" for none
+  display::VncScreen::Share share = display::VncScreen::Share::kAllowExclusive;
 };
 
 // One option that makes a drive: -drive, or a short one that stands for it.
@@ -47,6 +59,9 @@ struct LaunchPlan {
   bool defaults = true;  // false with -nodefaults
   bool nographic = false;
   bool display_none = false;
+  std::string vga;  // -vga; "" when not given
+  std::optional<VncPlan> vnc;
+  std::map<std::string, std::string> secrets;  // -object secret, by id
   bool serial_given = false, monitor_given = false;
   std::string text;  // what -help, -version, -device help and the like want printed; then nothing else is done
 };

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "devices/types.h"
 #include "main/options.h"
 
@@ -36,6 +38,34 @@ TEST_F(LaunchPlanTest, MemoryTakesSuffixes) {
   EXPECT_EQ(plan({"-m", "64"}).machine.ram_bytes, 64ull << 20);
   EXPECT_EQ(plan({"-m", "2G"}).machine.ram_bytes, 2ull << 30);
   EXPECT_EQ(plan({"-m", "size=1536M"}).machine.ram_bytes, 1536ull << 20);
+}
+
+TEST_F(LaunchPlanTest, ADisplayBringsItsCard) {
+  const auto cards = [&](const std::vector<std::string>& words) {
+    LaunchPlan made = plan(words);
+    EXPECT_TRUE(resolve_devices(made, types_));
+    return std::ranges::count(made.machine.devices, "VGA", &machine::DeviceConfig::type);
+  };
+  EXPECT_EQ(cards({}), 0);
+  EXPECT_EQ(cards({"-display", "none"}), 0);
+  EXPECT_EQ(cards({"-nographic", "-vga", "std"}), 1);
+  EXPECT_EQ(cards({"-vnc", ":0"}), 1);
+  EXPECT_EQ(cards({"-display", "vnc=:0"}), 1);
+  EXPECT_EQ(cards({"-vnc", ":0", "-vga", "none"}), 0);
+  EXPECT_EQ(cards({"-vnc", ":0", "-nodefaults"}), 0);
+  EXPECT_EQ(cards({"-vnc", ":0", "-device", "VGA,vgamem_mb=8"}), 1);
+  EXPECT_EQ(cards({"-vnc", ":0", "-vnc", "none"}), 0);
+}
+
+TEST_F(LaunchPlanTest, VncPlaces) {
+  const VncPlan range = *plan({"-vnc", "127.0.0.1:3,to=9,share=ignore"}).vnc;
+  EXPECT_EQ(range.address.host, "127.0.0.1");
+  EXPECT_EQ(range.display, 3u);
+  EXPECT_EQ(range.last_display, 9u);
+  EXPECT_EQ(plan({"-vnc", "[::1]:0"}).vnc->address.host, "::1");
+  EXPECT_EQ(plan({"-vnc", "unix:a.sock,password=on"}).vnc->address.path, "a.sock");
+  EXPECT_NE(refusal({"-vnc", ":5,to=4"}).find("to=4"), std::string::npos);
+  EXPECT_NE(refusal({"-vnc", ":70000"}).find("70000"), std::string::npos);
 }
 
 TEST_F(LaunchPlanTest, SmpTopologyMultiplies) {

@@ -25,6 +25,11 @@ Result<> apply_name(OptionContext& context, std::string_view text);
 Result<> apply_boot(OptionContext& context, std::string_view text);
 Result<> apply_mon(OptionContext& context, std::string_view text);
 
+// display_options.cc
+Result<> apply_vga(OptionContext& context, std::string_view text);
+Result<> apply_display(OptionContext& context, std::string_view text);
+Result<> apply_vnc(OptionContext& context, std::string_view text);
+
 // drive_options.cc
 Result<> apply_drive(OptionContext& context, std::string_view text);
 Result<> apply_blockdev(OptionContext& context, std::string_view text);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "main/config_file.h"
 #include "main/option_values.h"
 #include "support/log.h"
 #include "support/suggest.h"
@@ -39,10 +40,24 @@ Result<> device(Context& context, Text text) {
   return {};
 }
 
+Result<> add_secret(Context& context, const std::string& id, const PropertyMap& properties) {
+  std::string data = properties.string("data");
+  const std::string file = properties.string("file");
+  if (id.empty() || data.empty() == file.empty())
+    return fail("-object secret: give it an id and either data or file, as id=s0,file=password.txt");
+  if (!file.empty()) {
+    KITE_ASSIGN(data, read_config_file(file, "-object secret"));
+  }
+  if (!context.plan.secrets.emplace(id, std::move(data)).second)
+    return fail("-object secret: the id '{}' is taken", id);
+  return {};
+}
+
 Result<> object(Context& context, Text text) {
   if (text == "help" || text == "?") return set(context.plan.text, context.types.list_help("object"));
   KITE_ASSIGN(const auto options, parse_object_options(text, "qom-type"));
   KITE_ASSIGN(const PropertyMap properties, context.types.resolve(options, "-object"));
+  if (options.type == "secret") return add_secret(context, options.id, properties);
   if (options.type != "memory-backend-ram")
     return fail("-object {}: this version of Kite has no back end of that kind", options.type);
   const uint64_t bytes = properties.integer("size");
@@ -63,18 +78,6 @@ struct Fixed {
 template <Fixed Option, Fixed Place>
 Result<> disk(Context& context, Text file) {
   return apply_disk(context, Option.text, Place.text, file);
-}
-
-Result<> display(Context& context, Text text) {
-  if (text != "none")
-    return fail("-display {}: this version of Kite has no display; use -display none or -nographic (serial console)",
-                text);
-  return on(context.plan.display_none);
-}
-
-Result<> vga(Context&, Text text) {
-  if (text == "none") return {};
-  return fail("-vga {}: this version of Kite has no graphics card; use -vga none", text);
 }
 
 Result<> only_none(Text option, Text text) {
@@ -198,8 +201,10 @@ constexpr OptionSpec kOptions[] = {
     {"qmp-pretty", "CHARDEV", kCharacter, "QMP monitor there, with indented replies",
      [](Context& context, Text text) { return monitor(context, text, true, true); }},
     {"mon", "chardev=ID[,mode=readline|control][,pretty=on|off]", kCharacter, "monitor on a -chardev", apply_mon},
-    {"display", "none", kCharacter, "no display (this version has none)", display},
-    {"vga", "none", "", "", vga},
+    {"vga", "std|none", kCharacter, "the graphics card; std where there is a -vnc", apply_vga},
+    {"vnc", "[HOST]:N|unix:PATH|none[,to=N][,password=on][,password-secret=ID][,share=POLICY]", kCharacter,
+     "show the screen to VNC clients, display N being port 5900 + N", apply_vnc},
+    {"display", "none|vnc=PLACE", kCharacter, "no display, or as -vnc PLACE", apply_display},
     {"parallel", "none", "", "", [](Context&, Text text) { return only_none("parallel", text); }},
     {"net", "none", "", "", [](Context&, Text text) { return only_none("net", text); }},
     {"nic", "none", "", "", [](Context&, Text text) { return only_none("nic", text); }},
@@ -242,14 +247,13 @@ constexpr OptionSpec kOptions[] = {
 };
 
 constexpr Text kNoNetwork = "this version of Kite has no network yet; leave it out, or use -nic none";
-constexpr Text kNoDisplay = "this version of Kite has no display yet; use -nographic for a serial console";
+constexpr Text kNoSpice = "this version of Kite has no SPICE server; use -vnc :0";
 constexpr Text kNoUsb = "this version of Kite has no USB yet";
 
 constexpr MissingOption kMissing[] = {
     {"netdev", kNoNetwork},
     {"redir", kNoNetwork},
-    {"vnc", kNoDisplay},
-    {"spice", kNoDisplay},
+    {"spice", kNoSpice},
     {"usb", kNoUsb},
     {"usbdevice", kNoUsb},
     {"incoming", "this version of Kite has no migration yet"},

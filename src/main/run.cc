@@ -6,7 +6,10 @@
 
 #include "async/executor.h"
 #include "chardev/chardev.h"
+#include "chardev/socket_address.h"
 #include "devices/types.h"
+#include "display/console.h"
+#include "display/vnc/vnc_server.h"
 #include "machine/drive_store.h"
 #include "machine/machine.h"
 #include "main/launch_plan.h"
@@ -31,6 +34,7 @@ class Program {
   Result<> open_drives();
   void warn_of_unused_drives() const;
   void end_with_signal(int signal);
+  Result<> open_vnc();
   Result<> open_monitors();
   Result<> open_qtest();
   Result<Chardev*> monitor_chardev(const MonitorPlan& plan, size_t index);
@@ -39,11 +43,14 @@ class Program {
   LaunchPlan plan_;
   Daemon daemon_;
   PidFile pid_file_;
+  HostClock screen_clock_{HostClock::Kind::kMonotonic};
   std::unique_ptr<Executor> executor_;
   Fd signals_;
   std::unique_ptr<ChardevRegistry> chardevs_;
   std::unique_ptr<machine::DriveStore> drives_;
+  std::unique_ptr<display::Console> console_;
   std::unique_ptr<machine::Machine> machine_;
+  std::unique_ptr<display::VncServer> vnc_;
   std::vector<std::unique_ptr<monitor::QmpSession>> qmp_;
   std::vector<std::unique_ptr<monitor::HumanSession>> humans_;
   std::unique_ptr<monitor::QtestServer> qtest_;
@@ -115,8 +122,34 @@ Result<Chardev*> Program::monitor_chardev(const MonitorPlan& plan, size_t index)
   return chardevs_->add_legacy(fmt::format("compat_monitor{}", index), plan.chardev);
 }
 
+Result<> Program::open_vnc() {
+  if (!plan_.vnc) return {};
+  constexpr unsigned kFirstPort = 5900;
+  VncPlan& plan = *plan_.vnc;
+  Result<Fd> listener = fail("-vnc: nowhere to listen");
+  for (unsigned number = plan.display; number <= plan.last_display; ++number) {
+    if (!plan.address.is_unix()) plan.address.port = std::to_string(kFirstPort + number);
+    KITE_ASSIGN(const std::vector<Endpoint> endpoints, resolve(plan.address, true));
+    listener = listen_on(plan.address, endpoints);
+    if (listener) break;
+  }
+  if (!listener) return fail("-vnc: {}", listener.error().message);
+  const std::string& name = plan_.machine.name;
+  KITE_ASSIGN(vnc_, display::VncServer::create(*console_, *executor_,
+                                               {.name = name.empty() ? "Kite" : fmt::format("Kite ({})", name),
+                                                .password = plan.password,
+                                                .share = plan.share},
+                                               std::move(*listener)));
+  if (plan.password_secret.empty()) return {};
+  const auto secret = plan_.secrets.find(plan.password_secret);
+  if (secret == plan_.secrets.end())
+    return fail("-vnc: password-secret={}: there is no -object secret with this id", plan.password_secret);
+  vnc_->set_password(secret->second);
+  return {};
+}
+
 Result<> Program::open_monitors() {
-  const monitor::MonitorContext context{.machine = *machine_, .chardevs = *chardevs_};
+  const monitor::MonitorContext context{.machine = *machine_, .chardevs = *chardevs_, .vnc = vnc_.get()};
   for (size_t index = 0; index < plan_.monitors.size(); ++index) {
     const MonitorPlan& plan = plan_.monitors[index];
     KITE_ASSIGN(Chardev * chardev, monitor_chardev(plan, index));
@@ -162,6 +195,8 @@ Result<int> Program::run(const std::vector<std::string>& arguments) {
   KITE_ASSIGN(signals_, watch_signals(*executor_, [this](int signal) { end_with_signal(signal); }));
   KITE_TRY(open_character_devices());
   KITE_TRY(open_drives());
+  executor_->attach(screen_clock_);
+  console_ = std::make_unique<display::Console>(screen_clock_);
   KITE_ASSIGN(machine_, machine::Machine::create(plan_.machine, {.executor = *executor_,
                                                                  .types = types_,
                                                                  .exit =
@@ -169,9 +204,11 @@ Result<int> Program::run(const std::vector<std::string>& arguments) {
                                                                        status_ = status;
                                                                        executor_->stop();
                                                                      },
-                                                                 .drives = drives_.get()}));
+                                                                 .drives = drives_.get(),
+                                                                 .console = console_.get()}));
   warn_of_unused_drives();
   KITE_TRY(open_qtest());  // its client waits for it before it listens for the monitor
+  KITE_TRY(open_vnc());
   KITE_TRY(open_monitors());
   KITE_TRY(chardevs_->wait_for_peers());
   KITE_TRY(machine_->start());

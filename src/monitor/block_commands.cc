@@ -5,6 +5,7 @@
 
 #include "devices/storage/removable.h"
 #include "monitor/block_facts.h"
+#include "monitor/words.h"
 
 namespace kite::monitor {
 
@@ -280,13 +281,6 @@ constexpr QmpCommand kCommands[] = {
 };
 
 // --- for people
-
-std::string_view next_word(std::string_view& text) {
-  text.remove_prefix(std::min(text.find_first_not_of(" \t"), text.size()));
-  const std::string_view word = text.substr(0, text.find_first_of(" \t"));
-  text.remove_prefix(word.size());
-  return word;
-}
 
 std::string error_text(const QmpReply& reply) {
   return reply ? std::string{} : fmt::format("Error: {}\n", reply.error().description);

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <charconv>
 
+#include "monitor/words.h"
+
 namespace kite::monitor {
 
 namespace {
@@ -31,13 +33,6 @@ std::expected<DirtyRate::Mode, QmpError> mode_of(const std::string& name) {
   if (name == kModes[0]) return DirtyRate::Mode::kPageSampling;
   if (name == kModes[1]) return DirtyRate::Mode::kDirtyBitmap;
   return qmp_fail("Parameter 'mode' does not accept value '{}'", name);
-}
-
-std::string_view next_word(std::string_view& text) {
-  text.remove_prefix(std::min(text.find_first_not_of(" \t"), text.size()));
-  const std::string_view word = text.substr(0, text.find_first_of(" \t"));
-  text.remove_prefix(word.size());
-  return word;
 }
 
 }  // namespace

@@ -8,7 +8,9 @@
 #include "monitor/block_commands.h"
 #include "monitor/device_commands.h"
 #include "monitor/dirty_rate_commands.h"
+#include "monitor/display_commands.h"
 #include "monitor/stats_commands.h"
+#include "monitor/words.h"
 #include "support/suggest.h"
 
 namespace kite::monitor {
@@ -96,17 +98,8 @@ constexpr HumanCommand kInfo[] = {
      [](Context&, std::string_view rest) { return info_stats(metrics::Registry::process(), rest); }},
     {"status", "", "show whether the machine runs", info_status},
     {"version", "", "show the version", info_version},
+    {"vnc", "", "show the VNC server and its clients", info_vnc},
 };
-
-std::string_view word_of(std::string_view& line) {
-  const size_t start = line.find_first_not_of(" \t");
-  if (start == std::string_view::npos) return line = {};
-  line.remove_prefix(start);
-  const size_t end = std::min(line.find_first_of(" \t"), line.size());
-  const std::string_view word = line.substr(0, end);
-  line.remove_prefix(end);
-  return word;
-}
 
 const HumanCommand* find(std::span<const HumanCommand> table, std::string_view name) {
   const auto found = std::find_if(table.begin(), table.end(), [&](const HumanCommand& command) {
@@ -122,7 +115,7 @@ std::string unknown(std::string_view what, std::span<const HumanCommand> table, 
 }
 
 std::string info(Context& context, std::string_view rest) {
-  const std::string_view topic = word_of(rest);
+  const std::string_view topic = next_word(rest);
   if (topic.empty() || topic == "help") {
     std::string text;
     for (const HumanCommand& command : kInfo) text += fmt::format("info {:<12} -- {}\n", command.name, command.help);
@@ -135,16 +128,16 @@ std::string info(Context& context, std::string_view rest) {
 // mce [-b] CPU BANK STATUS MCGSTATUS ADDR MISC
 std::string mce(Context& context, std::string_view rest) {
   constexpr std::string_view kUsage = "usage: mce [-b] CPU BANK STATUS MCGSTATUS ADDR MISC\n";
-  std::string_view word = word_of(rest);
+  std::string_view word = next_word(rest);
   const bool broadcast = word == "-b";
-  if (broadcast) word = word_of(rest);
+  if (broadcast) word = next_word(rest);
   uint64_t values[6] = {};
   for (uint64_t& value : values) {
     const bool hex = word.starts_with("0x");
     const std::string_view digits = hex ? word.substr(2) : word;
     const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), value, hex ? 16 : 10);
     if (error != std::errc{} || end != digits.data() + digits.size()) return std::string(kUsage);
-    word = word_of(rest);
+    word = next_word(rest);
   }
   if (!word.empty()) return std::string(kUsage);
   const auto [cpu, bank, status, mcg_status, address, misc] = std::to_array(values);
@@ -171,7 +164,12 @@ constexpr HumanCommand kCommands[] = {
     {"block_resize", "", "make a disk longer or shorter: DEVICE SIZE", human_block_resize},
     {"calc_dirty_rate", "", "measure how fast the guest writes its memory: [-b] SECONDS [SAMPLES]",
      [](Context& context, std::string_view rest) { return human_calc_dirty_rate(context.machine.dirty_rate(), rest); }},
-    {"change", "", "put another medium in: DEVICE FILE [FORMAT [retain|read-only|read-write]]", human_change},
+    {"change", "",
+     "put another medium in: DEVICE FILE [FORMAT [retain|read-only|read-write]]; or vnc password PASSWORD",
+     [](Context& context, std::string_view rest) {
+       std::string_view words = rest;
+       return next_word(words) == "vnc" ? human_change_vnc(context, words) : human_change(context, rest);
+     }},
     {"cont", "c", "let the machine go on",
      [](Context& context, std::string_view) { return through_qmp(context, "cont"); }},
     {"device_add", "", "add a device: TYPE[,PROPERTY=VALUE]...", human_device_add},
@@ -182,10 +180,15 @@ constexpr HumanCommand kCommands[] = {
     {"help", "?", "this list", help},
     {"info", "", "show something: 'info help' lists what", info},
     {"mce", "", "report a machine check: [-b] CPU BANK STATUS MCGSTATUS ADDR MISC", mce},
+    {"mouse_button", "", "press mouse buttons: STATE (1 left, 2 right, 4 middle; 0 lets go)", human_mouse_button},
+    {"mouse_move", "", "move the mouse: DX DY [DZ]", human_mouse_move},
     {"nmi", "", "send a non-maskable interrupt to every CPU",
      [](Context& context, std::string_view) { return through_qmp(context, "inject-nmi"); }},
     {"qemu-io", "", "read, write or hold up an image in use: DEVICE \"COMMAND\" (help lists commands)", human_disk_io},
     {"quit", "q", "end Kite", [](Context& context, std::string_view) { return through_qmp(context, "quit"); }},
+    {"screendump", "", "write the screen to a file: FILE [-f ppm|png]", human_screendump},
+    {"sendkey", "", "press keys together: KEY[-KEY]... [MILLISECONDS]", human_sendkey},
+    {"set_password", "", "set the password of the VNC server: vnc PASSWORD", human_set_password},
     {"stop", "s", "stop the machine", [](Context& context, std::string_view) { return through_qmp(context, "stop"); }},
     {"system_powerdown", "", "press the power button",
      [](Context& context, std::string_view) { return through_qmp(context, "system_powerdown"); }},
@@ -208,7 +211,7 @@ std::string help(Context&, std::string_view) {
 }  // namespace
 
 std::string run_human_command(MonitorContext& context, std::string_view line) {
-  const std::string_view name = word_of(line);
+  const std::string_view name = next_word(line);
   if (name.empty()) return {};
   const HumanCommand* command = find(kCommands, name);
   return command != nullptr ? command->run(context, line) : unknown("", kCommands, name);

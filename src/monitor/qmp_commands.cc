@@ -6,6 +6,7 @@
 #include "monitor/block_commands.h"
 #include "monitor/device_commands.h"
 #include "monitor/dirty_rate_commands.h"
+#include "monitor/display_commands.h"
 #include "monitor/human_commands.h"
 #include "monitor/stats_commands.h"
 #include "support/suggest.h"
@@ -264,6 +265,7 @@ std::span<const QmpCommand> qmp_commands() {
   static const std::vector<QmpCommand> kAll = [] {
     std::vector<QmpCommand> all(std::begin(kCommands), std::end(kCommands));
     all.insert(all.end(), block_commands().begin(), block_commands().end());
+    all.insert(all.end(), display_commands().begin(), display_commands().end());
     return all;
   }();
   return kAll;

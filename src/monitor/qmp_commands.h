@@ -5,6 +5,7 @@
 #include <string_view>
 
 #include "chardev/chardev.h"
+#include "display/vnc/vnc_server.h"
 #include "machine/machine.h"
 #include "monitor/qmp_error.h"
 
@@ -13,6 +14,7 @@ namespace kite::monitor {
 struct MonitorContext {
   machine::Machine& machine;
   ChardevRegistry& chardevs;
+  display::VncServer* vnc = nullptr;  // null: none
 };
 
 struct ArgumentSpec {

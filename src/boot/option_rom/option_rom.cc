@@ -1,6 +1,7 @@
 #include "boot/option_rom/option_rom.h"
 
 #include <algorithm>
+#include <charconv>
 #include <numeric>
 #include <span>
 
@@ -31,6 +32,23 @@ void mend(std::span<uint8_t> bytes, size_t at) {
   bytes[at] = static_cast<uint8_t>(-std::accumulate(bytes.begin(), bytes.end(), 0));
 }
 
+// [boot.rst] "The kernel command line": the loader takes "vga=" to the header. A mode that is no number is "normal".
+uint16_t video_mode(std::string_view command_line) {
+  constexpr std::string_view kWord = "vga=";
+  size_t at = command_line.find(kWord);
+  while (at != std::string_view::npos && at != 0 && command_line[at - 1] != ' ') at = command_line.find(kWord, at + 1);
+  if (at == std::string_view::npos) return params::kVideoNormal;
+  std::string_view value = command_line.substr(at + kWord.size());
+  value = value.substr(0, value.find(' '));
+  if (value == "ext") return params::kVideoExtended;
+  if (value == "ask") return params::kVideoAsk;
+  const bool hex = value.starts_with("0x");
+  if (hex) value.remove_prefix(2);
+  uint16_t mode = 0;
+  const auto [end, error] = std::from_chars(value.data(), value.data() + value.size(), mode, hex ? 16 : 10);
+  return error == std::errc{} && end == value.data() + value.size() ? mode : params::kVideoNormal;
+}
+
 Result<FirmwareKernel> prepare_linux(const ImageBytes& image, const KernelRequest& request) {
   constexpr uint16_t kLeastVersion = 0x0202, kHasInitrdMax = 0x0203;
   constexpr uint32_t kOldInitrdMax = 0x37ffffff;
@@ -59,6 +77,7 @@ Result<FirmwareKernel> prepare_linux(const ImageBytes& image, const KernelReques
   uint8_t* const header = result.setup.data();
   header[params::kTypeOfLoader] = params::kUnregisteredLoader;
   header[params::kLoadFlags] |= kCanUseHeap;
+  store(header + params::kVidMode, video_mode(request.command_line));
   store(header + kHeapEndPtr, static_cast<uint16_t>(kHeapEnd));
   store(header + params::kCmdLinePtr, kCommandLineAddress);
   store(header + params::kRamdiskSize, static_cast<uint32_t>(result.initrd.size()));

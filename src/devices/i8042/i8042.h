@@ -15,10 +15,11 @@
 #include "devices/i8042/ps2_keyboard.h"
 #include "devices/i8042/ps2_mouse.h"
 #include "devices/io_window.h"
+#include "display/input.h"
 
 namespace kite::devices {
 
-class I8042 final : public bus::Device {
+class I8042 final : public bus::Device, public display::Keyboard, public display::Pointer {
  public:
   struct Wiring {
     bus::IrqLine keyboard_irq;
@@ -43,6 +44,9 @@ class I8042 final : public bus::Device {
   // extra.
   void mouse_event(int32_t dx, int32_t dy, int32_t dz, uint8_t buttons);
   [[nodiscard]] uint8_t keyboard_leds();
+  // As what is in front of a display.
+  void key(display::KeyNumber key, bool down) override { key_event(key, down); }
+  void move(int32_t dx, int32_t dy, int32_t dz, uint8_t buttons) override { mouse_event(dx, -dy, dz, buttons); }
 
  private:
   static constexpr uint8_t kNoFlags = 0;

@@ -34,7 +34,7 @@ class SystemRom {
     Use use = Use::kRequired;
   };
   // The use that the command line asks for: firmware unless a kernel is given; with a kernel only when firmware is
-  // named (-bios, -drive if=pflash), which then starts the kernel through an option ROM.
+  // named (-bios, -drive if=pflash) or a VGA card wants to be set up; it then starts the kernel through an option ROM.
   [[nodiscard]] static Use use_of(const MachineConfig& config);
 
   // Fails when the image cannot be read or has a size that cannot be mapped.

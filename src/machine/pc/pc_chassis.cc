@@ -36,6 +36,10 @@ PcChassis::PcChassis(BoardContext context, RamSplit split)
     : context_(std::move(context)), split_(split), guest_memory_(context_.memory) {}
 
 PcChassis::~PcChassis() {
+  if (context_.console != nullptr) {
+    context_.console->set_keyboard(nullptr);
+    context_.console->set_pointer(nullptr);
+  }
   for (DiskPlace& disk : disks_) disk.bus->detach(*disk.device);
   disks_.clear();
 }
@@ -210,6 +214,10 @@ void PcChassis::add_isa_devices() {
   keyboard_ = std::make_unique<devices::I8042>(
       "i8042", devices::I8042::Wiring{
                    .keyboard_irq = isa_source(1), .mouse_irq = isa_source(12), .reset = context_.requests.reset});
+  if (context_.console != nullptr) {
+    context_.console->set_keyboard(keyboard_.get());
+    context_.console->set_pointer(keyboard_.get());
+  }
   port92_ = std::make_unique<devices::Port92>("port92", context_.requests.reset);
   fpu_error_ = std::make_unique<devices::FpuError>("fpu-error", isa_source(13));
   fw_cfg_ = std::make_unique<devices::FwCfg>("fw_cfg", guest_memory_);

@@ -143,6 +143,9 @@ class PcChassis : public Board {
   Result<std::unique_ptr<bus::PciDevice>> make_pci_device(const DeviceConfig& device, const std::string& path,
                                                           const bus::PciBus& bus);
   Result<> add_pci_device(const DeviceConfig& device, const std::string& path, bool running);
+  // pc_display.cc.
+  [[nodiscard]] bool has_vga() const;
+  Result<std::unique_ptr<bus::PciDevice>> make_vga(const DeviceConfig& device, const std::string& path);
   Result<> add_user_serial(const DeviceConfig& device, const std::string& path);
   Result<> add_pc_testdev();
   // pc_disks.cc: controllers and disks.
@@ -155,6 +158,8 @@ class PcChassis : public Board {
   Result<std::unique_ptr<bus::PciDevice>> make_pci_disk(DeviceConfig device, const std::string& path);
   void forget_disk_device(bus::Device& device);  // its buses go with it
   // pc_hotplug.cc.
+  // Bridges and display adapters do not come and go.
+  [[nodiscard]] static bool stays(bus::PciDevice& function);
   [[nodiscard]] bool takes_functions(const bus::PciBus& bus) const;
   [[nodiscard]] std::vector<bus::PciBus*> hotplug_buses() const;
   [[nodiscard]] std::optional<unsigned> hotplug_number(const bus::PciBus& bus) const;

@@ -71,6 +71,7 @@ boot::AcpiConfig PcChassis::acpi_config() const {
   boot::AcpiConfig config;
   config.cpu_count = context_.config.cpu_count;
   config.hpet = hpet_ != nullptr;
+  config.vga = has_vga();
   config.pci_hole_start = pci_hole_start();
   config.pci_hole_end = kIoApicBase;
   if (system_rom_->starts()) {

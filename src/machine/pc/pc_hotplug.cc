@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "devices/pci_bridges/plain_bridge.h"
+#include "devices/vga/vga.h"
 #include "machine/pc/pc_chassis.h"
 
 namespace kite::machine {
@@ -15,6 +16,10 @@ using devices::AcpiPciHotplug;
 uint32_t slot_bit(const bus::PciDevice& function) { return uint32_t{1} << (function.devfn() >> 3); }
 
 }  // namespace
+
+bool PcChassis::stays(bus::PciDevice& function) {
+  return function.as_bridge() != nullptr || dynamic_cast<devices::Vga*>(&function) != nullptr;
+}
 
 bool PcChassis::takes_functions(const bus::PciBus& bus) const {
   if (&bus == pci_.get()) return pci_hotplug() != nullptr;
@@ -41,12 +46,12 @@ std::optional<unsigned> PcChassis::hotplug_number(const bus::PciBus& bus) const 
   return static_cast<unsigned>(found - buses.begin());
 }
 
-// Of these slots: what a user has put there, bridges excepted.
+// Of these slots: what a user has put there and can go.
 std::vector<bus::PciDevice*> PcChassis::removable_functions(const bus::PciBus& bus, uint32_t slots) const {
   std::vector<bus::PciDevice*> functions;
   for (bus::PciDevice* const function : bus.devices()) {
     const bool users = std::ranges::any_of(user_devices_, [&](const auto& device) { return device.get() == function; });
-    if (users && function->as_bridge() == nullptr && (slots & slot_bit(*function)) != 0) functions.push_back(function);
+    if (users && !stays(*function) && (slots & slot_bit(*function)) != 0) functions.push_back(function);
   }
   return functions;
 }

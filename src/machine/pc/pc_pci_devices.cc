@@ -48,8 +48,8 @@ void collect_buses(bus::PciBus& from, std::vector<bus::PciBus*>& all) {
 }
 
 bool is_pci(std::string_view type) {
-  constexpr std::string_view kTypes[] = {"pci-testdev",      "pcie-root-port", "ioh3420",
-                                         "i82801b11-bridge", "pci-bridge",     "pcie-pci-bridge"};
+  constexpr std::string_view kTypes[] = {"pci-testdev", "pcie-root-port",  "ioh3420", "i82801b11-bridge",
+                                         "pci-bridge",  "pcie-pci-bridge", "VGA"};
   if (std::find(std::begin(kTypes), std::end(kTypes), type) != std::end(kTypes)) return true;
   const DiskMaker* const maker = find_disk_maker(type);
   return maker != nullptr && maker->place == DiskMaker::Place::kPci;
@@ -80,6 +80,7 @@ Result<std::unique_ptr<bus::PciDevice>> PcChassis::make_pci_device(const DeviceC
   using Made = std::unique_ptr<bus::PciDevice>;
   const PropertyMap& properties = device.properties;
   if (find_disk_maker(device.type) != nullptr) return make_pci_disk(device, path);
+  if (device.type == "VGA") return make_vga(device, path);
   if (device.type == "pci-testdev") return Made(std::make_unique<devices::PciTestdev>(path));
   if (device.type == "pcie-root-port" || device.type == "ioh3420") {
     if (&bus != pci_.get() || !bus.express())
@@ -112,6 +113,8 @@ Result<> PcChassis::add_pci_device(const DeviceConfig& device, const std::string
         "Bus '{}' does not support hotplugging; put a pcie-root-port there before the machine starts (q35 board) and "
         "use the port's id as bus",
         bus->name());
+  if (running && device.type == "VGA")
+    return fail("{}: a display adapter cannot be added while the machine runs; add it before the start", device.type);
   Address address;
   if (const std::string text = device.properties.string("addr"); !text.empty()) {
     KITE_ASSIGN(address, parse_address(device, text));
@@ -161,8 +164,9 @@ Result<> PcChassis::request_unplug(std::string_view id) {
   for (const auto& device : user_devices_) {
     if (device->path() != id) continue;
     auto* const pci = dynamic_cast<bus::PciDevice*>(device.get());
-    if (pci != nullptr && pci->as_bridge() != nullptr)
-      return fail("'{}' is a bridge and stays for as long as the machine does", id);
+    if (pci != nullptr && stays(*pci))
+      return fail("'{}' is a {} and stays for as long as the machine does", id,
+                  pci->as_bridge() != nullptr ? "bridge" : "display adapter");
     PcieRootPort* const port = pci == nullptr ? nullptr : slot_above(*pci->bus());
     if (port != nullptr) return port->request_unplug();
     if (pci == nullptr || !takes_functions(*pci->bus()))

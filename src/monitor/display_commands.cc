@@ -1,0 +1,230 @@
+#include "monitor/display_commands.h"
+
+#include <array>
+#include <charconv>
+#include <optional>
+#include <vector>
+
+#include "devices/i8042/scancodes.h"
+#include "display/picture_file.h"
+#include "monitor/words.h"
+
+namespace kite::monitor {
+
+namespace {
+
+using Context = MonitorContext;
+using Type = Json::value_t;
+using display::KeyNumber;
+
+constexpr int64_t kMillisecond = 1'000'000;
+constexpr int64_t kLongestHold = 60'000;  // in milliseconds
+constexpr size_t kMostKeys = 16;
+
+QmpReply empty() { return Json::object(); }
+
+std::expected<display::Console*, QmpError> screen_of(Context& context) {
+  display::Console* const console = context.machine.console();
+  if (console == nullptr || !console->has_source())
+    return qmp_fail("There is no console to take a screendump from: the machine has no display adapter (-vga std)");
+  return console;
+}
+
+QmpReply screendump(Context& context, const Json& arguments) {
+  const std::string format = arguments.value("format", "ppm"), device = arguments.value("device", "");
+  if (format != "ppm" && format != "png") return qmp_fail("Parameter 'format' does not accept value '{}'", format);
+  if (arguments.value("head", 0) != 0) return qmp_fail("There is one head only: leave 'head' out");
+  if (!device.empty() && context.machine.board().find_device(device) == nullptr)
+    return std::unexpected(QmpError{"DeviceNotFound", fmt::format("Device '{}' not found", device)});
+  const auto console = screen_of(context);
+  if (!console) return std::unexpected(console.error());
+  const auto kind = format == "png" ? display::PictureFormat::kPng : display::PictureFormat::kPpm;
+  const std::string path = arguments.at("filename");
+  if (auto done = display::write_picture((*console)->look(), kind, path); !done)
+    return qmp_fail("{}", done.error().message);
+  return empty();
+}
+
+std::expected<KeyNumber, QmpError> key_of(const Json& value) {
+  if (value.is_object() && value.value("type", "") == "qcode" && value.contains("data") && value["data"].is_string()) {
+    const std::string name = value["data"];
+    if (const auto key = devices::key_from_name(name)) return *key;
+    return qmp_fail("Parameter 'data' does not accept value '{}'", name);
+  }
+  // A number has 0x80 for the keys with a prefix.
+  if (value.is_object() && value.value("type", "") == "number" && value.contains("data") &&
+      value["data"].is_number_integer()) {
+    const int64_t number = value["data"];
+    if (number > 0 && number < 0x100)
+      return static_cast<KeyNumber>((number & 0x80) != 0 ? 0xe000 | (number & 0x7f) : number);
+    return qmp_fail("'{}' is no key's number", number);
+  }
+  return qmp_fail("Parameter 'keys' takes {{\"type\": \"qcode\", \"data\": NAME}} and \"number\"");
+}
+
+QmpReply press(Context& context, std::vector<KeyNumber> keys, int64_t hold_ms) {
+  if (context.machine.console() == nullptr) return qmp_fail("the machine has no keyboard");
+  if (keys.empty() || keys.size() > kMostKeys) return qmp_fail("give 1 to {} keys", kMostKeys);
+  if (hold_ms < 1 || hold_ms > kLongestHold) return qmp_fail("hold-time is 1 to {} milliseconds", kLongestHold);
+  context.machine.console()->press_keys(std::move(keys), hold_ms * kMillisecond);
+  return empty();
+}
+
+QmpReply send_key(Context& context, const Json& arguments) {
+  std::vector<KeyNumber> keys;
+  for (const Json& value : arguments.at("keys")) {
+    const auto key = key_of(value);
+    if (!key) return std::unexpected(key.error());
+    keys.push_back(*key);
+  }
+  return press(context, std::move(keys), arguments.value("hold-time", display::Console::kHoldNs / kMillisecond));
+}
+
+Json place_json(const display::VncServer::Place& place) {
+  return {{"host", place.host}, {"service", place.service}, {"family", place.family}, {"websocket", false}};
+}
+
+QmpReply query_vnc(Context& context, const Json&) {
+  if (context.vnc == nullptr) return Json{{"enabled", false}, {"clients", Json::array()}};
+  Json answer = place_json(context.vnc->place());
+  answer.erase("websocket");
+  answer["enabled"] = true;
+  answer["auth"] = context.vnc->asks_password() ? "vnc" : "none";
+  answer["clients"] = Json::array();
+  for (const auto& client : context.vnc->clients()) answer["clients"].push_back(place_json(client));
+  return answer;
+}
+
+QmpReply change_vnc_password(Context& context, const Json& arguments) {
+  if (context.vnc == nullptr) return std::unexpected(QmpError{"DeviceNotActive", "No VNC display is active"});
+  if (!context.vnc->asks_password()) return qmp_fail("Could not set password: -vnc was not given password=on");
+  context.vnc->set_password(arguments.at("password"));
+  return empty();
+}
+
+QmpReply set_password(Context& context, const Json& arguments) {
+  if (arguments.at("protocol") != "vnc")
+    return qmp_fail("protocol '{}': this version of Kite has no such server; vnc is there",
+                    arguments.at("protocol").get<std::string>());
+  if (const std::string connected = arguments.value("connected", "keep"); connected != "keep")
+    return qmp_fail("connected={}: clients that are connected stay; use keep", connected);
+  return change_vnc_password(context, arguments);
+}
+
+constexpr ArgumentSpec kScreendump[] = {{"filename", Type::string, true},
+                                        {"device", Type::string, false},
+                                        {"head", Type::number_integer, false},
+                                        {"format", Type::string, false}};
+constexpr ArgumentSpec kSendKey[] = {{"keys", Type::array, true}, {"hold-time", Type::number_integer, false}};
+constexpr ArgumentSpec kSetPassword[] = {
+    {"protocol", Type::string, true}, {"password", Type::string, true}, {"connected", Type::string, false}};
+constexpr ArgumentSpec kPassword[] = {{"password", Type::string, true}};
+
+constexpr QmpCommand kCommands[] = {
+    {"screendump", kScreendump, screendump},
+    {"send-key", kSendKey, send_key},
+    {"query-vnc", {}, query_vnc},
+    {"set_password", kSetPassword, set_password},
+    {"change-vnc-password", kPassword, change_vnc_password},
+};
+
+// --- for people
+
+std::string error_text(const QmpReply& reply) {
+  return reply ? std::string{} : fmt::format("Error: {}\n", reply.error().description);
+}
+
+std::optional<int32_t> number(std::string_view word) {
+  int32_t value = 0;
+  const auto [end, error] = std::from_chars(word.data(), word.data() + word.size(), value);
+  if (error != std::errc{} || end != word.data() + word.size()) return {};
+  return value;
+}
+
+// A name, or the number in hexadecimal with 0x in front.
+std::expected<KeyNumber, QmpError> key_of_word(std::string_view word) {
+  if (!word.starts_with("0x")) return key_of({{"type", "qcode"}, {"data", std::string(word)}});
+  int value = 0;
+  const auto [end, error] = std::from_chars(word.data() + 2, word.data() + word.size(), value, 16);
+  if (error != std::errc{} || end != word.data() + word.size()) return qmp_fail("'{}' is no key's number", word);
+  return key_of({{"type", "number"}, {"data", value}});
+}
+
+}  // namespace
+
+std::span<const QmpCommand> display_commands() { return kCommands; }
+
+std::string info_vnc(Context& context, std::string_view) {
+  if (context.vnc == nullptr) return "Server: disabled\n";
+  const auto text = [](const display::VncServer::Place& place) {
+    return place.family == "unix" ? fmt::format("unix:{}", place.service)
+                                  : fmt::format("{}:{} ({})", place.host, place.service, place.family);
+  };
+  std::string lines = fmt::format("Server: {}\n  Auth: {}\n", text(context.vnc->place()),
+                                  context.vnc->asks_password() ? "vnc" : "none");
+  for (const auto& client : context.vnc->clients()) lines += fmt::format("Client: {}\n", text(client));
+  if (context.vnc->clients().empty()) lines += "Client: none\n";
+  return lines;
+}
+
+std::string human_screendump(Context& context, std::string_view rest) {
+  Json arguments;
+  for (std::string_view word = next_word(rest); !word.empty(); word = next_word(rest)) {
+    if (word == "-f")
+      arguments["format"] = std::string(next_word(rest));
+    else
+      arguments["filename"] = std::string(word);
+  }
+  if (!arguments.contains("filename")) return "usage: screendump FILE [-f ppm|png]\n";
+  return error_text(run_qmp_command(context, "screendump", arguments));
+}
+
+std::string human_sendkey(Context& context, std::string_view rest) {
+  std::string_view names = next_word(rest);
+  const std::string_view hold = next_word(rest);
+  const auto hold_ms = hold.empty() ? display::Console::kHoldNs / kMillisecond : number(hold).value_or(0);
+  std::vector<KeyNumber> keys;
+  while (!names.empty()) {
+    const std::string_view name = names.substr(0, names.find('-'));
+    names.remove_prefix(std::min(name.size() + 1, names.size()));
+    const auto key = key_of_word(name);
+    if (!key) return error_text(std::unexpected(key.error()));
+    keys.push_back(*key);
+  }
+  if (keys.empty()) return "usage: sendkey KEY[-KEY]... [MILLISECONDS]\n";
+  return error_text(press(context, std::move(keys), hold_ms));
+}
+
+std::string human_mouse_move(Context& context, std::string_view rest) {
+  const auto dx = number(next_word(rest)), dy = number(next_word(rest));
+  const std::string_view word = next_word(rest);
+  const auto dz = word.empty() ? 0 : number(word);
+  if (!dx || !dy || !dz) return "usage: mouse_move DX DY [DZ]\n";
+  display::Console* const console = context.machine.console();
+  if (console == nullptr) return "the machine has no mouse\n";
+  console->move(*dx, *dy, *dz, console->buttons());
+  return {};
+}
+
+std::string human_mouse_button(Context& context, std::string_view rest) {
+  const auto state = number(next_word(rest));
+  if (!state || *state < 0 || *state > 7) return "usage: mouse_button STATE (1 left, 2 right, 4 middle, added up)\n";
+  display::Console* const console = context.machine.console();
+  if (console == nullptr) return "the machine has no mouse\n";
+  console->move(0, 0, 0, static_cast<uint8_t>(*state));
+  return {};
+}
+
+std::string human_set_password(Context& context, std::string_view rest) {
+  const std::string protocol(next_word(rest)), password(next_word(rest));
+  if (password.empty()) return "usage: set_password vnc PASSWORD\n";
+  return error_text(run_qmp_command(context, "set_password", Json{{"protocol", protocol}, {"password", password}}));
+}
+
+std::string human_change_vnc(Context& context, std::string_view rest) {
+  const std::string what(next_word(rest)), password(next_word(rest));
+  if (what != "password" || password.empty()) return "usage: change vnc password PASSWORD\n";
+  return error_text(run_qmp_command(context, "change-vnc-password", Json{{"password", password}}));
+}
+
+}  // namespace kite::monitor

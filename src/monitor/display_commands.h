@@ -1,0 +1,24 @@
+// Screen, keyboard and mouse in the monitors. Main executor's thread.
+#pragma once
+
+#include <string>
+#include <string_view>
+
+#include "monitor/qmp_commands.h"
+
+namespace kite::monitor {
+
+// The commands, as part of the table in qmp_commands.cc.
+std::span<const QmpCommand> display_commands();
+
+// For people; each ends with a newline unless it is empty.
+std::string info_vnc(MonitorContext& context, std::string_view rest);
+std::string human_screendump(MonitorContext& context, std::string_view rest);
+std::string human_sendkey(MonitorContext& context, std::string_view rest);
+std::string human_mouse_move(MonitorContext& context, std::string_view rest);
+std::string human_mouse_button(MonitorContext& context, std::string_view rest);
+std::string human_set_password(MonitorContext& context, std::string_view rest);
+// "change vnc password NEW", which `change` passes on when its first word is vnc.
+std::string human_change_vnc(MonitorContext& context, std::string_view rest);
+
+}  // namespace kite::monitor

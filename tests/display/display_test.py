@@ -1,0 +1,357 @@
+#!/usr/bin/env python3
+"""Looks at what guests show, by screenshot and over VNC, and types to them.
+
+usage: display_test.py KITE GUESTS
+GUESTS holds 6.1-cloud/vmlinuz, 6.1/vmlinuz and initrd.gz. A missing package or kernel is a skip with its reason.
+Ends with a line 'display: N passed, N failed, N skipped'.
+"""
+import json
+import os
+import shutil
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+import zlib
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path[:0] = [HERE, os.path.join(HERE, "..", "boot")]
+from guest import GuestError, Tally  # noqa: E402
+from vnc_client import VncClient, VncError  # noqa: E402
+
+SEABIOS, VGABIOS = "/usr/share/seabios/bios-256k.bin", "/usr/share/seabios/vgabios-stdvga.bin"
+CELL_WIDTH, CELL_HEIGHT = 9, 16
+LIMIT = 300
+
+
+class Picture:
+    """A screen, from a PPM file or a VNC client."""
+
+    def __init__(self, width, height, pixels):
+        self.width, self.height, self.pixels = width, height, bytes(pixels)
+
+    @classmethod
+    def read(cls, path):
+        with open(path, "rb") as file:
+            magic, size, most, pixels = file.read().split(b"\n", 3)
+        width, height = map(int, size.split())
+        if magic != b"P6" or most != b"255" or len(pixels) != width * height * 3:
+            raise GuestError(f"'{path}' is no PPM of {width} by {height}")
+        return cls(width, height, pixels)
+
+    def pixel(self, x, y):
+        at = (y * self.width + x) * 3
+        return self.pixels[at:at + 3]
+
+    def glyph(self, column, row):
+        """A character cell of 9 by 16 as bits: what is not its background, which the ninth dot shows."""
+        lines = []
+        for y in range(row * CELL_HEIGHT, (row + 1) * CELL_HEIGHT):
+            left = column * CELL_WIDTH
+            back = self.pixel(left + 8, y)
+            lines.append(sum(0x80 >> x for x in range(8) if self.pixel(left + x, y) != back))
+        return bytes(lines)
+
+    def text(self, font):
+        """The text on the screen, by the glyphs of `font`; a character that is not in it is '?'."""
+        if (self.width, self.height) != (720, 400):
+            return ""
+        return "\n".join("".join(font.get(self.glyph(column, row), "?") for column in range(80)).rstrip()
+                         for row in range(25))
+
+
+class Machine:
+    """A machine with a card, a monitor and a VNC server on unix sockets."""
+
+    def __init__(self, bench, *options):
+        self.folder = tempfile.mkdtemp(prefix="kite-display-")
+        self.vnc = f"{self.folder}/vnc.sock"
+        self.options = options
+        self.command = [bench.kite, "-accel", "jit", "-nodefaults", "-serial", "none", "-m", "256", "-qmp",
+                        f"unix:{self.folder}/qmp.sock,server=on,wait=off", *[o.replace("@VNC", self.vnc) for o in options]]
+        self.deadline = time.monotonic() + LIMIT
+        self.process = subprocess.Popen(self.command, stdin=subprocess.DEVNULL)
+        try:
+            self.monitor = self._connect()
+        except BaseException:
+            self.__exit__()
+            raise
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def fail(self, why):
+        raise GuestError(f"{why}\ncommand: {' '.join(self.command)}")
+
+    def _connect(self):
+        while True:
+            try:
+                connection = socket.socket(socket.AF_UNIX)
+                connection.settimeout(LIMIT)
+                connection.connect(f"{self.folder}/qmp.sock")
+                break
+            except OSError:
+                if self.process.poll() is not None or time.monotonic() > self.deadline:
+                    self.fail("there is no monitor")
+                time.sleep(0.05)
+        stream = connection.makefile("rw", encoding="utf-8")
+        stream.readline()
+        self.monitor = stream
+        self.qmp("qmp_capabilities")
+        return stream
+
+    def qmp(self, name, **arguments):
+        self.monitor.write(json.dumps({"execute": name, "arguments": arguments}) + "\n")
+        self.monitor.flush()
+        while True:
+            answer = json.loads(self.monitor.readline())
+            if "return" in answer:
+                return answer["return"]
+            if "error" in answer:
+                raise GuestError(f"{name}: {answer['error']['desc']}")
+
+    def human(self, line):
+        return self.qmp("human-monitor-command", **{"command-line": line})
+
+    def dump(self):
+        path = f"{self.folder}/screen.ppm"
+        self.qmp("screendump", filename=path)
+        return Picture.read(path)
+
+    def wait_for(self, text, font):
+        """Until `text` is on the screen; answers all that is."""
+        shown = ""
+        while text not in shown:
+            if time.monotonic() > self.deadline:
+                self.fail(f"'{text}' did not appear; the screen:\n{shown}")
+            if self.process.poll() is not None:
+                self.fail(f"the machine ended (status {self.process.returncode}) before '{text}' appeared")
+            time.sleep(0.1)
+            shown = self.dump().text(font)
+        return shown
+
+
+class Bench:
+    """What the tests share."""
+
+    def __init__(self, kite, guests):
+        self.kite, self.guests = os.path.abspath(kite), os.path.abspath(guests)
+        self.kernel, self.initrd = f"{self.guests}/6.1-cloud/vmlinuz", f"{self.guests}/initrd.gz"
+        self.desktop_kernel = f"{self.guests}/6.1/vmlinuz"  # with a console on frame buffers
+        self._font = None
+
+    def font(self):
+        """The glyphs of the VGA BIOS: 16 bytes a character in its image. Found by those of 'A' and 'B'."""
+        if self._font is None:
+            with open(VGABIOS, "rb") as file:
+                image = file.read()
+            letters = bytes.fromhex("000010386cc6c6fec6c6c6c600000000" "0000fc6666667c66666666fc00000000")
+            start = image.find(letters) - 65 * 16
+            if start < 0:
+                raise GuestError(f"{VGABIOS} has no font of 8 by 16")
+            glyphs = [image[start + code * 16:start + code * 16 + 16] for code in range(256)]
+            self._font = {glyphs[code]: chr(code) for code in range(126, 31, -1)}
+        return self._font
+
+    def kernel_options(self, line, kernel=None):
+        return "-m", "512", "-kernel", kernel or self.kernel, "-initrd", self.initrd, "-append", line
+
+
+def client_text(client, font):
+    return Picture(client.width, client.height, client.pixels).text(font)
+
+
+def wait_client(machine, client, text, font):
+    client.update(incremental=False)
+    while text not in client_text(client, font):
+        if time.monotonic() > machine.deadline:
+            machine.fail(f"the client does not see '{text}':\n{client_text(client, font)}")
+        client.update()
+
+
+def same_picture(machine, client):
+    """What a client has and what screendump writes, once both stand still; cursor and text may blink in between."""
+    for _ in range(50):
+        client.update(incremental=False)
+        picture = machine.dump()
+        if (client.width, client.height) == (picture.width, picture.height) and bytes(client.pixels) == picture.pixels:
+            return
+        time.sleep(0.05)
+    machine.fail("a VNC client sees another picture than screendump")
+
+
+def seabios_banner(bench, board):
+    """The firmware's text screen, glyph by glyph, and the same as PNG."""
+    with Machine(bench, "-M", board, "-vga", "std", "-display", "none") as machine:
+        shown = machine.wait_for("No bootable device.", bench.font())
+        if not shown.startswith("SeaBIOS (version "):
+            machine.fail(f"the banner is not in the first line:\n{shown}")
+        path = f"{machine.folder}/screen.png"
+        machine.qmp("screendump", filename=path, format="png")
+        with open(path, "rb") as file:
+            data = file.read()
+        width, height = struct.unpack(">II", data[16:24])
+        length = struct.unpack(">I", data[33:37])[0]
+        if (width, height) != (720, 400) or len(zlib.decompress(data[41:41 + length])) != 400 * (720 * 3 + 1):
+            machine.fail("the PNG has other sizes")
+
+
+def vnc_menu(bench, board):
+    """A client sees what screendump writes; ESC and a number of its keyboard choose in the firmware's menu."""
+    font = bench.font()
+    with Machine(bench, "-M", board, "-vnc", "unix:@VNC", "-vga", "std", "-boot", "menu=on,splash-time=20000",
+                 "-drive", "driver=null-co,size=1M,read-zeroes=on,if=ide") as machine:
+        machine.wait_for("Press ESC for boot menu.", font)
+        with VncClient(machine.vnc) as client:
+            wait_client(machine, client, "Press ESC for boot menu.", font)
+            same_picture(machine, client)
+            client.type("\x1b")
+            wait_client(machine, client, "Select boot device:", font)
+            same_picture(machine, client)
+            client.type("1")
+            wait_client(machine, client, "Booting from", font)
+
+
+def linux_console(bench, board):
+    """Linux on the VGA console: two clients watch, one types, and the monitor's keys arrive as well."""
+    font = bench.font()
+    with Machine(bench, "-M", board, "-vnc", "unix:@VNC,share=force-shared", "-vga", "std",
+                 *bench.kernel_options("console=tty0 panic=-1 quiet")) as machine:
+        machine.wait_for("kite#", font)
+        with VncClient(machine.vnc) as client, VncClient(machine.vnc, shared=False) as other:
+            if len(machine.qmp("query-vnc")["clients"]) != 2:
+                machine.fail(f"query-vnc does not know both clients: {machine.qmp('query-vnc')}")
+            client.type("echo Typed-$((6*7)); clear_me=1\n")
+            wait_client(machine, client, "\nTyped-42", font)
+            wait_client(machine, other, "\nTyped-42", font)
+            for key in ("e", "c", "h", "o", "spc", "q", "m", "p", "ret"):
+                machine.qmp("send-key", keys=[{"type": "qcode", "data": key}], **{"hold-time": 20})
+            wait_client(machine, client, "\nqmp", font)
+            machine.human("sendkey shift-a 20")
+            wait_client(machine, other, "kite# A", font)
+            same_picture(machine, other)
+        for _ in range(100):
+            if not machine.qmp("query-vnc")["clients"]:
+                break
+            time.sleep(0.05)
+        else:
+            machine.fail("clients that went are still there")
+
+
+def linux_frame_buffer(bench, board):
+    """Linux in 1024 by 768 pixels: the client is told of the size, and sees the linear frame buffer's console."""
+    with Machine(bench, "-M", board, "-vnc", "unix:@VNC", "-vga", "std",
+                 *bench.kernel_options("console=tty0 vga=0x318 panic=-1", bench.desktop_kernel)) as machine:
+        with VncClient(machine.vnc) as client:
+            client.update(incremental=False)
+            while client.width != 1024:
+                if time.monotonic() > machine.deadline:
+                    machine.fail(f"the screen stays {client.width} by {client.height}")
+                client.update()
+            if client.height != 768:
+                machine.fail(f"the height is {client.height}")
+            lit = 0
+            while lit < 5000:
+                if time.monotonic() > machine.deadline:
+                    machine.fail("nothing is on the frame buffer's console")
+                client.update()
+                lit = sum(1 for value in client.pixels[::3] if value)
+            time.sleep(3)
+            same_picture(machine, client)
+
+
+def vnc_password(bench, _board):
+    """Nobody gets in without the password; it can be changed, and come from a secret."""
+    with Machine(bench, "-display", "vnc=unix:@VNC,password=on", "-vga", "std", "-S") as machine:
+        for password in (None, "", "wrong"):
+            try:
+                VncClient(machine.vnc, password)
+            except VncError:
+                continue
+            machine.fail(f"the password '{password}' lets in where none is set")
+        machine.qmp("set_password", protocol="vnc", password="sesame")
+        with VncClient(machine.vnc, "sesame") as client:
+            client.update(incremental=False)
+        machine.human("change vnc password other")
+        try:
+            VncClient(machine.vnc, "sesame")
+            machine.fail("the old password lets in")
+        except VncError:
+            pass
+        VncClient(machine.vnc, "other").socket.close()
+        if machine.qmp("query-vnc")["auth"] != "vnc":
+            machine.fail("query-vnc does not tell of the password")
+    with Machine(bench, "-object", "secret,id=s0,data=hushhush", "-vnc", "unix:@VNC,password-secret=s0", "-vga", "std",
+                 "-S") as machine:
+        VncClient(machine.vnc, "hushhush").socket.close()
+
+
+def slow_client(bench, board):
+    """A client that asks for everything and reads nothing, and one that stops in the middle: the guest goes on."""
+    font = bench.font()
+    with Machine(bench, "-M", board, "-vnc", "unix:@VNC", "-vga", "std",
+                 *bench.kernel_options("console=tty0 panic=-1 quiet")) as machine:
+        machine.wait_for("kite#", font)
+        with VncClient(machine.vnc) as slow, VncClient(machine.vnc) as half:
+            for _ in range(20):
+                slow.socket.sendall(struct.pack(">BBHHHH", 3, 0, 0, 0, 720, 400))
+            half.socket.sendall(b"\x05\x00")
+            begin = time.monotonic()
+            for turn in range(5):
+                for key in ("e", "c", "h", "o", "spc", str(turn), "ret"):
+                    machine.qmp("send-key", keys=[{"type": "qcode", "data": key}], **{"hold-time": 10})
+                machine.wait_for(f"\n{turn}\n", font)
+            if time.monotonic() - begin > 20:
+                machine.fail("the guest waited for the client")
+
+
+def garbage_clients(bench, _board):
+    """Bytes that are no protocol, and connections that say nothing: the server lives."""
+    with Machine(bench, "-vnc", "unix:@VNC", "-vga", "std", "-S") as machine:
+        for data in (b"", b"GET / HTTP/1.1\r\n\r\n", b"RFB 999.999\n\xff\xff\xff", b"\x00" * 4096,
+                     b"RFB 003.008\n\x01\x01\x02" + b"\xff" * 400, b"RFB 003.003\n\x01" + bytes(range(256)) * 4):
+            connection = socket.socket(socket.AF_UNIX)
+            connection.connect(machine.vnc)
+            try:
+                connection.sendall(data)
+            except OSError:
+                pass  # dropped already
+            connection.close()
+        with VncClient(machine.vnc) as client:
+            client.update(incremental=False)
+
+
+CASES = {"seabios banner": (seabios_banner, False), "vnc menu": (vnc_menu, False), "password": (vnc_password, False),
+         "garbage": (garbage_clients, False), "linux console": (linux_console, True),
+         "linux frame buffer": (linux_frame_buffer, True), "slow client": (slow_client, True)}
+ON_BOTH_BOARDS = ("seabios banner", "linux console")
+
+
+def main():
+    bench, tally = Bench(sys.argv[1], sys.argv[2]), Tally("display")
+    only = sys.argv[3] if len(sys.argv) > 3 else ""
+    for name, (case, wants_kernel) in CASES.items():
+        for board in ("pc", "q35") if name in ON_BOTH_BOARDS else ("pc",):
+            label = f"{name}, {board}"
+            if only not in label:
+                continue
+            missing = [file for file in (SEABIOS, VGABIOS) if not os.path.exists(file)]
+            if wants_kernel:
+                missing += [file for file in (bench.kernel, bench.desktop_kernel, bench.initrd) if not os.path.exists(file)]
+            if missing:
+                tally.skip(label, f"{missing[0]} is missing")
+                continue
+            tally.run(label, case, bench, board)
+    return tally.finish()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
