@@ -27,11 +27,12 @@ ALLOWED = {
     "block": "support metrics async object",
     "img": "support metrics async object block",
     "chardev": "support metrics async object",
-    "devices": "support metrics async memory object state bus chardev block x86",
+    "net": "support metrics async object",
+    "devices": "support metrics async memory object state bus chardev block net x86",
     "boot": "support memory x86",
-    "machine": "support metrics async memory x86 object state accel accel/jit accel/kvm accel/qtest bus chardev block devices boot",
-    "monitor": "support metrics async memory x86 object state accel bus chardev block devices machine",
-    "main": "img support metrics async memory x86 object state accel bus chardev block devices boot machine monitor",
+    "machine": "support metrics async memory x86 object state accel accel/jit accel/kvm accel/qtest bus chardev block net devices boot",
+    "monitor": "support metrics async memory x86 object state accel bus chardev block net devices machine",
+    "main": "img support metrics async memory x86 object state accel bus chardev block net devices boot machine monitor",
 }
 # Single headers that a room may see although their room is closed to it.
 EXTRA = {"devices": {"accel/local_apic.h"}, "main": {"accel/kvm/kvm_accelerator.h", "accel/kvm/kvm_system.h"}}
