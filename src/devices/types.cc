@@ -10,6 +10,7 @@
 #include "devices/ide/ide_types.h"
 #include "devices/nvme/nvme_types.h"
 #include "devices/scsi/scsi_bus.h"
+#include "devices/virtio/virtio_net_types.h"
 #include "devices/virtio/virtio_scsi_types.h"
 #include "devices/virtio/virtio_types.h"
 
@@ -175,6 +176,7 @@ void register_device_types(TypeRegistry& registry) {
   register_scsi_types(registry);
   register_virtio_scsi_types(registry);
   register_virtio_types(registry);
+  register_virtio_net_types(registry);
   register_nvme_types(registry);
   register_floppy_types(registry);
   for (const PlainType& type : kPlainTypes)

@@ -17,6 +17,7 @@
 #include "bus/pci_bus.h"
 #include "machine/machine_config.h"
 #include "memory/address_space.h"
+#include "net/net_registry.h"
 #include "object/object_type.h"
 #include "support/result.h"
 #include "x86/cpuid.h"
@@ -50,9 +51,10 @@ struct BoardContext {
   BoardRequests requests;
   IrqChip* irq_chip = nullptr;  // the accelerator's interrupt hardware; null: the board has all of it
   uint64_t tsc_hz = 1'000'000'000;
-  Executor* executor = nullptr;  // the devices' home; null in tests that have none
-  bool smm = false;              // vCPUs have system-management mode, and may use it
-  DriveStore* drives = nullptr;  // null in machines without disks
+  Executor* executor = nullptr;      // the devices' home; null in tests that have none
+  bool smm = false;                  // vCPUs have system-management mode, and may use it
+  DriveStore* drives = nullptr;      // null in machines without disks
+  net::NetRegistry* nets = nullptr;  // null in machines without network
 };
 
 class Board {

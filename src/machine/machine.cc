@@ -107,7 +107,8 @@ Result<> Machine::build() {
                                                 .tsc_hz = accelerator_->tsc_hz(),
                                                 .executor = &services_.executor,
                                                 .smm = config_.smm && accelerator_->has_smm(),
-                                                .drives = services_.drives}));
+                                                .drives = services_.drives,
+                                                .nets = services_.nets}));
   watch_disks();
   io_.set_fpu_error_handler([this] { board_->fpu_error(); });
   memory_.commit();

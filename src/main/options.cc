@@ -96,7 +96,7 @@ Result<> log_items(Context& context, Text text) {
 
 constexpr Text kStandard = "Machine", kBoot = "Booting a kernel", kFirmware = "Firmware",
                kCharacter = "Consoles and monitors", kProcess = "Process", kDebug = "Looking inside", kDisks = "Disks",
-               kDevices = "Devices";
+               kNetwork = "Network", kDevices = "Devices";
 
 constexpr OptionSpec kOptions[] = {
     {"machine", "[type=]NAME[,accel=A][,hpet=on|off][,smm=on|off][,kernel-irqchip=on|off|split]", kStandard,
@@ -163,6 +163,17 @@ constexpr OptionSpec kOptions[] = {
     {"snapshot", "", kDisks, "write to temporary files instead of the images; they are lost at the end",
      [](Context& context, Text) { return on(context.plan.snapshot); }},
 
+    {"nic", "[user|none][,model=virtio-net-pci][,mac=ADDRESS][,OPTION=VALUE]...", kNetwork,
+     "a network card with a back end of its own; without this or one of the next four there is no network", apply_nic},
+    {"netdev",
+     "user,id=ID[,net=ADDRESS/BITS][,host=ADDRESS][,dhcpstart=ADDRESS][,dns=ADDRESS][,hostname=NAME]"
+     "[,restrict=on|off][,ipv6=on|off][,hostfwd=[tcp|udp]:[HOSTADDR]:HOSTPORT-[GUESTADDR]:GUESTPORT]... or JSON",
+     kNetwork, "a network back end by itself, for -device virtio-net-pci,netdev=ID ('help' lists them)", apply_netdev},
+    {"net", "nic[,model=virtio][,macaddr=ADDRESS] and user[,OPTION=VALUE]..., or none", kNetwork,
+     "a card, and the back end that it is connected to, as two options", apply_net},
+    {"redir", "[tcp|udp]:HOSTPORT:[GUESTADDR]:GUESTPORT", kNetwork,
+     "forward a port of the host's to the guest; makes a card with -netdev user where there is none", apply_redir},
+
     {"device", "TYPE[,PROPERTY=VALUE]...", kDevices, "add a device ('help' lists them, 'TYPE,help' its properties)",
      device},
     {"object", "TYPE[,PROPERTY=VALUE]...", kDevices, "add a back-end object ('help' lists them)", object},
@@ -201,8 +212,6 @@ constexpr OptionSpec kOptions[] = {
     {"display", "none", kCharacter, "no display (this version has none)", display},
     {"vga", "none", "", "", vga},
     {"parallel", "none", "", "", [](Context&, Text text) { return only_none("parallel", text); }},
-    {"net", "none", "", "", [](Context&, Text text) { return only_none("net", text); }},
-    {"nic", "none", "", "", [](Context&, Text text) { return only_none("nic", text); }},
 
     {"S", "", kProcess, "do not start the CPUs; 'cont' in a monitor does",
      [](Context& context, Text) { return on(context.plan.machine.start_paused); }},
@@ -241,13 +250,10 @@ constexpr OptionSpec kOptions[] = {
      [](Context& context, Text) { return set(context.plan.text, version_text()); }},
 };
 
-constexpr Text kNoNetwork = "this version of Kite has no network yet; leave it out, or use -nic none";
 constexpr Text kNoDisplay = "this version of Kite has no display yet; use -nographic for a serial console";
 constexpr Text kNoUsb = "this version of Kite has no USB yet";
 
 constexpr MissingOption kMissing[] = {
-    {"netdev", kNoNetwork},
-    {"redir", kNoNetwork},
     {"vnc", kNoDisplay},
     {"spice", kNoDisplay},
     {"usb", kNoUsb},

@@ -14,6 +14,7 @@
 #include "monitor/human_session.h"
 #include "monitor/qmp_session.h"
 #include "monitor/qtest_server.h"
+#include "net/net_registry.h"
 #include "support/log.h"
 
 namespace kite::main {
@@ -28,6 +29,7 @@ class Program {
  private:
   Result<> open_character_devices();
   Result<> open_serial_ports();
+  Result<> open_networks();
   Result<> open_drives();
   void warn_of_unused_drives() const;
   void end_with_signal(int signal);
@@ -42,6 +44,7 @@ class Program {
   std::unique_ptr<Executor> executor_;
   Fd signals_;
   std::unique_ptr<ChardevRegistry> chardevs_;
+  std::unique_ptr<net::NetRegistry> nets_;
   std::unique_ptr<machine::DriveStore> drives_;
   std::unique_ptr<machine::Machine> machine_;
   std::vector<std::unique_ptr<monitor::QmpSession>> qmp_;
@@ -88,6 +91,13 @@ Result<> Program::open_character_devices() {
     KITE_ASSIGN(device.chardev, chardevs_->claim(id));
   }
   return open_serial_ports();
+}
+
+Result<> Program::open_networks() {
+  nets_ = std::make_unique<net::NetRegistry>(*executor_);
+  for (const NetdevPlan& plan : plan_.netdevs)
+    if (auto added = nets_->add(plan.settings); !added) return fail("{}: {}", plan.option, added.error().message);
+  return {};
 }
 
 Result<> Program::open_drives() {
@@ -148,6 +158,7 @@ Result<int> Program::run(const std::vector<std::string>& arguments) {
     std::fwrite(plan_.text.data(), 1, plan_.text.size(), stdout);
     return 0;
   }
+  KITE_TRY(resolve_network(plan_));
   KITE_TRY(resolve_devices(plan_, types_));
   KITE_TRY(resolve_drives(plan_));
   if (!plan_.log_file.empty()) KITE_TRY(log::set_file(plan_.log_file));
@@ -161,6 +172,7 @@ Result<int> Program::run(const std::vector<std::string>& arguments) {
   KITE_ASSIGN(executor_, Executor::create("kite"));
   KITE_ASSIGN(signals_, watch_signals(*executor_, [this](int signal) { end_with_signal(signal); }));
   KITE_TRY(open_character_devices());
+  KITE_TRY(open_networks());
   KITE_TRY(open_drives());
   KITE_ASSIGN(machine_, machine::Machine::create(plan_.machine, {.executor = *executor_,
                                                                  .types = types_,
@@ -169,7 +181,8 @@ Result<int> Program::run(const std::vector<std::string>& arguments) {
                                                                        status_ = status;
                                                                        executor_->stop();
                                                                      },
-                                                                 .drives = drives_.get()}));
+                                                                 .drives = drives_.get(),
+                                                                 .nets = nets_.get()}));
   warn_of_unused_drives();
   KITE_TRY(open_qtest());  // its client waits for it before it listens for the monitor
   KITE_TRY(open_monitors());
