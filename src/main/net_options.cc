@@ -4,7 +4,6 @@
 #include "main/option_values.h"
 #include "net/net_registry.h"
 #include "net/user_options.h"
-#include "support/log.h"
 #include "support/suggest.h"
 
 namespace kite::main {
@@ -150,8 +149,6 @@ Result<> resolve_network(LaunchPlan& plan) {
         "with -netdev user,id=n0 -device virtio-net-pci,netdev=n0");
   if (!plan.loose_cards.empty() && !plan.loose_netdevs.empty())
     plan.cards[plan.loose_cards[0]].values.emplace_back("netdev", plan.loose_netdevs[0]);
-  else if (!plan.loose_netdevs.empty())
-    log::warn("-net: no card is connected to '{}'; add -net nic", plan.loose_netdevs[0]);
   if (plan.forwards.empty()) return {};
   // -redir is for the network that there is, or for one of its own.
   const auto is_user = [](const NetdevPlan& netdev) {

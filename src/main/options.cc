@@ -163,14 +163,16 @@ constexpr OptionSpec kOptions[] = {
     {"snapshot", "", kDisks, "write to temporary files instead of the images; they are lost at the end",
      [](Context& context, Text) { return on(context.plan.snapshot); }},
 
-    {"nic", "[user|none][,model=virtio-net-pci][,mac=ADDRESS][,OPTION=VALUE]...", kNetwork,
-     "a network card with a back end of its own; without this or one of the next four there is no network", apply_nic},
+    {"nic", "user|tap|none[,model=virtio-net-pci][,mac=ADDRESS][,OPTION=VALUE]...", kNetwork,
+     "a network card with a back end of its own; without this, -net or -redir, or -device, there is none", apply_nic},
     {"netdev",
      "user,id=ID[,net=ADDRESS/BITS][,host=ADDRESS][,dhcpstart=ADDRESS][,dns=ADDRESS][,hostname=NAME]"
-     "[,restrict=on|off][,ipv6=on|off][,hostfwd=[tcp|udp]:[HOSTADDR]:HOSTPORT-[GUESTADDR]:GUESTPORT]... or JSON",
-     kNetwork, "a network back end by itself, for -device virtio-net-pci,netdev=ID ('help' lists them)", apply_netdev},
-    {"net", "nic[,model=virtio][,macaddr=ADDRESS] and user[,OPTION=VALUE]..., or none", kNetwork,
-     "a card, and the back end that it is connected to, as two options", apply_net},
+     "[,restrict=on|off][,ipv6=on|off][,hostfwd=[tcp|udp]:[HOSTADDR]:HOSTPORT-[GUESTADDR]:GUESTPORT]... or "
+     "tap,id=ID[,ifname=NAME][,fd=N], or JSON",
+     kNetwork, "where a card's cable ends, for -device virtio-net-pci,netdev=ID ('help' lists the kinds)",
+     apply_netdev},
+    {"net", "nic[,model=virtio][,macaddr=ADDRESS] or user|tap[,OPTION=VALUE]... or none", kNetwork,
+     "a card, and where its cable ends, as two options", apply_net},
     {"redir", "[tcp|udp]:HOSTPORT:[GUESTADDR]:GUESTPORT", kNetwork,
      "forward a port of the host's to the guest; makes a card with -netdev user where there is none", apply_redir},
 

@@ -31,7 +31,7 @@ class Program {
   Result<> open_serial_ports();
   Result<> open_networks();
   Result<> open_drives();
-  void warn_of_unused_drives() const;
+  void warn_of_what_is_unused() const;
   void end_with_signal(int signal);
   Result<> open_monitors();
   Result<> open_qtest();
@@ -114,10 +114,13 @@ Result<> Program::open_drives() {
   return {};
 }
 
-void Program::warn_of_unused_drives() const {
+void Program::warn_of_what_is_unused() const {
   for (const auto& entry : drives_->entries())
     if (!entry->claimed && !entry->spec.is_default)
       log::warn("-drive id={}: no device uses it; add a -device with drive={}", entry->spec.id, entry->spec.id);
+  for (const auto& backend : nets_->all())
+    if (backend->client() == nullptr)
+      log::warn("-netdev id={}: no card uses it; add -device virtio-net-pci,netdev={}", backend->id(), backend->id());
 }
 
 Result<Chardev*> Program::monitor_chardev(const MonitorPlan& plan, size_t index) {
@@ -183,7 +186,7 @@ Result<int> Program::run(const std::vector<std::string>& arguments) {
                                                                      },
                                                                  .drives = drives_.get(),
                                                                  .nets = nets_.get()}));
-  warn_of_unused_drives();
+  warn_of_what_is_unused();
   KITE_TRY(open_qtest());  // its client waits for it before it listens for the monitor
   KITE_TRY(open_monitors());
   KITE_TRY(chardevs_->wait_for_peers());

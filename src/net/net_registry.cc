@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "net/tap_backend.h"
 #include "object/object_type.h"
 #include "support/suggest.h"
 
@@ -17,15 +18,22 @@ Made make_user(std::string id, Executor& executor, Clock& clock, const Settings&
   return made;
 }
 
+Made make_tap(std::string id, Executor& executor, Clock&, const Settings& settings) {
+  KITE_ASSIGN(const TapConfig config, parse_tap_options(settings));
+  KITE_ASSIGN(auto made, TapBackend::create(std::move(id), executor, config));
+  return made;
+}
+
 struct Type {
   std::string_view name, help;
   Made (*make)(std::string id, Executor& executor, Clock& clock, const Settings& settings);
 };
 constexpr Type kTypes[] = {
+    {"tap", "a tap interface of the host's: ifname=NAME or fd=NUMBER; no scripts are run", make_tap},
     {"user", "NAT in this process, with DHCP, DNS and port forwards; needs no rights", make_user},
 };
 
-constexpr std::string_view kMissing[] = {"tap",    "bridge", "socket",     "stream",     "dgram",  "vde",
+constexpr std::string_view kMissing[] = {"bridge", "socket", "stream",     "dgram",      "vde",
                                          "l2tpv3", "netmap", "vhost-user", "vhost-vdpa", "hubport"};
 
 const Type* find_type(std::string_view name) {

@@ -11,30 +11,36 @@ import hashlib
 import http.server
 import os
 import pathlib
+import shutil
 import socket
+import subprocess
 import sys
 import tempfile
 import threading
+import time
 import urllib.request
 
+from boot_test import command, wait_event
 from guest import Guest, Tally
 
 FLAVOUR = "6.1-cloud"
 DOWNLOAD = 8 << 20  # bytes
 UPLOAD = 4 << 20
 MAC = "52:54:00:ab:cd:ef"
+TAP, TAP_HOST, TAP_GUEST = "kitetest0", "192.168.219.1", "192.168.219.2"
 
 
 class Server:
-    """Serves a folder on the loopback, quietly."""
+    """Serves a folder at an address of this host's, quietly."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, host="127.0.0.1"):
         class Handler(http.server.SimpleHTTPRequestHandler):
             def log_message(self, *_):
                 pass
 
         handler = functools.partial(Handler, directory=folder)
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self.server = http.server.ThreadingHTTPServer((host, 0), handler)
+        self.server.handle_error = lambda *_: None  # a guest that is reset hangs up
         self.port = self.server.server_address[1]
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
@@ -60,7 +66,7 @@ class Bench:
 
     def command(self, *options):
         return [self.kite, "-accel", "jit", "-smp", "2", "-m", "256", "-nographic", "-kernel", str(self.kernel),
-                "-initrd", str(self.initrd), "-append", "console=ttyS0 quiet", "-no-reboot", *options]
+                "-initrd", str(self.initrd), "-append", "console=ttyS0 quiet", *options]
 
     def start(self, *options):
         guest = Guest(self.command(*options))
@@ -75,10 +81,10 @@ def lease(guest, wanted="10.0.2.15/24"):
         guest.fail(f"DHCP gave no {wanted}: {said}")
 
 
-def download(guest, server, folder):
+def download(guest, server, folder, host="10.0.2.2"):
     content = os.urandom(DOWNLOAD)
     pathlib.Path(folder, "down.bin").write_bytes(content)
-    said = guest.run(f"wget -q -O - http://10.0.2.2:{server.port}/down.bin | sha256sum")
+    said = guest.run(f"wget -q -O - http://{host}:{server.port}/down.bin | sha256sum")
     if said.split()[0] != hashlib.sha256(content).hexdigest():
         guest.fail(f"what the guest fetched is something else: {said}")
 
@@ -90,9 +96,9 @@ def serve(guest, size):
     return said.split()[0]
 
 
-def upload(guest, port, checksum):
+def upload(guest, port, checksum, host="127.0.0.1"):
     try:
-        content = urllib.request.urlopen(f"http://127.0.0.1:{port}/up.bin", timeout=300).read()
+        content = urllib.request.urlopen(f"http://{host}:{port}/up.bin", timeout=300).read()
     except OSError as error:
         guest.fail(f"the guest's server does not answer at port {port}: {error}")
     if hashlib.sha256(content).hexdigest() != checksum:
@@ -123,13 +129,15 @@ def forms(port):
 
 
 def cards():
-    """Kinds of the card: name, its -device."""
-    return [("legacy", "virtio-net-pci,disable-modern=on"),
-            ("legacy without merged buffers", "virtio-net-pci,disable-modern=on,mrg_rxbuf=off"),
-            ("modern", "virtio-net-pci-non-transitional"),
-            ("packed rings", "virtio-net-pci-non-transitional,packed=on"),
+    """Kinds of the card: name, its -device, options before it."""
+    return [("legacy", "virtio-net-pci,disable-modern=on", []),
+            ("legacy without merged buffers", "virtio-net-pci,disable-modern=on,mrg_rxbuf=off", []),
+            ("modern", "virtio-net-pci-non-transitional", []),
+            ("packed rings", "virtio-net-pci-non-transitional,packed=on", []),
             ("without offers", "virtio-net-pci,mrg_rxbuf=off,csum=off,guest_csum=off,ctrl_vq=off,event_idx=off,"
-                               "indirect_desc=off,vectors=0")]
+                               "indirect_desc=off,vectors=0,ioeventfd=off", []),
+            ("behind a root port of q35", "virtio-net-pci,bus=port",
+             ["-machine", "q35", "-device", "pcie-root-port,id=port"])]
 
 
 def settings(bench):
@@ -159,6 +167,66 @@ def restricted(bench):
         upload(guest, port, serve(guest, 4096))
 
 
+def tap_refused():
+    """Why there can be no tap interface here, or ""."""
+    if os.geteuid() != 0:
+        return "not root"
+    if shutil.which("ip") is None:
+        return "there is no 'ip' (iproute2)"
+    made = subprocess.run(["ip", "tuntap", "add", "dev", TAP, "mode", "tap"], capture_output=True, text=True)
+    return made.stderr.strip() if made.returncode != 0 else ""
+
+
+def tap(bench):
+    """A tap interface that is there already, by its name: files both ways between the guest and this host's address."""
+    for words in (f"addr add {TAP_HOST}/24 dev {TAP}", f"link set {TAP} up"):
+        subprocess.run(["ip", *words.split()], check=True)
+    card = ["-netdev", f"tap,id=n0,ifname={TAP},script=no,downscript=no", "-device", "virtio-net-pci,netdev=n0"]
+    with tempfile.TemporaryDirectory() as folder, Server(folder, TAP_HOST) as server, bench.start(*card) as guest:
+        guest.run("modprobe -a virtio_pci virtio_net; sleep 1; ip link set eth0 up; "
+                  f"ip addr add {TAP_GUEST}/24 dev eth0; ping -c 1 -W 20 {TAP_HOST}")
+        download(guest, server, folder, TAP_HOST)
+        upload(guest, 80, serve(guest, UPLOAD), TAP_GUEST)
+
+
+def comes_and_goes(bench):
+    """A card and its back end are added while the guest runs; its link goes, the machine stops and is reset; it leaves."""
+    with tempfile.TemporaryDirectory() as folder, Server(folder) as server:
+        path = os.path.join(folder, "qmp")
+        with bench.start("-qmp", f"unix:{path},server=on,wait=off") as guest, socket.socket(socket.AF_UNIX) as connection:
+            connection.connect(path)
+            connection.settimeout(60)
+            monitor = connection.makefile("rw")
+            monitor.readline()
+            command(guest, monitor, "qmp_capabilities", {})
+            command(guest, monitor, "netdev_add", {"type": "user", "id": "n0"})
+            command(guest, monitor, "device_add", {"driver": "virtio-net-pci", "id": "card", "netdev": "n0"})
+            lease(guest)
+            download(guest, server, folder)
+            for up in (False, True):
+                command(guest, monitor, "set_link", {"name": "card", "up": up})
+                guest.run(f"for i in $(seq 1 100); do [ $(cat /sys/class/net/eth0/carrier) = {int(up)} ] && break; sleep 0.1; done; "
+                          f"[ $(cat /sys/class/net/eth0/carrier) = {int(up)} ]")
+            guest.send(f"wget -q -O - http://10.0.2.2:{server.port}/down.bin | md5sum\n")
+            for _ in range(20):
+                command(guest, monitor, "stop", {})
+                command(guest, monitor, "cont", {})
+            guest.expect(hashlib.md5(pathlib.Path(folder, "down.bin").read_bytes()).hexdigest())
+            guest.expect("kite# ")
+            guest.send(f"while true; do wget -q -O /dev/null http://10.0.2.2:{server.port}/down.bin; done\n")
+            time.sleep(1)
+            command(guest, monitor, "system_reset", {})
+            guest.expect("Kite: user space runs")
+            guest.expect("kite# ")
+            lease(guest)
+            download(guest, server, folder)
+            command(guest, monitor, "device_del", {"id": "card"})
+            wait_event(monitor, "DEVICE_DELETED")
+            if guest.run("ls /sys/class/net") != "lo":
+                guest.fail("the card is gone, but the guest still has it")
+            command(guest, monitor, "netdev_del", {"id": "n0"})
+
+
 def main():
     kite, guests = sys.argv[1], pathlib.Path(sys.argv[2])
     tally = Tally("network")
@@ -169,12 +237,20 @@ def main():
     port = free_port()
     for name, options in forms(port):
         tally.run(f"both ways with {name}", both_ways, bench, options, port)
-    for name, device in cards():
+    for name, device, before in cards():
         port = free_port()
-        options = ["-netdev", f"user,id=n0,hostfwd=tcp:127.0.0.1:{port}-:80", "-device", f"{device},netdev=n0"]
+        options = [*before, "-netdev", f"user,id=n0,hostfwd=tcp:127.0.0.1:{port}-:80", "-device", f"{device},netdev=n0"]
         tally.run(f"both ways, {name}", both_ways, bench, options, port)
     tally.run("addresses and names", settings, bench)
+    tally.run("a card that comes and goes", comes_and_goes, bench)
     tally.run("a restricted network", restricted, bench)
+    if why := tap_refused():
+        tally.skip("a tap interface", why)
+    else:
+        try:
+            tally.run("a tap interface", tap, bench)
+        finally:
+            subprocess.run(["ip", "link", "del", TAP], check=False)
     return tally.finish()
 
 

@@ -140,15 +140,21 @@ Delivery VirtioNet::receive(net::Frame frame) {
   return room == Delivery::kTaken ? fill(frame) : room;
 }
 
+// Of one frame.
+size_t VirtioNet::most_buffers() {
+  if (!agreed(kMergeable)) return 1;
+  const std::lock_guard guard(lock());
+  return queue(kReceiveQueue).size;
+}
+
 // Takes buffers until they have room for so many bytes; without MRG_RXBUF that is one.
 Delivery VirtioNet::gather(uint64_t bytes) {
   drop_held(receiving_);
-  const bool mergeable = agreed(kMergeable);
   uint64_t room = 0;
   for (const Chain& chain : receiving_) room += chain->in_bytes;
   while (room < bytes) {
     // A frame that does not fit into all that the driver can offer goes nowhere.
-    if (receiving_.size() == (mergeable ? shape().queue_size : size_t{1})) return Delivery::kDropped;
+    if (!receiving_.empty() && receiving_.size() >= most_buffers()) return Delivery::kDropped;
     Chain chain = next(kReceiveQueue);
     if (chain == nullptr) {
       // The driver's kicks count again once serve() has found the queue empty, too.

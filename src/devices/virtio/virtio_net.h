@@ -57,6 +57,7 @@ class VirtioNet final : public VirtioDevice, private net::NetClient {
   // Receiving.
   [[nodiscard]] bool wanted(net::Frame frame);
   [[nodiscard]] net::Delivery gather(uint64_t bytes);
+  [[nodiscard]] size_t most_buffers();
   [[nodiscard]] net::Delivery fill(net::Frame frame);
   // Sending.
   void serve_transmit();

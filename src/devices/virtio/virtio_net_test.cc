@@ -509,6 +509,17 @@ TEST(VirtioNetTest, AFrameLongerThanAllBuffersGoesNowhere) {
   EXPECT_EQ(used->written, 100U + kHeader);
 }
 
+TEST(VirtioNetTest, AFrameLongerThanTheWholeRingGoesNowhere) {
+  NetMachine machine;
+  machine.set_up();
+  for (unsigned i = 0; i < kRingSize; ++i) machine.offer(i * 64, 64);
+  machine.backend.deliver(NetMachine::frame_to(kMacOfCard, 1500));
+  EXPECT_FALSE(machine.backend.backed_up());
+  machine.backend.deliver(NetMachine::frame_to(kMacOfCard, 8 * 64 - kHeader));
+  machine.settle();
+  for (unsigned i = 0; i < kRingSize; ++i) EXPECT_TRUE(machine.receive->take());
+}
+
 TEST(VirtioNetTest, ABackendThatGoesTakesTheLinkDown) {
   NetMachine machine;
   machine.set_up();
