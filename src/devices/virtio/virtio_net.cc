@@ -136,8 +136,9 @@ bool VirtioNet::wanted(net::Frame frame) {
 
 Delivery VirtioNet::receive(net::Frame frame) {
   if (!driver_up_.load(std::memory_order_acquire) || !wanted(frame)) return Delivery::kDropped;
-  const Delivery room = gather(header_bytes() + frame.size());
-  return room == Delivery::kTaken ? fill(frame) : room;
+  const size_t header = header_bytes();
+  const Delivery room = gather(frame, header);
+  return room == Delivery::kTaken ? fill(frame, header) : room;
 }
 
 // Of one frame.
@@ -147,12 +148,12 @@ size_t VirtioNet::most_buffers() {
   return queue(kReceiveQueue).size;
 }
 
-// Takes buffers until they have room for so many bytes; without MRG_RXBUF that is one.
-Delivery VirtioNet::gather(uint64_t bytes) {
+// Takes buffers until they have room for a frame and its header; without MRG_RXBUF that is one.
+Delivery VirtioNet::gather(net::Frame frame, size_t header) {
   drop_held(receiving_);
   uint64_t room = 0;
   for (const Chain& chain : receiving_) room += chain->in_bytes;
-  while (room < bytes) {
+  while (room < header + frame.size()) {
     // A frame that does not fit into all that the driver can offer goes nowhere.
     if (!receiving_.empty() && receiving_.size() >= most_buffers()) return Delivery::kDropped;
     Chain chain = next(kReceiveQueue);
@@ -161,7 +162,7 @@ Delivery VirtioNet::gather(uint64_t bytes) {
       if (!serving_) kick(kReceiveQueue);
       return Delivery::kFull;
     }
-    if (chain->in_bytes < (receiving_.empty() ? header_bytes() : 1)) {
+    if (chain->in_bytes < (receiving_.empty() ? header : 1)) {
       refuse(std::move(chain), "a buffer has no room for a frame's header");
       return Delivery::kDropped;
     }
@@ -171,9 +172,8 @@ Delivery VirtioNet::gather(uint64_t bytes) {
   return Delivery::kTaken;
 }
 
-Delivery VirtioNet::fill(net::Frame frame) {
+Delivery VirtioNet::fill(net::Frame frame, size_t header_size) {
   std::array<uint8_t, kHeader> header{};
-  const size_t header_size = header_bytes();
   // 5.1.6.4.1: what comes out of this process has been checked on its way in.
   if (agreed(kGuestChecksum) && backend_ != nullptr && backend_->verified()) header[kFlagsAt] = kDataValid;
   store(&header[kBuffersAt], static_cast<uint16_t>(receiving_.size()));

@@ -56,9 +56,9 @@ class VirtioNet final : public VirtioDevice, private net::NetClient {
   void drop_held(std::vector<Chain>& held);
   // Receiving.
   [[nodiscard]] bool wanted(net::Frame frame);
-  [[nodiscard]] net::Delivery gather(uint64_t bytes);
+  [[nodiscard]] net::Delivery gather(net::Frame frame, size_t header);
   [[nodiscard]] size_t most_buffers();
-  [[nodiscard]] net::Delivery fill(net::Frame frame);
+  [[nodiscard]] net::Delivery fill(net::Frame frame, size_t header_size);
   // Sending.
   void serve_transmit();
   bool transmit(Chain& chain);  // false: the back end has no room, the chain is still there
