@@ -8,12 +8,13 @@ Result<MacAddress> parse_mac(std::string_view text) {
   MacAddress mac{};
   std::string_view rest = text;
   for (size_t i = 0; i < mac.size(); ++i) {
-    const size_t end = std::min(rest.find_first_of(":-"), rest.size());
-    const auto [stop, error] = std::from_chars(rest.data(), rest.data() + end, mac[i], 16);
+    const std::string_view byte = rest.substr(0, rest.find_first_of(":-"));
+    const auto [stop, error] = std::from_chars(byte.data(), byte.data() + byte.size(), mac[i], 16);
     const bool last = i + 1 == mac.size();
-    if (error != std::errc{} || stop != rest.data() + end || end > 2 || last != (end == rest.size()))
+    if (error != std::errc{} || stop != byte.data() + byte.size() || byte.size() > 2 ||
+        last != (byte.size() == rest.size()))
       return fail("'{}' is no MAC address; write six bytes in hexadecimal, as 52:54:00:12:34:56", text);
-    rest.remove_prefix(last ? end : end + 1);
+    rest.remove_prefix(last ? byte.size() : byte.size() + 1);
   }
   return mac;
 }

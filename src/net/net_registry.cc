@@ -103,6 +103,7 @@ Result<NetBackend*> NetRegistry::claim(std::string_view id) const {
   NetBackend* const backend = find(id);
   if (backend == nullptr) {
     std::vector<std::string_view> names;
+    names.reserve(backends_.size());
     for (const auto& known : backends_) names.push_back(known->id());
     return fail("there is no -netdev '{}'{}", id, suggestion(id, names));
   }

@@ -106,6 +106,7 @@ Result<std::unique_ptr<UserBackend>> UserBackend::create(std::string id, Executo
 
 void UserBackend::open() {
   std::vector<const char*> search;
+  search.reserve(config_.dns_search.size() + 1);
   for (const std::string& domain : config_.dns_search) search.push_back(domain.c_str());
   search.push_back(nullptr);
   SlirpConfig wanted{};

@@ -152,6 +152,27 @@ TEST_F(UserBackendTest, AForwardBringsTheHostToTheGuest) {
   EXPECT_EQ(read_from(client.get(), 13), "who is there?");
 }
 
+TEST_F(UserBackendTest, DatagramsAreForwardedAndAnswered) {
+  auto [probe, port] = listener();
+  start({{"hostfwd", fmt::format("udp:127.0.0.1:{}-:7", port)}});
+  Fd client(::socket(AF_INET, SOCK_DGRAM | SOCK_NONBLOCK, 0));
+  const sockaddr_in address = loopback(port);
+  ASSERT_EQ(::connect(client.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address), 0);
+  ASSERT_EQ(::send(client.get(), "ping", 4, 0), 4);
+  const Bytes packet = guest->take_ip(Guest::kUdp);
+  ASSERT_EQ(packet.size(), 20U + 8U + 4U);
+  EXPECT_EQ(load_be16(&packet[22]), 7);
+  EXPECT_EQ(std::string(packet.end() - 4, packet.end()), "ping");
+  Bytes answer;
+  put16(answer, 7);
+  put16(answer, load_be16(&packet[20]));
+  put16(answer, 12);
+  put16(answer, 0);
+  append(answer, std::string_view("pong"));
+  guest->send_ip(Guest::kUdp, Guest::kOwn, load_be32(&packet[12]), answer);
+  EXPECT_EQ(read_from(client.get(), 4), "pong");
+}
+
 TEST_F(UserBackendTest, ForwardsComeAndGo) {
   start();
   auto [server, port] = listener();
