@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Puts a Debian kernel at FOLDER/FLAVOUR/vmlinuz, from Debian's own package, and its modules for disks and file systems
-# at FOLDER/FLAVOUR/modules; keeps what is there already.
+# Puts a Debian kernel at FOLDER/FLAVOUR/vmlinuz, from Debian's own package, and its modules for disks, file systems and
+# network cards at FOLDER/FLAVOUR/modules; keeps what is there already.
 # usage: tools/get_kernel.sh 6.1-cloud|6.1|6.12-cloud FOLDER
 set -euo pipefail
 flavour=$1
@@ -12,9 +12,10 @@ case "$flavour" in
   6.12-cloud) meta=linux-image-6.12-cloud-amd64 ;;
   *) echo "get_kernel.sh: '$flavour' is not one of 6.1-cloud, 6.1, 6.12-cloud" >&2; exit 2 ;;
 esac
-[ ! -s "$folder/$flavour/vmlinuz" ] || [ ! -d "$folder/$flavour/modules" ] || exit 0
 modules="ata_piix ata_generic ahci sd_mod sr_mod sg nvme virtio_pci virtio_blk virtio_scsi sym53c8xx floppy crc32c_generic ext4
-  isofs vfat nls_ascii nls_cp437 nls_utf8"
+  isofs vfat nls_ascii nls_cp437 nls_utf8 virtio_net af_packet"
+# The list that a folder was made with is in it: a longer one makes it anew.
+[ ! -s "$folder/$flavour/vmlinuz" ] || [ "$(cat "$folder/$flavour/modules/wanted" 2>/dev/null)" != "$modules" ] || exit 0
 
 package_of() {  # the kernel package that a meta package stands for
   apt-cache depends "$1" 2>/dev/null | sed -n 's/^ *Depends: \(linux-image-[0-9].*\)/\1/p' | head -n 1
@@ -46,6 +47,7 @@ for module in $modules; do needed "$module"; done | tr ' ' '\n' | sed '/^$/d' | 
 done
 mkdir -p "$work/modules/lib/modules/$version"
 busybox depmod -b "$work/modules" "$version"
+echo "$modules" >"$work/modules/wanted"
 
 mkdir -p "$folder/$flavour"
 rm -rf "$folder/$flavour/modules" "$folder/$flavour/modules.part"

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Makes a small initrd: busybox and an /init that mounts the usual file systems and gives a shell on the console.
 # Words on the kernel command line that /init knows: kite.once (say that user space runs, then power off), kite.disks (load
-# the drivers of all disk controllers first; load-disks does it later).
+# the drivers of all disk controllers first; load-disks does it later). load-net does the same for network cards, and
+# asks DHCP for an address.
 # usage: tools/make_initrd.sh OUTPUT [FOLDER of a kernel from get_kernel.sh, whose modules go in]
 set -euo pipefail
 output=$1
@@ -33,6 +34,29 @@ done
 echo "Kite: disks:" $(ls /sys/block)
 LOAD
 chmod 755 "$tree/bin/load-disks"
+cat >"$tree/bin/load-net" <<'LOAD'
+#!/bin/sh
+# Loads the drivers of network cards and asks DHCP for an address of the first one.
+for module in af_packet virtio_pci virtio_net; do modprobe -q "$module"; done
+for turn in 1 2 3 4 5; do
+  [ -e /sys/class/net/eth0 ] && break
+  sleep 1
+done
+ip link set lo up
+ip link set eth0 up
+udhcpc -i eth0 -q -n -s /bin/take-lease && echo "Kite: network:" $(ip -4 addr show eth0 | sed -n 's/.*inet \([0-9./]*\).*/\1/p')
+LOAD
+cat >"$tree/bin/take-lease" <<'LEASE'
+#!/bin/sh
+# What udhcpc calls with what it was told.
+[ "$1" = bound ] || [ "$1" = renew ] || exit 0
+ip addr flush dev "$interface"
+ip addr add "$ip/$mask" dev "$interface"
+[ -z "$router" ] || ip route add default via "${router%% *}" dev "$interface"
+for server in $dns; do echo "nameserver $server"; done >/etc/resolv.conf
+[ -z "$hostname" ] || hostname "$hostname"
+LEASE
+chmod 755 "$tree/bin/load-net" "$tree/bin/take-lease"
 cat >"$tree/init" <<'INIT'
 #!/bin/sh
 export PATH=/bin HOME=/root PS1='kite# '

@@ -11,6 +11,7 @@
 #include "devices/nvme/nvme_types.h"
 #include "devices/scsi/scsi_bus.h"
 #include "devices/vga/vga_types.h"
+#include "devices/virtio/virtio_net_types.h"
 #include "devices/virtio/virtio_scsi_types.h"
 #include "devices/virtio/virtio_types.h"
 
@@ -183,6 +184,7 @@ void register_device_types(TypeRegistry& registry) {
   register_scsi_types(registry);
   register_virtio_scsi_types(registry);
   register_virtio_types(registry);
+  register_virtio_net_types(registry);
   register_nvme_types(registry);
   register_floppy_types(registry);
   register_vga_types(registry);

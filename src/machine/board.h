@@ -18,6 +18,7 @@
 #include "display/console.h"
 #include "machine/machine_config.h"
 #include "memory/address_space.h"
+#include "net/net_registry.h"
 #include "object/object_type.h"
 #include "support/result.h"
 #include "x86/cpuid.h"
@@ -55,6 +56,7 @@ struct BoardContext {
   bool smm = false;                     // vCPUs have system-management mode, and may use it
   DriveStore* drives = nullptr;         // null in machines without disks
   display::Console* console = nullptr;  // where screen, keyboard and mouse meet people; null: nowhere
+  net::NetRegistry* nets = nullptr;     // null in machines without network
 };
 
 class Board {

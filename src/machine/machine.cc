@@ -108,7 +108,8 @@ Result<> Machine::build() {
                                                 .executor = &services_.executor,
                                                 .smm = config_.smm && accelerator_->has_smm(),
                                                 .drives = services_.drives,
-                                                .console = services_.console}));
+                                                .console = services_.console,
+                                                .nets = services_.nets}));
   watch_disks();
   io_.set_fpu_error_handler([this] { board_->fpu_error(); });
   memory_.commit();

@@ -24,6 +24,7 @@
 #include "machine/vcpu_gate.h"
 #include "memory/address_space.h"
 #include "memory/guest_memory.h"
+#include "net/net_registry.h"
 #include "object/object_type.h"
 #include "support/result.h"
 
@@ -88,7 +89,8 @@ class Machine {
     TypeRegistry& types;
     // Ends the process with this status: called on the executor's thread once everything stands still.
     std::function<void(int status)> exit;
-    DriveStore* drives = nullptr;  // null: a machine without disks
+    DriveStore* drives = nullptr;      // null: a machine without disks
+    net::NetRegistry* nets = nullptr;  // null: a machine without network
     display::Console* console = nullptr;
   };
 
@@ -138,6 +140,7 @@ class Machine {
   [[nodiscard]] DirtyRate& dirty_rate() { return dirty_rate_; }
   [[nodiscard]] DriveStore* drives() { return services_.drives; }
   [[nodiscard]] display::Console* console() { return services_.console; }
+  [[nodiscard]] net::NetRegistry* nets() { return services_.nets; }
   [[nodiscard]] size_t vcpu_count() const { return vcpus_.size(); }
   [[nodiscard]] Vcpu& vcpu(size_t index) { return *vcpus_[index]; }
   [[nodiscard]] int vcpu_thread_id(size_t index) const;  // kernel thread id; 0 before start()

@@ -133,10 +133,15 @@ bool wants_card(const LaunchPlan& plan) {
 Result<> resolve_devices(LaunchPlan& plan, TypeRegistry& types) {
   if (wants_card(plan)) plan.devices.insert(plan.devices.begin(), "VGA");
   for (const std::string& text : plan.globals) KITE_TRY(types.add_global(text));
-  for (const std::string& text : plan.devices) {
-    KITE_ASSIGN(const ObjectOptions options, parse_object_options(text, "driver"));
+  const auto add = [&](const ObjectOptions& options) -> Result<> {
     KITE_ASSIGN(PropertyMap properties, types.resolve(options, "-device"));
     plan.machine.devices.push_back({.type = options.type, .id = options.id, .properties = std::move(properties)});
+    return {};
+  };
+  for (const ObjectOptions& card : plan.cards) KITE_TRY(add(card));
+  for (const std::string& text : plan.devices) {
+    KITE_ASSIGN(const ObjectOptions options, parse_object_options(text, "driver"));
+    KITE_TRY(add(options));
   }
   return {};
 }

@@ -13,6 +13,7 @@
 #include "display/vnc/vnc_screen.h"
 #include "machine/drive_spec.h"
 #include "machine/machine_config.h"
+#include "net/net_backend.h"
 #include "object/object_type.h"
 #include "support/result.h"
 
@@ -40,12 +41,23 @@ struct DriveOption {
   std::vector<std::pair<std::string, std::string>> settings;
 };
 
+// A network back end and the option that asks for it, for messages.
+struct NetdevPlan {
+  std::string option;
+  net::Settings settings;
+};
+
 struct LaunchPlan {
   machine::MachineConfig machine;
   std::vector<DriveOption> drive_options;
   std::vector<block::BlockOptions> nodes;  // -blockdev
   std::vector<machine::DriveSpec> drives;  // resolve_drives(): of drive_options, and the default ones
   bool snapshot = false;                   // -snapshot
+  std::vector<NetdevPlan> netdevs;         // -netdev, and those of -nic, -net and -redir
+  std::vector<ObjectOptions> cards;        // of -nic, -net and -redir; the board has them before what -device adds
+  std::vector<size_t> loose_cards;         // -net nic: those of `cards` that resolve_network() connects
+  std::vector<std::string> loose_netdevs;  // -net user: ids
+  std::vector<std::string> forwards;       // -redir, as hostfwd= has them
   std::vector<std::string> chardevs;       // -chardev texts
   std::vector<std::string> serials;        // -serial texts
   std::vector<std::string> globals;        // -global texts
@@ -72,6 +84,10 @@ Result<LaunchPlan> plan_launch(const std::vector<std::string>& arguments, TypeRe
 // After the plan is complete: fills in `drives`, the empty CD-ROM and floppy drives included that a PC has unless
 // -nodefaults or a device of that kind is given.
 Result<> resolve_drives(LaunchPlan& plan);
+
+// After the plan is complete, before resolve_devices(): connects the one card and the one back end of -net, and gives
+// -redir to a back end.
+Result<> resolve_network(LaunchPlan& plan);
 
 // After the plan is complete: fills in -device from the registry (globals applied).
 Result<> resolve_devices(LaunchPlan& plan, TypeRegistry& types);

@@ -175,6 +175,50 @@ TEST_F(LaunchPlanTest, ADiskOfADeviceLeavesNoEmptyCdromDrive) {
   EXPECT_EQ(ids_of(made), std::vector<std::string>{"floppy0"});
 }
 
+// "type netdev" of each card, and the settings of each back end.
+std::vector<std::string> network_of(const LaunchPlan& made) {
+  std::vector<std::string> lines;
+  for (const auto& device : made.machine.devices)
+    lines.push_back(fmt::format("{} {}", device.type, device.properties.string("netdev")));
+  for (const NetdevPlan& netdev : made.netdevs) {
+    std::string line;
+    for (const auto& [name, value] : netdev.settings)
+      line += fmt::format("{}{}={}", line.empty() ? "" : ",", name, value);
+    lines.push_back(line);
+  }
+  return lines;
+}
+
+TEST_F(LaunchPlanTest, ThereIsNoNetworkUnlessItIsAskedFor) {
+  for (const auto& words : {std::vector<std::string>{}, {"-nic", "none"}, {"-net", "none"}}) {
+    LaunchPlan made = plan(words);
+    ASSERT_TRUE(resolve_network(made));
+    ASSERT_TRUE(resolve_devices(made, types_));
+    EXPECT_TRUE(network_of(made).empty());
+  }
+}
+
+TEST_F(LaunchPlanTest, EveryFormOfANetworkIsACardAndABackend) {
+  using Lines = std::vector<std::string>;
+  const std::pair<Lines, Lines> forms[] = {
+      {{"-nic", "user,model=virtio-net-pci,hostfwd=tcp::1-:2"},
+       {"virtio-net-pci nic0", "type=user,hostfwd=tcp::1-:2,id=nic0"}},
+      {{"-net", "nic,model=virtio", "-net", "user,restrict=on"},
+       {"virtio-net-pci net0", "type=user,restrict=on,id=net0"}},
+      {{"-redir", "tcp:8022::22", "-redir", ":80::80"},
+       {"virtio-net-pci redir0", "type=user,id=redir0,hostfwd=tcp::8022-:22,hostfwd=::80-:80"}},
+      {{"-redir", ":80::80", "-nic", "user"}, {"virtio-net-pci nic0", "type=user,id=nic0,hostfwd=::80-:80"}},
+      {{"-netdev", "user,id=nic0", "-device", "virtio-net-pci,netdev=nic0", "-nic", "user"},
+       {"virtio-net-pci nic1", "virtio-net-pci nic0", "type=user,id=nic0", "type=user,id=nic1"}},
+  };
+  for (const auto& [words, lines] : forms) {
+    LaunchPlan made = plan(words);
+    ASSERT_TRUE(resolve_network(made));
+    ASSERT_TRUE(resolve_devices(made, types_));
+    EXPECT_EQ(network_of(made), lines);
+  }
+}
+
 TEST_F(LaunchPlanTest, AFileAloneIsTheFirstDisk) {
   LaunchPlan made = plan({"server.qcow2", "-nodefaults", "-snapshot"});
   ASSERT_TRUE(resolve_drives(made));

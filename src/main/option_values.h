@@ -36,6 +36,12 @@ Result<> apply_blockdev(OptionContext& context, std::string_view text);
 // -hda, -cdrom, -fda...: `place` are the settings that the option stands for, before file=.
 Result<> apply_disk(OptionContext& context, std::string_view option, std::string_view place, std::string_view file);
 
+// net_options.cc
+Result<> apply_netdev(OptionContext& context, std::string_view text);
+Result<> apply_nic(OptionContext& context, std::string_view text);
+Result<> apply_net(OptionContext& context, std::string_view text);
+Result<> apply_redir(OptionContext& context, std::string_view text);
+
 // firmware_options.cc
 Result<> apply_pflash(OptionContext& context, std::string_view text);
 // -drive if=pflash,...: `pairs` are all of the option's settings.

@@ -99,7 +99,7 @@ Result<> log_items(Context& context, Text text) {
 
 constexpr Text kStandard = "Machine", kBoot = "Booting a kernel", kFirmware = "Firmware",
                kCharacter = "Consoles and monitors", kProcess = "Process", kDebug = "Looking inside", kDisks = "Disks",
-               kDevices = "Devices";
+               kNetwork = "Network", kDevices = "Devices";
 
 constexpr OptionSpec kOptions[] = {
     {"machine", "[type=]NAME[,accel=A][,hpet=on|off][,smm=on|off][,kernel-irqchip=on|off|split]", kStandard,
@@ -166,6 +166,19 @@ constexpr OptionSpec kOptions[] = {
     {"snapshot", "", kDisks, "write to temporary files instead of the images; they are lost at the end",
      [](Context& context, Text) { return on(context.plan.snapshot); }},
 
+    {"nic", "user|tap|none[,model=virtio-net-pci][,mac=ADDRESS][,OPTION=VALUE]...", kNetwork,
+     "a network card with a back end of its own; without this, -net or -redir, or -device, there is none", apply_nic},
+    {"netdev",
+     "user,id=ID[,net=ADDRESS/BITS][,host=ADDRESS][,dhcpstart=ADDRESS][,dns=ADDRESS][,hostname=NAME]"
+     "[,restrict=on|off][,ipv6=on|off][,hostfwd=[tcp|udp]:[HOSTADDR]:HOSTPORT-[GUESTADDR]:GUESTPORT]... or "
+     "tap,id=ID[,ifname=NAME][,fd=N], or JSON",
+     kNetwork, "where a card's cable ends, for -device virtio-net-pci,netdev=ID ('help' lists the kinds)",
+     apply_netdev},
+    {"net", "nic[,model=virtio][,macaddr=ADDRESS] or user|tap[,OPTION=VALUE]... or none", kNetwork,
+     "a card, and where its cable ends, as two options", apply_net},
+    {"redir", "[tcp|udp]:HOSTPORT:[GUESTADDR]:GUESTPORT", kNetwork,
+     "forward a port of the host's to the guest; makes a card with -netdev user where there is none", apply_redir},
+
     {"device", "TYPE[,PROPERTY=VALUE]...", kDevices, "add a device ('help' lists them, 'TYPE,help' its properties)",
      device},
     {"object", "TYPE[,PROPERTY=VALUE]...", kDevices, "add a back-end object ('help' lists them)", object},
@@ -206,8 +219,6 @@ constexpr OptionSpec kOptions[] = {
      "show the screen to VNC clients, display N being port 5900 + N", apply_vnc},
     {"display", "none|vnc=PLACE", kCharacter, "no display, or as -vnc PLACE", apply_display},
     {"parallel", "none", "", "", [](Context&, Text text) { return only_none("parallel", text); }},
-    {"net", "none", "", "", [](Context&, Text text) { return only_none("net", text); }},
-    {"nic", "none", "", "", [](Context&, Text text) { return only_none("nic", text); }},
 
     {"S", "", kProcess, "do not start the CPUs; 'cont' in a monitor does",
      [](Context& context, Text) { return on(context.plan.machine.start_paused); }},
@@ -246,13 +257,10 @@ constexpr OptionSpec kOptions[] = {
      [](Context& context, Text) { return set(context.plan.text, version_text()); }},
 };
 
-constexpr Text kNoNetwork = "this version of Kite has no network yet; leave it out, or use -nic none";
 constexpr Text kNoSpice = "this version of Kite has no SPICE server; use -vnc :0";
 constexpr Text kNoUsb = "this version of Kite has no USB yet";
 
 constexpr MissingOption kMissing[] = {
-    {"netdev", kNoNetwork},
-    {"redir", kNoNetwork},
     {"spice", kNoSpice},
     {"usb", kNoUsb},
     {"usbdevice", kNoUsb},

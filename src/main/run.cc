@@ -17,6 +17,7 @@
 #include "monitor/human_session.h"
 #include "monitor/qmp_session.h"
 #include "monitor/qtest_server.h"
+#include "net/net_registry.h"
 #include "support/log.h"
 
 namespace kite::main {
@@ -31,8 +32,9 @@ class Program {
  private:
   Result<> open_character_devices();
   Result<> open_serial_ports();
+  Result<> open_networks();
   Result<> open_drives();
-  void warn_of_unused_drives() const;
+  void warn_of_what_is_unused() const;
   void end_with_signal(int signal);
   Result<> open_vnc();
   Result<> open_monitors();
@@ -47,6 +49,7 @@ class Program {
   std::unique_ptr<Executor> executor_;
   Fd signals_;
   std::unique_ptr<ChardevRegistry> chardevs_;
+  std::unique_ptr<net::NetRegistry> nets_;
   std::unique_ptr<machine::DriveStore> drives_;
   std::unique_ptr<display::Console> console_;
   std::unique_ptr<machine::Machine> machine_;
@@ -97,6 +100,13 @@ Result<> Program::open_character_devices() {
   return open_serial_ports();
 }
 
+Result<> Program::open_networks() {
+  nets_ = std::make_unique<net::NetRegistry>(*executor_);
+  for (const NetdevPlan& plan : plan_.netdevs)
+    if (auto added = nets_->add(plan.settings); !added) return fail("{}: {}", plan.option, added.error().message);
+  return {};
+}
+
 Result<> Program::open_drives() {
   KITE_ASSIGN(drives_, machine::DriveStore::create());
   for (block::BlockOptions& options : plan_.nodes) {
@@ -111,10 +121,13 @@ Result<> Program::open_drives() {
   return {};
 }
 
-void Program::warn_of_unused_drives() const {
+void Program::warn_of_what_is_unused() const {
   for (const auto& entry : drives_->entries())
     if (!entry->claimed && !entry->spec.is_default)
       log::warn("-drive id={}: no device uses it; add a -device with drive={}", entry->spec.id, entry->spec.id);
+  for (const auto& backend : nets_->all())
+    if (backend->client() == nullptr)
+      log::warn("-netdev id={}: no card uses it; add -device virtio-net-pci,netdev={}", backend->id(), backend->id());
 }
 
 Result<Chardev*> Program::monitor_chardev(const MonitorPlan& plan, size_t index) {
@@ -181,6 +194,7 @@ Result<int> Program::run(const std::vector<std::string>& arguments) {
     std::fwrite(plan_.text.data(), 1, plan_.text.size(), stdout);
     return 0;
   }
+  KITE_TRY(resolve_network(plan_));
   KITE_TRY(resolve_devices(plan_, types_));
   KITE_TRY(resolve_drives(plan_));
   if (!plan_.log_file.empty()) KITE_TRY(log::set_file(plan_.log_file));
@@ -194,6 +208,7 @@ Result<int> Program::run(const std::vector<std::string>& arguments) {
   KITE_ASSIGN(executor_, Executor::create("kite"));
   KITE_ASSIGN(signals_, watch_signals(*executor_, [this](int signal) { end_with_signal(signal); }));
   KITE_TRY(open_character_devices());
+  KITE_TRY(open_networks());
   KITE_TRY(open_drives());
   executor_->attach(screen_clock_);
   console_ = std::make_unique<display::Console>(screen_clock_);
@@ -205,8 +220,9 @@ Result<int> Program::run(const std::vector<std::string>& arguments) {
                                                                        executor_->stop();
                                                                      },
                                                                  .drives = drives_.get(),
+                                                                 .nets = nets_.get(),
                                                                  .console = console_.get()}));
-  warn_of_unused_drives();
+  warn_of_what_is_unused();
   KITE_TRY(open_qtest());  // its client waits for it before it listens for the monitor
   KITE_TRY(open_vnc());
   KITE_TRY(open_monitors());

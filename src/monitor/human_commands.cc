@@ -9,6 +9,7 @@
 #include "monitor/device_commands.h"
 #include "monitor/dirty_rate_commands.h"
 #include "monitor/display_commands.h"
+#include "monitor/net_commands.h"
 #include "monitor/stats_commands.h"
 #include "monitor/words.h"
 #include "support/suggest.h"
@@ -91,12 +92,14 @@ constexpr HumanCommand kInfo[] = {
     {"dirty_rate", "", "show how fast the guest writes its memory, as calc_dirty_rate measured it",
      [](Context& context, std::string_view) { return info_dirty_rate(context.machine.dirty_rate()); }},
     {"mtree", "", "show the memory and port maps", info_memory_tree},
+    {"network", "", "show the network cards and where their cables go", info_network},
     {"pci", "", "show the PCI functions and what they were given", info_pci},
     {"qtree", "", "show the devices and the buses they are on", info_qtree},
     {"registers", "", "show the CPU registers", info_registers},
     {"stats", "", "show what is counted: [vm|vcpu] [NAME,...|*] [kvm|kite]",
      [](Context&, std::string_view rest) { return info_stats(metrics::Registry::process(), rest); }},
     {"status", "", "show whether the machine runs", info_status},
+    {"usernet", "", "show the connections through the host", info_usernet},
     {"version", "", "show the version", info_version},
     {"vnc", "", "show the VNC server and its clients", info_vnc},
 };
@@ -178,16 +181,22 @@ constexpr HumanCommand kCommands[] = {
     {"drive_del", "", "take a drive out: ID", human_drive_del},
     {"eject", "", "take the medium out: [-f] DEVICE", human_eject},
     {"help", "?", "this list", help},
+    {"hostfwd_add", "", "forward a port of the host's: [NETDEV] [tcp|udp]:[HOSTADDR]:HOSTPORT-[GUESTADDR]:GUESTPORT",
+     human_hostfwd_add},
+    {"hostfwd_remove", "", "forward it no longer: [NETDEV] [tcp|udp]:[HOSTADDR]:HOSTPORT", human_hostfwd_remove},
     {"info", "", "show something: 'info help' lists what", info},
     {"mce", "", "report a machine check: [-b] CPU BANK STATUS MCGSTATUS ADDR MISC", mce},
     {"mouse_button", "", "press mouse buttons: STATE (1 left, 2 right, 4 middle; 0 lets go)", human_mouse_button},
     {"mouse_move", "", "move the mouse: DX DY [DZ]", human_mouse_move},
+    {"netdev_add", "", "add a network back end for device_add: TYPE,id=ID[,OPTION=VALUE]...", human_netdev_add},
+    {"netdev_del", "", "take a network back end away: ID", human_netdev_del},
     {"nmi", "", "send a non-maskable interrupt to every CPU",
      [](Context& context, std::string_view) { return through_qmp(context, "inject-nmi"); }},
     {"qemu-io", "", "read, write or hold up an image in use: DEVICE \"COMMAND\" (help lists commands)", human_disk_io},
     {"quit", "q", "end Kite", [](Context& context, std::string_view) { return through_qmp(context, "quit"); }},
     {"screendump", "", "write the screen to a file: FILE [-f ppm|png]", human_screendump},
     {"sendkey", "", "press keys together: KEY[-KEY]... [MILLISECONDS]", human_sendkey},
+    {"set_link", "", "plug a network cable in or out: CARD|NETDEV on|off", human_set_link},
     {"set_password", "", "set the password of the VNC server: vnc PASSWORD", human_set_password},
     {"stop", "s", "stop the machine", [](Context& context, std::string_view) { return through_qmp(context, "stop"); }},
     {"system_powerdown", "", "press the power button",

@@ -56,7 +56,6 @@ WRONG = [
     (["-blockdev", "driver=null-co,node-name=n", "-device", "ide-hd,drive=n,bus=ide.7"], ["ide.7", "ide.1"]),
     (["-blockdev", "driver=null-co,node-name=n", "-device", "ide-hd,drive=n,bootindex=1",
       "-device", "virtio-blk-pci,drive=n,bootindex=2"], ["'n'", "write"]),
-    (["-netdev", "user,id=n"], ["-netdev", "no network"]),
     (["-vnc", "localhost"], ["localhost", "127.0.0.1:0"]),
     (["-vnc", ":x"], ["'x'", "5900"]),
     (["-vnc", ":0,to=nix"], ["nix", "display number"]),
@@ -71,6 +70,20 @@ WRONG = [
     (["-vga", "qxl"], ["qxl", "-vga std"]),
     (["-vga", "std", "-device", "VGA"], ["VGA", "-vga none"]),
     (["-device", "VGA,romfile=/nonexistent.rom"], ["/nonexistent.rom"]),
+    (["-netdev", "user"], ["-netdev user", "id=ID"]),
+    (["-netdev", "usr,id=n"], ["usr", "user"]),
+    (["-netdev", "vhost-user,id=n"], ["vhost-user", "yet"]),
+    (["-netdev", "user,id=n,hostfwd=tcp::80:80"], ["tcp::80:80", "HOSTPORT-[GUESTADDR]"]),
+    (["-netdev", "user,id=n,hostfw=tcp::80-:80"], ["hostfw", "hostfwd"]),
+    (["-netdev", '{"type":"user","id":"n","net":"10.0.0"}'], ["net=10.0.0", "IPv4"]),
+    (["-device", "virtio-net-pci,netdev=nix"], ["nix", "-netdev"]),
+    (["-netdev", "user,id=n", "-device", "virtio-net-pci,netdev=n,mac=1:2"], ["1:2", "52:54:00:12:34:56"]),
+    (["-netdev", "user,id=n", "-device", "virtio-net-pci,netdev=n", "-device", "virtio-net-pci,netdev=n"],
+     ["'n'", "in use"]),
+    (["-nic", "user,model=e1000"], ["e1000", "virtio-net-pci"]),
+    (["-nic", "user,model=virtio-nett"], ["virtio-nett", "virtio-net"]),
+    (["-net", "nic,modl=virtio"], ["modl", "model"]),
+    (["-net", "nic", "-net", "nic", "-net", "user"], ["-netdev user,id=n0"]),
     (["-display", "gtk"], ["-display", "-nographic"]),
     (["-bios", "x"], ["'x'", "seabios"]),
     (["-pflash", "/nonexistent.fd"], ["/nonexistent.fd", "No such file"]),
@@ -99,7 +112,7 @@ WRONG = [
     (["-global", "mch.x=1"], ["mch", "extended-tseg-mbytes"]),
     (["-device"], ["-device", "wants a value"]),
     (["-rtc", "clok=vm"], ["clok", "clock"]),
-    (["-redir", "tcp:80::80"], ["-redir", "no network"]),
+    (["-redir", "tcp:80:80"], ["-redir", "tcp:80:80", "HOSTPORT"]),
     (["/nonexistent/disk.img"], ["/nonexistent/disk.img", "No such file"]),
     (["-device", "isa-debug-exitt"], ["isa-debug-exitt", "isa-debug-exit"]),
     (["-device", "isa-debug-exit,iobas=1"], ["iobas", "iobase"]),
@@ -169,7 +182,7 @@ class Qmp(Lines):
         check(line.endswith("\r"), "a QMP line does not end with CR LF")
         return json.loads(line)
 
-    def command(self, name, **arguments):
+    def command(self, name, /, **arguments):
         request = {"execute": name, "id": f"t-{name}"}
         if arguments:
             request["arguments"] = arguments
@@ -383,6 +396,53 @@ def test_nodes_come_and_go():
         qmp.command("system_reset")
         check(qmp.event("DEVICE_DELETED")["data"]["device"] == "d", "not deleted")
         check("return" in qmp.command("blockdev-del", **{"node-name": "n"}), "del")
+
+
+def human(qmp, line):
+    return qmp.command("human-monitor-command", **{"command-line": line})["return"].replace("\r\n", "\n")
+
+
+def test_networks_come_and_go():
+    with Machine("-nic", "user,mac=52:54:00:aa:bb:cc", qtest=True) as machine:
+        qmp = machine.qmp
+        check("return" in qmp.command("netdev_add", type="user", id="n", hostfwd=[{"str": "tcp:127.0.0.1:0-:22"}]), "add")
+        check("already" in qmp.command("netdev_add", type="user", id="n")["error"]["desc"], "added twice")
+        check("user" in qmp.command("netdev_add", type="usr", id="m")["error"]["desc"], "an unknown type")
+        check("return" in qmp.command("device_add", driver="virtio-net-pci", id="d", netdev="n"), "device_add")
+        check("in use" in qmp.command("device_add", driver="virtio-net-pci", netdev="n")["error"]["desc"], "shared")
+        shown = human(qmp, "info network")
+        check("macaddr=52:54:00:aa:bb:cc" in shown, shown)
+        check("d: index=0,type=nic,model=virtio-net-pci,macaddr=52:54:00:12:34:56\n \\ n: index=0,type=user,net=10.0.2.0"
+              in shown, shown)
+        check("22" in human(qmp, "info usernet"), "the forward is not shown")
+        check("return" in qmp.command("set_link", name="d", up=False), "set_link")
+        check("link=down" in human(qmp, "info network"), "the link is up")
+        check(qmp.command("set_link", name="x", up=True)["error"]["class"] == "DeviceNotFound", "set_link of nothing")
+        check("return" in qmp.command("device_del", id="d"), "device_del")
+        qmp.command("system_reset")
+        check(qmp.event("DEVICE_DELETED")["data"]["device"] == "d", "not deleted")
+        check("return" in qmp.command("netdev_del", id="n"), "netdev_del")
+        check(qmp.command("netdev_del", id="n")["error"]["class"] == "DeviceNotFound", "netdev_del of nothing")
+        check("return" in qmp.command("netdev_del", id="nic0"), "a back end is taken from its card")
+        check(human(qmp, "info network") == "", "something is left")
+
+
+def test_forwards_in_the_human_monitor():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with Machine("-nic", "user") as machine:
+        qmp = machine.qmp
+        check(human(qmp, f"hostfwd_add tcp:127.0.0.1:{port}-:22") == "", "not added")
+        socket.create_connection(("127.0.0.1", port)).close()
+        check("in use" in human(qmp, f"hostfwd_add nic0 tcp:127.0.0.1:{port}-:22"), "added twice")
+        check(human(qmp, f"hostfwd_remove nic0 tcp:127.0.0.1:{port}") == "", "not removed")
+        check("no forward" in human(qmp, f"hostfwd_remove tcp:127.0.0.1:{port}"), "removed twice")
+        check("usage" in human(qmp, "hostfwd_add"), "no usage")
+        check("HOSTPORT" in human(qmp, "hostfwd_add tcp:1:2"), "no form")
+        check("no -netdev user" in human(qmp, "hostfwd_add other tcp::1-:2"), "another back end")
+        check(human(qmp, "netdev_add user,id=n") == human(qmp, "netdev_del n") == "", "netdev_add, netdev_del")
+        check(human(qmp, "set_link nic0 off") == "" and "usage" in human(qmp, "set_link nic0"), "set_link")
 
 
 def test_a_function_comes_and_goes_by_acpi():

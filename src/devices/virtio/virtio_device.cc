@@ -19,6 +19,8 @@ namespace {
 
 constexpr uint32_t kMostConfigBytes = 256;
 
+uint32_t used_length(uint64_t written) { return static_cast<uint32_t>(std::min<uint64_t>(written, UINT32_MAX)); }
+
 uint64_t offered_features(uint64_t own, const VirtioDevice::Options& options) {
   uint64_t features = own | kVersion1;
   if (options.indirect) features |= kIndirect;
@@ -214,7 +216,7 @@ void VirtioDevice::enable_queue(uint16_t index) {
 void VirtioDevice::set_queue_page(uint16_t index, uint32_t page) {
   Queue& queue = *queues_[index];
   const uint16_t vector = queue.state.vector;
-  end_life(queue);
+  end_life_alone(index);
   queue.state.vector = vector;
   if (page == 0) return;
   // 2.7.2: the three parts of a legacy queue follow each other.
@@ -232,7 +234,16 @@ uint32_t VirtioDevice::queue_page(uint16_t index) const {
 
 void VirtioDevice::reset_queue(uint16_t index) {
   if ((state_.features & kRingReset) == 0) return;
+  end_life_alone(index);
+}
+
+void VirtioDevice::end_life_alone(uint16_t index) {
   end_life(*queues_[index]);
+  if (queues_[index]->stale == 0) return;
+  home_.post([shared = shared_, index] {
+    const std::lock_guard lock(shared->mutex);
+    if (shared->device != nullptr) shared->device->queue_reset(index);
+  });
 }
 
 void VirtioDevice::kick(uint16_t index) {
@@ -344,23 +355,43 @@ std::unique_ptr<VirtioChain> VirtioDevice::next(uint16_t index) {
 void VirtioDevice::finish(std::unique_ptr<VirtioChain> chain, uint64_t written) {
   const std::lock_guard lock(lock_);
   Queue& queue = *queues_[chain->queue];
-  if (chain->life == queue.life) {
-    flying_[chain->place] = flying_.back();
-    flying_[chain->place]->place = chain->place;
-    flying_.pop_back();
-    --queue.in_flight;
-    give(queue, *chain, written);
-  } else {
-    --stale_;
-    if (--queue.stale == 0) post_kick(chain->queue);
-    end_reset();
-  }
+  const Virtqueue::Given given{.chain = chain.get(), .written = used_length(written)};
+  if (land(queue, *chain)) give(queue, std::span(&given, 1));
+  keep(std::move(chain));
+}
+
+void VirtioDevice::finish_together(std::vector<Finished> list) {
+  if (list.empty()) return;
+  const std::lock_guard lock(lock_);
+  Queue& queue = *queues_[list[0].chain->queue];
+  std::vector<Virtqueue::Given> given;
+  for (const auto& [chain, written] : list)
+    if (land(queue, *chain)) given.push_back({.chain = chain.get(), .written = used_length(written)});
+  if (!given.empty()) give(queue, given);
+  for (auto& [chain, written] : list) keep(std::move(chain));
+}
+
+void VirtioDevice::keep(std::unique_ptr<VirtioChain> chain) {
   if (spare_.size() < shape_.queue_size) spare_.push_back(std::move(chain));
 }
 
-void VirtioDevice::give(Queue& queue, const VirtioChain& chain, uint64_t written) {
+bool VirtioDevice::land(Queue& queue, const VirtioChain& chain) {
+  if (chain.life == queue.life) {
+    flying_[chain.place] = flying_.back();
+    flying_[chain.place]->place = chain.place;
+    flying_.pop_back();
+    --queue.in_flight;
+    return true;
+  }
+  --stale_;
+  if (--queue.stale == 0) post_kick(chain.queue);
+  end_reset();
+  return false;
+}
+
+void VirtioDevice::give(Queue& queue, std::span<const Virtqueue::Given> list) {
   if (state_.broken || !queue.ring.mapped()) return;
-  queue.ring.give(chain, static_cast<uint32_t>(std::min<uint64_t>(written, UINT32_MAX)));
+  queue.ring.give_together(list);
   queue.interrupt = true;
   if (serving_ || looking_) return;
   // Once for all that end in this pass of the executor.

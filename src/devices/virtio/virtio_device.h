@@ -128,6 +128,9 @@ class VirtioDevice {
   virtual void driver_ready() {}     // locked
   virtual void device_reset() {}     // locked; a life ends, chains of it may be in flight
   virtual void cancel_requests() {}  // home executor, not locked
+  // Home executor, not locked: one queue was reset, chains of it are in flight. What waits for nothing but the guest or
+  // the host goes to finish().
+  virtual void queue_reset(uint16_t queue) { (void)queue; }
   // Locked: state of the type's own, in fields from 1 up.
   virtual void save_type(StateWriter& writer) { (void)writer; }
   virtual void restore_type(StateReader& reader) { (void)reader; }
@@ -138,6 +141,12 @@ class VirtioDevice {
   [[nodiscard]] std::unique_ptr<VirtioChain> next(uint16_t queue);
   // Hands it back; `written` bytes of its writable part were written. Home executor.
   void finish(std::unique_ptr<VirtioChain> chain, uint64_t written);
+  // Several of one queue: the driver sees all of them or none. Home executor.
+  struct Finished {
+    std::unique_ptr<VirtioChain> chain;
+    uint64_t written;
+  };
+  void finish_together(std::vector<Finished> list);
   // Whether anybody waits for it: not those of an earlier life, whose memory is the guest's again.
   [[nodiscard]] bool current(const VirtioChain& chain) const {
     return queues_[chain.queue]->life.load(std::memory_order_acquire) == chain.life;
@@ -188,9 +197,13 @@ class VirtioDevice {
   void reset_locked();
   void end_reset();
   void end_life(Queue& queue);
+  void end_life_alone(uint16_t index);
   [[nodiscard]] bool features_fit() const;
   void break_locked(std::string_view why);
-  void give(Queue& queue, const VirtioChain& chain, uint64_t written);
+  // False: the chain belongs to an earlier life, and nobody waits for it.
+  bool land(Queue& queue, const VirtioChain& chain);
+  void keep(std::unique_ptr<VirtioChain> chain);
+  void give(Queue& queue, std::span<const Virtqueue::Given> list);
   void raise_interrupts();
   void kick_enabled();
   [[nodiscard]] std::unique_ptr<VirtioChain> fresh_chain();

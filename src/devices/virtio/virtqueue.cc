@@ -261,19 +261,41 @@ void Virtqueue::give(const VirtioChain& chain, uint32_t written) {
     give_split(chain, written);
 }
 
+void Virtqueue::give_together(std::span<const Given> list) {
+  if (list.size() == 1) return give(*list[0].chain, list[0].written);
+  if (!options_.packed) {
+    for (const auto& [chain, written] : list) put_used(state_->next_used++, *chain, written);
+    return device_.store16(2, state_->next_used);
+  }
+  // 2.8.9: what makes the first of them used comes last.
+  const uint64_t first = uint64_t{state_->next_used} * kDescriptorBytes;
+  const uint16_t first_flags = used_flags(list[0].written);
+  descriptors_.store32(first + 8, list[0].written);
+  descriptors_.store16(first + 12, list[0].chain->id);
+  advance(state_->next_used, state_->used_wrap, list[0].chain->slots);
+  for (const auto& [chain, written] : list.subspan(1)) give_packed(*chain, written);
+  descriptors_.store16(first + 14, first_flags);
+}
+
+void Virtqueue::put_used(unsigned slot, const VirtioChain& chain, uint32_t written) {
+  const uint64_t at = kRingHeader + (slot & (state_->size - 1u)) * kUsedEntry;
+  device_.store32(at, chain.id);
+  device_.store32(at + 4, written);
+}
+
 void Virtqueue::give_split(const VirtioChain& chain, uint32_t written) {
-  const unsigned slot = state_->next_used & (state_->size - 1u);
-  device_.store32(kRingHeader + slot * kUsedEntry, chain.id);
-  device_.store32(kRingHeader + slot * kUsedEntry + 4, written);
-  ++state_->next_used;
+  put_used(state_->next_used++, chain, written);
   device_.store16(2, state_->next_used);  // 2.7.8.2: after the entry
+}
+
+uint16_t Virtqueue::used_flags(uint32_t written) const {
+  return static_cast<uint16_t>((state_->used_wrap ? kAvail | kUsed : 0u) | (written != 0 ? kWrite : 0u));
 }
 
 void Virtqueue::give_packed(const VirtioChain& chain, uint32_t written) {
   const uint64_t at = uint64_t{state_->next_used} * kDescriptorBytes;
   descriptors_.store64(at + 8, written | uint64_t{chain.id} << 32);
-  const unsigned flags = (state_->used_wrap ? kAvail | kUsed : 0u) | (written != 0 ? kWrite : 0u);
-  descriptors_.store16(at + 14, static_cast<uint16_t>(flags));  // 2.8.15: after the rest
+  descriptors_.store16(at + 14, used_flags(written));  // 2.8.15: after the rest
   advance(state_->next_used, state_->used_wrap, chain.slots);
 }
 

@@ -102,6 +102,12 @@ class Virtqueue {
   Result<bool> take(VirtioChain& chain);
   // Hands a chain back with the number of bytes that were written to its writable part.
   void give(const VirtioChain& chain, uint32_t written);
+  // Several at once: the driver sees all of them or none.
+  struct Given {
+    const VirtioChain* chain;
+    uint32_t written;
+  };
+  void give_together(std::span<const Given> list);
   // Whether the driver wants to hear of what was given since the last call that answered true. 2.7.7.2, 2.8.10.
   // `idle`: no chain is in flight.
   bool wants_interrupt(bool idle);
@@ -124,7 +130,9 @@ class Virtqueue {
   Result<> add_table(VirtioChain& chain, const Descriptor& table);
   static Result<> add(VirtioChain& chain, const Descriptor& descriptor);
   void give_split(const VirtioChain& chain, uint32_t written);
+  void put_used(unsigned slot, const VirtioChain& chain, uint32_t written);  // split
   void give_packed(const VirtioChain& chain, uint32_t written);
+  [[nodiscard]] uint16_t used_flags(uint32_t written) const;  // packed, for next_used
   bool split_wants_interrupt();
   bool packed_wants_interrupt();
   void advance(uint16_t& slot, bool& wrap, unsigned by) const;

@@ -142,6 +142,8 @@ class PcChassis : public Board {
   Result<bus::PciBus*> bus_for(const DeviceConfig& device);
   Result<std::unique_ptr<bus::PciDevice>> make_pci_device(const DeviceConfig& device, const std::string& path,
                                                           const bus::PciBus& bus);
+  Result<std::unique_ptr<bus::PciDevice>> make_network_card(const DeviceConfig& device, const std::string& path,
+                                                            const bus::PciBus& bus);
   Result<> add_pci_device(const DeviceConfig& device, const std::string& path, bool running);
   // pc_display.cc.
   [[nodiscard]] bool has_vga() const;

@@ -5,7 +5,9 @@
 #include "devices/pci_bridges/pcie_root_port.h"
 #include "devices/pci_bridges/plain_bridge.h"
 #include "devices/pci_testdev/pci_testdev.h"
+#include "devices/virtio/virtio_net_types.h"
 #include "machine/pc/pc_chassis.h"
+#include "support/log.h"
 #include "support/suggest.h"
 
 namespace kite::machine {
@@ -51,6 +53,7 @@ bool is_pci(std::string_view type) {
   constexpr std::string_view kTypes[] = {"pci-testdev", "pcie-root-port",  "ioh3420", "i82801b11-bridge",
                                          "pci-bridge",  "pcie-pci-bridge", "VGA"};
   if (std::find(std::begin(kTypes), std::end(kTypes), type) != std::end(kTypes)) return true;
+  if (devices::is_network_card(type)) return true;
   const DiskMaker* const maker = find_disk_maker(type);
   return maker != nullptr && maker->place == DiskMaker::Place::kPci;
 }
@@ -81,6 +84,7 @@ Result<std::unique_ptr<bus::PciDevice>> PcChassis::make_pci_device(const DeviceC
   const PropertyMap& properties = device.properties;
   if (find_disk_maker(device.type) != nullptr) return make_pci_disk(device, path);
   if (device.type == "VGA") return make_vga(device, path);
+  if (devices::is_network_card(device.type)) return make_network_card(device, path, bus);
   if (device.type == "pci-testdev") return Made(std::make_unique<devices::PciTestdev>(path));
   if (device.type == "pcie-root-port" || device.type == "ioh3420") {
     if (&bus != pci_.get() || !bus.express())
@@ -102,6 +106,25 @@ Result<std::unique_ptr<bus::PciDevice>> PcChassis::make_pci_device(const DeviceC
     return fail("-device {}: it belongs on a PCI Express bus, and '{}' is none; pci-bridge goes there", device.type,
                 bus.name());
   return Made(std::make_unique<PlainBridge>(path, PlainBridge::Model::kPcieToPci, path));
+}
+
+Result<std::unique_ptr<bus::PciDevice>> PcChassis::make_network_card(const DeviceConfig& device,
+                                                                     const std::string& path, const bus::PciBus& bus) {
+  if (context_.nets == nullptr || context_.executor == nullptr)
+    return fail("-device {}: this machine has no network", device.type);
+  net::NetBackend* backend = nullptr;
+  if (const std::string id = device.properties.string("netdev"); !id.empty()) {
+    auto claimed = context_.nets->claim(id);
+    if (!claimed) return fail("-device {}: {}", device.type, claimed.error().message);
+    backend = *claimed;
+  } else {
+    log::warn("-device {}: its cable goes nowhere; add netdev=ID of a -netdev", device.type);
+  }
+  const auto mac = context_.nets->mac_for(device.properties.string("mac"));
+  if (!mac) return fail("-device {}: mac: {}", device.type, mac.error().message);
+  KITE_ASSIGN(auto made, devices::make_virtio_net(device.type, path, device.properties, bus, *mac, backend,
+                                                  guest_memory_, *context_.executor));
+  return made;
 }
 
 Result<> PcChassis::add_pci_device(const DeviceConfig& device, const std::string& path, bool running) {
@@ -135,6 +158,8 @@ Result<> PcChassis::add_pci_device(const DeviceConfig& device, const std::string
   if (device.properties.boolean("multifunction")) made->mark_multifunction();
   if (const DiskMaker* const maker = find_disk_maker(device.type); maker != nullptr && !maker->boot_rest.empty())
     KITE_TRY(note_boot_place(device, path, pci_boot_path(*made) + std::string(maker->boot_rest)));
+  if (devices::is_network_card(device.type))
+    KITE_TRY(note_boot_place(device, path, pci_boot_path(*made) + "/ethernet-phy@0"));
   const bus::PciDevice& function = *made;
   user_devices_.push_back(std::move(made));
   if (!running) return {};

@@ -1,0 +1,24 @@
+// The network in the monitors: back ends that come and go, links, port forwards. Main executor's thread.
+#pragma once
+
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "monitor/qmp_commands.h"
+
+namespace kite::monitor {
+
+// set_link, netdev_add, netdev_del.
+std::span<const QmpCommand> net_commands();
+
+// For people; each ends with a newline unless it is empty.
+std::string info_network(MonitorContext& context, std::string_view rest);
+std::string info_usernet(MonitorContext& context, std::string_view rest);
+std::string human_set_link(MonitorContext& context, std::string_view rest);
+std::string human_netdev_add(MonitorContext& context, std::string_view rest);
+std::string human_netdev_del(MonitorContext& context, std::string_view rest);
+std::string human_hostfwd_add(MonitorContext& context, std::string_view rest);
+std::string human_hostfwd_remove(MonitorContext& context, std::string_view rest);
+
+}  // namespace kite::monitor

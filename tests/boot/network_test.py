@@ -1,0 +1,258 @@
+#!/usr/bin/env python3
+"""A Linux guest uses its network card: DHCP, a file from a server on this host through the NAT, and one from the guest's
+server through a port forward; for every form of the options that make a card, both interfaces of the card, both kinds of
+rings, and cards that come and go. Nothing leaves this host.
+
+usage: network_test.py KITE GUESTS
+Ends with 'network: N passed, N failed, N skipped'.
+"""
+import functools
+import hashlib
+import http.server
+import os
+import pathlib
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.request
+
+from boot_test import command, wait_event
+from guest import Guest, Tally
+
+FLAVOUR = "6.1-cloud"
+DOWNLOAD = 8 << 20  # bytes
+UPLOAD = 4 << 20
+MAC = "52:54:00:ab:cd:ef"
+TAP, TAP_HOST, TAP_GUEST = "kitetest0", "192.168.219.1", "192.168.219.2"
+
+
+class Server:
+    """Serves a folder at an address of this host's, quietly."""
+
+    def __init__(self, folder, host="127.0.0.1"):
+        class Handler(http.server.SimpleHTTPRequestHandler):
+            def log_message(self, *_):
+                pass
+
+        handler = functools.partial(Handler, directory=folder)
+        self.server = http.server.ThreadingHTTPServer((host, 0), handler)
+        self.server.handle_error = lambda *_: None  # a guest that is reset hangs up
+        self.port = self.server.server_address[1]
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.server.shutdown()
+        self.server.server_close()
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class Bench:
+    def __init__(self, kite, guests):
+        self.kite = kite
+        self.kernel = guests / FLAVOUR / "vmlinuz"
+        self.initrd = guests / FLAVOUR / "initrd-disks.gz"
+
+    def command(self, *options):
+        return [self.kite, "-accel", "jit", "-smp", "2", "-m", "256", "-nographic", "-kernel", str(self.kernel),
+                "-initrd", str(self.initrd), "-append", "console=ttyS0 quiet", *options]
+
+    def start(self, *options):
+        guest = Guest(self.command(*options))
+        guest.expect("Kite: user space runs")
+        guest.expect("kite# ")
+        return guest
+
+
+def lease(guest, wanted="10.0.2.15/24"):
+    said = guest.run("load-net 2>&1")
+    if f"Kite: network: {wanted}" not in said:
+        guest.fail(f"DHCP gave no {wanted}: {said}")
+
+
+def download(guest, server, folder, host="10.0.2.2"):
+    content = os.urandom(DOWNLOAD)
+    pathlib.Path(folder, "down.bin").write_bytes(content)
+    said = guest.run(f"wget -q -O - http://{host}:{server.port}/down.bin | sha256sum")
+    if said.split()[0] != hashlib.sha256(content).hexdigest():
+        guest.fail(f"what the guest fetched is something else: {said}")
+
+
+def serve(guest, size):
+    """Starts a server in the guest; answers the checksum of /up.bin, its file."""
+    said = guest.run(f"mkdir -p /www && head -c {size} /dev/urandom >/www/up.bin && httpd -p 80 -h /www && "
+                     "sha256sum /www/up.bin")
+    return said.split()[0]
+
+
+def upload(guest, port, checksum, host="127.0.0.1"):
+    try:
+        content = urllib.request.urlopen(f"http://{host}:{port}/up.bin", timeout=300).read()
+    except OSError as error:
+        guest.fail(f"the guest's server does not answer at port {port}: {error}")
+    if hashlib.sha256(content).hexdigest() != checksum:
+        guest.fail(f"what came out of the guest, {len(content)} bytes, is something else")
+
+
+def both_ways(bench, options, port, size=UPLOAD):
+    with tempfile.TemporaryDirectory() as folder, Server(folder) as server, bench.start(*options) as guest:
+        lease(guest)
+        download(guest, server, folder)
+        upload(guest, port, serve(guest, size))
+        guest.send("poweroff -f\n")
+        if guest.wait_exit() != 0:
+            guest.fail("the machine did not end well")
+
+
+def forms(port):
+    """Every way to ask for a card: name, options."""
+    forward = f"tcp:127.0.0.1:{port}-:80"
+    json = f'{{"type":"user","id":"n0","hostfwd":[{{"str":"{forward}"}}]}}'
+    card = f"virtio-net-pci,netdev=n0,mac={MAC}"
+    return [("-nic", ["-nic", f"user,model=virtio-net-pci,hostfwd={forward}"]),
+            ("-netdev and -device", ["-netdev", f"user,id=n0,hostfwd={forward}", "-device", card]),
+            ("-netdev as JSON", ["-netdev", json, "-device", card]),
+            ("-net nic and -net user", ["-net", "nic,model=virtio", "-net", f"user,hostfwd={forward}"]),
+            ("-redir", ["-redir", f"tcp:{port}::80"]),
+            ("-redir without a protocol", ["-redir", f":{port}::80"])]
+
+
+def cards():
+    """Kinds of the card: name, its -device, options before it."""
+    return [("legacy", "virtio-net-pci,disable-modern=on", []),
+            ("legacy without merged buffers", "virtio-net-pci,disable-modern=on,mrg_rxbuf=off", []),
+            ("modern", "virtio-net-pci-non-transitional", []),
+            ("packed rings", "virtio-net-pci-non-transitional,packed=on", []),
+            ("without offers", "virtio-net-pci,mrg_rxbuf=off,csum=off,guest_csum=off,ctrl_vq=off,event_idx=off,"
+                               "indirect_desc=off,vectors=0,ioeventfd=off", []),
+            ("behind a root port of q35", "virtio-net-pci,bus=port",
+             ["-machine", "q35", "-device", "pcie-root-port,id=port"])]
+
+
+def settings(bench):
+    """Addresses, names and the MAC are those that the options ask for."""
+    options = ["-netdev", "user,id=n0,net=192.168.77.0/24,dhcpstart=192.168.77.40,host=192.168.77.1,dns=192.168.77.9,"
+               "hostname=guesthost", "-device", f"virtio-net-pci,netdev=n0,mac={MAC},host_mtu=1400"]
+    with bench.start(*options) as guest:
+        lease(guest, "192.168.77.40/24")
+        for command, wanted in (("cat /sys/class/net/eth0/address", MAC), ("hostname", "guesthost"),
+                                ("cat /etc/resolv.conf", "nameserver 192.168.77.9"),
+                                ("ip route", "via 192.168.77.1"), ("cat /sys/class/net/eth0/mtu", "1400")):
+            said = guest.run(command)
+            if wanted not in said:
+                guest.fail(f"'{command}' says '{said}', not '{wanted}'")
+
+
+def restricted(bench):
+    """restrict=on keeps the guest from this host's servers; forwards to it go on."""
+    port = free_port()
+    with tempfile.TemporaryDirectory() as folder, Server(folder) as server, \
+            bench.start("-nic", f"user,restrict=on,hostfwd=tcp:127.0.0.1:{port}-:80") as guest:
+        lease(guest)
+        pathlib.Path(folder, "down.bin").write_bytes(b"secret")
+        said = guest.run(f"wget -q -O - http://10.0.2.2:{server.port}/down.bin || echo refused")
+        if said.splitlines()[-1] != "refused":
+            guest.fail(f"a restricted guest reached the host: {said}")
+        upload(guest, port, serve(guest, 4096))
+
+
+def tap_refused():
+    """Why there can be no tap interface here, or ""."""
+    if os.geteuid() != 0:
+        return "not root"
+    if shutil.which("ip") is None:
+        return "there is no 'ip' (iproute2)"
+    made = subprocess.run(["ip", "tuntap", "add", "dev", TAP, "mode", "tap"], capture_output=True, text=True)
+    return made.stderr.strip() if made.returncode != 0 else ""
+
+
+def tap(bench):
+    """A tap interface that is there already, by its name: files both ways between the guest and this host's address."""
+    for words in (f"addr add {TAP_HOST}/24 dev {TAP}", f"link set {TAP} up"):
+        subprocess.run(["ip", *words.split()], check=True)
+    card = ["-netdev", f"tap,id=n0,ifname={TAP},script=no,downscript=no", "-device", "virtio-net-pci,netdev=n0"]
+    with tempfile.TemporaryDirectory() as folder, Server(folder, TAP_HOST) as server, bench.start(*card) as guest:
+        guest.run("modprobe -a virtio_pci virtio_net; sleep 1; ip link set eth0 up; "
+                  f"ip addr add {TAP_GUEST}/24 dev eth0; ping -c 1 -W 20 {TAP_HOST}")
+        download(guest, server, folder, TAP_HOST)
+        upload(guest, 80, serve(guest, UPLOAD), TAP_GUEST)
+
+
+def comes_and_goes(bench):
+    """A card and its back end are added while the guest runs; its link goes, the machine stops and is reset; it leaves."""
+    with tempfile.TemporaryDirectory() as folder, Server(folder) as server:
+        path = os.path.join(folder, "qmp")
+        with bench.start("-qmp", f"unix:{path},server=on,wait=off") as guest, socket.socket(socket.AF_UNIX) as connection:
+            connection.connect(path)
+            connection.settimeout(60)
+            monitor = connection.makefile("rw")
+            monitor.readline()
+            command(guest, monitor, "qmp_capabilities", {})
+            command(guest, monitor, "netdev_add", {"type": "user", "id": "n0"})
+            command(guest, monitor, "device_add", {"driver": "virtio-net-pci", "id": "card", "netdev": "n0"})
+            lease(guest)
+            download(guest, server, folder)
+            for up in (False, True):
+                command(guest, monitor, "set_link", {"name": "card", "up": up})
+                guest.run(f"for i in $(seq 1 100); do [ $(cat /sys/class/net/eth0/carrier) = {int(up)} ] && break; sleep 0.1; done; "
+                          f"[ $(cat /sys/class/net/eth0/carrier) = {int(up)} ]")
+            guest.send(f"wget -q -O - http://10.0.2.2:{server.port}/down.bin | md5sum\n")
+            for _ in range(20):
+                command(guest, monitor, "stop", {})
+                command(guest, monitor, "cont", {})
+            guest.expect(hashlib.md5(pathlib.Path(folder, "down.bin").read_bytes()).hexdigest())
+            guest.expect("kite# ")
+            guest.send(f"while true; do wget -q -O /dev/null http://10.0.2.2:{server.port}/down.bin; done\n")
+            time.sleep(1)
+            command(guest, monitor, "system_reset", {})
+            guest.expect("Kite: user space runs")
+            guest.expect("kite# ")
+            lease(guest)
+            download(guest, server, folder)
+            command(guest, monitor, "device_del", {"id": "card"})
+            wait_event(monitor, "DEVICE_DELETED")
+            if guest.run("ls /sys/class/net") != "lo":
+                guest.fail("the card is gone, but the guest still has it")
+            command(guest, monitor, "netdev_del", {"id": "n0"})
+
+
+def main():
+    kite, guests = sys.argv[1], pathlib.Path(sys.argv[2])
+    tally = Tally("network")
+    bench = Bench(kite, guests)
+    if not bench.kernel.exists() or not bench.initrd.exists():
+        tally.skip("network", f"there is no kernel {FLAVOUR} with its initrd in {guests}; tools/get_kernel.sh gets it")
+        return tally.finish()
+    port = free_port()
+    for name, options in forms(port):
+        tally.run(f"both ways with {name}", both_ways, bench, options, port)
+    for name, device, before in cards():
+        port = free_port()
+        options = [*before, "-netdev", f"user,id=n0,hostfwd=tcp:127.0.0.1:{port}-:80", "-device", f"{device},netdev=n0"]
+        tally.run(f"both ways, {name}", both_ways, bench, options, port)
+    tally.run("addresses and names", settings, bench)
+    tally.run("a card that comes and goes", comes_and_goes, bench)
+    tally.run("a restricted network", restricted, bench)
+    if why := tap_refused():
+        tally.skip("a tap interface", why)
+    else:
+        try:
+            tally.run("a tap interface", tap, bench)
+        finally:
+            subprocess.run(["ip", "link", "del", TAP], check=False)
+    return tally.finish()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
