@@ -151,6 +151,12 @@ size_t VirtioNet::most_buffers() {
 // Takes buffers until they have room for a frame and its header; without MRG_RXBUF that is one.
 Delivery VirtioNet::gather(net::Frame frame, size_t header) {
   drop_held(receiving_);
+  if (!receiving_.empty() && receiving_[0]->in_bytes < header) {  // it was behind another one
+    Chain first = std::move(receiving_[0]);
+    receiving_.erase(receiving_.begin());
+    refuse(std::move(first), "a buffer has no room for a frame's header");
+    return Delivery::kDropped;
+  }
   uint64_t room = 0;
   for (const Chain& chain : receiving_) room += chain->in_bytes;
   while (room < header + frame.size()) {
@@ -176,18 +182,21 @@ Delivery VirtioNet::fill(net::Frame frame, size_t header_size) {
   std::array<uint8_t, kHeader> header{};
   // 5.1.6.4.1: what comes out of this process has been checked on its way in.
   if (agreed(kGuestChecksum) && backend_ != nullptr && backend_->verified()) header[kFlagsAt] = kDataValid;
-  store(&header[kBuffersAt], static_cast<uint16_t>(receiving_.size()));
+  // A longer frame that goes nowhere by now may have taken more buffers than this one needs.
+  size_t used = 0;
+  for (uint64_t room = 0; room < header_size + frame.size(); ++used) room += receiving_[used]->in_bytes;
+  store(&header[kBuffersAt], static_cast<uint16_t>(used));
   std::vector<Finished> done;
   bool good = receiving_[0]->write(memory(), 0, std::span(header).first(header_size)).has_value();
   uint64_t at = header_size;
-  for (Chain& chain : receiving_) {
+  for (Chain& chain : std::span(receiving_).first(used)) {
     const auto part = frame.first(std::min<uint64_t>(frame.size(), chain->in_bytes - at));
     good = good && chain->write(memory(), at, part).has_value();
     done.push_back({.chain = std::move(chain), .written = at + part.size()});
     frame = frame.subspan(part.size());
     at = 0;
   }
-  receiving_.clear();
+  receiving_.erase(receiving_.begin(), receiving_.begin() + static_cast<ptrdiff_t>(used));
   if (!good) break_device("a buffer for frames is not in RAM");
   finish_together(std::move(done));
   return good ? Delivery::kTaken : Delivery::kDropped;

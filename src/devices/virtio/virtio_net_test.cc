@@ -188,6 +188,26 @@ TEST_P(VirtioNetRings, FramesWaitForBuffers) {
   EXPECT_EQ(std::memcmp(machine.host(kData + kHeader), frame.data(), frame.size()), 0);
 }
 
+// A long frame had them all, and is dropped before there are enough.
+TEST_P(VirtioNetRings, AFrameTakesNoMoreOfTheHeldBuffersThanItNeeds) {
+  NetMachine machine;
+  machine.set_up(GetParam());
+  for (unsigned i = 0; i < 2; ++i) machine.offer(i * 128, 128);
+  machine.backend.deliver(NetMachine::frame_to(kMacOfCard, 600));
+  machine.settle();
+  EXPECT_TRUE(machine.backend.backed_up());
+  for (const bool up : {false, true}) machine.backend.set_link(net::NetBackend::End::kHost, up);
+  for (unsigned i = 0; i < 2; ++i) {
+    machine.backend.deliver(NetMachine::frame_to(kMacOfCard, 60));
+    machine.settle();
+    EXPECT_EQ(machine.get<uint16_t>(kData + i * 128 + kBuffersAt), 1U);
+    const auto used = machine.receive->take();
+    ASSERT_TRUE(used);
+    EXPECT_EQ(used->written, 60U + kHeader);
+    EXPECT_FALSE(machine.receive->take());
+  }
+}
+
 TEST_P(VirtioNetRings, SendingWaitsForTheBackend) {
   NetMachine machine;
   machine.set_up(GetParam());
