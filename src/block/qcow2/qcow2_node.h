@@ -70,6 +70,7 @@ class Qcow2Node final : public FormatNode {
   [[nodiscard]] bool can_be_emptied() const override { return true; }
   Task<Result<>> make_empty() override;
   Result<> set_backing(NodePtr backing) override;
+  [[nodiscard]] bool holds_snapshots() const override { return true; }
   Task<Result<>> snapshot_create(SnapshotInfo snapshot) override;
   Task<Result<>> snapshot_apply(std::string id_or_name) override;
   Task<Result<>> snapshot_delete(std::string id_or_name) override;
