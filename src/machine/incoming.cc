@@ -2,6 +2,7 @@
 
 #include <pthread.h>
 
+#include "machine/drive_store.h"
 #include "machine/guest_ram.h"
 #include "snapshot/ram_copy.h"
 #include "snapshot/stream.h"
@@ -74,13 +75,19 @@ void Incoming::answer(const Result<>& result) {
   if (const auto done = channel_->write(bytes); !done) log::warn("incoming: {}", done.error().message);
 }
 
+// The sender has let the images go.
+Result<> Incoming::take_over(const std::vector<uint8_t>& state) {
+  if (machine_.drives() != nullptr) KITE_TRY(machine_.drives()->activate());
+  return machine_.restore_state(state);
+}
+
 void Incoming::finish(const Result<std::vector<uint8_t>>& state) {
   thread_.join();
   Result<> result;
   if (!state)
     result = fail("{}", state.error().message);
   else
-    result = machine_.restore_state(*state);
+    result = take_over(*state);
   if (result && channel_ != nullptr) result = channel_->finish();
   answer(result);
   channel_.reset();

@@ -38,6 +38,7 @@ class Incoming {
   void work();
   Result<std::vector<uint8_t>> receive();
   void finish(const Result<std::vector<uint8_t>>& state);
+  Result<> take_over(const std::vector<uint8_t>& state);
   void answer(const Result<>& result);
   void set_status(MigrationStatus status);
 

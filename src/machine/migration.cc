@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <chrono>
 
+#include "machine/drive_store.h"
 #include "machine/guest_ram.h"
 #include "support/log.h"
 
@@ -217,7 +218,10 @@ void Migration::stand_still() {
   stopped_ns_ = now_ns();
   machine_.pause_as(RunState::kFinishMigrate);
   set_status(MigrationStatus::kDevice);
-  std::vector<uint8_t> state = machine_.save_state();
+  Result<std::vector<uint8_t>> state = machine_.save_state();
+  // From here on the other end may have the images.
+  if (machine_.drives() != nullptr)
+    if (auto done = machine_.drives()->deactivate(); !done) state = fail("{}", done.error().message);
   const std::lock_guard lock(shared_->mutex);
   shared_->state = std::move(state);
   shared_->changed.notify_all();
@@ -226,6 +230,7 @@ void Migration::stand_still() {
 void Migration::finish(const Result<>& result) {
   last_ = report();
   thread_.join();
+  shared_->channel.reset();  // the other end sees that there is no more
   set_logging(false);
   machine_.set_devices_fixed(false);
   const bool cancelled = shared_->cancelled && !result;
@@ -238,6 +243,8 @@ void Migration::finish(const Result<>& result) {
   }
   if (machine_.state() == RunState::kFinishMigrate) {
     const bool goes_on = !result && was_running_;
+    if (!result && machine_.drives() != nullptr)
+      if (auto taken = machine_.drives()->activate(); !taken) log::error("migration: {}", taken.error().message);
     const auto left = machine_.leave_pause(result ? RunState::kPostMigrate : RunState::kPaused, goes_on);
     if (!left) log::error("migration: {}", left.error().message);
   }

@@ -68,9 +68,9 @@ class Migration {
     std::mutex mutex;
     std::condition_variable changed;
     bool cancelled = false;
-    std::optional<std::vector<uint8_t>> state;      // of the machine, which stands still
-    std::shared_ptr<snapshot::Channel> channel;     // once it is open
-    std::atomic<uint64_t> transferred{0}, rate{0};  // bytes, bytes a second
+    std::optional<Result<std::vector<uint8_t>>> state;  // of the machine, which stands still
+    std::shared_ptr<snapshot::Channel> channel;         // once it is open
+    std::atomic<uint64_t> transferred{0}, rate{0};      // bytes, bytes a second
     std::atomic<uint64_t> max_bandwidth{0};
     std::atomic<int64_t> downtime_limit_ms{0};
   };

@@ -163,7 +163,8 @@ Result<std::vector<Part>> parts_of(Machine& machine, std::string_view name) {
 }
 
 Result<> may_be_held(const Machine& machine) {
-  if (!machine.held() && machine.state() != RunState::kSuspended) return {};
+  const bool here = machine.state() != RunState::kSuspended && machine.state() != RunState::kPostMigrate;
+  if (!machine.held() && here) return {};
   return fail("a machine in state '{}' has no snapshots made or gone back to", run_state_name(machine.state()));
 }
 

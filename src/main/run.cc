@@ -113,6 +113,7 @@ Result<> Program::open_networks() {
 
 Result<> Program::open_drives() {
   KITE_ASSIGN(drives_, machine::DriveStore::create());
+  if (plan_.machine.incoming) drives_->starts_inactive();
   for (block::BlockOptions& options : plan_.nodes) {
     const std::string name = options.find("node-name") == nullptr ? "" : *options.find("node-name");
     if (auto done = drives_->add_node(std::move(options)); !done)

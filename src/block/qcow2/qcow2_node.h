@@ -84,6 +84,8 @@ class Qcow2Node final : public FormatNode {
  protected:
   Result<> set_permissions(uint32_t need, uint32_t shared) override;
   Task<Result<>> do_close() override;
+  Task<Result<>> do_deactivate() override;
+  Task<Result<>> do_activate() override;
   Task<IoResult<>> do_read(uint64_t offset, IoSlice to, IoHow how) override;
   Task<IoResult<>> do_write(uint64_t offset, IoSlice from, IoHow how) override;
   Task<IoResult<>> do_write_zeroes(uint64_t offset, uint64_t bytes, IoHow how) override;
@@ -129,6 +131,7 @@ class Qcow2Node final : public FormatNode {
   Task<IoResult<>> settle();
   [[nodiscard]] bool untouched() const;
   Task<Result<>> make_clean();
+  Task<Result<>> make_clean_if_used();
   Task<Result<>> write_header();
   // Some of the header's bytes 24..71 (size, places of the tables), durably. When that fails, which of both the file
   // has is unknown: ship() writes them anew before anything else, and what either names is not given back.
