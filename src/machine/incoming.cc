@@ -77,8 +77,13 @@ void Incoming::answer(const Result<>& result) {
 
 // The sender has let the images go.
 Result<> Incoming::take_over(const std::vector<uint8_t>& state) {
-  if (machine_.drives() != nullptr) KITE_TRY(machine_.drives()->activate());
-  return machine_.restore_state(state);
+  DriveStore* const drives = machine_.drives();
+  if (drives != nullptr) KITE_TRY(drives->activate());
+  Result<> restored = machine_.restore_state(state);
+  // The sender goes on with them, then.
+  if (!restored && drives != nullptr)
+    if (auto done = drives->deactivate(); !done) log::error("incoming: {}", done.error().message);
+  return restored;
 }
 
 void Incoming::finish(const Result<std::vector<uint8_t>>& state) {

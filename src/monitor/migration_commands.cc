@@ -64,11 +64,11 @@ Json ram_json(const MigrationReport& report) {
 }
 
 QmpReply query_migrate(Context& context, const Json&) {
-  if (context.migration->incoming().started()) {
+  const MigrationReport report = context.migration->outgoing().report();
+  if (report.status == MigrationStatus::kNone && context.migration->incoming().started()) {
     const MigrationStatus status = context.migration->incoming().status();
     return Json{{"status", machine::migration_status_name(status)}};
   }
-  const MigrationReport report = context.migration->outgoing().report();
   if (report.status == MigrationStatus::kNone) return Json::object();
   Json answer{{"status", machine::migration_status_name(report.status)}};
   if (!report.error.empty()) answer["error-desc"] = report.error;
@@ -228,7 +228,7 @@ std::string human_delvm(MonitorContext& context, std::string_view rest) {
 
 std::string info_migrate(MonitorContext& context, std::string_view) {
   const MigrationReport report = context.migration->outgoing().report();
-  if (context.migration->incoming().started())
+  if (report.status == MigrationStatus::kNone && context.migration->incoming().started())
     return fmt::format("Migration status: {}\n",
                        machine::migration_status_name(context.migration->incoming().status()));
   if (report.status == MigrationStatus::kNone) return "No migration has been started\n";
