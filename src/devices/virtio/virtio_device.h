@@ -33,6 +33,7 @@
 #include "bus/doorbell.h"
 #include "devices/virtio/virtqueue.h"
 #include "memory/guest_memory.h"
+#include "object/live_property.h"
 #include "state/codec.h"
 
 namespace kite::devices {
@@ -99,6 +100,8 @@ class VirtioDevice {
   void kick(uint16_t index);
   // No lock: rings of `bell` are kicks of a queue. While being built.
   void listen(bus::Doorbell bell, uint16_t index);
+  // No lock: as bus::Device has it.
+  [[nodiscard]] virtual std::vector<LiveProperty> live_properties() { return {}; }
 
   // The lifecycle of bus::Device; no lock. reset() is the machine's.
   void reset();

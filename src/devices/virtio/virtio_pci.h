@@ -37,6 +37,7 @@ class VirtioPci final : public bus::PciDevice, private VirtioTransport {
   void stop() override { device_->stop(); }
   void save(StateWriter& writer) override;
   void restore(StateReader& reader) override;
+  [[nodiscard]] std::vector<LiveProperty> live_properties() override { return device_->live_properties(); }
   [[nodiscard]] VirtioDevice& device() { return *device_; }
 
  private:
