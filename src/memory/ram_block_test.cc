@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <cstring>
 #include <thread>
 
 namespace kite {
@@ -252,6 +253,26 @@ TEST(RamBlockDirty, NoWriteIsLostBetweenConcurrentCollections) {
   copier.join();
   if (block->collect_dirty()[0] != 0) copy = word->load();
   EXPECT_EQ(copy, kWrites);
+}
+
+// --- pages that are given back
+
+TEST(RamBlockDiscard, PagesReadAsZeroAndCountAsWritten) {
+  const auto block = make_block(4);
+  std::memset(block->host(), 0x11, 4 * kPageSize);
+  block->set_dirty_logging(true);
+  const uint32_t code = block->mark_code(2 * kPageSize), other = block->mark_code(3 * kPageSize);
+  CountingWatch watch;
+  block->watch_page(kPageSize, watch);
+  ASSERT_TRUE(block->discard(kPageSize, 2 * kPageSize));
+  EXPECT_EQ(block->host()[kPageSize - 1], 0x11);
+  EXPECT_EQ(block->host()[kPageSize], 0);
+  EXPECT_EQ(block->host()[3 * kPageSize - 1], 0);
+  EXPECT_EQ(block->host()[3 * kPageSize], 0x11);
+  EXPECT_EQ(block->collect_dirty()[0], 6U);
+  EXPECT_NE(block->code_generation(2 * kPageSize)->load(), code);
+  EXPECT_EQ(block->code_generation(3 * kPageSize)->load(), other);
+  EXPECT_EQ(watch.stores, 1);
 }
 
 }  // namespace
