@@ -158,6 +158,8 @@ class VirtioDevice {
   void break_device(std::string_view why);
   // Any thread: the configuration space is another one. 2.5.
   void config_changed();
+  // Locked: between start() and stop(). For types that chains are held by: nothing of these is used while it is not.
+  [[nodiscard]] bool running() const { return running_; }
   // What the driver accepted, once it is ready; any thread.
   [[nodiscard]] bool agreed(uint64_t feature) const { return (agreed_.load(std::memory_order_acquire) & feature) != 0; }
   [[nodiscard]] GuestMemory& memory() const { return memory_; }
