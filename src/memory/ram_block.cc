@@ -142,7 +142,9 @@ void RamBlock::remove_alarm(const Alarm& alarm) {
 }
 
 Result<> RamBlock::discard(uint64_t offset, uint64_t bytes) {
-  if (::madvise(host_ + offset, bytes, MADV_DONTNEED) != 0)
+  // The first is for memory that is a file shared with others, and refused elsewhere.
+  uint8_t* const at = host_ + offset;
+  if (::madvise(at, bytes, MADV_REMOVE) != 0 && ::madvise(at, bytes, MADV_DONTNEED) != 0)
     return fail("cannot give {} KiB of memory '{}' back: {}", bytes >> 10, name_, errno_text(errno));
   note_write(offset, bytes);
   return {};

@@ -2,10 +2,14 @@
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cstring>
 #include <thread>
+
+#include "support/fd.h"
 
 namespace kite {
 namespace {
@@ -273,6 +277,21 @@ TEST(RamBlockDiscard, PagesReadAsZeroAndCountAsWritten) {
   EXPECT_NE(block->code_generation(2 * kPageSize)->load(), code);
   EXPECT_EQ(block->code_generation(3 * kPageSize)->load(), other);
   EXPECT_EQ(watch.stores, 1);
+}
+
+TEST(RamBlockDiscard, FilesThatAreSharedGetHoles) {
+  const auto block = make_block(4);
+  const Fd file(::memfd_create("test", MFD_CLOEXEC));
+  ASSERT_EQ(::ftruncate(file.get(), 4 * kPageSize), 0);
+  void* const mapped =
+      ::mmap(block->host(), 4 * kPageSize, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, file.get(), 0);
+  ASSERT_NE(mapped, MAP_FAILED);
+  std::memset(block->host(), 0x11, 4 * kPageSize);
+  ASSERT_TRUE(block->discard(kPageSize, 2 * kPageSize));
+  struct stat info{};
+  ASSERT_EQ(::fstat(file.get(), &info), 0);
+  EXPECT_EQ(info.st_blocks * 512, static_cast<off_t>(2 * kPageSize));
+  EXPECT_EQ(block->host()[kPageSize], 0);
 }
 
 }  // namespace
