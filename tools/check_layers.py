@@ -29,11 +29,12 @@ ALLOWED = {
     "chardev": "support metrics async object",
     "display": "support metrics async object",
     "net": "support metrics async object",
-    "devices": "support metrics async memory object state bus chardev block display net x86",
+    "entropy": "support metrics async object",
+    "devices": "support metrics async memory object state bus chardev block display net entropy x86",
     "boot": "support memory x86",
-    "machine": "support metrics async memory x86 object state accel accel/jit accel/kvm accel/qtest bus chardev block display net devices boot",
-    "monitor": "support metrics async memory x86 object state accel bus chardev block display net devices machine",
-    "main": "img support metrics async memory x86 object state accel bus chardev block display net devices boot machine monitor",
+    "machine": "support metrics async memory x86 object state accel accel/jit accel/kvm accel/qtest bus chardev block display net entropy devices boot",
+    "monitor": "support metrics async memory x86 object state accel bus chardev block display net entropy devices machine",
+    "main": "img support metrics async memory x86 object state accel bus chardev block display net entropy devices boot machine monitor",
 }
 # Single headers that a room may see although their room is closed to it.
 EXTRA = {"devices": {"accel/local_apic.h"}, "main": {"accel/kvm/kvm_accelerator.h", "accel/kvm/kvm_system.h"}}
