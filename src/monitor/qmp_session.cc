@@ -118,6 +118,8 @@ std::string_view event_name(machine::MachineEvent::Kind kind) {
     case Kind::kDeviceDeleted: return "DEVICE_DELETED";
     case Kind::kBlockIoError: return "BLOCK_IO_ERROR";
     case Kind::kTrayMoved: return "DEVICE_TRAY_MOVED";
+    case Kind::kBalloonChange: return "BALLOON_CHANGE";
+    case Kind::kPortChange: return "VSERPORT_CHANGE";
   }
   return "";
 }
@@ -156,6 +158,8 @@ void QmpSession::announce(const machine::MachineEvent& event) {
   if (event.kind == Kind::kDeviceDeleted) message["data"] = {{"device", event.device}, {"path", event.qdev}};
   if (event.kind == Kind::kTrayMoved)
     message["data"] = {{"device", event.device}, {"tray-open", event.tray_open}, {"id", event.qdev}};
+  if (event.kind == Kind::kBalloonChange) message["data"] = {{"actual", event.bytes}};
+  if (event.kind == Kind::kPortChange) message["data"] = {{"open", event.port_open}, {"id", event.device}};
   if (event.kind == Kind::kBlockIoError) message["data"] = io_error_json(event);
   send(message);
 }
