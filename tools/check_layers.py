@@ -29,12 +29,13 @@ ALLOWED = {
     "chardev": "support metrics async object",
     "display": "support metrics async object",
     "net": "support metrics async object",
-    "devices": "support metrics async memory object state bus chardev block display net x86",
+    "entropy": "support metrics async object",
+    "devices": "support metrics async memory object state bus chardev block display net entropy x86",
     "boot": "support memory x86",
     "snapshot": "support metrics async memory state chardev",
-    "machine": "support metrics async memory x86 object state accel accel/jit accel/kvm accel/qtest bus chardev block display net devices boot snapshot",
-    "monitor": "support metrics async memory x86 object state accel bus chardev block display net devices snapshot machine",
-    "main": "img support metrics async memory x86 object state accel bus chardev block display net devices boot snapshot machine monitor",
+    "machine": "support metrics async memory x86 object state accel accel/jit accel/kvm accel/qtest bus chardev block display net entropy devices boot snapshot",
+    "monitor": "support metrics async memory x86 object state accel bus chardev block display net entropy devices snapshot machine",
+    "main": "img support metrics async memory x86 object state accel bus chardev block display net entropy devices boot snapshot machine monitor",
 }
 # Single headers that a room may see although their room is closed to it.
 EXTRA = {"devices": {"accel/local_apic.h"}, "main": {"accel/kvm/kvm_accelerator.h", "accel/kvm/kvm_system.h"}}

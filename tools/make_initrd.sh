@@ -2,7 +2,7 @@
 # Makes a small initrd: busybox and an /init that mounts the usual file systems and gives a shell on the console.
 # Words on the kernel command line that /init knows: kite.once (say that user space runs, then power off), kite.disks (load
 # the drivers of all disk controllers first; load-disks does it later). load-net does the same for network cards, and
-# asks DHCP for an address.
+# asks DHCP for an address; load-virtio for the balloon, the random number generator and the serial ports of virtio.
 # usage: tools/make_initrd.sh OUTPUT [FOLDER of a kernel from get_kernel.sh, whose modules go in]
 set -euo pipefail
 output=$1
@@ -46,6 +46,23 @@ ip link set lo up
 ip link set eth0 up
 udhcpc -i eth0 -q -n -s /bin/take-lease && echo "Kite: network:" $(ip -4 addr show eth0 | sed -n 's/.*inet \([0-9./]*\).*/\1/p')
 LOAD
+cat >"$tree/bin/load-virtio" <<'LOAD'
+#!/bin/sh
+# Loads the drivers of the memory balloon, the random number generator and the serial ports; name-ports gives these the
+# names that they have in /dev/virtio-ports.
+for module in virtio_pci virtio_balloon virtio-rng virtio_console; do modprobe -q "$module"; done
+sleep 1
+name-ports
+echo "Kite: virtio:" $(ls /sys/bus/virtio/devices)
+LOAD
+cat >"$tree/bin/name-ports" <<'NAMES'
+#!/bin/sh
+rm -rf /dev/virtio-ports
+mkdir /dev/virtio-ports
+for port in /sys/class/virtio-ports/*; do
+  [ ! -s "$port/name" ] || ln -s "/dev/${port##*/}" "/dev/virtio-ports/$(cat "$port/name")"
+done
+NAMES
 cat >"$tree/bin/take-lease" <<'LEASE'
 #!/bin/sh
 # What udhcpc calls with what it was told.
@@ -56,7 +73,7 @@ ip addr add "$ip/$mask" dev "$interface"
 for server in $dns; do echo "nameserver $server"; done >/etc/resolv.conf
 [ -z "$hostname" ] || hostname "$hostname"
 LEASE
-chmod 755 "$tree/bin/load-net" "$tree/bin/take-lease"
+chmod 755 "$tree"/bin/load-net "$tree"/bin/load-virtio "$tree"/bin/name-ports "$tree"/bin/take-lease
 cat >"$tree/init" <<'INIT'
 #!/bin/sh
 export PATH=/bin HOME=/root PS1='kite# '

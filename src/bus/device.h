@@ -11,6 +11,7 @@
 #include "bus/irq_line.h"
 #include "memory/guest_memory.h"
 #include "memory/region.h"
+#include "object/live_property.h"
 #include "state/codec.h"
 #include "support/result.h"
 
@@ -32,6 +33,9 @@ class Device {
   // One section named path(). restore() rejects impossible states through the reader and then changes nothing.
   virtual void save(StateWriter& writer) = 0;
   virtual void restore(StateReader& reader) = 0;
+
+  // What a monitor can ask and tell it while it lives. They hold for as long as the device. Main executor's thread.
+  [[nodiscard]] virtual std::vector<LiveProperty> live_properties() { return {}; }
 
  private:
   std::string path_;

@@ -6,6 +6,7 @@
 // less.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -55,11 +56,15 @@ class Chardev {
   [[nodiscard]] virtual bool is_open() const = 0;
   // File descriptors received with the last bytes (SCM_RIGHTS); the caller owns them.
   virtual std::vector<Fd> take_fds() { return {}; }
+  // Whether the front end listens; one is taken to unless it says otherwise. Any thread.
+  virtual void set_frontend_open(bool open) { frontend_open_.store(open, std::memory_order_relaxed); }
+  [[nodiscard]] bool frontend_open() const { return frontend_open_.load(std::memory_order_relaxed); }
   // Blocks, for at most a second, until queued output is on its way. For orderly exits.
   virtual void flush() {}
 
  private:
   std::string id_;
+  std::atomic<bool> frontend_open_{true};
 };
 
 // Keys of a mux, after Ctrl-A: h help, x quit, s (save disks), c next client, t timestamps, b break, Ctrl-A itself.
@@ -88,6 +93,8 @@ class ChardevRegistry {
   [[nodiscard]] std::vector<Chardev*> all() const;
   // A new port of the mux `id` (or the chardev itself when it is not a mux and has no client yet).
   Result<Chardev*> claim(std::string_view id);
+  // What claim() answered, of a client that is gone: others may claim it. A port of a mux stays where it is.
+  void give_back(const Chardev& chardev);
   // server=on,wait=on sockets: blocks until a peer is connected, or until a signal that ends the process is pending.
   // Called once, before the machine starts.
   Result<> wait_for_peers();

@@ -115,6 +115,11 @@ Result<Chardev*> ChardevRegistry::claim(std::string_view id) {
   return entry->chardev.get();
 }
 
+void ChardevRegistry::give_back(const Chardev& chardev) {
+  for (Impl::Entry& entry : impl_->entries)
+    if (entry.chardev.get() == &chardev && entry.mux == nullptr) entry.claimed = false;
+}
+
 Result<> ChardevRegistry::wait_for_peers() {
   for (const Impl::Entry& entry : impl_->entries) {
     if (entry.socket == nullptr || !entry.socket->wants_to_wait()) continue;

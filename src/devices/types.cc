@@ -11,8 +11,11 @@
 #include "devices/nvme/nvme_types.h"
 #include "devices/scsi/scsi_bus.h"
 #include "devices/vga/vga_types.h"
+#include "devices/virtio/virtio_balloon_types.h"
 #include "devices/virtio/virtio_net_types.h"
+#include "devices/virtio/virtio_rng_types.h"
 #include "devices/virtio/virtio_scsi_types.h"
+#include "devices/virtio/virtio_serial_types.h"
 #include "devices/virtio/virtio_types.h"
 
 namespace kite::devices {
@@ -185,6 +188,9 @@ void register_device_types(TypeRegistry& registry) {
   register_virtio_scsi_types(registry);
   register_virtio_types(registry);
   register_virtio_net_types(registry);
+  register_virtio_balloon_types(registry);
+  register_virtio_rng_types(registry);
+  register_virtio_serial_types(registry);
   register_nvme_types(registry);
   register_floppy_types(registry);
   register_vga_types(registry);

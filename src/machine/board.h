@@ -15,7 +15,10 @@
 #include "async/executor.h"
 #include "bus/device.h"
 #include "bus/pci_bus.h"
+#include "chardev/chardev.h"
+#include "devices/virtio/virtio_balloon.h"
 #include "display/console.h"
+#include "entropy/entropy_registry.h"
 #include "machine/machine_config.h"
 #include "memory/address_space.h"
 #include "net/net_registry.h"
@@ -39,6 +42,10 @@ struct BoardRequests {
   std::function<void(std::string slot)> eject;  // the guest has let go of what is in this slot: Board::take_out()
   // A tray has moved, of the device that has this drive. Devices may hold locks.
   std::function<void(const block::Drive* drive, bool open)> tray_moved;
+  // The guest has this much of its memory now. Devices may hold locks.
+  std::function<void(uint64_t bytes)> balloon_changed;
+  // The guest has opened or closed the port of virtio-serial that has this id. Devices may hold locks.
+  std::function<void(std::string id, bool open)> port_changed;
 };
 
 struct BoardContext {
@@ -52,11 +59,13 @@ struct BoardContext {
   BoardRequests requests;
   IrqChip* irq_chip = nullptr;  // the accelerator's interrupt hardware; null: the board has all of it
   uint64_t tsc_hz = 1'000'000'000;
-  Executor* executor = nullptr;         // the devices' home; null in tests that have none
-  bool smm = false;                     // vCPUs have system-management mode, and may use it
-  DriveStore* drives = nullptr;         // null in machines without disks
-  display::Console* console = nullptr;  // where screen, keyboard and mouse meet people; null: nowhere
-  net::NetRegistry* nets = nullptr;     // null in machines without network
+  Executor* executor = nullptr;                       // the devices' home; null in tests that have none
+  bool smm = false;                                   // vCPUs have system-management mode, and may use it
+  DriveStore* drives = nullptr;                       // null in machines without disks
+  display::Console* console = nullptr;                // where screen, keyboard and mouse meet people; null: nowhere
+  net::NetRegistry* nets = nullptr;                   // null in machines without network
+  ChardevRegistry* chardevs = nullptr;                // for devices that come later; null: they find none
+  const entropy::EntropyRegistry* entropy = nullptr;  // null: the host's generator is all there is
 };
 
 class Board {
@@ -97,6 +106,8 @@ class Board {
   [[nodiscard]] virtual std::vector<std::string> unplugged_by_reset() { return {}; }
   // The device of this path, or null; for the monitor.
   [[nodiscard]] bus::Device* find_device(std::string_view path);
+  // The memory balloon; null: there is none.
+  [[nodiscard]] virtual devices::VirtioBalloon* balloon() { return nullptr; }
   // The root of the PCI hierarchy, for showing it; null: there is none.
   [[nodiscard]] virtual bus::PciBus* pci() { return nullptr; }
 

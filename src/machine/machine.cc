@@ -99,6 +99,12 @@ Result<> Machine::build() {
             if (services_.executor.on_this_thread()) return tray_moved(drive, open);
             services_.executor.post([this, drive, open] { tray_moved(drive, open); });
           },
+      .balloon_changed =
+          [this](uint64_t bytes) { emit_limited({.kind = MachineEvent::Kind::kBalloonChange, .bytes = bytes}); },
+      .port_changed =
+          [this](std::string id, bool open) {
+            emit_limited({.kind = MachineEvent::Kind::kPortChange, .device = std::move(id), .port_open = open});
+          },
   };
   KITE_ASSIGN(board_, create_board(BoardContext{.config = config_,
                                                 .cpu = cpu_spec_,
@@ -114,7 +120,9 @@ Result<> Machine::build() {
                                                 .smm = config_.smm && accelerator_->has_smm(),
                                                 .drives = services_.drives,
                                                 .console = services_.console,
-                                                .nets = services_.nets}));
+                                                .nets = services_.nets,
+                                                .chardevs = services_.chardevs,
+                                                .entropy = services_.entropy}));
   watch_disks();
   io_.set_fpu_error_handler([this] { board_->fpu_error(); });
   memory_.commit();
@@ -424,6 +432,13 @@ void Machine::add_event_listener(std::function<void(const MachineEvent&)> listen
 
 void Machine::emit(const MachineEvent& event) {
   for (auto& listener : listeners_) listener(event);
+}
+
+void Machine::emit_limited(MachineEvent event) {
+  services_.executor.post([this, event = std::move(event)] {
+    const std::string name = fmt::format("{} {}", static_cast<unsigned>(event.kind), event.device);
+    event_limiter_.offer(name, [this, event] { emit(event); });
+  });
 }
 
 }  // namespace kite::machine

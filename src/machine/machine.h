@@ -20,6 +20,7 @@
 #include "bus/device.h"
 #include "machine/board.h"
 #include "machine/dirty_rate.h"
+#include "machine/event_limiter.h"
 #include "machine/machine_config.h"
 #include "machine/machine_io.h"
 #include "machine/vcpu_gate.h"
@@ -77,14 +78,18 @@ struct MachineEvent {
     kWatchdog,
     kDeviceDeleted,
     kBlockIoError,
-    kTrayMoved
+    kTrayMoved,
+    kBalloonChange,
+    kPortChange
   } kind;
-  Cause cause = Cause::kHostQmpQuit;     // kReset, kShutdown
-  std::string action = {};               // kWatchdog: what happens, as -watchdog-action names it
-  std::string device = {};               // kDeviceDeleted: its id; kBlockIoError, kTrayMoved: the drive's, "" for none
-  std::string qdev = {};                 // kBlockIoError, kTrayMoved: the device's path; kDeviceDeleted: the same
+  Cause cause = Cause::kHostQmpQuit;  // kReset, kShutdown
+  std::string action = {};            // kWatchdog: what happens, as -watchdog-action names it
+  std::string device = {};  // kDeviceDeleted, kPortChange: its id; kBlockIoError, kTrayMoved: the drive's, "" for none
+  std::string qdev = {};    // kBlockIoError, kTrayMoved: the device's path; kDeviceDeleted: the same
   block::DriveErrorEvent io_error = {};  // kBlockIoError
   bool tray_open = false;                // kTrayMoved
+  bool port_open = false;                // kPortChange
+  uint64_t bytes = 0;                    // kBalloonChange: what the guest has
 };
 
 class Machine {
@@ -98,6 +103,8 @@ class Machine {
     DriveStore* drives = nullptr;      // null: a machine without disks
     net::NetRegistry* nets = nullptr;  // null: a machine without network
     display::Console* console = nullptr;
+    ChardevRegistry* chardevs = nullptr;
+    entropy::EntropyRegistry* entropy = nullptr;
   };
 
   static Result<std::unique_ptr<Machine>> create(const MachineConfig& config, Services services);
@@ -177,6 +184,7 @@ class Machine {
   void stop_threads();
   void set_clock_running(bool running);
   void emit(const MachineEvent& event);
+  void emit_limited(MachineEvent event);  // of its kind and device; any thread
   void handle_requests();
   void suspend();
   void wake();
@@ -217,6 +225,7 @@ class Machine {
   RunState state_ = RunState::kPrelaunch;
   bool disks_quiet_ = false, devices_fixed_ = false;
   DirtyRate dirty_rate_{memory_, monotonic_};
+  EventLimiter event_limiter_{monotonic_};
 
   // Requests of other threads, taken by handle_requests() on the main thread.
   struct Requests {

@@ -47,6 +47,12 @@ struct NetdevPlan {
   net::Settings settings;
 };
 
+// An -object with the values of its properties.
+struct ObjectPlan {
+  std::string type, id;
+  PropertyMap properties;
+};
+
 struct LaunchPlan {
   machine::MachineConfig machine;
   std::vector<DriveOption> drive_options;
@@ -76,6 +82,7 @@ struct LaunchPlan {
   std::string vga;  // -vga; "" when not given
   std::optional<VncPlan> vnc;
   std::map<std::string, std::string> secrets;  // -object secret, by id
+  std::vector<ObjectPlan> entropy;             // -object rng-random and rng-builtin
   bool serial_given = false, monitor_given = false;
   std::string text;  // what -help, -version, -device help and the like want printed; then nothing else is done
 };

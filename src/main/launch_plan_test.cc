@@ -68,6 +68,16 @@ TEST_F(LaunchPlanTest, VncPlaces) {
   EXPECT_NE(refusal({"-vnc", ":70000"}).find("70000"), std::string::npos);
 }
 
+TEST_F(LaunchPlanTest, SourcesOfRandomNumbersAreObjects) {
+  const LaunchPlan made =
+      plan({"-object", "rng-builtin,id=a", "-object", R"({"qom-type":"rng-random","id":"b","filename":"/dev/random"})",
+            "-object", "rng-random,id=c"});
+  ASSERT_EQ(made.entropy.size(), 3U);
+  EXPECT_EQ(made.entropy[0].type, "rng-builtin");
+  EXPECT_EQ(made.entropy[1].properties.string("filename"), "/dev/random");
+  EXPECT_EQ(made.entropy[2].properties.string("filename"), "/dev/urandom");
+}
+
 TEST_F(LaunchPlanTest, SmpTopologyMultiplies) {
   const LaunchPlan made = plan({"-smp", "sockets=2,cores=2,threads=2"});
   EXPECT_EQ(made.machine.cpu_count, 8u);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "entropy/entropy_registry.h"
 #include "main/config_file.h"
 #include "main/option_values.h"
 #include "snapshot/channel.h"
@@ -59,6 +60,10 @@ Result<> object(Context& context, Text text) {
   KITE_ASSIGN(const auto options, parse_object_options(text, "qom-type"));
   KITE_ASSIGN(const PropertyMap properties, context.types.resolve(options, "-object"));
   if (options.type == "secret") return add_secret(context, options.id, properties);
+  if (entropy::EntropyRegistry::knows(options.type)) {
+    context.plan.entropy.push_back({.type = options.type, .id = options.id, .properties = properties});
+    return {};
+  }
   if (options.type != "memory-backend-ram")
     return fail("-object {}: this version of Kite has no back end of that kind", options.type);
   const uint64_t bytes = properties.integer("size");

@@ -10,6 +10,7 @@
 #include "devices/types.h"
 #include "display/console.h"
 #include "display/vnc/vnc_server.h"
+#include "entropy/entropy_registry.h"
 #include "machine/drive_store.h"
 #include "machine/machine.h"
 #include "machine/vm_snapshots.h"
@@ -35,6 +36,7 @@ class Program {
   Result<> open_character_devices();
   Result<> open_serial_ports();
   Result<> open_networks();
+  Result<> open_entropy();
   Result<> open_drives();
   void warn_of_what_is_unused() const;
   void end_with_signal(int signal);
@@ -53,6 +55,7 @@ class Program {
   Fd signals_;
   std::unique_ptr<ChardevRegistry> chardevs_;
   std::unique_ptr<net::NetRegistry> nets_;
+  std::unique_ptr<entropy::EntropyRegistry> entropy_;
   std::unique_ptr<machine::DriveStore> drives_;
   std::unique_ptr<display::Console> console_;
   std::unique_ptr<machine::Machine> machine_;
@@ -108,6 +111,12 @@ Result<> Program::open_networks() {
   nets_ = std::make_unique<net::NetRegistry>(*executor_);
   for (const NetdevPlan& plan : plan_.netdevs)
     if (auto added = nets_->add(plan.settings); !added) return fail("{}: {}", plan.option, added.error().message);
+  return {};
+}
+
+Result<> Program::open_entropy() {
+  entropy_ = std::make_unique<entropy::EntropyRegistry>(*executor_);
+  for (const ObjectPlan& plan : plan_.entropy) KITE_TRY(entropy_->add(plan.type, plan.id, plan.properties));
   return {};
 }
 
@@ -239,6 +248,7 @@ Result<int> Program::run(const std::vector<std::string>& arguments) {
   KITE_ASSIGN(signals_, watch_signals(*executor_, [this](int signal) { end_with_signal(signal); }));
   KITE_TRY(open_character_devices());
   KITE_TRY(open_networks());
+  KITE_TRY(open_entropy());
   KITE_TRY(open_drives());
   executor_->attach(screen_clock_);
   console_ = std::make_unique<display::Console>(screen_clock_);
@@ -253,7 +263,9 @@ Result<int> Program::run(const std::vector<std::string>& arguments) {
                                                               },
                                                           .drives = drives_.get(),
                                                           .nets = nets_.get(),
-                                                          .console = console_.get()}));
+                                                          .console = console_.get(),
+                                                          .chardevs = chardevs_.get(),
+                                                          .entropy = entropy_.get()}));
   warn_of_what_is_unused();
   KITE_TRY(open_qtest());  // its client waits for it before it listens for the monitor
   KITE_TRY(open_vnc());

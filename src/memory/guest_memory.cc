@@ -4,6 +4,8 @@
 #include <cstring>
 #include <utility>
 
+#include "support/bits.h"
+
 namespace kite {
 
 DmaSpan::DmaSpan(std::shared_ptr<RamBlock> block, uint64_t offset, uint64_t bytes, DmaDirection direction)
@@ -65,6 +67,19 @@ Result<> GuestMemory::fill(Gpa address, uint64_t bytes, uint8_t value) {
     std::memset(piece.range->host(piece.address), value, piece.bytes);
     piece.range->region->block()->note_write(piece.range->block_offset(piece.address), piece.bytes);
   });
+}
+
+uint64_t GuestMemory::discard(Gpa address, uint64_t bytes) {
+  const Gpa end = address + std::min(bytes, UINT64_MAX - address);
+  const EpochGuard guard;
+  uint64_t discarded = 0;
+  for (const FlatRange& range : space_.view(guard).ranges()) {
+    if (range.kind != RegionKind::kRam || range.read_only || range.end <= address || range.start >= end) continue;
+    const uint64_t first = align_up(range.block_offset(std::max(range.start, address)), kPageSize);
+    const uint64_t last = align_down(range.block_offset(std::min(range.end, end)), kPageSize);
+    if (first < last && range.region->block()->discard(first, last - first)) discarded += last - first;
+  }
+  return discarded;
 }
 
 Result<> GuestMemory::pin(Gpa address, uint64_t bytes, DmaDirection direction, std::vector<DmaSpan>& spans) const {

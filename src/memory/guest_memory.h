@@ -55,6 +55,9 @@ class GuestMemory {
   Result<> read(Gpa address, std::span<uint8_t> to) const;
   Result<> write(Gpa address, std::span<const uint8_t> from);
   Result<> fill(Gpa address, uint64_t bytes, uint8_t value);
+  // Gives the whole pages of RAM in [address, address+bytes) back to the host; they read as zero from now on. Answers
+  // how many bytes these are: what is something else, or cannot be given back, stays as it is.
+  uint64_t discard(Gpa address, uint64_t bytes);
   template <class T>
   Result<T> load(Gpa address) const {
     T value;

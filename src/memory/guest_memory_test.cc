@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <cstring>
+
 #include "memory/test_io.h"
 
 namespace kite {
@@ -161,6 +163,21 @@ TEST_F(GuestMemoryTest, ReadingSpansMarkNothing) {
   ASSERT_TRUE(memory.pin(0, 0x1000, DmaDirection::kFromGuest, spans));
   spans.clear();
   EXPECT_EQ(low->collect_dirty()[0], 0U);
+}
+
+TEST_F(GuestMemoryTest, WholePagesOfRamAreGivenBack) {
+  for (const auto& block : {low, rom, high}) std::memset(block->host(), 0x11, block->size());
+  EXPECT_EQ(memory.discard(0x2001, 0x1ffe), 0U);
+  EXPECT_EQ(low->host()[0x3000], 0x11);
+  // From the middle of RAM over ROM, a device and a hole into RAM.
+  EXPECT_EQ(memory.discard(0x1800, 0xf800), 0x3000U);
+  EXPECT_EQ(low->host()[0x1fff], 0x11);
+  EXPECT_EQ(low->host()[0x2000], 0);
+  EXPECT_EQ(rom->host()[0], 0x11);
+  EXPECT_EQ(high->host()[0], 0);
+  EXPECT_TRUE(io.take().empty());
+  EXPECT_EQ(memory.discard(UINT64_MAX - 5, UINT64_MAX), 0U);
+  EXPECT_EQ(memory.discard(0, UINT64_MAX), 0x5000U);
 }
 
 }  // namespace

@@ -141,6 +141,15 @@ void RamBlock::remove_alarm(const Alarm& alarm) {
   std::erase_if(registered.all, [&](const Alarm& entry) { return entry.raised == alarm.raised; });
 }
 
+Result<> RamBlock::discard(uint64_t offset, uint64_t bytes) {
+  // The first is for memory that is a file shared with others, and refused elsewhere.
+  uint8_t* const at = host_ + offset;
+  if (::madvise(at, bytes, MADV_REMOVE) != 0 && ::madvise(at, bytes, MADV_DONTNEED) != 0)
+    return fail("cannot give {} KiB of memory '{}' back: {}", bytes >> 10, name_, errno_text(errno));
+  note_write(offset, bytes);
+  return {};
+}
+
 void RamBlock::note_page_written(uint64_t page, uint64_t offset, uint64_t bytes) {
   const uint8_t seen = state(page).load(std::memory_order_relaxed);
   if ((seen & (kCode | kCodeLeaving)) != 0 && is_code_written(page, offset, bytes)) note_code_written(page);

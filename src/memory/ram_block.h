@@ -65,6 +65,9 @@ class RamBlock {
     for (uint64_t page = offset >> kPageShift; page <= (offset + bytes - 1) >> kPageShift; ++page)
       if (state(page).load(std::memory_order_relaxed) != 0) note_page_written(page, offset, bytes);
   }
+  // Gives whole pages back to the host: they read as zero from now on, which for whoever watches them is a store. An
+  // error (the memory is locked) leaves them as they are. Any thread, no lock.
+  Result<> discard(uint64_t offset, uint64_t bytes);
   // Marks the page as holding cached code and makes every other thread's earlier stores visible. Answers the generation
   // to remember; cached code is valid while the generation stands. Cheap when the page is marked already.
   //

@@ -2,9 +2,14 @@
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
+#include <cstring>
 #include <thread>
+
+#include "support/fd.h"
 
 namespace kite {
 namespace {
@@ -252,6 +257,41 @@ TEST(RamBlockDirty, NoWriteIsLostBetweenConcurrentCollections) {
   copier.join();
   if (block->collect_dirty()[0] != 0) copy = word->load();
   EXPECT_EQ(copy, kWrites);
+}
+
+// --- pages that are given back
+
+TEST(RamBlockDiscard, PagesReadAsZeroAndCountAsWritten) {
+  const auto block = make_block(4);
+  std::memset(block->host(), 0x11, 4 * kPageSize);
+  block->set_dirty_logging(true);
+  const uint32_t code = block->mark_code(2 * kPageSize), other = block->mark_code(3 * kPageSize);
+  CountingWatch watch;
+  block->watch_page(kPageSize, watch);
+  ASSERT_TRUE(block->discard(kPageSize, 2 * kPageSize));
+  EXPECT_EQ(block->host()[kPageSize - 1], 0x11);
+  EXPECT_EQ(block->host()[kPageSize], 0);
+  EXPECT_EQ(block->host()[3 * kPageSize - 1], 0);
+  EXPECT_EQ(block->host()[3 * kPageSize], 0x11);
+  EXPECT_EQ(block->collect_dirty()[0], 6U);
+  EXPECT_NE(block->code_generation(2 * kPageSize)->load(), code);
+  EXPECT_EQ(block->code_generation(3 * kPageSize)->load(), other);
+  EXPECT_EQ(watch.stores, 1);
+}
+
+TEST(RamBlockDiscard, FilesThatAreSharedGetHoles) {
+  const auto block = make_block(4);
+  const Fd file(::memfd_create("test", MFD_CLOEXEC));
+  ASSERT_EQ(::ftruncate(file.get(), 4 * kPageSize), 0);
+  void* const mapped =
+      ::mmap(block->host(), 4 * kPageSize, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, file.get(), 0);
+  ASSERT_NE(mapped, MAP_FAILED);
+  std::memset(block->host(), 0x11, 4 * kPageSize);
+  ASSERT_TRUE(block->discard(kPageSize, 2 * kPageSize));
+  struct stat info{};
+  ASSERT_EQ(::fstat(file.get(), &info), 0);
+  EXPECT_EQ(info.st_blocks * 512, static_cast<off_t>(2 * kPageSize));
+  EXPECT_EQ(block->host()[kPageSize], 0);
 }
 
 }  // namespace

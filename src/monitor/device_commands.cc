@@ -25,6 +25,7 @@ std::string_view class_name(uint32_t class_code) {
     case 0x0601: return "ISA bridge";
     case 0x0604: return "PCI bridge";
     case 0x0680: return "Bridge";
+    case 0x0780: return "Communication controller";
     case 0x0c03: return "USB controller";
     case 0x0c05: return "SMBus";
     default: return "";

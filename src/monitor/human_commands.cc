@@ -5,6 +5,7 @@
 #include <charconv>
 #include <vector>
 
+#include "monitor/balloon_commands.h"
 #include "monitor/block_commands.h"
 #include "monitor/device_commands.h"
 #include "monitor/dirty_rate_commands.h"
@@ -86,6 +87,7 @@ std::string info_registers(Context& context, std::string_view) {
 }
 
 constexpr HumanCommand kInfo[] = {
+    {"balloon", "", "show how much memory the guest has", info_balloon},
     {"block", "", "show the disks: [-n] [-v] [DEVICE]", info_block},
     {"blockstats", "", "show what the disks did", info_blockstats},
     {"chardev", "", "show the character devices", info_chardev},
@@ -168,6 +170,7 @@ std::string mce(Context& context, std::string_view rest) {
 std::string help(Context& context, std::string_view rest);
 
 constexpr HumanCommand kCommands[] = {
+    {"balloon", "", "say how much memory the guest should have: MEBIBYTES", human_balloon},
     {"block_resize", "", "make a disk longer or shorter: DEVICE SIZE", human_block_resize},
     {"calc_dirty_rate", "", "measure how fast the guest writes its memory: [-b] SECONDS [SAMPLES]",
      [](Context& context, std::string_view rest) { return human_calc_dirty_rate(context.machine.dirty_rate(), rest); }},

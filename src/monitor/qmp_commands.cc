@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "monitor/balloon_commands.h"
 #include "monitor/block_commands.h"
 #include "monitor/device_commands.h"
 #include "monitor/dirty_rate_commands.h"
@@ -96,7 +97,8 @@ QmpReply query_target(Context&, const Json&) { return Json{{"arch", "x86_64"}}; 
 QmpReply query_chardev(Context& context, const Json&) {
   Json list = Json::array();
   for (const Chardev* chardev : context.chardevs.all())
-    list.push_back({{"frontend-open", true}, {"filename", chardev->filename()}, {"label", chardev->id()}});
+    list.push_back(
+        {{"frontend-open", chardev->frontend_open()}, {"filename", chardev->filename()}, {"label", chardev->id()}});
   return list;
 }
 
@@ -266,6 +268,7 @@ std::expected<void, QmpError> check_arguments(const QmpCommand& command, const J
 std::span<const QmpCommand> qmp_commands() {
   static const std::vector<QmpCommand> kAll = [] {
     std::vector<QmpCommand> all(std::begin(kCommands), std::end(kCommands));
+    all.insert(all.end(), balloon_commands().begin(), balloon_commands().end());
     all.insert(all.end(), block_commands().begin(), block_commands().end());
     all.insert(all.end(), display_commands().begin(), display_commands().end());
     all.insert(all.end(), migration_commands().begin(), migration_commands().end());

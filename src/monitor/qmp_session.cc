@@ -118,6 +118,8 @@ std::string_view event_name(machine::MachineEvent::Kind kind) {
     case Kind::kDeviceDeleted: return "DEVICE_DELETED";
     case Kind::kBlockIoError: return "BLOCK_IO_ERROR";
     case Kind::kTrayMoved: return "DEVICE_TRAY_MOVED";
+    case Kind::kBalloonChange: return "BALLOON_CHANGE";
+    case Kind::kPortChange: return "VSERPORT_CHANGE";
   }
   return "";
 }
@@ -152,6 +154,8 @@ void QmpSession::announce(const machine::MachineEvent& event) {
   if (event.kind == Kind::kDeviceDeleted) data = {{"device", event.device}, {"path", event.qdev}};
   if (event.kind == Kind::kTrayMoved)
     data = {{"device", event.device}, {"tray-open", event.tray_open}, {"id", event.qdev}};
+  if (event.kind == Kind::kBalloonChange) data = {{"actual", event.bytes}};
+  if (event.kind == Kind::kPortChange) data = {{"open", event.port_open}, {"id", event.device}};
   if (event.kind == Kind::kBlockIoError) data = io_error_json(event);
   announce(event_name(event.kind), data);
 }

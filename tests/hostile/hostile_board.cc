@@ -75,11 +75,13 @@ const HostileBoard::Weighted HostileBoard::kActions[] = {
     {1, &HostileBoard::resets},
     {14, &HostileBoard::q35},
     {5, &HostileBoard::test_devices},
+    {30, &HostileBoard::virtio},
 };
 
 HostileBoard::HostileBoard()
     : consoles_{HostileConsole("serial0"), HostileConsole("serial1"), HostileConsole("serial2"),
-                HostileConsole("serial3"), HostileConsole("log")} {}
+                HostileConsole("serial3"), HostileConsole("log"),     HostileConsole("port"),
+                HostileConsole("console")} {}
 
 HostileBoard::~HostileBoard() = default;
 
@@ -105,7 +107,15 @@ Result<> HostileBoard::build(std::string board) {
                 .date_seconds = 946'684'797,
                 .clock = machine::RtcConfig::ClockSource::kVirtual};
   for (size_t port = 0; port < 4; ++port) config.serial_ports.push_back(&consoles_[port]);
-  std::vector<const char*> added = {"pc-testdev", "pci-testdev", "isa-debug-exit,iobase=0xf4,iosize=4", "isa-debugcon"};
+  std::vector<const char*> added = {"pc-testdev",
+                                    "pci-testdev",
+                                    "isa-debug-exit,iobase=0xf4,iosize=4",
+                                    "isa-debugcon",
+                                    "virtio-balloon-pci,addr=10,free-page-reporting=on,packed=on",
+                                    "virtio-rng-pci,addr=11,rng=zeroes,max-bytes=4096,period=10",
+                                    "virtio-serial-pci,addr=12,id=ports,max_ports=4",
+                                    "virtserialport,name=org.kite.port",
+                                    "virtconsole"};
   if (q35_) {
     const auto express = q35_devices();
     added.insert(added.end(), express.begin(), express.end());
@@ -113,10 +123,19 @@ Result<> HostileBoard::build(std::string board) {
   for (const char* text : added) {
     KITE_ASSIGN(auto device, user_device(types_, text));
     if (device.type == "isa-debugcon") device.chardev = &consoles_[4];
+    if (device.type == "virtserialport") device.chardev = &consoles_[5];
+    if (device.type == "virtconsole") device.chardev = &consoles_[6];
     config.devices.push_back(std::move(device));
   }
-  KITE_ASSIGN(machine_, machine::Machine::create(
-                            config, {.executor = *executor_, .types = types_, .exit = [this](int) { ended_ = true; }}));
+  // The same bytes are to do the same: no real random numbers.
+  entropy_ = std::make_unique<entropy::EntropyRegistry>(*executor_);
+  PropertyMap zeroes;
+  zeroes.set("filename", std::string("/dev/zero"));
+  KITE_TRY(entropy_->add("rng-random", "zeroes", zeroes));
+  KITE_ASSIGN(machine_, machine::Machine::create(config, {.executor = *executor_,
+                                                          .types = types_,
+                                                          .exit = [this](int) { ended_ = true; },
+                                                          .entropy = entropy_.get()}));
   devices_ = machine_->board().devices();
   for (bus::Device* device : devices_)
     if (auto* keyboard = dynamic_cast<devices::I8042*>(device)) keyboard_ = keyboard;

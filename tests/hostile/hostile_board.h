@@ -96,12 +96,20 @@ class HostileBoard {
   void power_management();
   void resets();
   void test_devices();
+  // hostile_virtio.cc.
+  void virtio();
+  void virtio_set_up(unsigned device);
+  void virtio_offer(unsigned device, uint16_t queue, uint64_t buffer, uint32_t bytes, bool write);
+  void virtio_open_ports();
+  void virtio_request(unsigned device);
+  void virtio_host();
 
   Result<> check_state(bus::Device& device);
 
   TypeRegistry types_;
   std::unique_ptr<Executor> executor_;
-  std::array<HostileConsole, 5> consoles_;  // COM1-COM4, debug console
+  std::array<HostileConsole, 7> consoles_;  // COM1-COM4, debug console, two ports of virtio-serial
+  std::unique_ptr<entropy::EntropyRegistry> entropy_;
   std::unique_ptr<machine::Machine> machine_;
   std::vector<bus::Device*> devices_;  // as they are now: some come and go
   bool q35_ = false;

@@ -80,6 +80,19 @@ WRONG = [
     (["-netdev", "user,id=n", "-device", "virtio-net-pci,netdev=n,mac=1:2"], ["1:2", "52:54:00:12:34:56"]),
     (["-netdev", "user,id=n", "-device", "virtio-net-pci,netdev=n", "-device", "virtio-net-pci,netdev=n"],
      ["'n'", "in use"]),
+    (["-device", "virtio-balloon-pci,free-page-hint=on"], ["free-page-hint", "free-page-reporting"]),
+    (["-device", "virtio-balloon-pci", "-device", "virtio-balloon-pci"], ["virtio-balloon-pci", "only one"]),
+    (["-device", "virtio-rng-pci,rng=nix"], ["rng=nix", "rng-random"]),
+    (["-object", "rng-random,id=r,filename=/nonexistent"], ["rng-random", "/nonexistent"]),
+    (["-object", "rng-egd,id=r"], ["rng-egd"]),
+    (["-device", "virtserialport"], ["virtserialport", "virtio-serial-pci"]),
+    (["-device", "virtio-serial-pci,id=vs", "-device", "virtserialport,bus=vt.0"], ["vt.0", "vs.0"]),
+    (["-device", "virtio-serial-pci", "-device", "virtserialport,nr=0"], ["nr=0", "virtconsole"]),
+    (["-device", "virtio-serial-pci", "-device", "virtserialport,nr=31"], ["nr=31", "0 to 30"]),
+    (["-device", "virtio-serial-pci", "-device", "virtserialport,nr=2,id=a", "-device", "virtconsole,nr=2"],
+     ["nr=2", "'a'"]),
+    (["-device", "virtio-serial-pci", "-device", "virtserialport,name=a", "-device", "virtserialport,name=a"],
+     ["name=a", "already"]),
     (["-nic", "user,model=e1000"], ["e1000", "virtio-net-pci"]),
     (["-nic", "user,model=virtio-nett"], ["virtio-nett", "virtio-net"]),
     (["-net", "nic,modl=virtio"], ["modl", "model"]),
@@ -432,6 +445,40 @@ def test_networks_come_and_go():
         check(qmp.command("netdev_del", id="n")["error"]["class"] == "DeviceNotFound", "netdev_del of nothing")
         check("return" in qmp.command("netdev_del", id="nic0"), "a back end is taken from its card")
         check(human(qmp, "info network") == "", "something is left")
+
+
+def test_a_balloon_is_spoken_to():
+    with Machine("-m", "64", qtest=True) as machine:
+        qmp = machine.qmp
+        check(qmp.command("query-balloon")["error"]["class"] == "DeviceNotActive", "a balloon without a balloon")
+        check(qmp.command("balloon", value=1 << 25)["error"]["class"] == "DeviceNotActive", "the same")
+        check("return" in qmp.command("device_add", driver="virtio-balloon-pci", id="b"), "device_add")
+        check("size" in qmp.command("balloon", value=0)["error"]["desc"], "no memory at all")
+        check("return" in qmp.command("balloon", value=1 << 25), "balloon")
+        check(qmp.command("query-balloon")["return"] == {"actual": 64 << 20}, "there is no driver to do it")
+        check(human(qmp, "info balloon") == "balloon: actual=64\n", "info balloon")
+        check("usage" in human(qmp, "balloon"), "balloon without a number")
+        check(human(qmp, "balloon 32") == "", "balloon")
+
+
+def test_serial_ports_come_and_go():
+    with Machine("-device", "virtio-serial-pci,id=vs", "-chardev", "null,id=c", qtest=True) as machine:
+        qmp = machine.qmp
+
+        def listens():
+            return [entry["frontend-open"] for entry in qmp.command("query-chardev")["return"] if entry["label"] == "c"]
+
+        for _ in range(2):
+            check("return" in qmp.command("device_add", driver="virtserialport", id="p", chardev="c", name="n"), "add")
+            check(listens() == [False], "no guest has opened it")
+            check("in use" in qmp.command("device_add", driver="virtserialport", chardev="c")["error"]["desc"], "shared")
+            check("already" in qmp.command("device_add", driver="virtserialport", name="n")["error"]["desc"], "twice")
+            check("return" in qmp.command("device_del", id="p"), "device_del")
+            check(qmp.event("DEVICE_DELETED")["data"]["device"] == "p", "not deleted")
+        check("return" in qmp.command("device_add", driver="virtconsole", id="p", chardev="c"), "a console")
+        check("return" in qmp.command("device_del", id="vs"), "device_del")
+        qmp.command("system_reset")
+        check([qmp.event("DEVICE_DELETED")["data"]["device"] for _ in range(2)] == ["p", "vs"], "the port goes first")
 
 
 def test_forwards_in_the_human_monitor():

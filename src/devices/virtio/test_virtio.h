@@ -301,4 +301,18 @@ class TestDriver {
   VirtioMachine& machine_;
 };
 
+// Two machines alike with a `function`: the target goes on where the source was.
+template <class Machine>
+void move_state(Machine& source, Machine& target) {
+  source.function->stop();
+  const auto state = saved_state(*source.function);
+  target.function->stop();
+  std::memcpy(target.ram->host(), source.ram->host(), VirtioMachine::kRam);
+  const auto restored = restore_state(*target.function, state);
+  ASSERT_TRUE(restored) << restored.error().message;
+  EXPECT_EQ(saved_state(*target.function), state);
+  target.function->start();
+  target.settle();
+}
+
 }  // namespace kite::testing

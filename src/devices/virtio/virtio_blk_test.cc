@@ -100,17 +100,8 @@ TEST_P(VirtioBlkRings, WaitingRequestsTravelInTheState) {
   source.driver.kick();
   source.settle();
   ASSERT_EQ(source.drive->stopped_requests(), 2U);
-  source.function->stop();
-  const auto state = saved_state(*source.function);
-
   BlkMachine target;
-  target.function->stop();
-  std::memcpy(target.ram->host(), source.ram->host(), VirtioMachine::kRam);
-  const auto restored = restore_state(*target.function, state);
-  ASSERT_TRUE(restored) << restored.error().message;
-  EXPECT_EQ(saved_state(*target.function), state);
-  target.function->start();
-  target.settle();
+  move_state(source, target);
   EXPECT_EQ(target.disk->data[3 * 512], 0x77);
   EXPECT_EQ(target.disk->data[4 * 512 + 511], 0x77);
   EXPECT_EQ(target.request_status(0), kOk);

@@ -33,6 +33,7 @@
 #include "bus/doorbell.h"
 #include "devices/virtio/virtqueue.h"
 #include "memory/guest_memory.h"
+#include "object/live_property.h"
 #include "state/codec.h"
 
 namespace kite::devices {
@@ -99,6 +100,8 @@ class VirtioDevice {
   void kick(uint16_t index);
   // No lock: rings of `bell` are kicks of a queue. While being built.
   void listen(bus::Doorbell bell, uint16_t index);
+  // No lock: as bus::Device has it.
+  [[nodiscard]] virtual std::vector<LiveProperty> live_properties() { return {}; }
 
   // The lifecycle of bus::Device; no lock. reset() is the machine's.
   void reset();
@@ -155,6 +158,8 @@ class VirtioDevice {
   void break_device(std::string_view why);
   // Any thread: the configuration space is another one. 2.5.
   void config_changed();
+  // Locked: between start() and stop(). For types that chains are held by: nothing of these is used while it is not.
+  [[nodiscard]] bool running() const { return running_; }
   // What the driver accepted, once it is ready; any thread.
   [[nodiscard]] bool agreed(uint64_t feature) const { return (agreed_.load(std::memory_order_acquire) & feature) != 0; }
   [[nodiscard]] GuestMemory& memory() const { return memory_; }

@@ -136,6 +136,10 @@ bool VirtioNet::wanted(net::Frame frame) {
 
 Delivery VirtioNet::receive(net::Frame frame) {
   if (!driver_up_.load(std::memory_order_acquire) || !wanted(frame)) return Delivery::kDropped;
+  {
+    const std::lock_guard guard(lock());
+    if (!running()) return Delivery::kFull;  // buffers may be held
+  }
   const size_t header = header_bytes();
   const Delivery room = gather(frame, header);
   return room == Delivery::kTaken ? fill(frame, header) : room;

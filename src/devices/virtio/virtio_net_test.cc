@@ -264,17 +264,8 @@ TEST_P(VirtioNetRings, WhatIsHeldTravelsInTheState) {
   source.backend.deliver(NetMachine::frame_to(kMacOfCard, 200));
   source.backend.full = true;
   source.send(NetMachine::frame_to({2}));
-  source.function->stop();
-  const auto state = saved_state(*source.function);
-
   NetMachine target;
-  target.function->stop();
-  std::memcpy(target.ram->host(), source.ram->host(), VirtioMachine::kRam);
-  const auto restored = restore_state(*target.function, state);
-  ASSERT_TRUE(restored) << restored.error().message;
-  EXPECT_EQ(saved_state(*target.function), state);
-  target.function->start();
-  target.settle();
+  move_state(source, target);
   ASSERT_EQ(target.backend.sent.size(), 1U);
   target.backend.deliver(NetMachine::frame_to({9}));
   target.backend.deliver(NetMachine::frame_to(kMacOfCard, 40));
@@ -320,6 +311,20 @@ TEST(VirtioNetTest, AStoppedCardTakesNothing) {
   machine.settle();
   EXPECT_TRUE(machine.receive->take());
   EXPECT_EQ(machine.backend.sent.size(), 1U);
+}
+
+TEST(VirtioNetTest, AStoppedCardUsesNoBufferThatItHolds) {
+  NetMachine machine;
+  machine.set_up();
+  machine.offer(0, 64);
+  machine.backend.deliver(NetMachine::frame_to(kMacOfCard, 200));  // the buffer is held
+  machine.function->stop();
+  for (const bool up : {false, true}) machine.backend.set_link(net::NetBackend::End::kHost, up);
+  machine.backend.deliver(NetMachine::frame_to(kMacOfCard, 40));
+  EXPECT_FALSE(machine.receive->take());
+  machine.function->start();
+  machine.settle();
+  EXPECT_TRUE(machine.receive->take());
 }
 
 TEST(VirtioNetTest, LegacyHeadersAreShort) {

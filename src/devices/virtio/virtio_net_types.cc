@@ -47,12 +47,7 @@ std::vector<Property> net_properties() {
 
 void register_virtio_net_types(TypeRegistry& registry) {
   add_virtio_pci_types(registry, "virtio-net-pci", "virtio network card", net_properties());
-  // The short name that users write.
-  registry.add({.name = "virtio-net",
-                .parent = "virtio-net-pci",
-                .description = "virtio-net-pci by its short name",
-                .bus = "PCI",
-                .properties = {}});
+  add_short_virtio_name(registry, "virtio-net");
 }
 
 bool is_network_card(std::string_view type) { return type == "virtio-net" || type.starts_with("virtio-net-pci"); }

@@ -37,6 +37,7 @@ class VirtioPci final : public bus::PciDevice, private VirtioTransport {
   void stop() override { device_->stop(); }
   void save(StateWriter& writer) override;
   void restore(StateReader& reader) override;
+  [[nodiscard]] std::vector<LiveProperty> live_properties() override { return device_->live_properties(); }
   [[nodiscard]] VirtioDevice& device() { return *device_; }
 
  private:
@@ -106,6 +107,8 @@ enum class VirtioModel : uint8_t { kGeneric, kTransitional, kNonTransitional };
 // disable-modern. `own` are the device type's properties.
 void add_virtio_pci_types(TypeRegistry& registry, const std::string& base, const std::string& description,
                           std::vector<Property> own);
+// The name that users write for "BASE-pci": "BASE".
+void add_short_virtio_name(TypeRegistry& registry, const std::string& base);
 [[nodiscard]] VirtioModel virtio_model(std::string_view type);
 
 // Reads the properties; checks that they go together. `type` is the -device's, `bus` where it goes; `vectors` is what

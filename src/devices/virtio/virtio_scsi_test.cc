@@ -335,17 +335,11 @@ TEST_P(VirtioScsiTest, AResetEndsWhatWaits) {
 TEST_P(VirtioScsiTest, RequestsUnderWayTravelWithTheState) {
   machine_.drives[0]->hold();
   machine_.submit(0, 1, 0, {0x28, 0, 0, 0, 0, 0, 0, 0, 1, 0}, 512);
-  machine_.function->stop();
-  const Bytes function = saved_state(*machine_.function), unit = saved_state(*machine_.units[0]);
   ScsiMachine copy(GetParam());
   copy.add_unit("1");
-  std::memcpy(copy.host(0), machine_.host(0), VirtioMachine::kRam);
-  copy.function->stop();
+  ASSERT_TRUE(restore_state(*copy.units[0], saved_state(*machine_.units[0])));
 
-  ASSERT_TRUE(restore_state(*copy.function, function));
-  ASSERT_TRUE(restore_state(*copy.units[0], unit));
-  copy.function->start();
-  copy.settle();
+  move_state(machine_, copy);
 
   EXPECT_EQ(copy.response(), kOk);
   EXPECT_EQ(copy.status(), 0);

@@ -28,12 +28,7 @@ std::vector<Property> scsi_properties() {
 
 void register_virtio_scsi_types(TypeRegistry& registry) {
   add_virtio_pci_types(registry, "virtio-scsi-pci", "virtio SCSI host adapter", scsi_properties());
-  // The short name that users write.
-  registry.add({.name = "virtio-scsi",
-                .parent = "virtio-scsi-pci",
-                .description = "virtio-scsi-pci by its short name",
-                .bus = "PCI",
-                .properties = {}});
+  add_short_virtio_name(registry, "virtio-scsi");
 }
 
 Result<VirtioScsiMade> make_virtio_scsi(std::string_view type, const std::string& path, std::string bus_name,

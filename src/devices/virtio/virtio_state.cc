@@ -112,9 +112,12 @@ std::vector<uint8_t> VirtioDevice::chain_bytes() const {
   std::vector<const VirtioChain*> flying(flying_.begin(), flying_.end());
   std::ranges::sort(flying, {}, &VirtioChain::sequence);
   Bytes to;
-  for (const VirtioChain* chain : flying) put_chain(to, *chain);
-  for (const auto& queue : queues_)
-    for (auto chain = queue->restored.rbegin(); chain != queue->restored.rend(); ++chain) put_chain(to, **chain);
+  for (uint16_t index = 0; index < queues_.size(); ++index) {
+    const auto& waiting = queues_[index]->restored;
+    for (const VirtioChain* chain : flying)
+      if (chain->queue == index) put_chain(to, *chain);
+    for (auto chain = waiting.rbegin(); chain != waiting.rend(); ++chain) put_chain(to, **chain);
+  }
   return std::move(to.bytes);
 }
 

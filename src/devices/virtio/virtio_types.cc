@@ -53,6 +53,14 @@ void add_virtio_pci_types(TypeRegistry& registry, const std::string& base, const
   add("", "", properties);
 }
 
+void add_short_virtio_name(TypeRegistry& registry, const std::string& base) {
+  registry.add({.name = base,
+                .parent = base + "-pci",
+                .description = base + "-pci by its short name",
+                .bus = "PCI",
+                .properties = {}});
+}
+
 VirtioModel virtio_model(std::string_view type) {
   if (type.ends_with("-non-transitional")) return VirtioModel::kNonTransitional;
   return type.ends_with("-transitional") ? VirtioModel::kTransitional : VirtioModel::kGeneric;

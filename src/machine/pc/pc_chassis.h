@@ -28,6 +28,8 @@
 #include "devices/port92/port92.h"
 #include "devices/rtc/rtc.h"
 #include "devices/serial/isa_serial.h"
+#include "devices/virtio/virtio_pci.h"
+#include "devices/virtio/virtio_serial.h"
 #include "machine/board.h"
 #include "machine/firmware/boot_order.h"
 #include "machine/firmware/system_rom.h"
@@ -65,6 +67,7 @@ class PcChassis : public Board {
   [[nodiscard]] std::vector<std::unique_ptr<bus::Device>> take_out(std::string_view slot) override;
   [[nodiscard]] std::vector<std::string> unplugged_by_reset() override;
   [[nodiscard]] bus::PciBus* pci() override { return pci_.get(); }
+  [[nodiscard]] devices::VirtioBalloon* balloon() override;
   [[nodiscard]] IrqTap* irq_tap(std::string_view path) override;
 
  protected:
@@ -145,6 +148,21 @@ class PcChassis : public Board {
   Result<std::unique_ptr<bus::PciDevice>> make_network_card(const DeviceConfig& device, const std::string& path,
                                                             const bus::PciBus& bus);
   Result<> add_pci_device(const DeviceConfig& device, const std::string& path, bool running);
+  // pc_virtio.cc.
+  [[nodiscard]] static bool is_virtio_device(std::string_view type);
+  Result<std::unique_ptr<bus::PciDevice>> make_virtio_device(const DeviceConfig& device, const std::string& path,
+                                                             const bus::PciBus& bus);
+  Result<std::unique_ptr<devices::VirtioPci>> make_balloon(const DeviceConfig& device, const std::string& path,
+                                                           const bus::PciBus& bus);
+  Result<std::unique_ptr<devices::VirtioPci>> make_rng(const DeviceConfig& device, const std::string& path,
+                                                       const bus::PciBus& bus);
+  Result<std::unique_ptr<devices::VirtioPci>> make_serial(const DeviceConfig& device, const std::string& path,
+                                                          const bus::PciBus& bus);
+  [[nodiscard]] std::vector<devices::VirtioSerial*> serial_controllers();
+  Result<devices::VirtioSerial*> serial_bus_for(const DeviceConfig& device);
+  Result<> add_serial_port(const DeviceConfig& device, const std::string& path);
+  std::vector<std::unique_ptr<bus::Device>> take_serial_port(std::string_view path);
+  [[nodiscard]] static std::vector<std::string> serial_ports_of(bus::PciDevice& function);
   // pc_display.cc.
   [[nodiscard]] bool has_vga() const;
   Result<std::unique_ptr<bus::PciDevice>> make_vga(const DeviceConfig& device, const std::string& path);

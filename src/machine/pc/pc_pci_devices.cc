@@ -6,6 +6,7 @@
 #include "devices/pci_bridges/plain_bridge.h"
 #include "devices/pci_testdev/pci_testdev.h"
 #include "devices/virtio/virtio_net_types.h"
+#include "devices/virtio/virtio_serial_types.h"
 #include "machine/pc/pc_chassis.h"
 #include "support/log.h"
 #include "support/suggest.h"
@@ -62,7 +63,9 @@ PcieRootPort* slot_above(const bus::PciBus& bus) { return dynamic_cast<PcieRootP
 
 }  // namespace
 
-bool PcChassis::is_pci_device(const DeviceConfig& device) { return is_pci(device.type); }
+bool PcChassis::is_pci_device(const DeviceConfig& device) {
+  return is_pci(device.type) || is_virtio_device(device.type);
+}
 
 Result<bus::PciBus*> PcChassis::bus_for(const DeviceConfig& device) {
   const std::string name = device.properties.string("bus");
@@ -85,6 +88,7 @@ Result<std::unique_ptr<bus::PciDevice>> PcChassis::make_pci_device(const DeviceC
   if (find_disk_maker(device.type) != nullptr) return make_pci_disk(device, path);
   if (device.type == "VGA") return make_vga(device, path);
   if (devices::is_network_card(device.type)) return make_network_card(device, path, bus);
+  if (is_virtio_device(device.type)) return make_virtio_device(device, path, bus);
   if (device.type == "pci-testdev") return Made(std::make_unique<devices::PciTestdev>(path));
   if (device.type == "pcie-root-port" || device.type == "ioh3420") {
     if (&bus != pci_.get() || !bus.express())
@@ -176,7 +180,9 @@ Result<> PcChassis::plug(const DeviceConfig& device) {
   KITE_ASSIGN(const std::string path, free_path(device));
   if (is_pci_device(device)) return add_pci_device(device, path, true);
   if (find_disk_on_bus(device.type) != nullptr) return add_disk_on_bus(device, path, true);
-  return fail("{}: only PCI devices and disks can be added while the machine runs", device.type);
+  if (devices::is_virtio_serial_port(device.type)) return add_serial_port(device, path);
+  return fail("{}: only PCI devices, disks and ports of virtio-serial can be added while the machine runs",
+              device.type);
 }
 
 Result<> PcChassis::request_unplug(std::string_view id) {
@@ -188,6 +194,10 @@ Result<> PcChassis::request_unplug(std::string_view id) {
   }
   for (const auto& device : user_devices_) {
     if (device->path() != id) continue;
+    if (dynamic_cast<const devices::VirtioSerialPort*>(device.get()) != nullptr) {
+      context_.requests.eject(std::string(id));
+      return {};
+    }
     auto* const pci = dynamic_cast<bus::PciDevice*>(device.get());
     if (pci != nullptr && stays(*pci))
       return fail("'{}' is a {} and stays for as long as the machine does", id,
@@ -203,7 +213,9 @@ Result<> PcChassis::request_unplug(std::string_view id) {
 
 std::vector<std::unique_ptr<bus::Device>> PcChassis::take_function(bus::PciDevice& function) {
   std::vector<std::unique_ptr<bus::Device>> out;
-  // What sits on its disk buses goes first.
+  // What sits on its buses goes first.
+  for (const std::string& path : serial_ports_of(function))
+    std::ranges::move(take_serial_port(path), std::back_inserter(out));
   std::vector<std::string> behind;
   for (const DiskPlace& disk : disks_)
     for (const BusPlace& place : disk_buses_)
@@ -221,6 +233,7 @@ std::vector<std::unique_ptr<bus::Device>> PcChassis::take_function(bus::PciDevic
 
 std::vector<std::unique_ptr<bus::Device>> PcChassis::take_out(std::string_view slot) {
   if (auto disk = take_disk(slot); !disk.empty()) return disk;
+  if (auto port = take_serial_port(slot); !port.empty()) return port;
   for (const auto& device : user_devices_) {
     if (device->path() != slot) continue;
     auto* const port = dynamic_cast<PcieRootPort*>(device.get());

@@ -4,6 +4,7 @@
 #include "devices/debug_exit/debug_exit.h"
 #include "devices/debugcon/debugcon.h"
 #include "devices/pc_testdev/pc_testdev.h"
+#include "devices/virtio/virtio_serial_types.h"
 #include "machine/pc/pc_chassis.h"
 
 namespace kite::machine {
@@ -57,6 +58,7 @@ Result<> PcChassis::add_user_device(const DeviceConfig& device) {
   if (is_pci_device(device)) return add_pci_device(device, path, false);
   if (find_disk_on_bus(device.type) != nullptr) return add_disk_on_bus(device, path, false);
   if (find_disk_maker(device.type) != nullptr) return add_isa_disk(device, path);
+  if (devices::is_virtio_serial_port(device.type)) return add_serial_port(device, path);
   if (device.type == "pc-testdev") return add_pc_testdev();
   if (device.type == "isa-serial") return add_user_serial(device, path);
   if (device.type == "isa-debugcon") {
