@@ -2,7 +2,7 @@
 # Makes a small initrd: busybox and an /init that mounts the usual file systems and gives a shell on the console.
 # Words on the kernel command line that /init knows: kite.once (say that user space runs, then power off), kite.disks (load
 # the drivers of all disk controllers first; load-disks does it later). load-net does the same for network cards, and
-# asks DHCP for an address.
+# asks DHCP for an address; load-usb for USB.
 # usage: tools/make_initrd.sh OUTPUT [FOLDER of a kernel from get_kernel.sh, whose modules go in]
 set -euo pipefail
 output=$1
@@ -46,6 +46,13 @@ ip link set lo up
 ip link set eth0 up
 udhcpc -i eth0 -q -n -s /bin/take-lease && echo "Kite: network:" $(ip -4 addr show eth0 | sed -n 's/.*inet \([0-9./]*\).*/\1/p')
 LOAD
+cat >"$tree/bin/load-usb" <<'LOAD'
+#!/bin/sh
+# Loads the drivers of USB controllers, of keyboards, mice and tablets, and says what input devices there are.
+for module in uhci_hcd xhci_pci usbhid hid_generic evdev usb_storage psmouse; do modprobe -q "$module"; done
+sleep 2
+echo "Kite: input:" $(sed -n 's/^N: Name=//p' /proc/bus/input/devices)
+LOAD
 cat >"$tree/bin/take-lease" <<'LEASE'
 #!/bin/sh
 # What udhcpc calls with what it was told.
@@ -56,7 +63,7 @@ ip addr add "$ip/$mask" dev "$interface"
 for server in $dns; do echo "nameserver $server"; done >/etc/resolv.conf
 [ -z "$hostname" ] || hostname "$hostname"
 LEASE
-chmod 755 "$tree/bin/load-net" "$tree/bin/take-lease"
+chmod 755 "$tree/bin/load-net" "$tree/bin/load-usb" "$tree/bin/take-lease"
 cat >"$tree/init" <<'INIT'
 #!/bin/sh
 export PATH=/bin HOME=/root PS1='kite# '

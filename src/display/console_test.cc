@@ -96,7 +96,7 @@ TEST_F(ConsoleTest, AConsoleWithoutASourceIsBlack) {
 
 TEST_F(ConsoleTest, KeysArePressedTogetherAndOneChordAfterTheOther) {
   FakeKeyboard keyboard;
-  console_.set_keyboard(&keyboard);
+  console_.add_keyboard(keyboard);
   console_.press_keys({29, 56, 83});
   console_.press_keys({30});
   EXPECT_EQ(keyboard.events, (std::vector<int>{29, 56, 83}));

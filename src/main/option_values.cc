@@ -84,6 +84,8 @@ Result<> apply_machine(OptionContext& context, std::string_view text) {
           value == "64" ? boot::SmbiosEntryPoint::k64 : boot::SmbiosEntryPoint::k32;
     } else if (key == "hpet") {
       KITE_ASSIGN(context.plan.machine.hpet, named("machine", key, parse_bool(value)));
+    } else if (key == "usb") {
+      KITE_ASSIGN(context.plan.machine.usb, named("machine", key, parse_bool(value)));
     } else if (key == "smm") {
       // "auto" is "on": it is used where the accelerator has it.
       if (value != "auto") {
@@ -91,7 +93,7 @@ Result<> apply_machine(OptionContext& context, std::string_view text) {
       }
     } else {
       return unknown_key("machine", key,
-                         {"type", "accel", "graphics", "smbios-entry-point-type", "hpet", "smm", "kernel-irqchip"});
+                         {"type", "accel", "graphics", "smbios-entry-point-type", "hpet", "smm", "usb", "kernel-irqchip"});
     }
   }
   return {};

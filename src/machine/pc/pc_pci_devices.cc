@@ -5,6 +5,7 @@
 #include "devices/pci_bridges/pcie_root_port.h"
 #include "devices/pci_bridges/plain_bridge.h"
 #include "devices/pci_testdev/pci_testdev.h"
+#include "devices/usb/usb_types.h"
 #include "devices/virtio/virtio_net_types.h"
 #include "machine/pc/pc_chassis.h"
 #include "support/log.h"
@@ -53,7 +54,7 @@ bool is_pci(std::string_view type) {
   constexpr std::string_view kTypes[] = {"pci-testdev", "pcie-root-port",  "ioh3420", "i82801b11-bridge",
                                          "pci-bridge",  "pcie-pci-bridge", "VGA"};
   if (std::find(std::begin(kTypes), std::end(kTypes), type) != std::end(kTypes)) return true;
-  if (devices::is_network_card(type)) return true;
+  if (devices::is_network_card(type) || devices::is_usb_controller(type)) return true;
   const DiskMaker* const maker = find_disk_maker(type);
   return maker != nullptr && maker->place == DiskMaker::Place::kPci;
 }
@@ -85,6 +86,7 @@ Result<std::unique_ptr<bus::PciDevice>> PcChassis::make_pci_device(const DeviceC
   if (find_disk_maker(device.type) != nullptr) return make_pci_disk(device, path);
   if (device.type == "VGA") return make_vga(device, path);
   if (devices::is_network_card(device.type)) return make_network_card(device, path, bus);
+  if (devices::is_usb_controller(device.type)) return make_usb_controller(device, path, bus);
   if (device.type == "pci-testdev") return Made(std::make_unique<devices::PciTestdev>(path));
   if (device.type == "pcie-root-port" || device.type == "ioh3420") {
     if (&bus != pci_.get() || !bus.express())
@@ -150,6 +152,7 @@ Result<> PcChassis::add_pci_device(const DeviceConfig& device, const std::string
   made->reset();
   if (auto attached = bus->attach(*made, address.slot, address.function); !attached) {
     forget_disk_device(*made);
+    forget_usb_controller(*made);
     made.reset();
     const auto* const entry = context_.drives != nullptr ? context_.drives->find_owned_by(path) : nullptr;
     if (entry != nullptr) give_back(entry->drive.get());
@@ -176,7 +179,8 @@ Result<> PcChassis::plug(const DeviceConfig& device) {
   KITE_ASSIGN(const std::string path, free_path(device));
   if (is_pci_device(device)) return add_pci_device(device, path, true);
   if (find_disk_on_bus(device.type) != nullptr) return add_disk_on_bus(device, path, true);
-  return fail("{}: only PCI devices and disks can be added while the machine runs", device.type);
+  if (is_usb_device(device)) return add_usb_device(device, path);
+  return fail("{}: only PCI devices, USB devices and disks can be added while the machine runs", device.type);
 }
 
 Result<> PcChassis::request_unplug(std::string_view id) {
@@ -184,6 +188,10 @@ Result<> PcChassis::request_unplug(std::string_view id) {
     if (disk.device->path() != id) continue;
     if (!disk.bus->hotplug()) return fail("Bus '{}' does not support hotplugging", disk.bus->name());
     context_.requests.eject(std::string(id));
+    return {};
+  }
+  if (std::ranges::any_of(usb_devices_, [id](const UsbPlug& plug) { return plug.device->path() == id; })) {
+    context_.requests.eject(std::string(id));  // a plug can be pulled at any time
     return {};
   }
   for (const auto& device : user_devices_) {
@@ -203,13 +211,18 @@ Result<> PcChassis::request_unplug(std::string_view id) {
 
 std::vector<std::unique_ptr<bus::Device>> PcChassis::take_function(bus::PciDevice& function) {
   std::vector<std::unique_ptr<bus::Device>> out;
-  // What sits on its disk buses goes first.
-  std::vector<std::string> behind;
+  // What sits on its buses goes first.
+  std::vector<std::string> behind, plugs;
+  for (const UsbPlug& plug : usb_devices_)
+    for (const UsbPlace& place : usb_places_)
+      if (place.bus == plug.bus && place.controller == &function) plugs.push_back(plug.device->path());
+  for (const std::string& path : plugs) std::ranges::move(take_usb(path), std::back_inserter(out));
   for (const DiskPlace& disk : disks_)
     for (const BusPlace& place : disk_buses_)
       if (place.bus == disk.bus && place.controller == &function) behind.push_back(disk.device->path());
   for (const std::string& path : behind) std::ranges::move(take_disk(path), std::back_inserter(out));
   forget_disk_device(function);
+  forget_usb_controller(function);
   boot_order_.remove(function.path());
   function.bus()->detach(function);
   const auto at = std::ranges::find_if(user_devices_, [&](const auto& device) { return device.get() == &function; });
@@ -221,6 +234,7 @@ std::vector<std::unique_ptr<bus::Device>> PcChassis::take_function(bus::PciDevic
 
 std::vector<std::unique_ptr<bus::Device>> PcChassis::take_out(std::string_view slot) {
   if (auto disk = take_disk(slot); !disk.empty()) return disk;
+  if (auto plug = take_usb(slot); !plug.empty()) return plug;
   for (const auto& device : user_devices_) {
     if (device->path() != slot) continue;
     auto* const port = dynamic_cast<PcieRootPort*>(device.get());

@@ -56,6 +56,7 @@ Result<> PcChassis::add_user_device(const DeviceConfig& device) {
   KITE_ASSIGN(const std::string path, free_path(device));
   if (is_pci_device(device)) return add_pci_device(device, path, false);
   if (find_disk_on_bus(device.type) != nullptr) return add_disk_on_bus(device, path, false);
+  if (is_usb_device(device)) return add_usb_device(device, path);
   if (find_disk_maker(device.type) != nullptr) return add_isa_disk(device, path);
   if (device.type == "pc-testdev") return add_pc_testdev();
   if (device.type == "isa-serial") return add_user_serial(device, path);
