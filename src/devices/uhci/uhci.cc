@@ -117,15 +117,24 @@ void Uhci::port_attached(unsigned port) {
   const std::lock_guard lock(lock_);
   catch_up();
   connect(port);
-  if ((state_.command & kRun) == 0) return;
+  wake_bus();
   state_.quiet = 0;
   arm();
+}
+
+// 2.1.1, 2.1.2: a plug, or a device that wakes the host, ends a global suspend.
+void Uhci::wake_bus() {
+  if ((state_.command & kGlobalSuspend) == 0) return;
+  state_.command |= kGlobalResume;
+  state_.status |= kResumeDetect;
+  drive_interrupt();
 }
 
 void Uhci::port_detached(unsigned port) {
   const std::lock_guard lock(lock_);
   const bool enabled = (state_.ports[port] & kEnabled) != 0;
   state_.ports[port] = static_cast<uint16_t>(kAlwaysOne | kConnectChange | (enabled ? kEnableChange : 0));
+  wake_bus();
   state_.quiet = 0;
   arm();
 }
@@ -133,10 +142,13 @@ void Uhci::port_detached(unsigned port) {
 void Uhci::endpoint_ready(unsigned port, uint8_t) {
   const std::lock_guard lock(lock_);
   uint16_t& value = state_.ports[port];
-  if ((value & kSuspend) != 0 && bus_.device(port) != nullptr && bus_.device(port)->wakes_remotely()) {
-    value |= kResume;
-    state_.status |= kResumeDetect;
-    drive_interrupt();
+  if (bus_.device(port) != nullptr && bus_.device(port)->wakes_remotely()) {
+    if ((value & kSuspend) != 0) {
+      value |= kResume;
+      state_.status |= kResumeDetect;
+      drive_interrupt();
+    }
+    wake_bus();
   }
   catch_up();
   state_.quiet = 0;

@@ -76,6 +76,7 @@ class Uhci final : public bus::PciDevice, private UsbController {
   void write_command(uint16_t value);
   void write_portsc(unsigned port, uint16_t value);
   void connect(unsigned port);
+  void wake_bus();
   void reset_bus_device(unsigned port);
   void catch_up();
   void arm();

@@ -13,7 +13,8 @@ inline constexpr uint64_t USBCMD = 0x00, USBSTS = 0x02, USBINTR = 0x04, FRNUM = 
                           PORTSC1 = 0x10;
 
 // USBCMD. 2.1.1. Software debug is not there.
-inline constexpr uint16_t kRun = 1u << 0, kHcReset = 1u << 1, kGlobalReset = 1u << 2;
+inline constexpr uint16_t kRun = 1u << 0, kHcReset = 1u << 1, kGlobalReset = 1u << 2, kGlobalSuspend = 1u << 3,
+                          kGlobalResume = 1u << 4;
 inline constexpr uint16_t kCommandBits = 0x00dd;  // what keeps its value: RS, GRESET, EGSM, FGR, CF, MAXP
 
 // USBSTS. 2.1.2; write 1 to clear but for the last.

@@ -90,8 +90,10 @@ void Uhci::walk(uint32_t link, Frame& frame) {
     if (std::ranges::find(seen, address) != seen.end()) return;
     bool moved = false;
     if (!walk_queue(link, frame, moved)) return;
-    if (moved) seen.clear();
-    seen.push_back(address);
+    if (moved)
+      seen.clear();
+    else
+      seen.push_back(address);
   }
 }
 

@@ -28,7 +28,7 @@ class Xhci final : public bus::PciDevice, private UsbController {
     uint16_t vendor = 0x1b36, device = 0x000d;
     uint8_t revision = 1;
     unsigned ports2 = 4, ports3 = 4;  // 0 to 15; connector N has both where both are there
-    std::optional<bus::PcieType> express;
+    std::optional<bus::PcieType> express = {};
   };
   Xhci(std::string path, Config config, GuestMemory& memory, Clock& clock);
   ~Xhci() override;

@@ -37,6 +37,7 @@ void Xhci::run_commands() {
     uint64_t address = 0;
     if (fetch(state_.commands, trb, address) != Fetched::kReady) return;
     const auto [code, slot] = run_command(trb);
+    if (!running()) return;
     post_event(0, {.parameter = address,
                    .status = uint32_t{code} << 24,
                    .control = slot << 24 | kCommandEvent << 10});
