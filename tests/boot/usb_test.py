@@ -233,7 +233,7 @@ def plug_controller(bench, *_):
 
 
 def seabios_keyboard(bench, *options):
-    """SeaBIOS gives the keyboard an address, and its boot menu opens and closes by its keys."""
+    """SeaBIOS gives the keyboard an address, and its key opens the boot menu."""
     with UsbGuest(bench, "-vga", "std", "-boot", "menu=on,splash-time=60000", "-chardev",
                   "stdio,id=log", "-device", "isa-debugcon,iobase=0x402,chardev=log", *options,
                   "-device", "usb-kbd") as guest:
@@ -243,8 +243,6 @@ def seabios_keyboard(bench, *options):
             guest.fail(f"SeaBIOS does not use the keyboard: {guest.human('info usb')}")
         guest.qmp("send-key", keys=[{"type": "qcode", "data": "esc"}])
         guest.expect("Select boot device")
-        guest.qmp("send-key", keys=[{"type": "qcode", "data": "1"}])
-        guest.expect("Booting from")
 
 
 def command_line(bench, *_):
