@@ -36,6 +36,7 @@
 #include "devices/test_device.h"
 #include "devices/test_ports.h"
 #include "devices/uhci/uhci.h"
+#include "devices/usb/test_usb.h"
 #include "devices/usb/usb_hid.h"
 #include "devices/vga/vga.h"
 #include "devices/xhci/xhci.h"
@@ -49,7 +50,7 @@ class Zoo {
   static constexpr uint64_t kHpet = 0xfed00000;
   static constexpr unsigned kCpus = 2;
   static constexpr uint8_t kTestdevSlot = 4, kNvmeSlot = 5, kVgaSlot = 6, kXhciSlot = 9;
-  static constexpr uint64_t kNvme = 0xd0000000;  // where set_up_nvme() puts its registers
+  static constexpr uint64_t kNvme = 0xd0000000;                  // where set_up_nvme() puts its registers
   static constexpr uint64_t kUhci = 0xd000, kXhci = 0xd0100000;  // where set_up_usb() puts theirs
   static constexpr uint64_t kFloppyBytes = 1440 * 1024, kDiskBytes = 1 << 20;
 
@@ -127,7 +128,17 @@ class Zoo {
 
   // Controllers as their drivers leave them: schedule, rings and contexts at kUsbMemory, with nothing in them.
   static constexpr uint64_t kUsbMemory = 0x180000, kUsbPage = 0x1000;
-  enum UsbPages : uint64_t { kFrames, kQueues, kCommandRing, kEventTable, kEventRing, kInput, kContexts, kOutput, kRings };
+  enum UsbPages : uint64_t {
+    kFrames,
+    kQueues,
+    kCommandRing,
+    kEventTable,
+    kEventRing,
+    kInput,
+    kContexts,
+    kOutput,
+    kRings
+  };
   static constexpr uint64_t usb_page(uint64_t page) { return kUsbMemory + page * kUsbPage; }
   void set_up_usb() {
     using namespace devices;
@@ -160,6 +171,32 @@ class Zoo {
     for (uint64_t port = 0; port < 2; ++port)
       store(operational + xhci::kPortRegisters + port * 16, xhci::kPower | xhci::kPortReset, 4);
     store(operational + xhci::USBCMD, xhci::kRun | xhci::kInterruptsOn, 4);
+    open_usb_endpoints();
+  }
+  // The devices configured; slot 1 for the tablet, its control endpoint and the one that brings reports. Rings have
+  // four places.
+  void open_usb_endpoints() {
+    using namespace devices;
+    for (UsbDevice* const device : std::initializer_list<UsbDevice*>{usb_keyboard.get(), tablet.get(), mouse.get()}) {
+      device->setup(usb_setup(0, 9, 1, 0, 0));
+      device->in(0, {});
+    }
+    const auto place = [this](uint64_t page, uint64_t offset) { return ram->host() + usb_page(page) + offset; };
+    for (const uint64_t page : {kCommandRing + 0, kRings + 0, kRings + 1, kRings + 2, kRings + 3})
+      kite::store(place(page, 64), xhci::Trb{usb_page(page), 0, xhci::kLink << 10 | xhci::kToggle | 1});
+    kite::store(place(kCommandRing, 0), xhci::Trb{0, 0, xhci::kEnableSlot << 10 | 1});
+    for (const uint32_t type : {xhci::kAddressDevice, xhci::kConfigureEndpoint}) {
+      const bool address = type == xhci::kAddressDevice;
+      kite::store(place(kInput, 4), address ? uint32_t{3} : uint32_t{1 | 1 << 3});
+      kite::store(place(kInput, 0x24), uint32_t{1} << 16);
+      kite::store(place(kInput, 0x44), uint32_t{4} << 3);
+      kite::store(place(kInput, 0x48), usb_page(kRings) | 1);
+      kite::store(place(kInput, 0x84), uint32_t{7} << 3);
+      kite::store(place(kInput, 0x88), usb_page(kRings + 1) | 1);
+      kite::store(place(kCommandRing, address ? 16 : 32), xhci::Trb{usb_page(kInput), 0, type << 10 | 1 << 24 | 1});
+      store(kXhci + xhci::kDoorbells, 0, 4);
+    }
+    EXPECT_TRUE(tablet->in_use());
   }
 
   ManualClock clock;
@@ -286,7 +323,8 @@ class Zoo {
     uhci = add(std::make_unique<devices::Uhci>(
         "uhci", *devices::Uhci::find_model("piix3-usb-uhci"),
         devices::Uhci::Wiring{.memory = guest_memory, .clock = clock, .bus_name = "usb-bus.0"}));
-    xhci = add(std::make_unique<devices::Xhci>("xhci", devices::Xhci::Config{.bus_name = "xhci.0"}, guest_memory, clock));
+    xhci =
+        add(std::make_unique<devices::Xhci>("xhci", devices::Xhci::Config{.bus_name = "xhci.0"}, guest_memory, clock));
     usb_keyboard = add(std::make_unique<devices::UsbKeyboard>("usb-keyboard", clock));
     tablet = add(std::make_unique<devices::UsbPointer>("usb-tablet", true, clock));
     mouse = add(std::make_unique<devices::UsbPointer>("usb-mouse", false, clock));

@@ -79,7 +79,9 @@ void Console::key(KeyNumber key, bool down) {
 
 void Console::add_pointer(Pointer& pointer) { hands_.insert(hands_.begin(), {&pointer, next_hand_++}); }
 
-void Console::remove_pointer(Pointer& pointer) { std::erase_if(hands_, [&](const Hand& hand) { return hand.pointer == &pointer; }); }
+void Console::remove_pointer(Pointer& pointer) {
+  std::erase_if(hands_, [&](const Hand& hand) { return hand.pointer == &pointer; });
+}
 
 std::vector<Console::PointerInfo> Console::pointers() const {
   const Pointer* const current = first_ready();

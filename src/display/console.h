@@ -89,7 +89,7 @@ class Console {
   struct PointerChange {
     int32_t dx = 0, dy = 0, dz = 0;
     std::optional<int32_t> x = {}, y = {};  // 0 to kPlaceMost
-    uint8_t buttons = 0;          // as they are now
+    uint8_t buttons = 0;                    // as they are now
   };
   void point(const PointerChange& change);
   // The pointer is at this pixel of the screen: what a remote desktop knows. Becomes a place where the first pointer in

@@ -92,8 +92,9 @@ Result<> apply_machine(OptionContext& context, std::string_view text) {
         KITE_ASSIGN(context.plan.machine.smm, named("machine", key, parse_bool(value)));
       }
     } else {
-      return unknown_key("machine", key,
-                         {"type", "accel", "graphics", "smbios-entry-point-type", "hpet", "smm", "usb", "kernel-irqchip"});
+      return unknown_key(
+          "machine", key,
+          {"type", "accel", "graphics", "smbios-entry-point-type", "hpet", "smm", "usb", "kernel-irqchip"});
     }
   }
   return {};

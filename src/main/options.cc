@@ -117,8 +117,8 @@ constexpr Text kStandard = "Machine", kBoot = "Booting a kernel", kFirmware = "F
                kNetwork = "Network", kDevices = "Devices";
 
 constexpr OptionSpec kOptions[] = {
-    {"machine", "[type=]NAME[,accel=A][,hpet=on|off][,smm=on|off][,usb=on|off][,kernel-irqchip=on|off|split]", kStandard,
-     "the board: pc, q35, none ('help' lists them)", apply_machine},
+    {"machine", "[type=]NAME[,accel=A][,hpet=on|off][,smm=on|off][,usb=on|off][,kernel-irqchip=on|off|split]",
+     kStandard, "the board: pc, q35, none ('help' lists them)", apply_machine},
     {"M", "NAME", "", "", apply_machine},
     {"accel",
      "NAME[,kernel-irqchip=on|off|split][,dirty-ring-size=N][,translate=on|off][,tb-size=MIB]"

@@ -22,9 +22,12 @@ struct Button {
   uint8_t bit;
   int8_t wheel;
 };
-constexpr Button kButtons[] = {{"left", display::kButtonLeft, 0},     {"middle", display::kButtonMiddle, 0},
-                               {"right", display::kButtonRight, 0},   {"side", display::kButtonSide, 0},
-                               {"extra", display::kButtonExtra, 0},   {"wheel-up", 0, -1},
+constexpr Button kButtons[] = {{"left", display::kButtonLeft, 0},
+                               {"middle", display::kButtonMiddle, 0},
+                               {"right", display::kButtonRight, 0},
+                               {"side", display::kButtonSide, 0},
+                               {"extra", display::kButtonExtra, 0},
+                               {"wheel-up", 0, -1},
                                {"wheel-down", 0, 1}};
 
 // What one input-send-event has told so far.
@@ -35,9 +38,7 @@ struct Gathered {
 };
 using Added = std::expected<void, QmpError>;
 
-Added no_handler(std::string_view type) {
-  return qmp_fail("Input handler not found for event type {}", type);
-}
+Added no_handler(std::string_view type) { return qmp_fail("Input handler not found for event type {}", type); }
 
 // The axis and the value of "rel" and "abs".
 struct Axis {
@@ -54,7 +55,8 @@ std::expected<Axis, QmpError> axis_of(const Json& data) {
 }
 
 std::expected<bool, QmpError> down_of(const Json& data) {
-  if (!data.contains("down") || !data["down"].is_boolean()) return qmp_fail("Parameter 'down' is missing or no boolean");
+  if (!data.contains("down") || !data["down"].is_boolean())
+    return qmp_fail("Parameter 'down' is missing or no boolean");
   return data["down"].get<bool>();
 }
 
@@ -136,9 +138,8 @@ QmpReply query_mice(Context& context, const Json&) {
   return answer;
 }
 
-constexpr ArgumentSpec kSendEvent[] = {{"events", Type::array, true},
-                                       {"device", Type::string, false},
-                                       {"head", Type::number_integer, false}};
+constexpr ArgumentSpec kSendEvent[] = {
+    {"events", Type::array, true}, {"device", Type::string, false}, {"head", Type::number_integer, false}};
 constexpr QmpCommand kCommands[] = {
     {"input-send-event", kSendEvent, input_send_event},
     {"query-mice", {}, query_mice},

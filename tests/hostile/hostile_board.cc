@@ -105,8 +105,13 @@ Result<> HostileBoard::build(std::string board) {
                 .date_seconds = 946'684'797,
                 .clock = machine::RtcConfig::ClockSource::kVirtual};
   for (size_t port = 0; port < 4; ++port) config.serial_ports.push_back(&consoles_[port]);
-  std::vector<const char*> added = {"pc-testdev", "pci-testdev", "isa-debug-exit,iobase=0xf4,iosize=4", "isa-debugcon",
-                                    "qemu-xhci,id=xhci,addr=6", "usb-tablet,bus=xhci.0", "piix3-usb-uhci,id=uhci,addr=7",
+  std::vector<const char*> added = {"pc-testdev",
+                                    "pci-testdev",
+                                    "isa-debug-exit,iobase=0xf4,iosize=4",
+                                    "isa-debugcon",
+                                    "qemu-xhci,id=xhci,addr=6",
+                                    "usb-tablet,bus=xhci.0",
+                                    "piix3-usb-uhci,id=uhci,addr=7",
                                     "usb-kbd,bus=uhci.0"};
   if (q35_) {
     const auto express = q35_devices();

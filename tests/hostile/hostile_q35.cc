@@ -17,7 +17,7 @@ constexpr uint8_t kLpcRegisters[] = {0x40, 0x44, 0x60, 0x63, 0x64, 0x68, 0x6b, 0
 constexpr const char* kHotDevices[] = {"pci-testdev,bus=port0,id=hot0",     "pci-testdev,bus=port1,id=hot1",
                                        "pci-testdev,bus=port1,id=hot0",     "pci-testdev,bus=nowhere,id=hot2",
                                        "pcie-pci-bridge,bus=port0,id=hot3", "pci-testdev,bus=pcie.0,id=hot4",
-                                       "usb-mouse,bus=xhci,id=hot5",         "usb-kbd,bus=uhci,id=hot5"};
+                                       "usb-mouse,bus=xhci,id=hot5",        "usb-kbd,bus=uhci,id=hot5"};
 constexpr const char* kIds[] = {"hot0", "hot1", "hot5", "cold", "port0", "behind", "nobody"};
 
 }  // namespace

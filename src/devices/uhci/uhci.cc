@@ -59,10 +59,8 @@ const Uhci::Model* Uhci::find_model(std::string_view type) {
 }
 
 Uhci::Uhci(std::string path, const Model& model, Wiring wiring)
-    : PciDevice(std::move(path), {.vendor = model.vendor,
-                                  .device = model.device,
-                                  .revision = model.revision,
-                                  .class_code = 0x0c0300}),
+    : PciDevice(std::move(path),
+                {.vendor = model.vendor, .device = model.device, .revision = model.revision, .class_code = 0x0c0300}),
       memory_(wiring.memory),
       clock_(wiring.clock),
       window_(*this, &Uhci::read_port, &Uhci::write_port),
@@ -217,6 +215,8 @@ void Uhci::write_port(uint64_t offset, unsigned, uint64_t wide) {
 
 void Uhci::write_command(uint16_t value) {
   if ((value & kHcReset) != 0) {
+    // The ports are closed: whoever uses a device next resets it first, and nobody uses it meanwhile.
+    for (unsigned port = 0; port < kPorts; ++port) reset_bus_device(port);
     set_reset_values();
     return;
   }
@@ -234,8 +234,8 @@ void Uhci::write_command(uint16_t value) {
 // 2.1.2, 2.1.3. The two errors that stop the controller cannot be masked.
 void Uhci::drive_interrupt() {
   const auto& [status, enables] = std::pair(state_.status, state_.enables);
-  const bool complete = (state_.completed && (enables & kOnComplete) != 0) ||
-                        (state_.was_short && (enables & kOnShort) != 0);
+  const bool complete =
+      (state_.completed && (enables & kOnComplete) != 0) || (state_.was_short && (enables & kOnShort) != 0);
   set_intx(((status & kInterrupt) != 0 && complete) || ((status & kError) != 0 && (enables & kOnError) != 0) ||
            ((status & kResumeDetect) != 0 && (enables & kOnResume) != 0) ||
            (status & (kSystemError | kProcessError)) != 0);

@@ -49,12 +49,12 @@ class Uhci final : public bus::PciDevice, private UsbController {
 
  private:
   static constexpr int64_t kFrameNs = 1'000'000;
-  static constexpr unsigned kQuietAfter = 32;     // frames in which nothing was transferred
-  static constexpr unsigned kQuietFrames = 10;    // looked at together then
-  static constexpr unsigned kMostLate = 64;       // frames that are made up for
-  static constexpr unsigned kFrameBytes = 1500;   // 12 Mbit/s
+  static constexpr unsigned kQuietAfter = 32;    // frames in which nothing was transferred
+  static constexpr unsigned kQuietFrames = 10;   // looked at together then
+  static constexpr unsigned kMostLate = 64;      // frames that are made up for
+  static constexpr unsigned kFrameBytes = 1500;  // 12 Mbit/s
   static constexpr unsigned kPacketOverhead = 13;
-  static constexpr unsigned kMostLinks = 512;     // followed in a frame
+  static constexpr unsigned kMostLinks = 512;  // followed in a frame
 
   struct Td {
     uint32_t link, status, token, buffer;
@@ -106,7 +106,7 @@ class Uhci final : public bus::PciDevice, private UsbController {
     uint32_t list = 0;
     uint8_t sof = 0;
     std::array<uint16_t, uhci::kPorts> ports{};
-    bool completed = false, was_short = false;  // what set kInterrupt
+    bool completed = false, was_short = false;     // what set kInterrupt
     bool complete_due = false, short_due = false;  // at the end of this frame
     int64_t next_frame = 0;                        // while it runs
     uint16_t quiet = 0;                            // frames without a transfer, up to kQuietAfter

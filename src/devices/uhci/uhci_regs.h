@@ -35,8 +35,7 @@ inline constexpr uint16_t kConnected = 1u << 0, kConnectChange = 1u << 1, kEnabl
                           kPortReset = 1u << 9, kSuspend = 1u << 12;
 inline constexpr uint16_t kPortWritable = kEnabled | kResume | kPortReset | kSuspend;
 inline constexpr uint16_t kPortClears = kConnectChange | kEnableChange;
-inline constexpr uint16_t kPortBits =
-    kPortWritable | kPortClears | kConnected | kLinePlus | kAlwaysOne | kLowSpeed;
+inline constexpr uint16_t kPortBits = kPortWritable | kPortClears | kConnected | kLinePlus | kAlwaysOne | kLowSpeed;
 
 // Link pointers. 3.1, 3.2.1.
 inline constexpr uint32_t kTerminate = 1u << 0, kQueue = 1u << 1, kDepthFirst = 1u << 2, kPointer = ~uint32_t{0xf};

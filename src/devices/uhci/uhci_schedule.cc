@@ -37,7 +37,8 @@ void Uhci::run_frame() {
   uint32_t link = 0;
   if (load(state_.list + (state_.frame % kFrameListEntries) * 4, link)) walk(link, frame);
   state_.frame = static_cast<uint16_t>((state_.frame + 1) & kFrameBits);
-  state_.quiet = frame.progress ? uint16_t{0} : static_cast<uint16_t>(std::min<unsigned>(state_.quiet + 1, kQuietAfter));
+  state_.quiet =
+      frame.progress ? uint16_t{0} : static_cast<uint16_t>(std::min<unsigned>(state_.quiet + 1, kQuietAfter));
   // 2.1.2: told at the end of the frame.
   if (!state_.complete_due && !state_.short_due) return;
   state_.completed |= std::exchange(state_.complete_due, false);

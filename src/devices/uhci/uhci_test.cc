@@ -66,8 +66,8 @@ class UhciTest : public ::testing::Test {
   ManualClock clock_;
   FakeLines lines_;
   bus::PciBus pci_{memory_.root(), ports_.root(), lines_};
-  Uhci uhci_{"uhci", *Uhci::find_model("piix3-usb-uhci"),
-             {.memory = guest_memory_, .clock = clock_, .bus_name = "usb"}};
+  Uhci uhci_{
+      "uhci", *Uhci::find_model("piix3-usb-uhci"), {.memory = guest_memory_, .clock = clock_, .bus_name = "usb"}};
   FakeUsbDevice device_{{usb::Speed::kFull}};
   [[nodiscard]] bool interrupts() { return lines_.level(bus::PciBus::pirq_of(1, 4)); }
 };

@@ -20,7 +20,8 @@ class FakeUsbHost final : public devices::UsbController {
   std::vector<unsigned> attached, detached;
 };
 
-inline std::array<uint8_t, 8> usb_setup(uint8_t type, uint8_t request, uint16_t value, uint16_t index, uint16_t length) {
+inline std::array<uint8_t, 8> usb_setup(uint8_t type, uint8_t request, uint16_t value, uint16_t index,
+                                        uint16_t length) {
   const auto low = [](uint16_t number) { return static_cast<uint8_t>(number); };
   const auto high = [](uint16_t number) { return static_cast<uint8_t>(number >> 8); };
   return {type, request, low(value), high(value), low(index), high(index), low(length), high(length)};

@@ -23,7 +23,8 @@ std::string_view usb_speed_name(usb::Speed speed) {
 }
 
 bool UsbBus::taken(std::string_view connector) const {
-  return std::ranges::any_of(ports_, [&](const Port& port) { return port.name == connector && port.device != nullptr; });
+  return std::ranges::any_of(ports_,
+                             [&](const Port& port) { return port.name == connector && port.device != nullptr; });
 }
 
 bool UsbBus::has_free_port() const {

@@ -37,9 +37,28 @@ std::vector<uint8_t> string_descriptor(std::string_view text) {
 // [USB 3.1] 9.6.2: what a device of SuperSpeed can do besides; U1 and U2 at once.
 std::vector<uint8_t> bos_descriptor() {
   constexpr uint8_t kUsb2Extension = 2, kSuperSpeed = 3, kAllSpeeds = 0x0e, kFullWorks = 1;
-  return {5,  kBos,              22,          0, 2,          //
-          7,  kDeviceCapability, kUsb2Extension, 0, 0, 0, 0,  //
-          10, kDeviceCapability, kSuperSpeed, 0, kAllSpeeds, 0, kFullWorks, 0, 0, 0};
+  return {5,
+          kBos,
+          22,
+          0,
+          2,  //
+          7,
+          kDeviceCapability,
+          kUsb2Extension,
+          0,
+          0,
+          0,
+          0,  //
+          10,
+          kDeviceCapability,
+          kSuperSpeed,
+          0,
+          kAllSpeeds,
+          0,
+          kFullWorks,
+          0,
+          0,
+          0};
 }
 
 struct UsbDeviceV1 {
@@ -381,7 +400,8 @@ std::vector<uint8_t> usb_bytes(std::initializer_list<std::vector<uint8_t>> parts
 // [USB 2.0] 9.6.1: of USB 2.0, class in the interface, 64 bytes on endpoint 0.
 std::vector<uint8_t> usb_device_descriptor(uint16_t vendor, uint16_t product, uint8_t strings) {
   const uint8_t serial = strings >= kSerialIndex ? kSerialIndex : 0;
-  return usb_bytes({{18, kDevice}, half(0x0200), {0, 0, 0, 64}, half(vendor), half(product), half(0), {1, 2, serial, 1}});
+  return usb_bytes(
+      {{18, kDevice}, half(0x0200), {0, 0, 0, 64}, half(vendor), half(product), half(0), {1, 2, serial, 1}});
 }
 
 // [USB 2.0] 9.6.3, 9.6.5; 100 mA.

@@ -34,9 +34,9 @@ struct UsbAnswer {
 
 // What a device says of itself; as it is on the wire, little-endian. [USB 2.0] 9.6.
 struct UsbDescriptors {
-  std::vector<uint8_t> device;                                // for full and high speed
-  std::vector<uint8_t> full, high, super;                     // whole configurations; empty: does not run at this speed
-  std::vector<std::string> strings;                           // from index 1 on; ASCII
+  std::vector<uint8_t> device;             // for full and high speed
+  std::vector<uint8_t> full, high, super;  // whole configurations; empty: does not run at this speed
+  std::vector<std::string> strings;        // from index 1 on; ASCII
 };
 
 // Where a device hangs: the host controller's side. Called on the main thread, with no lock of the device's held.

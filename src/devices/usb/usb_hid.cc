@@ -22,8 +22,8 @@ constexpr uint8_t kPollExponent = 6;  // high speed: 2^(6-1) microframes, 4 ms
 constexpr uint16_t kPacket = 8;
 
 std::vector<uint8_t> hid_descriptor(size_t report_bytes) {
-  return {9, kHid, 0x11, 0x01, 0, 1, kReport, static_cast<uint8_t>(report_bytes),
-          static_cast<uint8_t>(report_bytes >> 8)};
+  return {
+      9, kHid, 0x11, 0x01, 0, 1, kReport, static_cast<uint8_t>(report_bytes), static_cast<uint8_t>(report_bytes >> 8)};
 }
 
 }  // namespace
@@ -146,12 +146,12 @@ namespace {
 
 // [HID] appendix B.1, the boot keyboard: eight modifiers, a byte, six keys; five lamps.
 const std::vector<uint8_t> kKeyboardReport = {
-    0x05, 0x01, 0x09, 0x06, 0xa1, 0x01,                          // usage: desktop, keyboard; collection
-    0x75, 0x01, 0x95, 0x08, 0x05, 0x07, 0x19, 0xe0, 0x29, 0xe7,  // 8 of 1 bit: modifiers
-    0x15, 0x00, 0x25, 0x01, 0x81, 0x02,                          //
-    0x95, 0x01, 0x75, 0x08, 0x81, 0x01,                          // a byte
-    0x95, 0x05, 0x75, 0x01, 0x05, 0x08, 0x19, 0x01, 0x29, 0x05, 0x91, 0x02,        // lamps
-    0x95, 0x01, 0x75, 0x03, 0x91, 0x01,                                            //
+    0x05, 0x01, 0x09, 0x06, 0xa1, 0x01,                                      // usage: desktop, keyboard; collection
+    0x75, 0x01, 0x95, 0x08, 0x05, 0x07, 0x19, 0xe0, 0x29, 0xe7,              // 8 of 1 bit: modifiers
+    0x15, 0x00, 0x25, 0x01, 0x81, 0x02,                                      //
+    0x95, 0x01, 0x75, 0x08, 0x81, 0x01,                                      // a byte
+    0x95, 0x05, 0x75, 0x01, 0x05, 0x08, 0x19, 0x01, 0x29, 0x05, 0x91, 0x02,  // lamps
+    0x95, 0x01, 0x75, 0x03, 0x91, 0x01,                                      //
     0x95, 0x06, 0x75, 0x08, 0x15, 0x00, 0x26, 0xff, 0x00, 0x05, 0x07, 0x19, 0x00,  // 6 of 8 bits: keys
     0x2a, 0xff, 0x00, 0x81, 0x00, 0xc0};
 constexpr uint8_t kRollOver = 1;  // more keys are down than a report has places for
@@ -232,9 +232,10 @@ void UsbKeyboard::restore_events(StateReader& reader) {
   reader.field(20, numbers);
   reader.field(21, restored_keys_.down);
   reader.field(22, events);
-  if (!reader.ok() || !require(reader, restored_keys_.down.size() <= kMostDown && events.size() % 2 == 0 &&
-                                           events.size() / 2 <= kMostEvents,
-                               "the keyboard's queue is impossible"))
+  if (!reader.ok() ||
+      !require(reader,
+               restored_keys_.down.size() <= kMostDown && events.size() % 2 == 0 && events.size() / 2 <= kMostEvents,
+               "the keyboard's queue is impossible"))
     return;
   restored_keys_.modifiers = numbers[0];
   restored_keys_.leds = numbers[1];
@@ -257,16 +258,16 @@ const std::vector<uint8_t> kMouseReport = {
 
 // The same with a place in 0 to 7fff.
 const std::vector<uint8_t> kTabletReport = {
-    0x05, 0x01, 0x09, 0x02, 0xa1, 0x01, 0x09, 0x01, 0xa1, 0x00,                          //
-    0x05, 0x09, 0x19, 0x01, 0x29, 0x05, 0x15, 0x00, 0x25, 0x01,                          //
-    0x95, 0x05, 0x75, 0x01, 0x81, 0x02, 0x95, 0x01, 0x75, 0x03, 0x81, 0x01,              //
-    0x05, 0x01, 0x09, 0x30, 0x09, 0x31, 0x15, 0x00, 0x26, 0xff, 0x7f, 0x35, 0x00, 0x46,  // X, Y
-    0xff, 0x7f, 0x75, 0x10, 0x95, 0x02, 0x81, 0x02,                                      //
+    0x05, 0x01, 0x09, 0x02, 0xa1, 0x01, 0x09, 0x01, 0xa1, 0x00,                                      //
+    0x05, 0x09, 0x19, 0x01, 0x29, 0x05, 0x15, 0x00, 0x25, 0x01,                                      //
+    0x95, 0x05, 0x75, 0x01, 0x81, 0x02, 0x95, 0x01, 0x75, 0x03, 0x81, 0x01,                          //
+    0x05, 0x01, 0x09, 0x30, 0x09, 0x31, 0x15, 0x00, 0x26, 0xff, 0x7f, 0x35, 0x00, 0x46,              // X, Y
+    0xff, 0x7f, 0x75, 0x10, 0x95, 0x02, 0x81, 0x02,                                                  //
     0x09, 0x38, 0x15, 0x81, 0x25, 0x7f, 0x35, 0x00, 0x45, 0x00, 0x75, 0x08, 0x95, 0x01, 0x81, 0x06,  // wheel
     0xc0, 0xc0};
 
 constexpr uint8_t kMostButtons = 0x1f;
-constexpr int32_t kMostStep = 127;        // of a byte
+constexpr int32_t kMostStep = 127;          // of a byte
 constexpr int32_t kMostDistance = 1 << 20;  // that a mouse still has to go
 
 }  // namespace
@@ -305,8 +306,8 @@ void UsbPointer::add(const Event& event) {
     };
     Event next = event;
     next.buttons &= kMostButtons;
-    const bool joins = !queue_.events.empty() &&
-                       (queue_.events.back().buttons == next.buttons || queue_.events.size() >= kMostEvents);
+    const bool joins =
+        !queue_.events.empty() && (queue_.events.back().buttons == next.buttons || queue_.events.size() >= kMostEvents);
     if (joins) {
       Event& last = queue_.events.back();
       last.x = tablet_ ? next.x : far(last.x, next.x);
@@ -377,9 +378,10 @@ void UsbPointer::restore_events(StateReader& reader) {
   restored_queue_ = {};
   std::vector<uint8_t> bytes;
   reader.field(20, bytes);
-  if (!reader.ok() || !require(reader, bytes.size() % kEventBytes == 0 && !bytes.empty() &&
-                                           bytes.size() / kEventBytes <= kMostEvents + 1,
-                               "the pointer's queue is impossible"))
+  if (!reader.ok() ||
+      !require(reader,
+               bytes.size() % kEventBytes == 0 && !bytes.empty() && bytes.size() / kEventBytes <= kMostEvents + 1,
+               "the pointer's queue is impossible"))
     return;
   for (size_t at = 0; at < bytes.size(); at += kEventBytes) {
     const auto number = [&](size_t index) { return load<int32_t>(&bytes[at + 4 * index]); };

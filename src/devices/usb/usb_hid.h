@@ -101,7 +101,7 @@ class UsbKeyboard final : public UsbHid, public display::Keyboard {
   static constexpr uint8_t kUp = 0x80;
   struct Keys {
     uint8_t modifiers = 0, leds = 0;
-    std::vector<uint8_t> down;           // usages, in the order in which they went down
+    std::vector<uint8_t> down;                  // usages, in the order in which they went down
     std::deque<std::array<uint8_t, 2>> events;  // usage, and whether it went up
   };
   Keys keys_, restored_keys_;

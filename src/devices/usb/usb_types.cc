@@ -36,12 +36,12 @@ constexpr InputType kInputs[] = {{"usb-kbd", "USB keyboard"},
 
 void register_usb_types(TypeRegistry& registry) {
   for (const Uhci::Model& model : Uhci::models())
-    registry.add({.name = std::string(model.type),
-                  .parent = "pci-device",
-                  .description = fmt::format("USB 1.1 controller (UHCI) of the {}",
-                                             model.type.substr(0, model.type.find('-'))),
-                  .bus = "PCI",
-                  .properties = {}});
+    registry.add(
+        {.name = std::string(model.type),
+         .parent = "pci-device",
+         .description = fmt::format("USB 1.1 controller (UHCI) of the {}", model.type.substr(0, model.type.find('-'))),
+         .bus = "PCI",
+         .properties = {}});
   for (const XhciModel& model : kXhciModels)
     registry.add({.name = std::string(model.type),
                   .parent = "pci-device",
@@ -79,8 +79,8 @@ Result<MadeUsbController> make_usb_controller(std::string_view type, const std::
                                               const PropertyMap& properties, const bus::PciBus& pci,
                                               GuestMemory& memory, Clock& clock) {
   if (const Uhci::Model* const model = Uhci::find_model(type); model != nullptr) {
-    auto made = std::make_unique<Uhci>(
-        path, *model, Uhci::Wiring{.memory = memory, .clock = clock, .bus_name = std::move(bus_name)});
+    auto made = std::make_unique<Uhci>(path, *model,
+                                       Uhci::Wiring{.memory = memory, .clock = clock, .bus_name = std::move(bus_name)});
     UsbBus* const bus = &made->usb();
     return MadeUsbController{.function = std::move(made), .bus = bus};
   }

@@ -36,20 +36,14 @@ uint32_t speed_id(usb::Speed speed) {
 
 Xhci::Xhci(std::string path, Config config, GuestMemory& memory, Clock& clock)
     : PciDevice(std::move(path),
-                {.vendor = config.vendor,
-                 .device = config.device,
-                 .revision = config.revision,
-                 .class_code = 0x0c0330},
+                {.vendor = config.vendor, .device = config.device, .revision = config.revision, .class_code = 0x0c0330},
                 bus::PciHeader::kDevice, generation_of(config)),
       config_of_(std::move(config)),
       memory_(memory),
       clock_(clock),
       window_(*this, &Xhci::read_register, &Xhci::write_register),
-      msix_(*this, {.offset = kMsixOffset,
-                    .vectors = kInterrupters,
-                    .bar = 0,
-                    .table = kMsixTable,
-                    .pending = kMsixPending}),
+      msix_(*this,
+            {.offset = kMsixOffset, .vectors = kInterrupters, .bar = 0, .table = kMsixTable, .pending = kMsixPending}),
       msi_(*this, {.offset = kMsiOffset, .vectors = 1, .maskable = true}),
       bus_(config_of_.bus_name, root_ports(config_of_), *this),
       continue_timer_(clock_, [this] {
@@ -177,9 +171,7 @@ void Xhci::write_operational(uint64_t offset, uint32_t value) {
   }
   switch (offset) {
     case USBCMD: return write_command(value);
-    case USBSTS:
-      state_.status &= ~(value & kStatusClears);
-      return drive_interrupts();
+    case USBSTS: state_.status &= ~(value & kStatusClears); return drive_interrupts();
     case DNCTRL: state_.notifications = value & 0xffff; return;
     case CRCR: return write_ring_control(value);
     case CRCR + 4:
@@ -194,6 +186,9 @@ void Xhci::write_operational(uint64_t offset, uint32_t value) {
 
 void Xhci::write_command(uint32_t value) {
   if ((value & kHcReset) != 0) {
+    // No slot knows a device any more: whoever uses one next resets it first, and nobody uses it meanwhile.
+    for (unsigned port = 0; port < port_count(); ++port)
+      if (UsbDevice* const device = bus_.device(port); device != nullptr) device->bus_reset();
     set_reset_values();
     return drive_interrupts();
   }
@@ -250,9 +245,7 @@ void Xhci::write_runtime(uint64_t offset, uint32_t value) {
   if (number >= kInterrupters) return;
   Interrupter& set = state_.interrupters[number];
   switch (offset % kInterrupterStride) {
-    case IMAN:
-      set.management = (set.management & kPending & ~value) | (value & kEnable);
-      return drive_interrupts();
+    case IMAN: set.management = (set.management & kPending & ~value) | (value & kEnable); return drive_interrupts();
     case IMOD: set.moderation = value; return;
     case ERSTSZ: set.table_size = value & 0xffff; return;
     case ERSTBA: return set_low(set.table, value & ~0x3fu);
@@ -350,9 +343,8 @@ void Xhci::tell_ports() {
     RootPort& root = state_.ports[port];
     if (!root.event_due || event_room(0) == 0) continue;
     root.event_due = false;
-    post_event(0, {.parameter = uint64_t{port + 1} << 24,
-                   .status = uint32_t{kSuccess} << 24,
-                   .control = kPortEvent << 10});
+    post_event(
+        0, {.parameter = uint64_t{port + 1} << 24, .status = uint32_t{kSuccess} << 24, .control = kPortEvent << 10});
   }
 }
 

@@ -2,8 +2,8 @@
 // interrupters, USB 2 and USB 3 root ports, MSI-X, MSI or INTx. Without isochronous endpoints, streams, hubs and
 // virtualization; interrupts are not moderated.
 //
-// A doorbell is answered on the thread that rings it. A transfer that a device is not ready for stays where it is in the
-// guest's ring until the device says that it is; one that an event ring has no room for, until there is.
+// A doorbell is answered on the thread that rings it. A transfer that a device is not ready for stays where it is in
+// the guest's ring until the device says that it is; one that an event ring has no room for, until there is.
 #pragma once
 
 #include <array>
@@ -42,11 +42,11 @@ class Xhci final : public bus::PciDevice, private UsbController {
   void restore(StateReader& reader) override;
 
  private:
-  static constexpr unsigned kMostTrbs = 4096;           // of one transfer
+  static constexpr unsigned kMostTrbs = 4096;  // of one transfer
   static constexpr size_t kMostBytes = size_t{16} << 20;
-  static constexpr unsigned kMostLinks = 64;            // in a row
-  static constexpr unsigned kMostInTurn = 1024;         // commands, or transfers of an endpoint, before others' turn
-  static constexpr unsigned kEventRoom = 4;             // what one of them may take
+  static constexpr unsigned kMostLinks = 64;     // in a row
+  static constexpr unsigned kMostInTurn = 1024;  // commands, or transfers of an endpoint, before others' turn
+  static constexpr unsigned kEventRoom = 4;      // what one of them may take
   static constexpr int64_t kMicroframeNs = 125'000;
 
   struct Ring {

@@ -38,9 +38,7 @@ void Xhci::run_commands() {
     if (fetch(state_.commands, trb, address) != Fetched::kReady) return;
     const auto [code, slot] = run_command(trb);
     if (!running()) return;
-    post_event(0, {.parameter = address,
-                   .status = uint32_t{code} << 24,
-                   .control = slot << 24 | kCommandEvent << 10});
+    post_event(0, {.parameter = address, .status = uint32_t{code} << 24, .control = slot << 24 | kCommandEvent << 10});
   }
 }
 
@@ -80,8 +78,8 @@ Code Xhci::disable_slot(Slot& slot) {
 }
 
 bool Xhci::set_device_address(UsbDevice& device, unsigned address) {
-  const std::array<uint8_t, 8> request{0, static_cast<uint8_t>(usb::Request::kSetAddress), static_cast<uint8_t>(address),
-                                       0, 0, 0, 0, 0};
+  const std::array<uint8_t, 8> request{
+      0, static_cast<uint8_t>(usb::Request::kSetAddress), static_cast<uint8_t>(address), 0, 0, 0, 0, 0};
   return device.setup(request).outcome == UsbOutcome::kDone && device.in(0, {}).outcome == UsbOutcome::kDone;
 }
 

@@ -16,7 +16,7 @@ inline constexpr uint64_t kBarSize = 0x4000, kOperational = 0x40, kRuntime = 0x1
 inline constexpr uint64_t CAPLENGTH = 0x00, HCSPARAMS1 = 0x04, HCSPARAMS2 = 0x08, HCSPARAMS3 = 0x0c, HCCPARAMS1 = 0x10,
                           DBOFF = 0x14, RTSOFF = 0x18, HCCPARAMS2 = 0x1c, kExtended = 0x20;
 inline constexpr uint32_t kVersion = 0x0100;
-inline constexpr uint32_t kHcsParams2 = 0x0000000f;                       // IST 15; one event ring segment
+inline constexpr uint32_t kHcsParams2 = 0x0000000f;                         // IST 15; one event ring segment
 inline constexpr uint32_t kHccParams1 = uint32_t{kExtended / 4} << 16 | 1;  // where more is told; 64-bit addresses
 inline constexpr uint32_t kProtocolCapability = 2, kUsbName = 0x20425355;   // 7.2: "USB "
 
@@ -59,7 +59,8 @@ struct Trb {
 };
 inline constexpr uint32_t kCycle = 1u << 0, kToggle = 1u << 1, kShortInterrupts = 1u << 2, kChain = 1u << 4,
                           kOnCompletion = 1u << 5, kImmediate = 1u << 6, kBlockInterrupt = 1u << 9,
-                          kDirectionIn = 1u << 16, kBlockAddress = 1u << 9, kDeconfigure = 1u << 9, kEventData = 1u << 2;
+                          kDirectionIn = 1u << 16, kBlockAddress = 1u << 9, kDeconfigure = 1u << 9,
+                          kEventData = 1u << 2;
 inline constexpr uint32_t kTransferLength = 0x1ffff;
 enum TrbType : uint32_t {
   kNormal = 1,
@@ -106,8 +107,22 @@ enum Code : uint8_t {
 // Contexts of 32 bytes. 6.2.
 inline constexpr unsigned kContextBytes = 32;
 enum SlotState : uint8_t { kSlotEnabled = 0, kSlotDefault = 1, kSlotAddressed = 2, kSlotConfigured = 3 };
-enum EndpointState : uint8_t { kDisabled = 0, kRunning = 1, kEndpointHalted = 2, kEndpointStopped = 3, kEndpointError = 4 };
-enum EndpointType : uint8_t { kIsochOut = 1, kBulkOut = 2, kInterruptOut = 3, kControl = 4, kIsochIn = 5, kBulkIn = 6, kInterruptIn = 7 };
+enum EndpointState : uint8_t {
+  kDisabled = 0,
+  kRunning = 1,
+  kEndpointHalted = 2,
+  kEndpointStopped = 3,
+  kEndpointError = 4
+};
+enum EndpointType : uint8_t {
+  kIsochOut = 1,
+  kBulkOut = 2,
+  kInterruptOut = 3,
+  kControl = 4,
+  kIsochIn = 5,
+  kBulkIn = 6,
+  kInterruptIn = 7
+};
 inline constexpr uint32_t kRouteMask = 0xfffff;
 inline constexpr unsigned kEntriesShift = 27, kSlotStateShift = 27, kRootPortShift = 16, kTargetShift = 22;
 

@@ -103,7 +103,9 @@ void Xhci::raise(unsigned number) {
 void Xhci::drive_interrupts() {
   const bool on = (state_.command & kInterruptsOn) != 0;
   const bool messages_x = msix_.enabled(), messages = messages_x || msi_.enabled();
-  const auto due = [&](const Interrupter& set) { return on && (set.management & (kPending | kEnable)) == (kPending | kEnable); };
+  const auto due = [&](const Interrupter& set) {
+    return on && (set.management & (kPending | kEnable)) == (kPending | kEnable);
+  };
   set_intx(!messages && due(state_.interrupters[0]));
   if (!messages) return;
   for (unsigned number = 0; number < kInterrupters; ++number) {

@@ -11,7 +11,7 @@ namespace {
 struct XhciV1 {
   static constexpr uint32_t kVersion = 1;
   struct Set {
-    std::array<uint32_t, 5> numbers;     // management, moderation, table size, size, next
+    std::array<uint32_t, 5> numbers;    // management, moderation, table size, size, next
     std::array<uint64_t, 3> addresses;  // table, dequeue, segment
     bool cycle;
   };

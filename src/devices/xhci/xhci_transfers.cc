@@ -167,8 +167,8 @@ UsbAnswer Xhci::ask_device(unsigned number, unsigned index, const Transfer& tran
   return in ? device->in(endpoint, data) : device->out(endpoint, data);
 }
 
-// 4.10.1: events for the parts that ask for one. Of a transfer that was shorter than asked for, one tells: the part where
-// it ended, if that wants to be told of, or the last. Event Data TRBs (4.11.5.2) tell of what came before them.
+// 4.10.1: events for the parts that ask for one. Of a transfer that was shorter than asked for, one tells: the part
+// where it ended, if that wants to be told of, or the last. Event Data TRBs (4.11.5.2) tell of what came before them.
 void Xhci::report(unsigned number, unsigned index, const Transfer& transfer, Code code, size_t moved) {
   size_t left = moved, gathered = 0;
   bool told = false, was_short = false;
