@@ -195,6 +195,25 @@ def vnc_pointer(bench, *options):
             guest.wait_input((KEY, BUTTON_LEFT, 1), (ABS, 0, 0), (ABS, 1, 0), (KEY, BUTTON_LEFT, 0))
 
 
+def wake_up(bench, *options):
+    """A tablet that the guest has put to sleep, with its bus, wakes it up."""
+    with UsbGuest(bench, *bench.linux(*options, "-device", "usb-tablet")) as guest:
+        guest.user_space()
+        guest.run("load-usb")
+        guest.wait_names(["Kite USB Tablet"])
+        guest.watch("Kite USB Tablet")
+        guest.run("echo enabled >/sys/bus/usb/devices/1-1/power/wakeup")
+        guest.run("for d in /sys/bus/usb/devices/*/power; do echo 100 >$d/autosuspend_delay_ms; echo auto >$d/control; done")
+        for _ in range(60):
+            if guest.run("cat /sys/bus/usb/devices/usb1/power/runtime_status") == "suspended":
+                break
+            guest.run("sleep 0.5")
+        else:
+            guest.fail("the bus does not go to sleep")
+        guest.qmp("input-send-event", events=[axis("abs", "x", 0x1111)])
+        guest.wait_input((ABS, 0, 0x1111))
+
+
 def hotplug(bench, *options):
     """Devices come and go while the guest runs; a name that goes can come again."""
     with UsbGuest(bench, *bench.linux(*options)) as guest:
@@ -280,6 +299,7 @@ for board in ("pc", "q35"):
                    machine if kind == "xhci" or board == "q35" else (*machine, "-device", "piix4-usb-uhci"), True)]
 CASES += [("input, pc, nec-usb-xhci", linux_input, ("-device", "nec-usb-xhci"), True),
           ("vnc pointer, uhci", vnc_pointer, UHCI, True), ("vnc pointer, xhci", vnc_pointer, XHCI, True),
+          ("wake-up, uhci", wake_up, UHCI, True), ("wake-up, xhci", wake_up, XHCI, True),
           ("hot-plug, uhci", hotplug, UHCI, True), ("hot-plug, xhci", hotplug, XHCI, True),
           ("hot-plug of a controller", plug_controller, (), True)]
 
