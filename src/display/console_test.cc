@@ -134,7 +134,7 @@ TEST_F(ConsoleTest, ATabletThatIsUsedGetsThePlace) {
   tablet.is_ready = true;
   console_.point_at(639, 479, 0, kButtonLeft);
   console_.point_at(0, 240, 1, 0);
-  EXPECT_EQ(tablet.take(), (Told{{0x7fff, 0x7fff, 0, kButtonLeft}, {0, 0x4022, 1, 0}}));
+  EXPECT_EQ(tablet.take(), (Told{{0x7fff, 0x7fff, 0, kButtonLeft}, {0, 0x4021, 1, 0}}));
   EXPECT_TRUE(mouse.take().empty());
   console_.point_at(100'000, 0, 0, 0);  // beyond the screen
   EXPECT_EQ(tablet.take(), (Told{{0x7fff, 0, 0, 0}}));
