@@ -2,7 +2,8 @@
 # Makes a small initrd: busybox and an /init that mounts the usual file systems and gives a shell on the console.
 # Words on the kernel command line that /init knows: kite.once (say that user space runs, then power off), kite.disks (load
 # the drivers of all disk controllers first; load-disks does it later). load-net does the same for network cards, and
-# asks DHCP for an address; load-virtio for the balloon, the random number generator and the serial ports of virtio.
+# asks DHCP for an address; load-virtio for the balloon, the random number generator and the serial ports of virtio; load-usb
+# for USB.
 # usage: tools/make_initrd.sh OUTPUT [FOLDER of a kernel from get_kernel.sh, whose modules go in]
 set -euo pipefail
 output=$1
@@ -63,6 +64,13 @@ for port in /sys/class/virtio-ports/*; do
   [ ! -s "$port/name" ] || ln -s "/dev/${port##*/}" "/dev/virtio-ports/$(cat "$port/name")"
 done
 NAMES
+cat >"$tree/bin/load-usb" <<'LOAD'
+#!/bin/sh
+# Loads the drivers of USB controllers, of keyboards, mice and tablets, and says what input devices there are.
+for module in uhci_hcd xhci_pci usbhid hid_generic evdev usb_storage psmouse; do modprobe -q "$module"; done
+sleep 2
+echo "Kite: input:" $(sed -n 's/^N: Name=//p' /proc/bus/input/devices)
+LOAD
 cat >"$tree/bin/take-lease" <<'LEASE'
 #!/bin/sh
 # What udhcpc calls with what it was told.
@@ -73,7 +81,7 @@ ip addr add "$ip/$mask" dev "$interface"
 for server in $dns; do echo "nameserver $server"; done >/etc/resolv.conf
 [ -z "$hostname" ] || hostname "$hostname"
 LEASE
-chmod 755 "$tree"/bin/load-net "$tree"/bin/load-virtio "$tree"/bin/name-ports "$tree"/bin/take-lease
+chmod 755 "$tree"/bin/load-* "$tree"/bin/name-ports "$tree"/bin/take-lease
 cat >"$tree/init" <<'INIT'
 #!/bin/sh
 export PATH=/bin HOME=/root PS1='kite# '

@@ -14,12 +14,12 @@ using namespace kite::testing;
 struct Range {
   uint64_t start, size;
 };
-constexpr Range kPorts[] = {{0x20, 2},   {0xa0, 2},   {0x4d0, 2},   {0x40, 4},   {0x60, 2},    {0x64, 1},
-                            {0x70, 4},   {0x92, 1},   {0xf0, 2},    {0xb2, 2},   {0x3f8, 8},   {0x402, 1},
-                            {0xe0, 12},  {0xf4, 4},   {0x510, 2},   {0x514, 8},  {0x3f0, 6},   {0x3f4, 2},
-                            {0x3f7, 1},  {0, 16},     {0x80, 16},   {0xc0, 32},  {0xcf8, 8},   {0xcf8, 8},
-                            {0xcf8, 8},  {0xafe0, 4}, {0xae00, 20}, {0x600, 64}, {0x2000, 24}, {0xc000, 256},
-                            {0x3b0, 48}, {0x3c0, 32}, {0x1ce, 4}};
+constexpr Range kPorts[] = {{0x20, 2},   {0xa0, 2},   {0x4d0, 2},   {0x40, 4},       {0x60, 2},    {0x64, 1},
+                            {0x70, 4},   {0x92, 1},   {0xf0, 2},    {0xb2, 2},       {0x3f8, 8},   {0x402, 1},
+                            {0xe0, 12},  {0xf4, 4},   {0x510, 2},   {0x514, 8},      {0x3f0, 6},   {0x3f4, 2},
+                            {0x3f7, 1},  {0, 16},     {0x80, 16},   {0xc0, 32},      {0xcf8, 8},   {0xcf8, 8},
+                            {0xcf8, 8},  {0xafe0, 4}, {0xae00, 20}, {0x600, 64},     {0x2000, 24}, {0xc000, 256},
+                            {0x3b0, 48}, {0x3c0, 32}, {0x1ce, 4},   {Zoo::kUhci, 32}};
 constexpr Range kMemory[] = {{0xa0000, 0x60000},
                              {Zoo::kIoApic, 0x40},
                              {Zoo::kHpet, 0x400},
@@ -28,11 +28,17 @@ constexpr Range kMemory[] = {{0xa0000, 0x60000},
                              {0xe0000000, 0x1000},
                              {Zoo::kNvme, 0x1028},
                              {Zoo::kNvmeQueues, 0x4000},
+                             {Zoo::kXhci, 0x4000},
+                             {Zoo::kXhci + 0x40, 0x40},
+                             {Zoo::kXhci + 0x440, 0x80},
+                             {Zoo::kUsbMemory, 0x9000},
                              {0, Zoo::kRamSize}};
-// PIRQs and ISA interrupts that no device here drives (NVMe has PIRQA), and a line that does not exist.
-constexpr uint32_t kFreeLines[8] = {1, 1, 2, 3, 16 + 5, 16 + 11, 16 + 15, 32};
+// PIRQs and ISA interrupts that no device here drives (NVMe and xHCI have PIRQA, UHCI PIRQD), and a line that does not
+// exist.
+constexpr uint32_t kFreeLines[8] = {1, 1, 2, 2, 16 + 5, 16 + 11, 16 + 15, 32};
 constexpr uint64_t kPs2Data[] = {200, 200, 100, 80, 80, 3, 2, 1};
-constexpr uint8_t kFunctions[] = {0x00, 0x08, 0x0b, Zoo::kTestdevSlot << 3, Zoo::kNvmeSlot << 3, Zoo::kVgaSlot << 3};
+constexpr uint8_t kFunctions[] = {
+    0x00, 0x08, 0x0a, 0x0b, Zoo::kXhciSlot << 3, Zoo::kTestdevSlot << 3, Zoo::kNvmeSlot << 3, Zoo::kVgaSlot << 3};
 
 class Hostile {
  public:
@@ -73,6 +79,8 @@ class Hostile {
       nvme_command(zoos);
     } else if (kind < 96) {
       floppy_command(zoos);
+    } else if (kind < 98) {
+      usb(zoos);
     } else {
       host_event(zoos);
     }
@@ -188,6 +196,55 @@ class Hostile {
     }
   }
 
+  // A driver's structures, mostly such as make sense, and what makes the controllers look at them.
+  uint64_t usb_address() { return chance(90) ? Zoo::kUsbMemory + below(0x1000) * 16 : value(); }
+  void usb(std::initializer_list<Zoo*> zoos) {
+    if (chance(15))
+      for (Zoo* zoo : zoos) zoo->set_up_usb();
+    for (int count = 0; count < 4; ++count) chance(30) ? usb_descriptor(zoos) : usb_trb(zoos);
+    const uint64_t slot = below(2), target = 1 + below(4);
+    const int64_t frames = static_cast<int64_t>(below(3)) * 1'000'000;
+    for (Zoo* zoo : zoos) {
+      zoo->store(Zoo::kXhci + xhci::kDoorbells + slot * 4, slot == 0 ? 0 : target, 4);
+      zoo->clock.advance(frames);
+    }
+  }
+  void usb_descriptor(std::initializer_list<Zoo*> zoos) {
+    constexpr uint32_t kPids[] = {uhci::kPidIn, uhci::kPidOut, uhci::kPidSetup, 0x55};
+    const bool queue = chance(30);
+    const uint64_t link = chance(90) ? Zoo::usb_page(Zoo::kQueues) + below(16) * 16 : usb_address();
+    const std::array<uint32_t, 4> words{
+        static_cast<uint32_t>(link | below(8)),
+        static_cast<uint32_t>(queue ? Zoo::usb_page(Zoo::kQueues) + below(16) * 16
+                                    : uhci::kActive | below(4) << 27 | below(2) << 24),
+        static_cast<uint32_t>(pick(kPids) | below(2) << 8 | below(2) << 15 | below(70) << 21),
+        static_cast<uint32_t>(usb_address())};
+    const uint64_t at = Zoo::usb_page(Zoo::kQueues) + (queue ? 0 : (1 + below(15)) * 16);
+    for (Zoo* zoo : zoos) std::memcpy(zoo->ram->host() + at, words.data(), sizeof words);
+  }
+  void usb_trb(std::initializer_list<Zoo*> zoos) {
+    const bool command = chance(30);
+    const xhci::Trb trb{.parameter = command && chance(80) ? Zoo::usb_page(Zoo::kInput) : usb_address(),
+                        .status = static_cast<uint32_t>(chance(80) ? below(70) : value()),
+                        .control = static_cast<uint32_t>((command ? 9 + below(16) : below(9)) << 10 | below(64) |
+                                                         below(4) << 24 | (1 + below(3)) << 16)};
+    const uint64_t page = command ? Zoo::kCommandRing : Zoo::kRings + below(2);
+    const uint64_t at = Zoo::usb_page(page) + below(chance(80) ? 4 : 256) * sizeof trb;
+    // An input context that opens endpoints on those rings.
+    const std::array<uint32_t, 2> flags{0, static_cast<uint32_t>(chance(70) ? below(32) : value())};
+    const auto port = static_cast<uint32_t>(1 + below(3)), type = static_cast<uint32_t>(below(8));
+    for (Zoo* zoo : zoos) {
+      uint8_t* const input = zoo->ram->host() + Zoo::usb_page(Zoo::kInput);
+      std::memcpy(input, flags.data(), sizeof flags);
+      store(input + 0x24, port << 16);
+      for (uint32_t index = 1; index < 5; ++index) {
+        store(input + 0x20 + index * 0x20 + 4, (index == 1 ? 4u : type) << 3);
+        store(input + 0x20 + index * 0x20 + 8, Zoo::usb_page(Zoo::kRings + index - 1) | 1);
+      }
+      std::memcpy(zoo->ram->host() + at, &trb, sizeof trb);
+    }
+  }
+
   // The bytes of a read, a write, a format, with the DMA channel open.
   void floppy_command(std::initializer_list<Zoo*> zoos) {
     constexpr uint8_t kCommands[] = {0xe6, 0xc5, 0x4d, 0x46, 0x4a, 0x0f, 0x16, 0x42};
@@ -242,6 +299,9 @@ class Hostile {
         case 12: zoo->hotplug->request_unplug(number & 1, static_cast<uint8_t>(number >> 8) & 31); break;
         case 10: zoo->piix3->set_irq(kFreeLines[static_cast<uint32_t>(number) % 8], (number & 0x100) != 0); break;
         case 13: zoo->fpu_error->ferr(); break;
+        case 14: zoo->usb_keyboard->key(static_cast<Key>(number & 0x7f), (number & 0x80) != 0); break;
+        case 15: zoo->tablet->place(number & 0xffff, number >> 16, number & 3, static_cast<uint8_t>(number)); break;
+        case 16: zoo->mouse->move(number, number >> 8, number & 3, static_cast<uint8_t>(number)); break;
         default: zoo->clock.advance(number & 0x1fffff); break;
       }
     }

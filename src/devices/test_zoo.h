@@ -35,7 +35,11 @@
 #include "devices/serial/isa_serial.h"
 #include "devices/test_device.h"
 #include "devices/test_ports.h"
+#include "devices/uhci/uhci.h"
+#include "devices/usb/test_usb.h"
+#include "devices/usb/usb_hid.h"
 #include "devices/vga/vga.h"
+#include "devices/xhci/xhci.h"
 
 namespace kite::testing {
 
@@ -45,8 +49,9 @@ class Zoo {
   static constexpr uint64_t kIoApic = 0xfec00000;
   static constexpr uint64_t kHpet = 0xfed00000;
   static constexpr unsigned kCpus = 2;
-  static constexpr uint8_t kTestdevSlot = 4, kNvmeSlot = 5, kVgaSlot = 6;
-  static constexpr uint64_t kNvme = 0xd0000000;  // where set_up_nvme() puts its registers
+  static constexpr uint8_t kTestdevSlot = 4, kNvmeSlot = 5, kVgaSlot = 6, kXhciSlot = 9;
+  static constexpr uint64_t kNvme = 0xd0000000;                  // where set_up_nvme() puts its registers
+  static constexpr uint64_t kUhci = 0xd000, kXhci = 0xd0100000;  // where set_up_usb() puts theirs
   static constexpr uint64_t kFloppyBytes = 1440 * 1024, kDiskBytes = 1 << 20;
 
   Zoo() {
@@ -63,6 +68,9 @@ class Zoo {
     for (bus::Device* device : all) device->reset();
   }
   ~Zoo() {
+    xhci->usb().detach(*tablet);
+    xhci->usb().detach(*mouse);
+    uhci->usb().detach(*usb_keyboard);
     settle_disks();
     nvme.reset();
     fdc->drive_bus().detach(*floppy);
@@ -118,6 +126,79 @@ class Zoo {
     store(kNvme + devices::nvme::CC, 0x00460001, 4);
   }
 
+  // Controllers as their drivers leave them: schedule, rings and contexts at kUsbMemory, with nothing in them.
+  static constexpr uint64_t kUsbMemory = 0x180000, kUsbPage = 0x1000;
+  enum UsbPages : uint64_t {
+    kFrames,
+    kQueues,
+    kCommandRing,
+    kEventTable,
+    kEventRing,
+    kInput,
+    kContexts,
+    kOutput,
+    kRings
+  };
+  static constexpr uint64_t usb_page(uint64_t page) { return kUsbMemory + page * kUsbPage; }
+  void set_up_usb() {
+    using namespace devices;
+    std::memset(ram->host() + kUsbMemory, 0, 16 * kUsbPage);
+    for (uint64_t entry = 0; entry < kUsbPage; entry += 4)
+      store_le(ram->host() + usb_page(kFrames) + entry, 4, usb_page(kQueues) | uhci::kQueue);
+    uhci->config_write(0x20, 4, kUhci);
+    uhci->config_write(0x04, 2, 5);
+    out(kUhci + uhci::FLBASEADD, usb_page(kFrames), 4);
+    out(kUhci + uhci::PORTSC1, uhci::kPortReset, 2);
+    out(kUhci + uhci::PORTSC1, uhci::kEnabled, 2);
+    out(kUhci + uhci::USBINTR, 0xf, 2);
+    out(kUhci + uhci::USBCMD, uhci::kRun, 2);
+    xhci->config_write(0x10, 4, kXhci);
+    xhci->config_write(0x14, 4, 0);
+    xhci->config_write(0x04, 2, 6);
+    const uint64_t operational = kXhci + xhci::kOperational, set = kXhci + xhci::kRuntime + xhci::kInterrupterSets;
+    store(operational + xhci::USBCMD, xhci::kHcReset, 4);
+    store(operational + xhci::CONFIG, 8, 4);
+    store(operational + xhci::CRCR, usb_page(kCommandRing) | 1, 8);
+    store(operational + xhci::DCBAAP, usb_page(kContexts), 8);
+    for (uint64_t slot = 1; slot <= 8; ++slot)
+      store_le(ram->host() + usb_page(kContexts) + slot * 8, 8, usb_page(kOutput) + slot % 2 * 0x800);
+    store_le(ram->host() + usb_page(kEventTable), 8, usb_page(kEventRing));
+    store_le(ram->host() + usb_page(kEventTable) + 8, 8, 64);
+    store(set + xhci::ERSTSZ, 1, 4);
+    store(set + xhci::ERDP, usb_page(kEventRing), 8);
+    store(set + xhci::ERSTBA, usb_page(kEventTable), 8);
+    store(set + xhci::IMAN, 3, 4);
+    for (uint64_t port = 0; port < 2; ++port)
+      store(operational + xhci::kPortRegisters + port * 16, xhci::kPower | xhci::kPortReset, 4);
+    store(operational + xhci::USBCMD, xhci::kRun | xhci::kInterruptsOn, 4);
+    open_usb_endpoints();
+  }
+  // The devices configured; slot 1 for the tablet, its control endpoint and the one that brings reports. Rings have
+  // four places.
+  void open_usb_endpoints() {
+    using namespace devices;
+    for (UsbDevice* const device : std::initializer_list<UsbDevice*>{usb_keyboard.get(), tablet.get(), mouse.get()}) {
+      device->setup(usb_setup(0, 9, 1, 0, 0));
+      device->in(0, {});
+    }
+    const auto place = [this](uint64_t page, uint64_t offset) { return ram->host() + usb_page(page) + offset; };
+    for (const uint64_t page : {kCommandRing + 0, kRings + 0, kRings + 1, kRings + 2, kRings + 3})
+      kite::store(place(page, 64), xhci::Trb{usb_page(page), 0, xhci::kLink << 10 | xhci::kToggle | 1});
+    kite::store(place(kCommandRing, 0), xhci::Trb{0, 0, xhci::kEnableSlot << 10 | 1});
+    for (const uint32_t type : {xhci::kAddressDevice, xhci::kConfigureEndpoint}) {
+      const bool address = type == xhci::kAddressDevice;
+      kite::store(place(kInput, 4), address ? uint32_t{3} : uint32_t{1 | 1 << 3});
+      kite::store(place(kInput, 0x24), uint32_t{1} << 16);
+      kite::store(place(kInput, 0x44), uint32_t{4} << 3);
+      kite::store(place(kInput, 0x48), usb_page(kRings) | 1);
+      kite::store(place(kInput, 0x84), uint32_t{7} << 3);
+      kite::store(place(kInput, 0x88), usb_page(kRings + 1) | 1);
+      kite::store(place(kCommandRing, address ? 16 : 32), xhci::Trb{usb_page(kInput), 0, type << 10 | 1 << 24 | 1});
+      store(kXhci + xhci::kDoorbells, 0, 4);
+    }
+    EXPECT_TRUE(tablet->in_use());
+  }
+
   ManualClock clock;
   TestSpace ports;
   TestSpace memory{uint64_t{1} << 40};
@@ -138,6 +219,10 @@ class Zoo {
   std::unique_ptr<devices::AcpiPciHotplug> hotplug;
   std::unique_ptr<devices::PciTestdev> pci_testdev;
   std::unique_ptr<devices::Vga> vga;
+  std::unique_ptr<devices::Uhci> uhci;
+  std::unique_ptr<devices::Xhci> xhci;
+  std::unique_ptr<devices::UsbKeyboard> usb_keyboard;
+  std::unique_ptr<devices::UsbPointer> tablet, mouse;
   std::unique_ptr<devices::Pit> pit;
   std::unique_ptr<devices::Rtc> rtc;
   std::unique_ptr<devices::Hpet> hpet;
@@ -227,10 +312,27 @@ class Zoo {
     EXPECT_TRUE(pci->attach(*piix3, 1, 0));
     EXPECT_TRUE(pci->attach(*pm, 1, 3));
     EXPECT_TRUE(pci->attach(*pci_testdev, kTestdevSlot, 0));
+    build_usb();
     ports.map(0xcf8, host_bridge->config_ports());
     ports.map(0xafe0, pm->gpe_region());
     ports.map(0xae00, hotplug->region());
     ports.map(0xb2, pm->apm_region());
+  }
+
+  void build_usb() {
+    uhci = add(std::make_unique<devices::Uhci>(
+        "uhci", *devices::Uhci::find_model("piix3-usb-uhci"),
+        devices::Uhci::Wiring{.memory = guest_memory, .clock = clock, .bus_name = "usb-bus.0"}));
+    xhci =
+        add(std::make_unique<devices::Xhci>("xhci", devices::Xhci::Config{.bus_name = "xhci.0"}, guest_memory, clock));
+    usb_keyboard = add(std::make_unique<devices::UsbKeyboard>("usb-keyboard", clock));
+    tablet = add(std::make_unique<devices::UsbPointer>("usb-tablet", true, clock));
+    mouse = add(std::make_unique<devices::UsbPointer>("usb-mouse", false, clock));
+    EXPECT_TRUE(pci->attach(*uhci, 1, 2));
+    EXPECT_TRUE(pci->attach(*xhci, kXhciSlot, 0));
+    EXPECT_TRUE(uhci->usb().attach(*usb_keyboard, ""));
+    EXPECT_TRUE(xhci->usb().attach(*tablet, ""));
+    EXPECT_TRUE(xhci->usb().attach(*mouse, ""));
   }
 
   void build_isa() {

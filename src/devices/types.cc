@@ -10,6 +10,7 @@
 #include "devices/ide/ide_types.h"
 #include "devices/nvme/nvme_types.h"
 #include "devices/scsi/scsi_bus.h"
+#include "devices/usb/usb_types.h"
 #include "devices/vga/vga_types.h"
 #include "devices/virtio/virtio_balloon_types.h"
 #include "devices/virtio/virtio_net_types.h"
@@ -193,6 +194,7 @@ void register_device_types(TypeRegistry& registry) {
   register_virtio_serial_types(registry);
   register_nvme_types(registry);
   register_floppy_types(registry);
+  register_usb_types(registry);
   register_vga_types(registry);
   for (const PlainType& type : kPlainTypes)
     registry.add({.name = type.name,

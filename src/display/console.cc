@@ -70,13 +70,85 @@ void Console::refresh(bool all) {
 
 // --- input
 
+bool Console::takes_keys() const { return std::ranges::any_of(keyboards_, &Keyboard::ready); }
+
 void Console::key(KeyNumber key, bool down) {
-  if (keyboard_ != nullptr) keyboard_->key(key, down);
+  const auto ready = std::ranges::find_if(keyboards_, [](const Keyboard* keyboard) { return keyboard->ready(); });
+  if (ready != keyboards_.end()) (*ready)->key(key, down);
 }
 
-void Console::move(int32_t dx, int32_t dy, int32_t dz, uint8_t buttons) {
-  buttons_ = buttons;
-  if (pointer_ != nullptr) pointer_->move(dx, dy, dz, buttons);
+void Console::add_pointer(Pointer& pointer) { hands_.insert(hands_.begin(), {&pointer, next_hand_++}); }
+
+void Console::remove_pointer(Pointer& pointer) {
+  std::erase_if(hands_, [&](const Hand& hand) { return hand.pointer == &pointer; });
+}
+
+std::vector<Console::PointerInfo> Console::pointers() const {
+  const Pointer* const current = first_ready();
+  std::vector<PointerInfo> all;
+  for (const auto& [pointer, number] : hands_)
+    all.push_back({.number = number,
+                   .name = pointer->pointer_name(),
+                   .absolute = pointer->absolute(),
+                   .current = pointer == current});
+  std::ranges::sort(all, {}, &PointerInfo::number);
+  return all;
+}
+
+bool Console::choose_pointer(unsigned number) {
+  const auto at = std::ranges::find(hands_, number, &Hand::number);
+  if (at == hands_.end()) return false;
+  std::rotate(hands_.begin(), at, at + 1);
+  last_pixel_.reset();
+  return true;
+}
+
+Pointer* Console::first_ready() const {
+  const auto at = std::ranges::find_if(hands_, [](const Hand& hand) { return hand.pointer->ready(); });
+  return at == hands_.end() ? nullptr : at->pointer;
+}
+
+Pointer* Console::first_ready(bool absolute) const {
+  const auto at = std::ranges::find_if(
+      hands_, [&](const Hand& hand) { return hand.pointer->ready() && hand.pointer->absolute() == absolute; });
+  return at == hands_.end() ? nullptr : at->pointer;
+}
+
+void Console::point(const PointerChange& change) {
+  Pointer* const first = first_ready();
+  const bool pressed = change.buttons != buttons_ || change.dz != 0;
+  const bool moved = change.dx != 0 || change.dy != 0, placed = change.x || change.y;
+  buttons_ = change.buttons;
+  place_x_ = change.x.value_or(place_x_);
+  place_y_ = change.y.value_or(place_y_);
+  const auto tell = [&](Pointer* pointer, bool goes) {
+    if (pointer == nullptr || (!goes && !(pressed && pointer == first))) return;
+    const int32_t dz = pointer == first ? change.dz : 0;
+    const uint8_t buttons = pointer == first ? change.buttons : uint8_t{0};
+    if (pointer->absolute())
+      pointer->place(place_x_, place_y_, dz, buttons);
+    else
+      pointer->move(change.dx, change.dy, dz, buttons);
+  };
+  tell(first_ready(false), moved);
+  tell(first_ready(true), placed);
+}
+
+void Console::point_at(uint32_t x, uint32_t y, int32_t dz, uint8_t buttons) {
+  const Pointer* const first = first_ready();
+  const auto before = std::exchange(last_pixel_, std::pair(x, y));
+  PointerChange change{.dz = dz, .buttons = buttons};
+  if (first != nullptr && first->absolute()) {
+    const auto scaled = [](uint32_t at, uint32_t size) {
+      return size < 2 ? 0 : static_cast<int32_t>(uint64_t{std::min(at, size - 1)} * kPlaceMost / (size - 1));
+    };
+    change.x = scaled(x, surface_.width());
+    change.y = scaled(y, surface_.height());
+  } else if (before) {
+    change.dx = static_cast<int32_t>(x) - static_cast<int32_t>(before->first);
+    change.dy = static_cast<int32_t>(y) - static_cast<int32_t>(before->second);
+  }
+  point(change);
 }
 
 void Console::press_keys(std::vector<KeyNumber> keys, int64_t hold_ns) {

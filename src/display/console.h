@@ -5,7 +5,10 @@
 
 #include <cstdint>
 #include <deque>
+#include <optional>
 #include <span>
+#include <string_view>
+#include <utility>
 #include <vector>
 
 #include "async/clock.h"
@@ -60,10 +63,39 @@ class Console {
   [[nodiscard]] const Surface& surface() const { return surface_; }
   [[nodiscard]] Mode mode() const { return mode_; }
 
-  void set_keyboard(Keyboard* keyboard) { keyboard_ = keyboard; }
-  void set_pointer(Pointer* pointer) { pointer_ = pointer; }
+  // Keyboards and pointers; each is forgotten before it goes. Of those that the guest uses, the first in line gets what
+  // is typed and clicked: the last to be added, or whom choose_pointer() has put in front.
+  void add_keyboard(Keyboard& keyboard) { keyboards_.insert(keyboards_.begin(), &keyboard); }
+  void remove_keyboard(Keyboard& keyboard) { std::erase(keyboards_, &keyboard); }
+  void add_pointer(Pointer& pointer);
+  void remove_pointer(Pointer& pointer);
+  struct PointerInfo {
+    unsigned number = 0;  // its own for as long as it is there
+    std::string_view name;
+    bool absolute = false, current = false;
+  };
+  [[nodiscard]] std::vector<PointerInfo> pointers() const;  // by number
+  bool choose_pointer(unsigned number);                     // false: there is none of this number
+
+  // Whether somebody is there for it.
+  [[nodiscard]] bool takes_keys() const;
+  [[nodiscard]] bool takes_clicks() const { return first_ready() != nullptr; }
+  [[nodiscard]] bool takes_movement() const { return first_ready(false) != nullptr; }
+  [[nodiscard]] bool takes_places() const { return first_ready(true) != nullptr; }
+
   void key(KeyNumber key, bool down);
-  void move(int32_t dx, int32_t dy, int32_t dz, uint8_t buttons);
+  // What has changed about the pointer. Movement goes to the first relative pointer in line, a place to the first
+  // absolute one, wheel and buttons to the first of all.
+  struct PointerChange {
+    int32_t dx = 0, dy = 0, dz = 0;
+    std::optional<int32_t> x = {}, y = {};  // 0 to kPlaceMost
+    uint8_t buttons = 0;                    // as they are now
+  };
+  void point(const PointerChange& change);
+  // The pointer is at this pixel of the screen: what a remote desktop knows. Becomes a place where the first pointer in
+  // line is absolute, else movement since the last time.
+  void point_at(uint32_t x, uint32_t y, int32_t dz, uint8_t buttons);
+  void forget_place() { last_pixel_.reset(); }  // the next pixel is no movement
   [[nodiscard]] uint8_t buttons() const { return buttons_; }
   // Presses these together, in their order, and lets go of them `hold_ns` later; after what was asked for before.
   void press_keys(std::vector<KeyNumber> keys, int64_t hold_ns = kHoldNs);
@@ -76,13 +108,22 @@ class Console {
   void refresh(bool all);
   void watch();
   void next_chord();
+  [[nodiscard]] Pointer* first_ready() const;
+  [[nodiscard]] Pointer* first_ready(bool absolute) const;
 
   Clock& clock_;
   std::vector<Source*> sources_;
   std::vector<Sink*> sinks_;
-  Keyboard* keyboard_ = nullptr;
-  Pointer* pointer_ = nullptr;
+  std::vector<Keyboard*> keyboards_;
+  struct Hand {
+    Pointer* pointer;
+    unsigned number;
+  };
+  std::vector<Hand> hands_;
+  unsigned next_hand_ = 1;
   uint8_t buttons_ = 0;
+  int32_t place_x_ = 0, place_y_ = 0;
+  std::optional<std::pair<uint32_t, uint32_t>> last_pixel_;
   Surface surface_;
   Mode mode_ = Mode::kBlank;
   std::deque<Chord> chords_;  // the first is down while `held_`

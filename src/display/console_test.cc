@@ -96,7 +96,7 @@ TEST_F(ConsoleTest, AConsoleWithoutASourceIsBlack) {
 
 TEST_F(ConsoleTest, KeysArePressedTogetherAndOneChordAfterTheOther) {
   FakeKeyboard keyboard;
-  console_.set_keyboard(&keyboard);
+  console_.add_keyboard(keyboard);
   console_.press_keys({29, 56, 83});
   console_.press_keys({30});
   EXPECT_EQ(keyboard.events, (std::vector<int>{29, 56, 83}));
@@ -104,6 +104,61 @@ TEST_F(ConsoleTest, KeysArePressedTogetherAndOneChordAfterTheOther) {
   EXPECT_EQ(keyboard.events, (std::vector<int>{29, 56, 83, -83, -56, -29}));
   clock_.advance(2 * Console::kHoldNs);
   EXPECT_EQ(keyboard.events, (std::vector<int>{29, 56, 83, -83, -56, -29, 30, -30}));
+}
+
+class FakePointer final : public Pointer {
+ public:
+  explicit FakePointer(bool absolute) : absolute_(absolute) {}
+  void move(int32_t dx, int32_t dy, int32_t dz, uint8_t buttons) override { told.push_back({dx, dy, dz, buttons}); }
+  void place(int32_t x, int32_t y, int32_t dz, uint8_t buttons) override { told.push_back({x, y, dz, buttons}); }
+  [[nodiscard]] bool absolute() const override { return absolute_; }
+  [[nodiscard]] bool ready() const override { return is_ready; }
+  [[nodiscard]] std::string_view pointer_name() const override { return absolute_ ? "tablet" : "mouse"; }
+  std::vector<std::array<int, 4>> take() { return std::exchange(told, {}); }
+  bool is_ready = true;
+  std::vector<std::array<int, 4>> told;
+
+ private:
+  const bool absolute_;
+};
+using Told = std::vector<std::array<int, 4>>;
+
+TEST_F(ConsoleTest, ATabletThatIsUsedGetsThePlace) {
+  FakePointer mouse{false}, tablet{true};
+  console_.add_pointer(mouse);
+  console_.add_pointer(tablet);
+  tablet.is_ready = false;
+  console_.point_at(10, 10, 0, 0);
+  console_.point_at(13, 8, 0, kButtonLeft);
+  EXPECT_EQ(mouse.take(), (Told{{3, -2, 0, kButtonLeft}}));
+  tablet.is_ready = true;
+  console_.point_at(639, 479, 0, kButtonLeft);
+  console_.point_at(0, 240, 1, 0);
+  EXPECT_EQ(tablet.take(), (Told{{0x7fff, 0x7fff, 0, kButtonLeft}, {0, 0x4021, 1, 0}}));
+  EXPECT_TRUE(mouse.take().empty());
+  console_.point_at(100'000, 0, 0, 0);  // beyond the screen
+  EXPECT_EQ(tablet.take(), (Told{{0x7fff, 0, 0, 0}}));
+}
+
+TEST_F(ConsoleTest, MovementGoesToTheMouseAndClicksToTheFirstInLine) {
+  FakePointer mouse{false}, tablet{true};
+  console_.add_pointer(mouse);
+  console_.add_pointer(tablet);
+  console_.point({.dx = 4, .dy = 5, .dz = 1, .buttons = kButtonRight});
+  EXPECT_EQ(mouse.take(), (Told{{4, 5, 0, 0}}));
+  EXPECT_EQ(tablet.take(), (Told{{0, 0, 1, kButtonRight}}));
+  EXPECT_TRUE(console_.choose_pointer(1));
+  console_.point({.x = 7, .buttons = 0});
+  EXPECT_EQ(tablet.take(), (Told{{7, 0, 0, 0}}));
+  EXPECT_EQ(mouse.take(), (Told{{0, 0, 0, 0}}));  // the button is up
+  EXPECT_FALSE(console_.choose_pointer(9));
+  const auto all = console_.pointers();
+  ASSERT_EQ(all.size(), 2u);
+  EXPECT_TRUE(all[0].current && !all[0].absolute && all[0].name == "mouse");
+  EXPECT_TRUE(!all[1].current && all[1].absolute && all[1].number == 2);
+  console_.remove_pointer(mouse);
+  EXPECT_FALSE(console_.takes_movement());
+  EXPECT_TRUE(console_.takes_places());
 }
 
 }  // namespace

@@ -26,6 +26,10 @@
 #include "support/result.h"
 #include "x86/cpuid.h"
 
+namespace kite::devices {
+class UsbBus;
+}
+
 namespace kite::machine {
 
 class DriveStore;
@@ -110,6 +114,9 @@ class Board {
   [[nodiscard]] virtual devices::VirtioBalloon* balloon() { return nullptr; }
   // The root of the PCI hierarchy, for showing it; null: there is none.
   [[nodiscard]] virtual bus::PciBus* pci() { return nullptr; }
+
+  // For showing them.
+  [[nodiscard]] virtual std::vector<devices::UsbBus*> usb_buses() { return {}; }
 
   // With BoardContext::smm: what a CPU in system-management mode sees over the rest of memory; null: no such thing.
   [[nodiscard]] virtual std::shared_ptr<Region> smram() { return nullptr; }

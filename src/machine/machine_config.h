@@ -96,6 +96,7 @@ struct MachineConfig {
   std::vector<DeviceConfig> devices;
   std::vector<MemoryBackend> memory_backends;
   bool hpet = true;  // -machine hpet=on|off
+  bool usb = false;  // -usb, -machine usb=on|off: the board has its own USB controllers
   bool smm = true;   // -machine smm=on|off: system-management mode, where the accelerator has it
   RtcConfig rtc;
   BootConfig boot;

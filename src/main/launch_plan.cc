@@ -112,6 +112,7 @@ Result<LaunchPlan> plan_launch(const std::vector<std::string>& arguments, TypeRe
   }
   if (plan.machine.accelerators.empty()) plan.machine.accelerators = {"auto"};
   plan.machine.graphic = plan.machine.graphic && !plan.nographic;
+  if (plan.machine.usb && plan.machine.board == "none") return fail("-usb: the board none has no place for it");
   if (plan.daemonize && plan.nographic)
     return fail("-daemonize and -nographic: a daemon has no terminal; use -display none and -serial file:PATH or pty");
   return plan;

@@ -40,6 +40,17 @@ TEST_F(LaunchPlanTest, MemoryTakesSuffixes) {
   EXPECT_EQ(plan({"-m", "size=1536M"}).machine.ram_bytes, 1536ull << 20);
 }
 
+TEST_F(LaunchPlanTest, UsbComesInThreeSpellings) {
+  EXPECT_FALSE(plan({}).machine.usb);
+  EXPECT_TRUE(plan({"-usb"}).machine.usb);
+  EXPECT_FALSE(plan({"-usb", "-M", "pc,usb=off"}).machine.usb);
+  const LaunchPlan made = plan({"-usbdevice", "tablet"});
+  EXPECT_TRUE(made.machine.usb);
+  EXPECT_EQ(made.devices, std::vector<std::string>{"usb-tablet"});
+  EXPECT_NE(refusal({"-usbdevice", "tablett"}).find("tablet"), std::string::npos);
+  EXPECT_NE(refusal({"-M", "none", "-usb"}).find("no place"), std::string::npos);
+}
+
 TEST_F(LaunchPlanTest, ADisplayBringsItsCard) {
   const auto cards = [&](const std::vector<std::string>& words) {
     LaunchPlan made = plan(words);

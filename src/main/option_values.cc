@@ -84,14 +84,17 @@ Result<> apply_machine(OptionContext& context, std::string_view text) {
           value == "64" ? boot::SmbiosEntryPoint::k64 : boot::SmbiosEntryPoint::k32;
     } else if (key == "hpet") {
       KITE_ASSIGN(context.plan.machine.hpet, named("machine", key, parse_bool(value)));
+    } else if (key == "usb") {
+      KITE_ASSIGN(context.plan.machine.usb, named("machine", key, parse_bool(value)));
     } else if (key == "smm") {
       // "auto" is "on": it is used where the accelerator has it.
       if (value != "auto") {
         KITE_ASSIGN(context.plan.machine.smm, named("machine", key, parse_bool(value)));
       }
     } else {
-      return unknown_key("machine", key,
-                         {"type", "accel", "graphics", "smbios-entry-point-type", "hpet", "smm", "kernel-irqchip"});
+      return unknown_key(
+          "machine", key,
+          {"type", "accel", "graphics", "smbios-entry-point-type", "hpet", "smm", "usb", "kernel-irqchip"});
     }
   }
   return {};

@@ -75,6 +75,21 @@ Result<> object(Context& context, Text text) {
   return {};
 }
 
+Result<> usb_device(Context& context, Text name) {
+  constexpr std::pair<Text, Text> kNames[] = {
+      {"tablet", "usb-tablet"}, {"mouse", "usb-mouse"}, {"keyboard", "usb-kbd"}};
+  std::vector<Text> known;
+  for (const auto& [word, type] : kNames) {
+    known.push_back(word);
+    if (word != name) continue;
+    context.plan.machine.usb = true;
+    context.plan.devices.emplace_back(type);
+    return {};
+  }
+  return fail("-usbdevice {}: this version of Kite has no such device{}; there are {}", name, suggestion(name, known),
+              fmt::join(known, ", "));
+}
+
 // An option that is a disk at a fixed place.
 template <size_t N>
 struct Fixed {
@@ -116,8 +131,8 @@ constexpr Text kStandard = "Machine", kBoot = "Booting a kernel", kFirmware = "F
                kNetwork = "Network", kDevices = "Devices";
 
 constexpr OptionSpec kOptions[] = {
-    {"machine", "[type=]NAME[,accel=A][,hpet=on|off][,smm=on|off][,kernel-irqchip=on|off|split]", kStandard,
-     "the board: pc, q35, none ('help' lists them)", apply_machine},
+    {"machine", "[type=]NAME[,accel=A][,hpet=on|off][,smm=on|off][,usb=on|off][,kernel-irqchip=on|off|split]",
+     kStandard, "the board: pc, q35, none ('help' lists them)", apply_machine},
     {"M", "NAME", "", "", apply_machine},
     {"accel",
      "NAME[,kernel-irqchip=on|off|split][,dirty-ring-size=N][,translate=on|off][,tb-size=MIB]"
@@ -195,6 +210,10 @@ constexpr OptionSpec kOptions[] = {
 
     {"device", "TYPE[,PROPERTY=VALUE]...", kDevices, "add a device ('help' lists them, 'TYPE,help' its properties)",
      device},
+    {"usb", "", kDevices, "the board's own USB controllers; -device qemu-xhci adds a faster one",
+     [](Context& context, Text) { return on(context.plan.machine.usb); }},
+    {"usbdevice", "tablet|mouse|keyboard", kDevices, "as -usb with -device usb-tablet, usb-mouse or usb-kbd",
+     usb_device},
     {"object", "TYPE[,PROPERTY=VALUE]...", kDevices, "add a back-end object ('help' lists them)", object},
     {"global", "TYPE.PROPERTY=VALUE", kDevices, "change a property's default",
      [](Context& context, Text text) -> Result<> {
@@ -277,12 +296,9 @@ constexpr OptionSpec kOptions[] = {
 };
 
 constexpr Text kNoSpice = "this version of Kite has no SPICE server; use -vnc :0";
-constexpr Text kNoUsb = "this version of Kite has no USB yet";
 
 constexpr MissingOption kMissing[] = {
     {"spice", kNoSpice},
-    {"usb", kNoUsb},
-    {"usbdevice", kNoUsb},
     {"gdb", "this version of Kite has no debugger stub yet; -d in_asm,int,exec logs what the guest does"},
     {"s", "this version of Kite has no debugger stub yet; -d in_asm,int,exec logs what the guest does"},
     {"numa", "this version of Kite has one memory node only; leave -numa out"},

@@ -45,6 +45,8 @@ QmpReply screendump(Context& context, const Json& arguments) {
   return empty();
 }
 
+}  // namespace
+
 std::expected<KeyNumber, QmpError> key_of(const Json& value) {
   if (value.is_object() && value.value("type", "") == "qcode" && value.contains("data") && value["data"].is_string()) {
     const std::string name = value["data"];
@@ -61,6 +63,8 @@ std::expected<KeyNumber, QmpError> key_of(const Json& value) {
   }
   return qmp_fail("Parameter 'keys' takes {{\"type\": \"qcode\", \"data\": NAME}} and \"number\"");
 }
+
+namespace {
 
 QmpReply press(Context& context, std::vector<KeyNumber> keys, int64_t hold_ms) {
   if (context.machine.console() == nullptr) return qmp_fail("the machine has no keyboard");
@@ -193,26 +197,6 @@ std::string human_sendkey(Context& context, std::string_view rest) {
   }
   if (keys.empty()) return "usage: sendkey KEY[-KEY]... [MILLISECONDS]\n";
   return error_text(press(context, std::move(keys), hold_ms));
-}
-
-std::string human_mouse_move(Context& context, std::string_view rest) {
-  const auto dx = number(next_word(rest)), dy = number(next_word(rest));
-  const std::string_view word = next_word(rest);
-  const auto dz = word.empty() ? 0 : number(word);
-  if (!dx || !dy || !dz) return "usage: mouse_move DX DY [DZ]\n";
-  display::Console* const console = context.machine.console();
-  if (console == nullptr) return "the machine has no mouse\n";
-  console->move(*dx, *dy, *dz, console->buttons());
-  return {};
-}
-
-std::string human_mouse_button(Context& context, std::string_view rest) {
-  const auto state = number(next_word(rest));
-  if (!state || *state < 0 || *state > 7) return "usage: mouse_button STATE (1 left, 2 right, 4 middle, added up)\n";
-  display::Console* const console = context.machine.console();
-  if (console == nullptr) return "the machine has no mouse\n";
-  console->move(0, 0, 0, static_cast<uint8_t>(*state));
-  return {};
 }
 
 std::string human_set_password(Context& context, std::string_view rest) {

@@ -4,6 +4,7 @@
 #include <string>
 #include <string_view>
 
+#include "display/input.h"
 #include "monitor/qmp_commands.h"
 
 namespace kite::monitor {
@@ -11,12 +12,13 @@ namespace kite::monitor {
 // The commands, as part of the table in qmp_commands.cc.
 std::span<const QmpCommand> display_commands();
 
+// A key as the protocol has it: {"type": "qcode"|"number", "data": ...}.
+std::expected<display::KeyNumber, QmpError> key_of(const Json& value);
+
 // For people; each ends with a newline unless it is empty.
 std::string info_vnc(MonitorContext& context, std::string_view rest);
 std::string human_screendump(MonitorContext& context, std::string_view rest);
 std::string human_sendkey(MonitorContext& context, std::string_view rest);
-std::string human_mouse_move(MonitorContext& context, std::string_view rest);
-std::string human_mouse_button(MonitorContext& context, std::string_view rest);
 std::string human_set_password(MonitorContext& context, std::string_view rest);
 // "change vnc password NEW", which `change` passes on when its first word is vnc.
 std::string human_change_vnc(MonitorContext& context, std::string_view rest);

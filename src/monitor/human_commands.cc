@@ -10,6 +10,7 @@
 #include "monitor/device_commands.h"
 #include "monitor/dirty_rate_commands.h"
 #include "monitor/display_commands.h"
+#include "monitor/input_commands.h"
 #include "monitor/migration_commands.h"
 #include "monitor/net_commands.h"
 #include "monitor/stats_commands.h"
@@ -94,6 +95,7 @@ constexpr HumanCommand kInfo[] = {
     {"cpus", "", "show the CPUs and their threads", info_cpus},
     {"dirty_rate", "", "show how fast the guest writes its memory, as calc_dirty_rate measured it",
      [](Context& context, std::string_view) { return info_dirty_rate(context.machine.dirty_rate()); }},
+    {"mice", "", "show the mice and tablets, and which of them is used", info_mice},
     {"migrate", "", "show how far the machine that goes out has come", info_migrate},
     {"migrate_parameters", "", "show what holds for machines that go out", info_migrate_parameters},
     {"mtree", "", "show the memory and port maps", info_memory_tree},
@@ -105,6 +107,7 @@ constexpr HumanCommand kInfo[] = {
     {"stats", "", "show what is counted: [vm|vcpu] [NAME,...|*] [kvm|kite]",
      [](Context&, std::string_view rest) { return info_stats(metrics::Registry::process(), rest); }},
     {"status", "", "show whether the machine runs", info_status},
+    {"usb", "", "show the USB devices", info_usb},
     {"usernet", "", "show the connections through the host", info_usernet},
     {"version", "", "show the version", info_version},
     {"vnc", "", "show the VNC server and its clients", info_vnc},
@@ -210,6 +213,7 @@ constexpr HumanCommand kCommands[] = {
     {"quit", "q", "end Kite", [](Context& context, std::string_view) { return through_qmp(context, "quit"); }},
     {"savevm", "", "keep the machine as it is now in its qcow2 images: [NAME]", human_savevm},
     {"screendump", "", "write the screen to a file: FILE [-f ppm|png]", human_screendump},
+    {"mouse_set", "", "use this mouse or tablet: NUMBER, as info mice shows it", human_mouse_set},
     {"sendkey", "", "press keys together: KEY[-KEY]... [MILLISECONDS]", human_sendkey},
     {"set_link", "", "plug a network cable in or out: CARD|NETDEV on|off", human_set_link},
     {"set_password", "", "set the password of the VNC server: vnc PASSWORD", human_set_password},

@@ -22,7 +22,7 @@ constexpr Ports kPorts[] = {{0x20, 2},  {0xa0, 2},  {0x4d0, 2},  {0x40, 4},  {0x
 constexpr uint64_t kPages[] = {0xfec00000, 0xfed00000, 0xfee00000, 0xfee01000, 0xff000000,
                                0xc0000000, 0xa0000,    0xc0000,    0xe0000,    0xf0000,
                                0xfffff000, 0,          0x1ff000,   0x200000,   1ull << 51};
-constexpr uint8_t kFunctions[] = {0x00, 0x08, 0x0b, 0x10, 0x09, 0xff};
+constexpr uint8_t kFunctions[] = {0x00, 0x08, 0x0b, 0x10, 0x09, 0x30, 0x38, 0xff};
 constexpr uint8_t kConfigRegisters[] = {0x00, 0x04, 0x06, 0x0c, 0x10, 0x14, 0x30, 0x3c, 0x40, 0x44, 0x4c, 0x59,
                                         0x5a, 0x5d, 0x5f, 0x60, 0x61, 0x62, 0x63, 0x72, 0x80, 0x82, 0xf0, 0xff};
 
@@ -111,11 +111,15 @@ Result<> HostileBoard::build(std::string board) {
                                     "pci-testdev",
                                     "isa-debug-exit,iobase=0xf4,iosize=4",
                                     "isa-debugcon",
-                                    "virtio-balloon-pci,addr=10,free-page-reporting=on,packed=on",
-                                    "virtio-rng-pci,addr=11,rng=zeroes,max-bytes=4096,period=10",
-                                    "virtio-serial-pci,addr=12,id=ports,max_ports=4",
-                                    "virtserialport,name=org.kite.port",
-                                    "virtconsole"};
+                                     "virtio-balloon-pci,addr=10,free-page-reporting=on,packed=on",
+                                     "virtio-rng-pci,addr=11,rng=zeroes,max-bytes=4096,period=10",
+                                     "virtio-serial-pci,addr=12,id=ports,max_ports=4",
+                                     "virtserialport,name=org.kite.port",
+                                     "virtconsole",
+                                     "qemu-xhci,id=xhci,addr=6",
+                                     "usb-tablet,bus=xhci.0",
+                                     "piix3-usb-uhci,id=uhci,addr=7",
+                                     "usb-kbd,bus=uhci.0"};
   if (q35_) {
     const auto express = q35_devices();
     added.insert(added.end(), express.begin(), express.end());

@@ -16,8 +16,9 @@ constexpr uint8_t kHostRegisters[] = {0x50, 0x60, 0x64, 0x90, 0x93, 0x96, 0x97, 
 constexpr uint8_t kLpcRegisters[] = {0x40, 0x44, 0x60, 0x63, 0x64, 0x68, 0x6b, 0xa0, 0xf0};
 constexpr const char* kHotDevices[] = {"pci-testdev,bus=port0,id=hot0",     "pci-testdev,bus=port1,id=hot1",
                                        "pci-testdev,bus=port1,id=hot0",     "pci-testdev,bus=nowhere,id=hot2",
-                                       "pcie-pci-bridge,bus=port0,id=hot3", "pci-testdev,bus=pcie.0,id=hot4"};
-constexpr const char* kIds[] = {"hot0", "hot1", "cold", "port0", "behind", "nobody"};
+                                       "pcie-pci-bridge,bus=port0,id=hot3", "pci-testdev,bus=pcie.0,id=hot4",
+                                       "usb-mouse,bus=xhci,id=hot5",        "usb-kbd,bus=uhci,id=hot5"};
+constexpr const char* kIds[] = {"hot0", "hot1", "hot5", "cold", "port0", "behind", "nobody"};
 
 }  // namespace
 

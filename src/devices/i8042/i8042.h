@@ -47,6 +47,7 @@ class I8042 final : public bus::Device, public display::Keyboard, public display
   // As what is in front of a display.
   void key(display::KeyNumber key, bool down) override { key_event(key, down); }
   void move(int32_t dx, int32_t dy, int32_t dz, uint8_t buttons) override { mouse_event(dx, -dy, dz, buttons); }
+  [[nodiscard]] std::string_view pointer_name() const override { return "PS/2 Mouse"; }
 
  private:
   static constexpr uint8_t kNoFlags = 0;

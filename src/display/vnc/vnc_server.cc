@@ -124,8 +124,8 @@ void VncServer::client_gone(int number) {
   console_.remove_sink(*this);
   for (const KeyNumber down : keys_down_) console_.key(down, false);
   keys_down_.clear();
-  pointer_known_ = false;
-  if (console_.buttons() != 0) console_.move(0, 0, 0, 0);
+  console_.forget_place();
+  if (console_.buttons() != 0) console_.point({.buttons = 0});
 }
 
 // --- pictures
@@ -139,7 +139,7 @@ void VncServer::resized(const Surface& surface) {
     frame_.rects.clear();
     frame_.resized = true;
   }
-  pointer_known_ = false;
+  console_.forget_place();
   hand_over();
 }
 
@@ -196,12 +196,7 @@ void VncServer::key(uint32_t keysym, bool down) {
     keys_down_.erase(found->key);
 }
 
-// The guest's mouse takes movement; a pointer's place alone tells it nothing.
 void VncServer::pointer(int x, int y, int buttons) {
-  const int dx = pointer_known_ ? x - pointer_x_ : 0, dy = pointer_known_ ? y - pointer_y_ : 0;
-  pointer_known_ = true;
-  pointer_x_ = x;
-  pointer_y_ = y;
   const int turned = buttons & ~wheel_;
   wheel_ = buttons & (kWheelUp | kWheelDown);
   const int dz = ((turned & kWheelDown) != 0 ? 1 : 0) - ((turned & kWheelUp) != 0 ? 1 : 0);
@@ -209,7 +204,7 @@ void VncServer::pointer(int x, int y, int buttons) {
   if ((buttons & kLeft) != 0) pressed |= kButtonLeft;
   if ((buttons & kMiddle) != 0) pressed |= kButtonMiddle;
   if ((buttons & kRight) != 0) pressed |= kButtonRight;
-  console_.move(dx, dy, dz, pressed);
+  console_.point_at(static_cast<uint32_t>(std::max(x, 0)), static_cast<uint32_t>(std::max(y, 0)), dz, pressed);
 }
 
 }  // namespace kite::display

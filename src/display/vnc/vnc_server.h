@@ -56,8 +56,7 @@ class VncServer final : public Sink {
   std::map<int, Place> clients_;
   int next_client_ = 1;
   std::set<KeyNumber> keys_down_;
-  bool pointer_known_ = false;
-  int pointer_x_ = 0, pointer_y_ = 0, wheel_ = 0;
+  int wheel_ = 0;
 
   // Between the threads: what the screen has not taken yet.
   std::mutex frame_mutex_;

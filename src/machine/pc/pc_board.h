@@ -20,6 +20,7 @@ class PcBoard final : public PcChassis {
  protected:
   Result<> add_chipset() override;
   Result<> add_disk_controllers() override;
+  Result<> add_usb_controllers() override { return add_board_device("piix3-usb-uhci", {{"addr", "1.2"}}); }
   [[nodiscard]] devices::AcpiPciHotplug* pci_hotplug() const override { return hotplug_.get(); }
   [[nodiscard]] std::vector<bus::Device*> chipset() override {
     return {host_bridge_.get(), piix3_.get(), pm_.get(), hotplug_.get()};

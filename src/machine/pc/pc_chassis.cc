@@ -36,10 +36,12 @@ PcChassis::PcChassis(BoardContext context, RamSplit split)
     : context_(std::move(context)), split_(split), guest_memory_(context_.memory) {}
 
 PcChassis::~PcChassis() {
-  if (context_.console != nullptr) {
-    context_.console->set_keyboard(nullptr);
-    context_.console->set_pointer(nullptr);
+  if (context_.console != nullptr && keyboard_ != nullptr) {
+    context_.console->remove_keyboard(*keyboard_);
+    context_.console->remove_pointer(*keyboard_);
   }
+  for (UsbPlug& plug : usb_devices_) unplug_usb(plug);
+  usb_devices_.clear();
   for (DiskPlace& disk : disks_) disk.bus->detach(*disk.device);
   disks_.clear();
 }
@@ -59,6 +61,7 @@ Result<> PcChassis::build() {
   add_isa_devices();
   add_serial_ports();
   KITE_TRY(add_board_disks());
+  if (context_.config.usb) KITE_TRY(add_usb_controllers());
   for (const DeviceConfig& device : context_.config.devices) KITE_TRY(add_user_device(device));
   KITE_TRY(add_added_disks());
   KITE_TRY(tell_firmware());
@@ -215,8 +218,8 @@ void PcChassis::add_isa_devices() {
       "i8042", devices::I8042::Wiring{
                    .keyboard_irq = isa_source(1), .mouse_irq = isa_source(12), .reset = context_.requests.reset});
   if (context_.console != nullptr) {
-    context_.console->set_keyboard(keyboard_.get());
-    context_.console->set_pointer(keyboard_.get());
+    context_.console->add_keyboard(*keyboard_);
+    context_.console->add_pointer(*keyboard_);
   }
   port92_ = std::make_unique<devices::Port92>("port92", context_.requests.reset);
   fpu_error_ = std::make_unique<devices::FpuError>("fpu-error", isa_source(13));
@@ -258,6 +261,7 @@ std::vector<bus::Device*> PcChassis::devices() {
   if (hpet_) all.push_back(hpet_.get());
   for (auto& port : serial_) all.push_back(port.get());
   for (auto& device : user_devices_) all.push_back(device.get());
+  for (auto& plug : usb_devices_) all.push_back(plug.device.get());
   for (auto& disk : disks_) all.push_back(disk.device.get());
   for (bus::Device* chip : system_rom_->devices()) all.push_back(chip);
   return all;

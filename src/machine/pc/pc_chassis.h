@@ -28,6 +28,7 @@
 #include "devices/port92/port92.h"
 #include "devices/rtc/rtc.h"
 #include "devices/serial/isa_serial.h"
+#include "devices/usb/usb_bus.h"
 #include "devices/virtio/virtio_pci.h"
 #include "devices/virtio/virtio_serial.h"
 #include "machine/board.h"
@@ -68,6 +69,7 @@ class PcChassis : public Board {
   [[nodiscard]] std::vector<std::string> unplugged_by_reset() override;
   [[nodiscard]] bus::PciBus* pci() override { return pci_.get(); }
   [[nodiscard]] devices::VirtioBalloon* balloon() override;
+  [[nodiscard]] std::vector<devices::UsbBus*> usb_buses() override;
   [[nodiscard]] IrqTap* irq_tap(std::string_view path) override;
 
  protected:
@@ -105,6 +107,8 @@ class PcChassis : public Board {
   [[nodiscard]] virtual devices::AcpiPciHotplug* pci_hotplug() const { return nullptr; }
   // The chip set's own disk controllers, after everything else of the chip set: add_board_device().
   virtual Result<> add_disk_controllers() { return {}; }
+  // Those of -usb.
+  virtual Result<> add_usb_controllers() = 0;
   [[nodiscard]] bool has_floppy_drive() const;  // -drive if=floppy, -fda
   // A part of the board by its type, as -device makes it, with these properties.
   Result<> add_board_device(std::string type, std::vector<std::pair<std::string, std::string>> values);
@@ -168,6 +172,19 @@ class PcChassis : public Board {
   Result<std::unique_ptr<bus::PciDevice>> make_vga(const DeviceConfig& device, const std::string& path);
   Result<> add_user_serial(const DeviceConfig& device, const std::string& path);
   Result<> add_pc_testdev();
+  // pc_usb.cc.
+  struct UsbPlug {
+    std::unique_ptr<devices::UsbDevice> device;
+    devices::UsbBus* bus;
+  };
+  [[nodiscard]] static bool is_usb_device(const DeviceConfig& device);
+  Result<std::unique_ptr<bus::PciDevice>> make_usb_controller(const DeviceConfig& device, const std::string& path,
+                                                              const bus::PciBus& bus);
+  void forget_usb_controller(bus::Device& device);  // its bus goes with it
+  Result<devices::UsbBus*> usb_bus_for(const DeviceConfig& device, const devices::UsbDevice& made);
+  Result<> add_usb_device(const DeviceConfig& device, const std::string& path);
+  void unplug_usb(UsbPlug& plug);
+  std::vector<std::unique_ptr<bus::Device>> take_usb(std::string_view path);
   // pc_disks.cc: controllers and disks.
   void tell_geometry();
   Result<> add_board_disks();                                       // the chip set's controllers; IDE and floppy drives
@@ -262,6 +279,13 @@ class PcChassis : public Board {
   };
   std::vector<BusPlace> disk_buses_;
   std::vector<DiskPlace> disks_;
+  // USB buses with their controllers, and what is plugged in, which goes before they do.
+  struct UsbPlace {
+    devices::UsbBus* bus;
+    bus::Device* controller;
+  };
+  std::vector<UsbPlace> usb_places_;
+  std::vector<UsbPlug> usb_devices_;
   std::vector<std::string> unplugging_;  // paths of devices that device_del named, where no guest can be asked
   std::vector<Vcpu*> vcpus_;
   IrqTap ioapic_tap_;

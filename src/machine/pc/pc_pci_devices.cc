@@ -5,6 +5,7 @@
 #include "devices/pci_bridges/pcie_root_port.h"
 #include "devices/pci_bridges/plain_bridge.h"
 #include "devices/pci_testdev/pci_testdev.h"
+#include "devices/usb/usb_types.h"
 #include "devices/virtio/virtio_net_types.h"
 #include "devices/virtio/virtio_serial_types.h"
 #include "machine/pc/pc_chassis.h"
@@ -54,7 +55,7 @@ bool is_pci(std::string_view type) {
   constexpr std::string_view kTypes[] = {"pci-testdev", "pcie-root-port",  "ioh3420", "i82801b11-bridge",
                                          "pci-bridge",  "pcie-pci-bridge", "VGA"};
   if (std::find(std::begin(kTypes), std::end(kTypes), type) != std::end(kTypes)) return true;
-  if (devices::is_network_card(type)) return true;
+  if (devices::is_network_card(type) || devices::is_usb_controller(type)) return true;
   const DiskMaker* const maker = find_disk_maker(type);
   return maker != nullptr && maker->place == DiskMaker::Place::kPci;
 }
@@ -89,6 +90,7 @@ Result<std::unique_ptr<bus::PciDevice>> PcChassis::make_pci_device(const DeviceC
   if (device.type == "VGA") return make_vga(device, path);
   if (devices::is_network_card(device.type)) return make_network_card(device, path, bus);
   if (is_virtio_device(device.type)) return make_virtio_device(device, path, bus);
+  if (devices::is_usb_controller(device.type)) return make_usb_controller(device, path, bus);
   if (device.type == "pci-testdev") return Made(std::make_unique<devices::PciTestdev>(path));
   if (device.type == "pcie-root-port" || device.type == "ioh3420") {
     if (&bus != pci_.get() || !bus.express())
@@ -154,6 +156,7 @@ Result<> PcChassis::add_pci_device(const DeviceConfig& device, const std::string
   made->reset();
   if (auto attached = bus->attach(*made, address.slot, address.function); !attached) {
     forget_disk_device(*made);
+    forget_usb_controller(*made);
     made.reset();
     const auto* const entry = context_.drives != nullptr ? context_.drives->find_owned_by(path) : nullptr;
     if (entry != nullptr) give_back(entry->drive.get());
@@ -181,7 +184,8 @@ Result<> PcChassis::plug(const DeviceConfig& device) {
   if (is_pci_device(device)) return add_pci_device(device, path, true);
   if (find_disk_on_bus(device.type) != nullptr) return add_disk_on_bus(device, path, true);
   if (devices::is_virtio_serial_port(device.type)) return add_serial_port(device, path);
-  return fail("{}: only PCI devices, disks and ports of virtio-serial can be added while the machine runs",
+  if (is_usb_device(device)) return add_usb_device(device, path);
+  return fail("{}: only PCI devices, USB devices, disks and ports of virtio-serial can be added while the machine runs",
               device.type);
 }
 
@@ -190,6 +194,10 @@ Result<> PcChassis::request_unplug(std::string_view id) {
     if (disk.device->path() != id) continue;
     if (!disk.bus->hotplug()) return fail("Bus '{}' does not support hotplugging", disk.bus->name());
     context_.requests.eject(std::string(id));
+    return {};
+  }
+  if (std::ranges::any_of(usb_devices_, [id](const UsbPlug& plug) { return plug.device->path() == id; })) {
+    context_.requests.eject(std::string(id));  // a plug can be pulled at any time
     return {};
   }
   for (const auto& device : user_devices_) {
@@ -216,12 +224,17 @@ std::vector<std::unique_ptr<bus::Device>> PcChassis::take_function(bus::PciDevic
   // What sits on its buses goes first.
   for (const std::string& path : serial_ports_of(function))
     std::ranges::move(take_serial_port(path), std::back_inserter(out));
-  std::vector<std::string> behind;
+  std::vector<std::string> behind, plugs;
+  for (const UsbPlug& plug : usb_devices_)
+    for (const UsbPlace& place : usb_places_)
+      if (place.bus == plug.bus && place.controller == &function) plugs.push_back(plug.device->path());
+  for (const std::string& path : plugs) std::ranges::move(take_usb(path), std::back_inserter(out));
   for (const DiskPlace& disk : disks_)
     for (const BusPlace& place : disk_buses_)
       if (place.bus == disk.bus && place.controller == &function) behind.push_back(disk.device->path());
   for (const std::string& path : behind) std::ranges::move(take_disk(path), std::back_inserter(out));
   forget_disk_device(function);
+  forget_usb_controller(function);
   boot_order_.remove(function.path());
   function.bus()->detach(function);
   const auto at = std::ranges::find_if(user_devices_, [&](const auto& device) { return device.get() == &function; });
@@ -234,6 +247,7 @@ std::vector<std::unique_ptr<bus::Device>> PcChassis::take_function(bus::PciDevic
 std::vector<std::unique_ptr<bus::Device>> PcChassis::take_out(std::string_view slot) {
   if (auto disk = take_disk(slot); !disk.empty()) return disk;
   if (auto port = take_serial_port(slot); !port.empty()) return port;
+  if (auto plug = take_usb(slot); !plug.empty()) return plug;
   for (const auto& device : user_devices_) {
     if (device->path() != slot) continue;
     auto* const port = dynamic_cast<PcieRootPort*>(device.get());

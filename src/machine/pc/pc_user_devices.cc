@@ -57,6 +57,7 @@ Result<> PcChassis::add_user_device(const DeviceConfig& device) {
   KITE_ASSIGN(const std::string path, free_path(device));
   if (is_pci_device(device)) return add_pci_device(device, path, false);
   if (find_disk_on_bus(device.type) != nullptr) return add_disk_on_bus(device, path, false);
+  if (is_usb_device(device)) return add_usb_device(device, path);
   if (find_disk_maker(device.type) != nullptr) return add_isa_disk(device, path);
   if (devices::is_virtio_serial_port(device.type)) return add_serial_port(device, path);
   if (device.type == "pc-testdev") return add_pc_testdev();

@@ -76,6 +76,12 @@ Result<> Q35Board::add_disk_controllers() {
   return has_floppy_drive() ? add_board_device("isa-fdc", {}) : Result<>{};
 }
 
+Result<> Q35Board::add_usb_controllers() {
+  KITE_TRY(add_board_device("ich9-usb-uhci1", {{"addr", "1d.0"}, {"multifunction", "on"}}));
+  KITE_TRY(add_board_device("ich9-usb-uhci2", {{"addr", "1d.1"}}));
+  return add_board_device("ich9-usb-uhci3", {{"addr", "1d.2"}});
+}
+
 std::vector<bus::Device*> Q35Board::chipset() { return {mch_.get(), lpc_.get(), smbus_.get()}; }
 
 void Q35Board::open_shadow_ram(bool writable) {

@@ -22,6 +22,7 @@ class Q35Board final : public PcChassis {
  protected:
   Result<> add_chipset() override;
   Result<> add_disk_controllers() override;
+  Result<> add_usb_controllers() override;
   [[nodiscard]] std::vector<bus::Device*> chipset() override;
   [[nodiscard]] devices::AcpiPm& acpi_pm() override { return lpc_->pm(); }
   [[nodiscard]] bus::IrqLine isa_source(uint32_t irq) override { return lpc_->isa_source(irq); }

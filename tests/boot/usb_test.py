@@ -1,0 +1,323 @@
+#!/usr/bin/env python3
+"""USB as guests see it: Linux finds a tablet and a keyboard on each controller, reads what is typed and pointed at by the
+monitor and over VNC, and sees them come and go; SeaBIOS takes keys from a USB keyboard.
+
+usage: usb_test.py KITE GUESTS
+GUESTS holds 6.1/vmlinuz and 6.1/initrd-disks.gz. Ends with 'usb: N passed, N failed, N skipped'.
+"""
+import json
+import os
+import pathlib
+import re
+import shutil
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.append(os.path.join(HERE, "..", "display"))
+from boot_test import wait_event  # noqa: E402
+from guest import Guest, Tally  # noqa: E402
+from vnc_client import VncClient  # noqa: E402
+
+FLAVOUR = "6.1"
+SEABIOS, VGABIOS = "/usr/share/seabios/bios-256k.bin", "/usr/share/seabios/vgabios-stdvga.bin"
+KEY, REL, ABS = 1, 2, 3  # Linux' event types
+BUTTON_LEFT, KEY_A, KEY_LEFTSHIFT = 0x110, 30, 42
+
+
+class UsbGuest(Guest):
+    """A guest with QMP on a socket."""
+
+    def __init__(self, bench, *options):
+        self.folder = tempfile.mkdtemp(prefix="kite-usb-")
+        self.vnc = f"{self.folder}/vnc.sock"
+        super().__init__(bench.command(f"{self.folder}/qmp.sock", *[o.replace("@VNC", self.vnc) for o in options]),
+                         limit=300)
+        self.events = []
+        while True:
+            try:
+                connection = socket.socket(socket.AF_UNIX)
+                connection.settimeout(120)
+                connection.connect(f"{self.folder}/qmp.sock")
+                break
+            except OSError:
+                if self.process.poll() is not None:
+                    self._read()
+                    self.fail("there is no monitor")
+                time.sleep(0.05)
+        self.monitor = connection.makefile("rw", encoding="utf-8")
+        self.monitor.readline()
+        self.qmp("qmp_capabilities")
+
+    def __exit__(self, *reason):
+        super().__exit__(*reason)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def qmp(self, name, **arguments):
+        self.monitor.write(json.dumps({"execute": name, "arguments": arguments}) + "\n")
+        self.monitor.flush()
+        while True:
+            answer = json.loads(self.monitor.readline())
+            if "return" in answer:
+                return answer["return"]
+            if "error" in answer:
+                self.fail(f"{name}: {answer['error']['desc']}")
+            self.events.append(answer)
+
+    def human(self, line):
+        return self.qmp("human-monitor-command", **{"command-line": line})
+
+    def wait_event(self, name, **data):
+        while True:
+            for event in self.events:
+                if event["event"] == name and all(event["data"].get(key) == value for key, value in data.items()):
+                    return
+            self.events.append(json.loads(self.monitor.readline()))
+
+    def user_space(self):
+        self.expect("Kite: user space runs")
+        self.expect("kite# ")
+        return self
+
+    def input_names(self):
+        return re.findall(r'Name="([^"]*)"', self.run("cat /proc/bus/input/devices"))
+
+    def wait_names(self, names, there=True):
+        for _ in range(60):
+            found = self.input_names()
+            if all((name in found) == there for name in names):
+                return
+            self.run("sleep 0.5")
+        self.fail(f"{names} did not {'come' if there else 'go'}; there are {found}")
+
+    def event_file(self, name):
+        """/dev/input/eventN of a device."""
+        text = self.run("cat /proc/bus/input/devices")
+        for block in text.split("\n\n"):
+            if f'Name="{name}"' in block:
+                return "/dev/input/" + re.search(r"event\d+", block).group()
+        self.fail(f"there is no input device '{name}':\n{text}")
+
+    def watch(self, name):
+        self.run(f"cat {self.event_file(name)} >/tmp/events & sleep 0.3")
+
+    def wait_input(self, *wanted):
+        """Until these (type, code, value) have come, in their order."""
+        for _ in range(40):
+            text = self.run("hexdump -v -e '24/1 \"%02x\" \"\\n\"' /tmp/events")
+            seen = [struct.unpack("<HHi", bytes.fromhex(line)[16:]) for line in text.split() if len(line) == 48]
+            left = iter(seen)
+            if all(event in left for event in wanted):
+                self.run("kill %1; wait; rm /tmp/events")
+                return
+            self.run("sleep 0.2")
+        self.fail(f"the guest read {seen}, where {wanted} was due")
+
+
+class Bench:
+    def __init__(self, kite, guests):
+        self.kite = str(kite)
+        self.kernel, self.initrd = guests / FLAVOUR / "vmlinuz", guests / FLAVOUR / "initrd-disks.gz"
+
+    def command(self, qmp, *options):
+        return [self.kite, "-accel", "jit", "-m", "256", "-display", "none", "-nodefaults", "-qmp",
+                f"unix:{qmp},server=on,wait=off", *options]
+
+    def linux(self, *options):
+        return ["-serial", "stdio", "-kernel", str(self.kernel), "-initrd", str(self.initrd), "-append", "console=ttyS0 quiet", *options]
+
+
+def button(name, down):
+    return {"type": "btn", "data": {"button": name, "down": down}}
+
+
+def key(name, down):
+    return {"type": "key", "data": {"key": {"type": "qcode", "data": name}, "down": down}}
+
+
+def axis(kind, name, value):
+    return {"type": kind, "data": {"axis": name, "value": value}}
+
+
+def linux_input(bench, *options):
+    """Keys, places and buttons from input-send-event, by the names of the devices."""
+    with UsbGuest(bench, *bench.linux(*options, "-device", "usb-tablet,id=tab", "-device", "usb-kbd,id=kbd", "-device",
+                                      "usb-mouse")) as guest:
+        guest.user_space()
+        guest.run("load-usb")
+        guest.wait_names(["Kite USB Tablet", "Kite USB Keyboard", "Kite USB Mouse"])
+        if guest.human("info usb").count("Product USB") != 3:
+            guest.fail("'info usb' does not show the devices")
+
+        guest.watch("Kite USB Keyboard")
+        guest.qmp("input-send-event", events=[key("shift", True), key("a", True), key("a", False), key("shift", False)])
+        guest.wait_input((KEY, KEY_LEFTSHIFT, 1), (KEY, KEY_A, 1), (KEY, KEY_A, 0), (KEY, KEY_LEFTSHIFT, 0))
+
+        mice = {mouse["name"]: mouse for mouse in guest.qmp("query-mice")}
+        guest.human(f"mouse_set {mice['USB Tablet']['index']}")
+        guest.watch("Kite USB Tablet")
+        guest.qmp("input-send-event", events=[axis("abs", "x", 0x1234), axis("abs", "y", 0x4321)])
+        guest.qmp("input-send-event", events=[button("left", True)])
+        guest.qmp("input-send-event", events=[button("left", False), button("wheel-up", True)])
+        guest.wait_input((ABS, 0, 0x1234), (ABS, 1, 0x4321), (KEY, BUTTON_LEFT, 1), (KEY, BUTTON_LEFT, 0), (REL, 8, -1))
+
+        guest.human(f"mouse_set {mice['USB Mouse']['index']}")
+        if "* Mouse #%d: USB Mouse" % mice["USB Mouse"]["index"] not in guest.human("info mice"):
+            guest.fail("'mouse_set' does not choose the mouse")
+        guest.watch("Kite USB Mouse")
+        guest.human("mouse_move 5 -300")
+        guest.human("mouse_button 1")
+        guest.human("mouse_button 0")
+        guest.wait_input((REL, 0, 5), (REL, 1, -127), (REL, 1, -127), (REL, 1, -46), (KEY, BUTTON_LEFT, 1),
+                         (KEY, BUTTON_LEFT, 0))
+        guest.send("poweroff -f\n")
+        guest.wait_exit()
+
+
+def vnc_pointer(bench, *options):
+    """A VNC client's pointer is where it points at."""
+    with UsbGuest(bench, *bench.linux("-vga", "std", "-vnc", "unix:@VNC", *options, "-device", "usb-tablet")) as guest:
+        guest.user_space()
+        guest.run("load-usb")
+        guest.wait_names(["Kite USB Tablet"])
+        guest.watch("Kite USB Tablet")
+        with VncClient(guest.vnc) as client:
+            client.update(incremental=False)
+            client.pointer(client.width - 1, client.height - 1)
+            guest.wait_input((ABS, 0, 0x7fff), (ABS, 1, 0x7fff))
+            guest.watch("Kite USB Tablet")
+            client.pointer(0, 0, 1)
+            client.pointer(0, 0, 0)
+            guest.wait_input((KEY, BUTTON_LEFT, 1), (ABS, 0, 0), (ABS, 1, 0), (KEY, BUTTON_LEFT, 0))
+
+
+def wake_up(bench, *options):
+    """A tablet that the guest has put to sleep, with its bus, wakes it up."""
+    with UsbGuest(bench, *bench.linux(*options, "-device", "usb-tablet")) as guest:
+        guest.user_space()
+        guest.run("load-usb")
+        guest.wait_names(["Kite USB Tablet"])
+        guest.watch("Kite USB Tablet")
+        guest.run("echo enabled >/sys/bus/usb/devices/1-1/power/wakeup")
+        guest.run("for d in /sys/bus/usb/devices/*/power; do echo 100 >$d/autosuspend_delay_ms; echo auto >$d/control; done")
+        for _ in range(60):
+            if guest.run("cat /sys/bus/usb/devices/usb1/power/runtime_status") == "suspended":
+                break
+            guest.run("sleep 0.5")
+        else:
+            guest.fail("the bus does not go to sleep")
+        guest.qmp("input-send-event", events=[axis("abs", "x", 0x1111)])
+        guest.wait_input((ABS, 0, 0x1111))
+
+
+def hotplug(bench, *options):
+    """Devices come and go while the guest runs; a name that goes can come again."""
+    with UsbGuest(bench, *bench.linux(*options)) as guest:
+        guest.user_space()
+        guest.run("load-usb")
+        for _ in range(2):
+            guest.qmp("device_add", driver="usb-tablet", id="tab")
+            guest.qmp("device_add", driver="usb-kbd", id="kbd")
+            guest.wait_names(["Kite USB Tablet", "Kite USB Keyboard"])
+            guest.qmp("device_del", id="tab")
+            guest.wait_event("DEVICE_DELETED", device="tab")
+            guest.wait_names(["Kite USB Tablet"], there=False)
+            guest.qmp("device_del", id="kbd")
+            guest.wait_event("DEVICE_DELETED", device="kbd")
+            guest.wait_names(["Kite USB Keyboard"], there=False)
+            guest.events.clear()
+        guest.qmp("device_add", driver="usb-tablet", id="tab")
+        guest.wait_names(["Kite USB Tablet"])
+        guest.run("rmmod uhci_hcd; rmmod xhci_pci; true")
+        guest.run("load-usb")
+        guest.wait_names(["Kite USB Tablet"])
+
+
+def plug_controller(bench, *_):
+    """A controller with a tablet on it comes and goes."""
+    with UsbGuest(bench, *bench.linux()) as guest:
+        guest.user_space()
+        guest.run("modprobe -q acpiphp; load-usb")
+        guest.qmp("device_add", driver="qemu-xhci", id="xhci")
+        guest.qmp("device_add", driver="usb-tablet", id="tab", bus="xhci.0")
+        guest.wait_names(["Kite USB Tablet"])
+        guest.qmp("device_del", id="xhci")
+        guest.wait_event("DEVICE_DELETED", device="tab")
+        guest.wait_event("DEVICE_DELETED", device="xhci")
+        guest.wait_names(["Kite USB Tablet"], there=False)
+
+
+def seabios_keyboard(bench, *options):
+    """SeaBIOS gives the keyboard an address, and its key opens the boot menu."""
+    with UsbGuest(bench, "-vga", "std", "-boot", "menu=on,splash-time=60000", "-chardev",
+                  "stdio,id=log", "-device", "isa-debugcon,iobase=0x402,chardev=log", *options,
+                  "-device", "usb-kbd") as guest:
+        guest.expect("USB keyboard initialized")
+        guest.expect("Press ESC for boot menu")
+        if not re.search(r"Device 0\.[1-9]\d*, .*USB Keyboard", guest.human("info usb")):
+            guest.fail(f"SeaBIOS does not use the keyboard: {guest.human('info usb')}")
+        guest.qmp("send-key", keys=[{"type": "qcode", "data": "esc"}])
+        guest.expect("Select boot device")
+
+
+def command_line(bench, *_):
+    """What cannot be is refused with its reason."""
+    cases = {("-device", "usb-tablet"): "has no USB",
+             ("-usb", "-device", "usb-tablet,bus=usb-bus.1"): "no USB bus 'usb-bus.1'",
+             ("-usb", "-device", "usb-tablet,port=3"): "no port '3'",
+             ("-usb", "-device", "usb-tablet,port=1", "-device", "usb-kbd,port=1"): "is taken",
+             ("-usb", *(["-device", "usb-kbd"] * 3)): "no USB port is free",
+             ("-usbdevice", "disk:x"): "no such device",
+             ("-device", "qemu-xhci,p2=0,p3=0"): "needs a port",
+             ("-M", "none", "-usb"): "no place"}
+    for options, reason in cases.items():
+        done = subprocess.run([bench.kite, "-accel", "qtest", "-display", "none", *options], stdin=subprocess.DEVNULL,
+                              capture_output=True, text=True, timeout=60)
+        if done.returncode == 0 or reason not in done.stderr:
+            raise_error(f"{' '.join(options)}: status {done.returncode}, {done.stderr!r}, where '{reason}' was due")
+    with UsbGuest(bench, "-S", "-usbdevice", "tablet", "-usbdevice", "keyboard") as guest:
+        if guest.human("info usb").count("Speed 12 Mb/s") != 2:
+            guest.fail("-usbdevice adds no devices")
+
+
+def raise_error(text):
+    from guest import GuestError
+    raise GuestError(text)
+
+
+UHCI, XHCI = ("-usb",), ("-device", "qemu-xhci")
+CASES = [("command line", command_line, (), False)]
+for board in ("pc", "q35"):
+    for kind, controller in (("uhci", UHCI), ("xhci", XHCI)):
+        machine = ("-M", board, *controller)
+        CASES += [(f"seabios, {board}, {kind}", seabios_keyboard, machine, False),
+                  (f"input, {board}, {kind}", linux_input,
+                   machine if kind == "xhci" or board == "q35" else (*machine, "-device", "piix4-usb-uhci"), True)]
+CASES += [("input, pc, nec-usb-xhci", linux_input, ("-device", "nec-usb-xhci"), True),
+          ("vnc pointer, uhci", vnc_pointer, UHCI, True), ("vnc pointer, xhci", vnc_pointer, XHCI, True),
+          ("wake-up, uhci", wake_up, UHCI, True), ("wake-up, xhci", wake_up, XHCI, True),
+          ("hot-plug, uhci", hotplug, UHCI, True), ("hot-plug, xhci", hotplug, XHCI, True),
+          ("hot-plug of a controller", plug_controller, (), True)]
+
+
+def main():
+    bench, tally = Bench(pathlib.Path(sys.argv[1]).resolve(), pathlib.Path(sys.argv[2]).resolve()), Tally("usb")
+    only = sys.argv[3] if len(sys.argv) > 3 else ""
+    for name, case, options, wants_kernel in CASES:
+        if only not in name:
+            continue
+        needed = [bench.kernel, bench.initrd] if wants_kernel else [SEABIOS, VGABIOS]
+        missing = [str(file) for file in needed if not os.path.exists(file)]
+        if missing:
+            tally.skip(name, f"{missing[0]} is missing")
+        else:
+            tally.run(name, case, bench, *options)
+    return tally.finish()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
