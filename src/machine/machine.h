@@ -128,9 +128,11 @@ class Machine {
   void add_event_listener(std::function<void(const MachineEvent&)> listener);
 
   // --- insight: monitor, qtest, tests ---
+  // Its devices are those that there are now, device_add's included.
   [[nodiscard]] const MachineConfig& config() const { return config_; }
   [[nodiscard]] Executor& executor() { return services_.executor; }
   [[nodiscard]] TypeRegistry& types() { return services_.types; }
+  [[nodiscard]] const x86::CpuSpec& cpu() const { return cpu_spec_; }
   [[nodiscard]] Accelerator& accelerator() { return *accelerator_; }
   [[nodiscard]] AddressSpace& memory() { return memory_; }
   [[nodiscard]] AddressSpace& ports() { return ports_; }
