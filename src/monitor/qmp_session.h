@@ -33,6 +33,7 @@ class QmpSession final : public ChardevClient {
   void send(const Json& message);
   void send_error(const QmpError& error, const Json* id);
 
+  PassedFds fds_;
   MonitorContext context_;
   Chardev& chardev_;
   bool pretty_;
