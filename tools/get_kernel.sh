@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Puts a Debian kernel at FOLDER/FLAVOUR/vmlinuz, from Debian's own package, and its modules for disks, file systems,
-# network cards, other virtio devices and USB at FOLDER/FLAVOUR/modules; keeps what is there already.
+# network cards, other virtio devices, USB and the power button at FOLDER/FLAVOUR/modules; keeps what is there already.
 # usage: tools/get_kernel.sh 6.1-cloud|6.1|6.12-cloud FOLDER
 set -euo pipefail
 flavour=$1
@@ -14,7 +14,7 @@ case "$flavour" in
 esac
 modules="ata_piix ata_generic ahci sd_mod sr_mod sg nvme virtio_pci virtio_blk virtio_scsi sym53c8xx floppy crc32c_generic ext4
   isofs vfat nls_ascii nls_cp437 nls_utf8 virtio_net af_packet virtio_balloon virtio-rng virtio_console
-  uhci-hcd xhci-pci usbhid hid-generic evdev usb-storage psmouse"
+  uhci-hcd xhci-pci usbhid hid-generic evdev usb-storage psmouse button"
 # The list that a folder was made with is in it: a longer one makes it anew.
 [ ! -s "$folder/$flavour/vmlinuz" ] || [ "$(cat "$folder/$flavour/modules/wanted" 2>/dev/null)" != "$modules" ] || exit 0
 

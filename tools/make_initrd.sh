@@ -3,7 +3,7 @@
 # Words on the kernel command line that /init knows: kite.once (say that user space runs, then power off), kite.disks (load
 # the drivers of all disk controllers first; load-disks does it later). load-net does the same for network cards, and
 # asks DHCP for an address; load-virtio for the balloon, the random number generator and the serial ports of virtio; load-usb
-# for USB.
+# for USB. watch-power makes the power button do what it says.
 # usage: tools/make_initrd.sh OUTPUT [FOLDER of a kernel from get_kernel.sh, whose modules go in]
 set -euo pipefail
 output=$1
@@ -81,7 +81,24 @@ ip addr add "$ip/$mask" dev "$interface"
 for server in $dns; do echo "nameserver $server"; done >/etc/resolv.conf
 [ -z "$hostname" ] || hostname "$hostname"
 LEASE
-chmod 755 "$tree"/bin/load-* "$tree"/bin/name-ports "$tree"/bin/take-lease
+cat >"$tree/bin/watch-power" <<'POWER'
+#!/bin/sh
+# Powers off when the power button is pressed.
+for module in button evdev; do modprobe -q "$module"; done
+for turn in 1 2 3 4 5 6 7 8 9 10; do
+  [ -e /dev/input/event0 ] && break
+  sleep 1
+done
+acpid -l /dev/null -p /tmp/acpid.pid
+echo "Kite: the power button is watched"
+POWER
+mkdir -p "$tree/etc/acpi/PWRF"
+cat >"$tree/etc/acpi/PWRF/00000080" <<'BUTTON'
+#!/bin/sh
+echo "Kite: the power button was pressed" >/dev/console
+poweroff -f
+BUTTON
+chmod 755 "$tree"/bin/load-* "$tree"/bin/name-ports "$tree"/bin/take-lease "$tree"/bin/watch-power "$tree"/etc/acpi/PWRF/00000080
 cat >"$tree/init" <<'INIT'
 #!/bin/sh
 export PATH=/bin HOME=/root PS1='kite# '

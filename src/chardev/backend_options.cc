@@ -11,6 +11,7 @@
 #include "chardev/socket_chardev.h"
 #include "chardev/stdio_chardev.h"
 #include "object/object_type.h"
+#include "support/fd_sets.h"
 #include "support/log.h"
 #include "support/suggest.h"
 
@@ -93,7 +94,7 @@ Result<Fd> open_log(const BackendOptions& options) {
     return Fd();
   }
   const int flags = O_WRONLY | O_CREAT | O_CLOEXEC | O_APPEND | (append ? 0 : O_TRUNC);
-  Fd log(::open(path.c_str(), flags, 0666));
+  Fd log(open_or_take(path, flags, 0666));
   if (!log.valid()) return fail("cannot open the log file '{}': {}", path, errno_text(errno));
   return log;
 }

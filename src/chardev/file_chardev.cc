@@ -4,6 +4,8 @@
 
 #include <cerrno>
 
+#include "support/fd_sets.h"
+
 namespace kite {
 
 FileChardev::FileChardev(std::string id, Executor& executor, Fd log, std::string path, Fd input, Fd output)
@@ -15,14 +17,14 @@ FileChardev::FileChardev(std::string id, Executor& executor, Fd log, std::string
 Result<std::unique_ptr<FileChardev>> FileChardev::create(std::string id, Executor& executor, Fd log, Config config) {
   constexpr int kFlags = O_NONBLOCK | O_NOCTTY | O_CLOEXEC;
   const int beginning = config.append ? O_APPEND : O_TRUNC;
-  Fd output(::open(config.path.c_str(), O_WRONLY | O_CREAT | beginning | kFlags, 0666));
+  Fd output(open_or_take(config.path, O_WRONLY | O_CREAT | beginning | kFlags, 0666));
   if (!output.valid()) {
     if (errno == ENXIO) return fail("cannot write to '{}': nobody has this FIFO open for reading", config.path);
     return fail("cannot open '{}' for writing: {}", config.path, errno_text(errno));
   }
   Fd input;
   if (!config.input_path.empty()) {
-    input.reset(::open(config.input_path.c_str(), O_RDONLY | kFlags));
+    input.reset(open_or_take(config.input_path, O_RDONLY | kFlags));
     if (!input.valid()) return fail("cannot open '{}' for reading: {}", config.input_path, errno_text(errno));
   }
   std::unique_ptr<FileChardev> file(new FileChardev(std::move(id), executor, std::move(log), std::move(config.path),

@@ -38,20 +38,31 @@ ObjectType abstract_type(std::string name, std::string parent, std::string bus, 
 
 void add_roots(TypeRegistry& registry) {
   registry.add(abstract_type("object", "", "", "What -object makes"));
-  registry.add(
-      {.name = "memory-backend-ram",
-       .parent = "object",
-       .description = "Memory that a device asks for by its id",
-       .bus = "",
-       .properties = {property::size("size", "bytes", 0),
-                      property::boolean("share", "other processes may map it too; no device needs that yet", false)}});
+  registry.add(abstract_type("memory-backend", "object", "", "Memory that the board or a device asks for by its id",
+                             {property::size("size", "bytes", 0),
+                              property::boolean("share", "what is written reaches the file, where there is one", false),
+                              property::boolean("prealloc", "all of it is taken from the host at once", false)}));
+  registry.add({.name = "memory-backend-ram",
+                .parent = "memory-backend",
+                .description = "Memory of this process",
+                .bus = "",
+                .properties = {}});
+  Property path = property::string("mem-path", "the file, or the directory for one without a name");
+  path.default_value.reset();
+  path.required = true;
+  registry.add({.name = "memory-backend-file",
+                .parent = "memory-backend",
+                .description = "Memory that is a file: huge pages, or what others see too",
+                .bus = "",
+                .properties = {std::move(path)}});
   registry.add(
       {.name = "secret",
        .parent = "object",
        .description = "A password that others ask for by its id",
        .bus = "",
        .properties = {property::string("data", "the password itself, which everybody sees who lists processes"),
-                      property::string("file", "the file that holds it")}});
+                      property::string("file", "the file that holds it"),
+                      property::choice("format", "how it is written there", "raw", {"raw", "base64"})}});
   registry.add(abstract_type("device", "", "", "Anything a machine is made of"));
   registry.add(abstract_type("sys-bus-device", "device", "System", "A device wired to the board itself"));
   registry.add(abstract_type("isa-device", "device", "ISA", "A device at fixed ports"));
@@ -131,13 +142,30 @@ ObjectType mch() {
               "extended-tseg-mbytes", "size of the TSEG that firmware may ask for, in MiB; 0: none", 16, 0, 0xfff)}};
 }
 
+// Sleep states that the ACPI tables do not offer.
+std::vector<Property> sleep_properties(std::vector<Property> others = {}) {
+  others.push_back(property::unsigned_integer("disable_s3", "1: no suspend to RAM", 0, 0, 1));
+  others.push_back(property::unsigned_integer("disable_s4", "1: no suspend to disk", 0, 0, 1));
+  return others;
+}
+
+ObjectType piix4_pm() {
+  return {.name = "PIIX4_PM",
+          .parent = "pci-device",
+          .description = "82371AB power management",
+          .bus = "PCI",
+          .user_creatable = false,
+          .properties = sleep_properties()};
+}
+
 ObjectType ich9_lpc() {
   return {.name = "ICH9-LPC",
           .parent = "pci-device",
           .description = "ICH9 LPC bridge with power management and the TCO watchdog",
           .bus = "PCI",
           .user_creatable = false,
-          .properties = {property::boolean("noreboot", "the TCO watchdog never acts when it expires", true)}};
+          .properties =
+              sleep_properties({property::boolean("noreboot", "the TCO watchdog never acts when it expires", true)})};
 }
 
 // Name, parent, bus, description of the types without properties.
@@ -159,7 +187,6 @@ constexpr std::array kPlainTypes{
     PlainType{"i440FX-pcihost", "sys-bus-device", "System", "82441FX host bridge's system side", false},
     PlainType{"i440FX", "pci-device", "PCI", "82441FX host bridge", false},
     PlainType{"PIIX3", "pci-device", "PCI", "82371SB PCI to ISA bridge", false},
-    PlainType{"PIIX4_PM", "pci-device", "PCI", "82371AB power management", false},
     PlainType{"port92", "isa-device", "ISA", "System control port A", false},
     PlainType{"fw_cfg_io", "sys-bus-device", "System", "Firmware configuration", false},
     PlainType{"isa-i8259", "isa-device", "ISA", "8259A interrupt controller", false},
@@ -182,6 +209,7 @@ void register_device_types(TypeRegistry& registry) {
   registry.add(root_port("ioh3420", "Root port of Intel's X58, with a hot-plug slot"));
   registry.add(pci_bridge());
   registry.add(mch());
+  registry.add(piix4_pm());
   registry.add(ich9_lpc());
   register_ahci_types(registry);
   register_ide_types(registry);

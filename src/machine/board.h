@@ -130,7 +130,7 @@ class Board {
 };
 
 Result<std::unique_ptr<Board>> create_board(BoardContext context);
-// "pc", "none", with aliases; for -machine help and errors.
+// "pc-i440fx-7.2", "none", with aliases; for -machine help and errors.
 struct BoardInfo {
   std::string_view name;
   std::string_view alias;

@@ -8,6 +8,15 @@ namespace kite::machine {
 
 namespace {
 
+constexpr BoardInfo pc(std::string_view name, std::string_view alias = "") {
+  return {.name = name,
+          .alias = alias,
+          .description = "PC of 1996: i440FX and PIIX3",
+          .default_cpu = "qemu64",
+          .max_cpus = 255,
+          .is_default = !alias.empty()};
+}
+
 constexpr BoardInfo q35(std::string_view name, std::string_view alias = "") {
   return {.name = name,
           .alias = alias,
@@ -17,13 +26,20 @@ constexpr BoardInfo q35(std::string_view name, std::string_view alias = "") {
           .is_default = false};
 }
 
+constexpr std::string_view kPcFamily = "pc-i440fx", kQ35Family = "pc-q35";
+
 constexpr BoardInfo kBoards[] = {
-    {.name = "pc",
-     .alias = "pc-i440fx",
-     .description = "PC of 1996: i440FX and PIIX3",
-     .default_cpu = "qemu64",
-     .max_cpus = 255,
-     .is_default = true},
+    pc("pc-i440fx-7.2", "pc"),
+    pc("pc-i440fx-7.1"),
+    pc("pc-i440fx-7.0"),
+    pc("pc-i440fx-6.2"),
+    pc("pc-i440fx-6.1"),
+    pc("pc-i440fx-6.0"),
+    pc("pc-i440fx-5.2"),
+    pc("pc-i440fx-5.1"),
+    pc("pc-i440fx-5.0"),
+    pc("pc-i440fx-4.2"),
+    pc("pc-i440fx-4.1"),
     q35("pc-q35-7.2", "q35"),
     q35("pc-q35-7.1"),
     q35("pc-q35-7.0"),
@@ -61,6 +77,7 @@ class EmptyBoard final : public Board {
 std::span<const BoardInfo> boards() { return kBoards; }
 
 const BoardInfo* find_board(std::string_view name) {
+  if (name == kPcFamily) name = "pc";  // a family stands for its newest
   const auto found = std::find_if(std::begin(kBoards), std::end(kBoards), [&](const BoardInfo& board) {
     return board.name == name || (!board.alias.empty() && board.alias == name);
   });
@@ -74,8 +91,10 @@ bus::Device* Board::find_device(std::string_view path) {
 }
 
 Result<std::unique_ptr<Board>> create_board(BoardContext context) {
-  if (context.config.board == "pc") return PcBoard::create(std::move(context));
-  if (context.config.board.starts_with("pc-q35-")) return Q35Board::create(std::move(context));
+  const BoardInfo* const info = find_board(context.config.board);
+  if (info == nullptr) return fail("-machine {}: no such board", context.config.board);
+  if (info->name.starts_with(kPcFamily)) return PcBoard::create(std::move(context));
+  if (info->name.starts_with(kQ35Family)) return Q35Board::create(std::move(context));
   if (!context.config.kernel_path.empty()) return fail("-kernel: board none has no CPU to run it; use -machine pc");
   if (!context.config.devices.empty())
     return fail("-device {}: board none has no bus to put it on; use -machine pc", context.config.devices[0].type);

@@ -127,7 +127,9 @@ DriveStore::Entry* DriveStore::find(std::string_view name) {
 
 DriveStore::Entry* DriveStore::find_owned_by(std::string_view device) {
   if (device.empty()) return nullptr;
-  const auto owned = [device](const auto& entry) { return entry->owner_path == device || entry->qdev == device; };
+  constexpr std::string_view kObjects = "/machine/peripheral/";
+  const std::string_view path = device.starts_with(kObjects) ? device.substr(kObjects.size()) : device;
+  const auto owned = [&](const auto& entry) { return entry->owner_path == path || entry->qdev == device; };
   const auto found = std::ranges::find_if(entries_, owned);
   return found == entries_.end() ? nullptr : found->get();
 }

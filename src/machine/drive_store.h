@@ -81,7 +81,8 @@ class DriveStore {
   // Fills in device.drive as the type needs it: the -drive or node that the property "drive" names, or an empty
   // removable drive; applies the device's werror, rerror, share-rw and write-cache. The device has it until release().
   Result<> claim_for(DeviceConfig& device, DriveNeed need);
-  // The device exists: its path on the bus, and how the monitor names it ("/machine/peripheral/hd0").
+  // The device exists: its path on the bus, and how the monitor names it ("hd0",
+  // "/machine/peripheral/vd0/virtio-backend").
   void set_owner(block::Drive& drive, std::string path, std::string qdev);
   // The device is gone, and its drive goes with it; a node that has a name stays. Null is allowed.
   void release(block::Drive* drive);
@@ -131,7 +132,7 @@ class DriveStore {
   [[nodiscard]] const std::vector<std::unique_ptr<Entry>>& entries() const { return entries_; }
   // By the id of a -drive, else as find_owned_by(); null: none.
   [[nodiscard]] Entry* find(std::string_view id_or_path);
-  // By the path or the monitor's name of the device that has it.
+  // By the path or the monitor's name of the device that has it, or by the path of the device's object.
   [[nodiscard]] Entry* find_owned_by(std::string_view device);
   [[nodiscard]] Entry* find(const block::Drive* drive);
 

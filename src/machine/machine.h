@@ -79,17 +79,21 @@ struct MachineEvent {
     kDeviceDeleted,
     kBlockIoError,
     kTrayMoved,
+    kMigration,
+    kMigrationPass,
     kBalloonChange,
     kPortChange
   } kind;
   Cause cause = Cause::kHostQmpQuit;  // kReset, kShutdown
-  std::string action = {};            // kWatchdog: what happens, as -watchdog-action names it
+  // kWatchdog: what happens, as -watchdog-action names it; kMigration: the status, as query-migrate names it.
+  std::string action = {};
   std::string device = {};  // kDeviceDeleted, kPortChange: its id; kBlockIoError, kTrayMoved: the drive's, "" for none
   std::string qdev = {};    // kBlockIoError, kTrayMoved: the device's path; kDeviceDeleted: the same
   block::DriveErrorEvent io_error = {};  // kBlockIoError
   bool tray_open = false;                // kTrayMoved
   bool port_open = false;                // kPortChange
   uint64_t bytes = 0;                    // kBalloonChange: what the guest has
+  uint64_t pass = 0;                     // kMigrationPass
 };
 
 class Machine {
@@ -154,9 +158,11 @@ class Machine {
   void add_event_listener(std::function<void(const MachineEvent&)> listener);
 
   // --- insight: monitor, qtest, tests ---
+  // Its devices are those that there are now, device_add's included.
   [[nodiscard]] const MachineConfig& config() const { return config_; }
   [[nodiscard]] Executor& executor() { return services_.executor; }
   [[nodiscard]] TypeRegistry& types() { return services_.types; }
+  [[nodiscard]] const x86::CpuSpec& cpu() const { return cpu_spec_; }
   [[nodiscard]] Accelerator& accelerator() { return *accelerator_; }
   [[nodiscard]] AddressSpace& memory() { return memory_; }
   [[nodiscard]] AddressSpace& ports() { return ports_; }

@@ -28,6 +28,7 @@ struct RtcConfig {
   Base base = Base::kUtc;
   int64_t date_seconds = 0;  // kDate: seconds since 1970, read as UTC
   ClockSource clock = ClockSource::kHost;
+  bool replay_missed = false;  // driftfix=slew
 };
 
 struct BootConfig {
@@ -73,16 +74,20 @@ struct DeviceConfig {
   PropertyMap properties;
   Chardev* chardev = nullptr;     // what its "chardev" property names
   block::Drive* drive = nullptr;  // what its "drive" property names; filled in when the board makes the device
+  bool hotplugged = false;        // added while the machine lives
 };
 
-// -object memory-backend-ram: memory that a device asks for by its id.
+// -object memory-backend-ram and -file: memory that the board or a device asks for by its id.
 struct MemoryBackend {
   std::string id;
   uint64_t bytes = 0;
+  std::string path;          // of the file that it is, or of the directory for one without a name; "" for none
+  bool share = false;        // what is written reaches the file
+  bool preallocate = false;  // all of it is taken from the host at once
 };
 
 struct MachineConfig {
-  std::string board = "pc";  // pc, none
+  std::string board = "pc";  // a name or an alias of boards()
   std::string name;          // -name, for the process and the monitor
   JitOptions jit;
   std::vector<std::string> accelerators = {"auto"};  // tried in order
@@ -95,9 +100,12 @@ struct MachineConfig {
   std::vector<Chardev*> serial_ports;  // -serial, in order; null: the port is not there ("none")
   std::vector<DeviceConfig> devices;
   std::vector<MemoryBackend> memory_backends;
-  bool hpet = true;  // -machine hpet=on|off
-  bool usb = false;  // -usb, -machine usb=on|off: the board has its own USB controllers
-  bool smm = true;   // -machine smm=on|off: system-management mode, where the accelerator has it
+  std::string main_memory;      // -machine memory-backend=: the id of the one that is RAM; "": the board makes it
+  bool dump_guest_core = true;  // -machine dump-guest-core=on|off
+  bool hpet = true;             // -machine hpet=on|off
+  bool acpi = true;             // -machine acpi=on|off: the guest is given ACPI tables
+  bool usb = false;             // -usb, -machine usb=on|off: the board has its own USB controllers
+  bool smm = true;              // -machine smm=on|off: system-management mode, where the accelerator has it
   RtcConfig rtc;
   BootConfig boot;
   FirmwareConfig firmware;

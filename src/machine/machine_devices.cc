@@ -15,7 +15,8 @@ Result<> Machine::may_change_devices() const {
 Result<> Machine::add_device(const ObjectOptions& options) {
   KITE_TRY(may_change_devices());
   KITE_ASSIGN(PropertyMap properties, services_.types.resolve(options, "device_add"));
-  const DeviceConfig device{.type = options.type, .id = options.id, .properties = std::move(properties)};
+  const DeviceConfig device{
+      .type = options.type, .id = options.id, .properties = std::move(properties), .hotplugged = true};
   const std::vector<bus::Device*> before = board_->devices();
   const bool running = state_ == RunState::kRunning || state_ == RunState::kSuspended;
   Result<> done;
@@ -26,6 +27,7 @@ Result<> Machine::add_device(const ObjectOptions& options) {
       if (std::ranges::find(before, other) == before.end()) other->start();
   });
   io_.apply_map_changes();
+  if (done) config_.devices.push_back(device);
   return done;
 }
 
@@ -53,6 +55,7 @@ void Machine::take_out(const std::string& slot) {
     const std::string path = device->path();
     if (drives != nullptr) drives->cancel_owned_by(path);
     device.reset();
+    std::erase_if(config_.devices, [&path](const DeviceConfig& config) { return config.id == path; });
     if (drives != nullptr) drives->release_owned_by(path);
     emit({.kind = MachineEvent::Kind::kDeviceDeleted, .device = path, .qdev = "/machine/peripheral/" + path});
   }

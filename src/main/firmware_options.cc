@@ -72,6 +72,53 @@ Result<> apply_pflash(OptionContext& context, std::string_view text) {
   return apply_flash(context, "pflash", {{"file", std::string(text)}});
 }
 
+namespace {
+
+// Takes the -blockdev of this name out of the plan.
+Result<block::BlockOptions> take_node(LaunchPlan& plan, std::string_view option, const std::string& name) {
+  for (auto node = plan.nodes.begin(); node != plan.nodes.end(); ++node) {
+    if (*node->find("node-name") != name) continue;
+    block::BlockOptions taken = std::move(*node);
+    plan.nodes.erase(node);
+    return taken;
+  }
+  return fail("-machine {}={}: there is no -blockdev with that node-name", option, name);
+}
+
+// A raw node over a file, or a file: the chip keeps its own descriptor of it.
+Result<machine::FlashConfig> flash_of_node(LaunchPlan& plan, std::string_view option, const std::string& name) {
+  KITE_ASSIGN(block::BlockOptions node, take_node(plan, option, name));
+  KITE_ASSIGN(const bool read_only, node.take_bool("read-only", false));
+  std::string driver = node.take_string("driver");
+  if (driver == "raw") {
+    block::BlockOptions below = node.take_child("file");
+    if (const std::string* const reference = below.find(""); reference != nullptr) {
+      KITE_ASSIGN(block::BlockOptions named, take_node(plan, option, std::string(*reference)));
+      below = std::move(named);
+    }
+    node = std::move(below);
+    driver = node.take_string("driver", "file");
+  }
+  machine::FlashConfig flash{.path = node.take_string("filename"), .read_only = read_only};
+  if (driver != "file" || flash.path.empty())
+    return fail("-machine {}={}: a flash chip is a raw file; use driver raw over driver file", option, name);
+  return flash;
+}
+
+}  // namespace
+
+Result<> resolve_flash(LaunchPlan& plan) {
+  auto& chips = plan.machine.firmware.flash;
+  for (size_t unit = 0; unit < chips.size(); ++unit) {
+    const std::string option = fmt::format("pflash{}", unit);
+    const std::string& name = plan.flash_nodes[unit];
+    if (name.empty()) continue;
+    if (chips[unit]) return fail("-machine {}={}: unit {} is taken by '{}'", option, name, unit, chips[unit]->path);
+    KITE_ASSIGN(chips[unit], flash_of_node(plan, option, name));
+  }
+  return {};
+}
+
 // --- -fw_cfg
 
 Result<> apply_fw_cfg(OptionContext& context, std::string_view text) {

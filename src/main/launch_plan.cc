@@ -36,6 +36,40 @@ std::string help_text() {
 
 namespace {
 
+// "[type=]NAME[,accel=A]": "type", "accel".
+std::vector<std::string> parameters_of(std::string_view argument) {
+  const auto in_name = [](char letter) {
+    return (letter >= 'a' && letter <= 'z') || (letter >= '0' && letter <= '9') || letter == '-' || letter == '_';
+  };
+  std::vector<std::string> names;
+  for (size_t at = argument.find('='); at != std::string_view::npos; at = argument.find('=', at + 1)) {
+    size_t start = at;
+    while (start > 0 && in_name(argument[start - 1])) --start;
+    std::string name(argument.substr(start, at - start));
+    if (!name.empty() && std::ranges::find(names, name) == names.end()) names.push_back(std::move(name));
+  }
+  return names;
+}
+
+}  // namespace
+
+std::vector<monitor::CommandLineOption> command_line_options() {
+  // Where the protocol has another word for an option.
+  static constexpr std::pair<std::string_view, std::string_view> kNames[] = {
+      {"smp", "smp-opts"}, {"m", "memory"}, {"boot", "boot-opts"}};
+  std::vector<monitor::CommandLineOption> list;
+  for (const OptionSpec& option : options()) {
+    if (option.argument.empty()) continue;
+    const auto* const renamed =
+        std::ranges::find(kNames, option.name, &std::pair<std::string_view, std::string_view>::first);
+    list.push_back({.name = std::string(renamed == std::end(kNames) ? option.name : renamed->second),
+                    .parameters = parameters_of(option.argument)});
+  }
+  return list;
+}
+
+namespace {
+
 Failure unknown_option(std::string_view name) {
   for (const MissingOption& missing : missing_options())
     if (missing.name == name) return fail("-{}: {}", name, missing.reason);
@@ -113,7 +147,7 @@ Result<LaunchPlan> plan_launch(const std::vector<std::string>& arguments, TypeRe
   if (plan.machine.accelerators.empty()) plan.machine.accelerators = {"auto"};
   plan.machine.graphic = plan.machine.graphic && !plan.nographic;
   if (plan.machine.usb && plan.machine.board == "none") return fail("-usb: the board none has no place for it");
-  if (plan.daemonize && plan.nographic)
+  if (plan.daemonize && plan.nographic && plan.defaults && !(plan.serial_given && plan.monitor_given))
     return fail("-daemonize and -nographic: a daemon has no terminal; use -display none and -serial file:PATH or pty");
   return plan;
 }

@@ -2,8 +2,10 @@
 // out.
 #pragma once
 
+#include <array>
 #include <map>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -13,6 +15,8 @@
 #include "display/vnc/vnc_screen.h"
 #include "machine/drive_spec.h"
 #include "machine/machine_config.h"
+#include "main/sandbox.h"
+#include "monitor/qmp_commands.h"
 #include "net/net_backend.h"
 #include "object/object_type.h"
 #include "support/result.h"
@@ -32,6 +36,7 @@ struct VncPlan {
   unsigned display = 0, last_display = 0;
   bool password = false;
   std::string password_secret;  // id of an -object secret; "" for none
+  std::string audio;            // id of an -audiodev, which has nothing to play; "" for none
   display::VncScreen::Share share = display::VncScreen::Share::kAllowExclusive;
 };
 
@@ -57,6 +62,7 @@ struct LaunchPlan {
   machine::MachineConfig machine;
   std::vector<DriveOption> drive_options;
   std::vector<block::BlockOptions> nodes;  // -blockdev
+  std::array<std::string, 2> flash_nodes;  // -machine pflash0=, pflash1=: nodes that are the firmware's flash
   std::vector<machine::DriveSpec> drives;  // resolve_drives(): of drive_options, and the default ones
   bool snapshot = false;                   // -snapshot
   std::vector<NetdevPlan> netdevs;         // -netdev, and those of -nic, -net and -redir
@@ -73,8 +79,12 @@ struct LaunchPlan {
   std::optional<std::string> qtest_log;
   std::string pid_file;
   std::string log_items, log_file;
-  std::string incoming;       // -incoming; "" for defer, or when it is not given
-  std::string snapshot_name;  // -loadvm
+  std::string incoming;                  // -incoming; "" for defer, or when it is not given
+  std::string snapshot_name;             // -loadvm
+  std::set<std::string> audio_backends;  // -audiodev: ids
+  std::optional<SandboxPolicy> sandbox;  // -sandbox on
+  bool lock_memory = false;              // -overcommit mem-lock=on
+  bool timestamps = false;               // -msg timestamp=on
   bool daemonize = false;
   bool defaults = true;  // false with -nodefaults
   bool nographic = false;
@@ -94,6 +104,9 @@ Result<LaunchPlan> plan_launch(const std::vector<std::string>& arguments, TypeRe
 // -nodefaults or a device of that kind is given.
 Result<> resolve_drives(LaunchPlan& plan);
 
+// After the plan is complete, before resolve_drives(): nodes that -machine pflash0= and pflash1= name become flash.
+Result<> resolve_flash(LaunchPlan& plan);
+
 // After the plan is complete, before resolve_devices(): connects the one card and the one back end of -net, and gives
 // -redir to a back end.
 Result<> resolve_network(LaunchPlan& plan);
@@ -101,6 +114,8 @@ Result<> resolve_network(LaunchPlan& plan);
 // After the plan is complete: fills in -device from the registry (globals applied).
 Result<> resolve_devices(LaunchPlan& plan, TypeRegistry& types);
 
+// The options and what each can be told, as far as the help text says it; for query-command-line-options.
+std::vector<monitor::CommandLineOption> command_line_options();
 std::string help_text();
 std::string version_text();
 

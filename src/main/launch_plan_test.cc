@@ -68,6 +68,97 @@ TEST_F(LaunchPlanTest, ADisplayBringsItsCard) {
   EXPECT_EQ(cards({"-vnc", ":0", "-vnc", "none"}), 0);
 }
 
+TEST_F(LaunchPlanTest, TakesWhatLibvirtWrites) {
+  const LaunchPlan made = plan({"-name",
+                                "guest=d1,debug-threads=on",
+                                "-S",
+                                "-object",
+                                R"({"qom-type":"secret","id":"s0","data":"aGk=","format":"base64"})",
+                                "-machine",
+                                "pc-i440fx-7.2,usb=off,vmport=off,dump-guest-core=off,memory-backend=pc.ram",
+                                "-accel",
+                                "tcg",
+                                "-cpu",
+                                "qemu64,hypervisor=on,lahf-lm=on",
+                                "-m",
+                                "size=262144k",
+                                "-object",
+                                R"({"qom-type":"memory-backend-ram","id":"pc.ram","size":268435456})",
+                                "-overcommit",
+                                "mem-lock=off",
+                                "-smp",
+                                "2,sockets=1,dies=1,cores=2,threads=1",
+                                "-no-user-config",
+                                "-nodefaults",
+                                "-rtc",
+                                "base=utc,driftfix=slew",
+                                "-no-hpet",
+                                "-no-shutdown",
+                                "-boot",
+                                "strict=on",
+                                "-audiodev",
+                                R"({"id":"audio1","driver":"none"})",
+                                "-vnc",
+                                "127.0.0.1:0,audiodev=audio1",
+                                "-sandbox",
+                                "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
+                                "-msg",
+                                "timestamp=on"});
+  EXPECT_EQ(made.machine.board, "pc-i440fx-7.2");
+  EXPECT_EQ(made.secrets.at("s0"), "hi");
+  EXPECT_EQ(made.machine.main_memory, "pc.ram");
+  EXPECT_EQ(made.machine.memory_backends.at(0).bytes, made.machine.ram_bytes);
+  EXPECT_FALSE(made.machine.dump_guest_core);
+  EXPECT_FALSE(made.machine.hpet);
+  EXPECT_TRUE(made.machine.rtc.replay_missed);
+  EXPECT_TRUE(made.audio_backends.contains(made.vnc->audio));
+  ASSERT_TRUE(made.sandbox);
+  EXPECT_TRUE(made.sandbox->spawn && made.sandbox->resource_control && made.sandbox->elevate_privileges);
+  EXPECT_TRUE(made.timestamps);
+}
+
+TEST_F(LaunchPlanTest, PartsThatAreNotThereAreRefusedByName) {
+  EXPECT_NE(refusal({"-machine", "pc,usb=on"}).find("usb"), std::string::npos);
+  EXPECT_NE(refusal({"-overcommit", "cpu-pm=on"}).find("cpu-pm"), std::string::npos);
+  EXPECT_NE(refusal({"-audiodev", "alsa,id=a"}).find("alsa"), std::string::npos);
+  EXPECT_NE(refusal({"-sandbox", "on,spawn=maybe"}).find("maybe"), std::string::npos);
+  EXPECT_NE(refusal({"-add-fd", "set=1,fd=999999"}).find("999999"), std::string::npos);
+  EXPECT_NE(refusal({"-object", "memory-backend-file,id=m,size=1M"}).find("mem-path"), std::string::npos);
+}
+
+TEST_F(LaunchPlanTest, NodesBecomeFlash) {
+  LaunchPlan made =
+      plan({"-machine", "q35,pflash0=fw-format,pflash1=vars", "-blockdev",
+            R"({"driver":"file","filename":"/code.fd","node-name":"fw-storage","auto-read-only":true})", "-blockdev",
+            R"({"node-name":"fw-format","read-only":true,"driver":"raw","file":"fw-storage"})", "-blockdev",
+            "driver=raw,node-name=vars,file.driver=file,file.filename=/vars.fd", "-blockdev",
+            "driver=null-co,node-name=other"});
+  ASSERT_TRUE(resolve_flash(made));
+  const auto& chips = made.machine.firmware.flash;
+  ASSERT_TRUE(chips[0] && chips[1]);
+  EXPECT_EQ(chips[0]->path, "/code.fd");
+  EXPECT_TRUE(chips[0]->read_only);
+  EXPECT_EQ(chips[1]->path, "/vars.fd");
+  EXPECT_FALSE(chips[1]->read_only);
+  EXPECT_EQ(made.nodes.size(), 1u);
+
+  LaunchPlan other = plan({"-machine", "q35,pflash0=other", "-blockdev", "driver=null-co,node-name=other"});
+  EXPECT_FALSE(resolve_flash(other));
+}
+
+TEST_F(LaunchPlanTest, OptionsTellWhatTheyTake) {
+  const auto list = command_line_options();
+  const auto takes = [&](std::string_view option, std::string_view parameter) {
+    const auto at = std::ranges::find(list, option, &monitor::CommandLineOption::name);
+    return at != list.end() && std::ranges::find(at->parameters, parameter) != at->parameters.end();
+  };
+  EXPECT_TRUE(takes("sandbox", "elevateprivileges"));
+  EXPECT_TRUE(takes("msg", "timestamp"));
+  EXPECT_TRUE(takes("smp-opts", "dies"));
+  EXPECT_TRUE(takes("chardev", "id"));
+  EXPECT_FALSE(takes("spice", "gl"));
+}
+
 TEST_F(LaunchPlanTest, VncPlaces) {
   const VncPlan range = *plan({"-vnc", "127.0.0.1:3,to=9,share=ignore"}).vnc;
   EXPECT_EQ(range.address.host, "127.0.0.1");

@@ -50,6 +50,17 @@ std::string machine_help() {
   return text;
 }
 
+// Parts of QEMU's boards that Kite's do not have, and may be told to be without.
+struct AbsentPart {
+  std::string_view name;
+  std::string_view reason;
+};
+constexpr AbsentPart kAbsent[] = {
+    {"usb", "a USB controller is a -device of its own"},
+    {"vmport", "there is no VMware port"},
+    {"mem-merge", "RAM is not offered to the host for merging"},
+};
+
 }  // namespace
 
 Result<> apply_machine(OptionContext& context, std::string_view text) {
@@ -86,15 +97,28 @@ Result<> apply_machine(OptionContext& context, std::string_view text) {
       KITE_ASSIGN(context.plan.machine.hpet, named("machine", key, parse_bool(value)));
     } else if (key == "usb") {
       KITE_ASSIGN(context.plan.machine.usb, named("machine", key, parse_bool(value)));
+    } else if (key == "acpi") {
+      KITE_ASSIGN(context.plan.machine.acpi, named("machine", key, parse_bool(value)));
     } else if (key == "smm") {
       // "auto" is "on": it is used where the accelerator has it.
       if (value != "auto") {
         KITE_ASSIGN(context.plan.machine.smm, named("machine", key, parse_bool(value)));
       }
+    } else if (key == "memory-backend") {
+      context.plan.machine.main_memory = value;
+    } else if (key == "dump-guest-core") {
+      KITE_ASSIGN(context.plan.machine.dump_guest_core, named("machine", key, parse_bool(value)));
+    } else if (key == "pflash0" || key == "pflash1") {
+      context.plan.flash_nodes[key == "pflash1"] = value;
+    } else if (const auto* const absent = std::ranges::find(kAbsent, key, &AbsentPart::name);
+               absent != std::end(kAbsent)) {
+      KITE_ASSIGN(const bool wanted, value == "auto" ? Result<bool>(false) : named("machine", key, parse_bool(value)));
+      if (wanted) return fail("-machine {}={}: {}; say off, or leave it out", key, value, absent->reason);
     } else {
       return unknown_key(
           "machine", key,
-          {"type", "accel", "graphics", "smbios-entry-point-type", "hpet", "smm", "usb", "kernel-irqchip"});
+          {"type", "accel", "graphics", "smbios-entry-point-type", "hpet", "acpi", "smm", "usb", "kernel-irqchip",
+           "memory-backend", "dump-guest-core", "pflash0", "pflash1", "vmport", "mem-merge"});
     }
   }
   return {};
@@ -162,7 +186,10 @@ Result<> apply_rtc(OptionContext& context, std::string_view text) {
       else
         return fail("-rtc clock={}: it is host (the host's time) or vm (stands still while the machine does)", value);
     } else if (key == "driftfix") {
-      if (value != "none") return fail("-rtc driftfix={}: Kite replays no lost ticks; use none or leave it out", value);
+      if (value != "none" && value != "slew")
+        return fail("-rtc driftfix={}: it is none, or slew (periodic interrupts that the guest missed come later)",
+                    value);
+      rtc.replay_missed = value == "slew";
     } else if (key != "base") {
       return unknown_key("rtc", key, {"base", "clock", "driftfix"});
     } else if (value == "utc") {
@@ -291,8 +318,8 @@ Result<> apply_mon(OptionContext& context, std::string_view text) {
       monitor.control = value == "control";
     } else if (key == "pretty") {
       KITE_ASSIGN(monitor.pretty, named("mon", key, parse_bool(value)));
-    } else {
-      return unknown_key("mon", key, {"chardev", "mode", "pretty"});
+    } else if (key != "id") {  // nobody asks for a monitor by name
+      return unknown_key("mon", key, {"chardev", "mode", "pretty", "id"});
     }
   }
   if (monitor.chardev.empty()) return fail("-mon {}: name the chardev: -mon chardev=ID,mode=control", text);

@@ -25,6 +25,13 @@ Result<> apply_name(OptionContext& context, std::string_view text);
 Result<> apply_boot(OptionContext& context, std::string_view text);
 Result<> apply_mon(OptionContext& context, std::string_view text);
 
+// host_options.cc: what the process asks of its host, and gives up.
+Result<> apply_overcommit(OptionContext& context, std::string_view text);
+Result<> apply_msg(OptionContext& context, std::string_view text);
+Result<> apply_add_fd(OptionContext& context, std::string_view text);
+Result<> apply_audiodev(OptionContext& context, std::string_view text);
+Result<> apply_sandbox(OptionContext& context, std::string_view text);
+
 // display_options.cc
 Result<> apply_vga(OptionContext& context, std::string_view text);
 Result<> apply_display(OptionContext& context, std::string_view text);

@@ -6,6 +6,7 @@
 #include "main/config_file.h"
 #include "main/option_values.h"
 #include "snapshot/channel.h"
+#include "support/base64.h"
 #include "support/log.h"
 #include "support/suggest.h"
 
@@ -50,8 +51,27 @@ Result<> add_secret(Context& context, const std::string& id, const PropertyMap& 
   if (!file.empty()) {
     KITE_ASSIGN(data, read_config_file(file, "-object secret"));
   }
+  if (properties.string("format") == "base64") {
+    auto bytes = from_base64(data);
+    if (!bytes) return fail("-object secret,id={}: it is not base64", id);
+    data.assign(bytes->begin(), bytes->end());
+  }
   if (!context.plan.secrets.emplace(id, std::move(data)).second)
     return fail("-object secret: the id '{}' is taken", id);
+  return {};
+}
+
+Result<> add_memory(Context& context, const ObjectOptions& options, const PropertyMap& properties) {
+  machine::MemoryBackend backend{.id = options.id,
+                                 .bytes = properties.integer("size"),
+                                 .path = properties.string("mem-path"),
+                                 .share = properties.boolean("share"),
+                                 .preallocate = properties.boolean("prealloc")};
+  if (backend.id.empty() || backend.bytes == 0)
+    return fail("-object {}: give it an id and a size, as id=mem0,size=1M", options.type);
+  for (const auto& other : context.plan.machine.memory_backends)
+    if (other.id == backend.id) return fail("-object {}: the id '{}' is taken", options.type, backend.id);
+  context.plan.machine.memory_backends.push_back(std::move(backend));
   return {};
 }
 
@@ -64,15 +84,8 @@ Result<> object(Context& context, Text text) {
     context.plan.entropy.push_back({.type = options.type, .id = options.id, .properties = properties});
     return {};
   }
-  if (options.type != "memory-backend-ram")
-    return fail("-object {}: this version of Kite has no back end of that kind", options.type);
-  const uint64_t bytes = properties.integer("size");
-  if (options.id.empty() || bytes == 0)
-    return fail("-object memory-backend-ram: give it an id and a size, as id=mem0,size=1M");
-  for (const auto& other : context.plan.machine.memory_backends)
-    if (other.id == options.id) return fail("-object memory-backend-ram: the id '{}' is taken", options.id);
-  context.plan.machine.memory_backends.push_back({.id = options.id, .bytes = bytes});
-  return {};
+  if (context.types.is_a(options.type, "memory-backend")) return add_memory(context, options, properties);
+  return fail("-object {}: this version of Kite has no back end of that kind", options.type);
 }
 
 Result<> usb_device(Context& context, Text name) {
@@ -131,7 +144,9 @@ constexpr Text kStandard = "Machine", kBoot = "Booting a kernel", kFirmware = "F
                kNetwork = "Network", kDevices = "Devices";
 
 constexpr OptionSpec kOptions[] = {
-    {"machine", "[type=]NAME[,accel=A][,hpet=on|off][,smm=on|off][,usb=on|off][,kernel-irqchip=on|off|split]",
+    {"machine",
+     "[type=]NAME[,accel=A][,hpet=on|off][,acpi=on|off][,smm=on|off][,usb=on|off][,kernel-irqchip=on|off|split]"
+     "[,memory-backend=ID][,pflash0=NODE][,pflash1=NODE][,dump-guest-core=on|off]",
      kStandard, "the board: pc, q35, none ('help' lists them)", apply_machine},
     {"M", "NAME", "", "", apply_machine},
     {"accel",
@@ -142,11 +157,12 @@ constexpr OptionSpec kOptions[] = {
     {"enable-kvm", "", kStandard, "as -accel kvm", [](Context& context, Text) { return apply_accel(context, "kvm"); }},
     {"cpu", "MODEL[,+FLAG][,-FLAG][,enforce]", kStandard, "the CPU that the guest sees ('help' lists models and flags)",
      apply_cpu},
-    {"smp", "[cpus=]N", kStandard, "number of CPUs", apply_smp},
+    {"smp", "[cpus=]N[,maxcpus=N][,sockets=N][,dies=N][,cores=N][,threads=N]", kStandard, "number of CPUs", apply_smp},
     {"m", "[size=]MEGS", kStandard, "guest memory: MiB, or with a suffix K, M, G (default 128)", apply_memory},
-    {"rtc", "base=utc|localtime|DATE[,clock=host|vm]", kStandard, "the clock that the guest's RTC shows", apply_rtc},
+    {"rtc", "base=utc|localtime|DATE[,clock=host|vm][,driftfix=none|slew]", kStandard,
+     "the clock that the guest's RTC shows", apply_rtc},
     {"uuid", "UUID", kStandard, "the machine's identity", apply_uuid},
-    {"name", "NAME", kStandard, "the machine's name, also shown by ps",
+    {"name", "[guest=]NAME[,debug-threads=on|off]", kStandard, "the machine's name, also shown by ps",
      [](Context& context, Text text) { return apply_name(context, text); }},
 
     {"kernel", "FILE", kBoot, "boot this kernel: Linux bzImage, ELF with a PVH note, multiboot 1",
@@ -157,6 +173,16 @@ constexpr OptionSpec kOptions[] = {
      [](Context& context, Text text) { return set(context.plan.machine.command_line, text); }},
     {"boot", "[order=]LETTERS[,once=LETTERS][,menu=on|off][,splash-time=MS][,reboot-timeout=MS][,strict=on|off]", kBoot,
      "what firmware is told about booting: a floppy, c hard disk, d CD-ROM, n network", apply_boot},
+    {"no-acpi", "", "", "",
+     [](Context& context, Text) {
+       context.plan.machine.acpi = false;
+       return Result<>{};
+     }},
+    {"no-hpet", "", "", "",
+     [](Context& context, Text) {
+       context.plan.machine.hpet = false;
+       return Result<>{};
+     }},
     {"no-fd-bootchk", "", kBoot, "firmware boots floppies without a signature too",
      [](Context& context, Text) {
        context.plan.machine.boot.check_floppies = false;
@@ -248,9 +274,11 @@ constexpr OptionSpec kOptions[] = {
      [](Context& context, Text text) { return monitor(context, text, true, true); }},
     {"mon", "chardev=ID[,mode=readline|control][,pretty=on|off]", kCharacter, "monitor on a -chardev", apply_mon},
     {"vga", "std|none", kCharacter, "the graphics card; std where there is a -vnc", apply_vga},
-    {"vnc", "[HOST]:N|unix:PATH|none[,to=N][,password=on][,password-secret=ID][,share=POLICY]", kCharacter,
-     "show the screen to VNC clients, display N being port 5900 + N", apply_vnc},
+    {"vnc", "[HOST]:N|unix:PATH|none[,to=N][,password=on][,password-secret=ID][,share=POLICY][,audiodev=ID]",
+     kCharacter, "show the screen to VNC clients, display N being port 5900 + N", apply_vnc},
     {"display", "none|vnc=PLACE", kCharacter, "no display, or as -vnc PLACE", apply_display},
+    {"audiodev", "none,id=ID", kCharacter, "a sound back end; there is only the one that plays nothing",
+     apply_audiodev},
     {"parallel", "none", "", "", [](Context&, Text text) { return only_none("parallel", text); }},
 
     {"S", "", kProcess, "do not start the CPUs; 'cont' in a monitor does",
@@ -273,6 +301,15 @@ constexpr OptionSpec kOptions[] = {
      [](Context& context, Text text) { return set(context.plan.pid_file, text); }},
     {"daemonize", "", kProcess, "go to the background once the machine is ready",
      [](Context& context, Text) { return on(context.plan.daemonize); }},
+    {"add-fd", "set=N,fd=N[,opaque=TEXT]", kProcess, "a descriptor that this process was started with: /dev/fdset/N",
+     apply_add_fd},
+    {"overcommit", "[mem-lock=on|off][,cpu-pm=off]", kProcess, "whether memory is locked in the host's RAM",
+     apply_overcommit},
+    {"sandbox",
+     "on|off[,obsolete=allow|deny][,elevateprivileges=allow|deny|children][,spawn=allow|deny]"
+     "[,resourcecontrol=allow|deny]",
+     kProcess, "give up system calls that the machine does not need", apply_sandbox},
+    {"msg", "timestamp=on|off", kProcess, "messages say when they were written", apply_msg},
     {"no-user-config", "", "", "", [](Context&, Text) { return Result<>{}; }},
 
     {"d", "ITEM,...", kDebug, "log these ('help' lists them)", log_items},

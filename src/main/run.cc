@@ -1,5 +1,8 @@
 #include "main/run.h"
 
+#include <sys/mman.h>
+
+#include <cerrno>
 #include <cstdio>
 #include <memory>
 #include <optional>
@@ -13,6 +16,7 @@
 #include "entropy/entropy_registry.h"
 #include "machine/drive_store.h"
 #include "machine/machine.h"
+#include "machine/object_types.h"
 #include "machine/vm_snapshots.h"
 #include "main/launch_plan.h"
 #include "main/process.h"
@@ -40,6 +44,7 @@ class Program {
   Result<> open_drives();
   void warn_of_what_is_unused() const;
   void end_with_signal(int signal);
+  Result<> settle_on_host();
   Result<> open_vnc();
   Result<> open_monitors();
   Result<> open_qtest();
@@ -149,6 +154,13 @@ Result<Chardev*> Program::monitor_chardev(const MonitorPlan& plan, size_t index)
   return chardevs_->add_legacy(fmt::format("compat_monitor{}", index), plan.chardev);
 }
 
+// What holds for the whole process, before it has threads.
+Result<> Program::settle_on_host() {
+  if (plan_.lock_memory && ::mlockall(MCL_CURRENT | MCL_FUTURE) != 0)
+    return fail("-overcommit mem-lock=on: {}; raise the limit of locked memory (ulimit -l)", errno_text(errno));
+  return plan_.sandbox ? enter_sandbox(*plan_.sandbox) : Result<>{};
+}
+
 Result<> Program::open_vnc() {
   if (!plan_.vnc) return {};
   constexpr unsigned kFirstPort = 5900;
@@ -161,6 +173,8 @@ Result<> Program::open_vnc() {
     if (listener) break;
   }
   if (!listener) return fail("-vnc: {}", listener.error().message);
+  if (!plan.audio.empty() && !plan_.audio_backends.contains(plan.audio))
+    return fail("-vnc: audiodev={}: there is no -audiodev with this id", plan.audio);
   const std::string& name = plan_.machine.name;
   KITE_ASSIGN(vnc_, display::VncServer::create(*console_, *executor_,
                                                {.name = name.empty() ? "Kite" : fmt::format("Kite ({})", name),
@@ -178,15 +192,18 @@ Result<> Program::open_vnc() {
 Result<> Program::open_monitors() {
   migration_ = std::make_unique<monitor::MigrationControl>(
       *machine_,
-      [this](std::string_view event, const monitor::Json& data) {
-        for (auto& session : qmp_) session->announce(event, data);
+      [this](const machine::MachineEvent& event) {
+        for (auto& session : qmp_) session->announce(event);
       },
       [this](const Error& error) {
         log::error("-incoming: {}", error.message);
         machine_->request_exit(1);
       });
-  const monitor::MonitorContext context{
-      .machine = *machine_, .chardevs = *chardevs_, .vnc = vnc_.get(), .migration = migration_.get()};
+  const monitor::MonitorContext context{.machine = *machine_,
+                                        .chardevs = *chardevs_,
+                                        .vnc = vnc_.get(),
+                                        .migration = migration_.get(),
+                                        .command_line = command_line_options};
   for (size_t index = 0; index < plan_.monitors.size(); ++index) {
     const MonitorPlan& plan = plan_.monitors[index];
     KITE_ASSIGN(Chardev * chardev, monitor_chardev(plan, index));
@@ -228,6 +245,7 @@ Result<> Program::begin() {
 
 Result<int> Program::run(const std::vector<std::string>& arguments) {
   devices::register_device_types(types_);
+  machine::register_machine_types(types_);
   KITE_ASSIGN(plan_, plan_launch(arguments, types_));
   if (!plan_.text.empty()) {
     std::fwrite(plan_.text.data(), 1, plan_.text.size(), stdout);
@@ -235,7 +253,9 @@ Result<int> Program::run(const std::vector<std::string>& arguments) {
   }
   KITE_TRY(resolve_network(plan_));
   KITE_TRY(resolve_devices(plan_, types_));
+  KITE_TRY(resolve_flash(plan_));
   KITE_TRY(resolve_drives(plan_));
+  log::set_timestamps(plan_.timestamps);
   if (!plan_.log_file.empty()) KITE_TRY(log::set_file(plan_.log_file));
   if (!plan_.log_items.empty()) KITE_TRY(log::enable(plan_.log_items));
   set_process_name(plan_.machine.name);
@@ -243,6 +263,7 @@ Result<int> Program::run(const std::vector<std::string>& arguments) {
   if (!plan_.pid_file.empty()) {
     KITE_ASSIGN(pid_file_, PidFile::create(plan_.pid_file));
   }
+  KITE_TRY(settle_on_host());
 
   KITE_ASSIGN(executor_, Executor::create("kite"));
   KITE_ASSIGN(signals_, watch_signals(*executor_, [this](int signal) { end_with_signal(signal); }));

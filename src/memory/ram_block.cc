@@ -78,6 +78,15 @@ RamBlock::RamBlock(std::string name, uint64_t size, Mapping reservation, uint8_t
 
 RamBlock::~RamBlock() = default;
 
+Result<> RamBlock::map_file(int fd, bool share) {
+  const int flags = MAP_FIXED | MAP_NORESERVE | (share ? MAP_SHARED : MAP_PRIVATE);
+  if (::mmap(host_, size_, PROT_READ | PROT_WRITE, flags, fd, 0) == MAP_FAILED)
+    return fail("cannot map {} MiB of a file for memory '{}': {}", size_ >> 20, name_, errno_text(errno));
+  return {};
+}
+
+void RamBlock::exclude_from_core_dumps() { (void)::madvise(host_, size_, MADV_DONTDUMP); }
+
 namespace {
 
 struct Alarms {

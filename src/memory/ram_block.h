@@ -45,6 +45,11 @@ class RamBlock {
   RamBlock(const RamBlock&) = delete;
   RamBlock& operator=(const RamBlock&) = delete;
 
+  // Puts a file's bytes, from its beginning, in the place of the memory's own; with `share` what is written reaches the
+  // file. Before anybody uses the memory; the descriptor may be closed afterwards.
+  Result<> map_file(int fd, bool share);
+  void exclude_from_core_dumps();
+
   [[nodiscard]] const std::string& name() const { return name_; }
   [[nodiscard]] uint64_t size() const { return size_; }
   [[nodiscard]] uint8_t* host() const { return host_; }

@@ -40,6 +40,21 @@ TEST(RamBlock, HugeBlocksCostNothingUntilTouched) {
   (*block)->note_write((uint64_t{64} << 30) - 1, 1);
 }
 
+TEST(RamBlock, AFileIsMemoryAndASharedOneSeesWhatIsWritten) {
+  for (const bool share : {false, true}) {
+    const Fd file(::memfd_create("test", MFD_CLOEXEC));
+    ASSERT_EQ(::pwrite(file.get(), "abc", 3, 0), 3);
+    ASSERT_EQ(::ftruncate(file.get(), 2 * kPageSize), 0);
+    const auto block = make_block(2);
+    ASSERT_TRUE(block->map_file(file.get(), share));
+    EXPECT_EQ(block->host()[1], 'b');
+    block->host()[1] = 'x';
+    char text[3] = {};
+    ASSERT_EQ(::pread(file.get(), text, 3, 0), 3);
+    EXPECT_EQ(text[1], share ? 'x' : 'b');
+  }
+}
+
 TEST(RamBlock, MemoryIsSurroundedByGuardZones) {
   const auto block = make_block(1);
   EXPECT_DEATH(static_cast<volatile uint8_t*>(block->host())[kPageSize] = 1, "");

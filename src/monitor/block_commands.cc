@@ -249,7 +249,21 @@ QmpReply change_medium(Context& context, const Json& arguments) {
 
 constexpr ArgumentSpec kFlat[] = {{"flat", Type::boolean, false}};
 constexpr ArgumentSpec kQueryNodes[] = {{"query-nodes", Type::boolean, false}};
-constexpr ArgumentSpec kBlockdevAdd[] = {{"driver", Type::string, true}, {"node-name", Type::string, false}};
+std::vector<std::string> driver_names(const Context&) {
+  std::vector<std::string> names;
+  for (const block::Driver& driver : block::drivers()) names.emplace_back(driver.name);
+  return names;
+}
+std::vector<std::string> discard_modes(const Context&) { return {"ignore", "unmap"}; }
+std::vector<std::string> zero_modes(const Context&) { return {"off", "on", "unmap"}; }
+// What every driver takes; its own options it judges itself.
+constexpr ArgumentSpec kBlockdevAdd[] = {{"driver", Type::string, true, driver_names},
+                                         {"node-name", Type::string, false},
+                                         {"read-only", Type::boolean, false},
+                                         {"auto-read-only", Type::boolean, false},
+                                         {"discard", Type::string, false, discard_modes},
+                                         {"detect-zeroes", Type::string, false, zero_modes},
+                                         {"cache", Type::object, false}};
 constexpr ArgumentSpec kNodeName[] = {{"node-name", Type::string, true}};
 constexpr ArgumentSpec kResize[] = {
     {"device", Type::string, false}, {"node-name", Type::string, false}, {"size", Type::number_integer, true}};
@@ -258,9 +272,13 @@ constexpr ArgumentSpec kTray[] = {
 constexpr ArgumentSpec kDrive[] = {{"device", Type::string, false}, {"id", Type::string, false}};
 constexpr ArgumentSpec kInsert[] = {{"id", Type::string, true}, {"node-name", Type::string, true}};
 constexpr ArgumentSpec kRemove[] = {{"id", Type::string, true}};
-constexpr ArgumentSpec kChange[] = {{"device", Type::string, false},         {"id", Type::string, false},
-                                    {"filename", Type::string, true},        {"format", Type::string, false},
-                                    {"read-only-mode", Type::string, false}, {"force", Type::boolean, false}};
+std::vector<std::string> read_only_modes(const Context&) { return {"retain", "read-only", "read-write"}; }
+constexpr ArgumentSpec kChange[] = {{"device", Type::string, false},
+                                    {"id", Type::string, false},
+                                    {"filename", Type::string, true},
+                                    {"format", Type::string, false},
+                                    {"read-only-mode", Type::string, false, read_only_modes},
+                                    {"force", Type::boolean, false}};
 
 constexpr QmpCommand kCommands[] = {
     {"query-block", {}, query_block},

@@ -115,13 +115,16 @@ QmpReply set_password(Context& context, const Json& arguments) {
   return change_vnc_password(context, arguments);
 }
 
+std::vector<std::string> picture_formats(const Context&) { return {"ppm", "png"}; }
+std::vector<std::string> password_protocols(const Context&) { return {"vnc"}; }
 constexpr ArgumentSpec kScreendump[] = {{"filename", Type::string, true},
                                         {"device", Type::string, false},
                                         {"head", Type::number_integer, false},
-                                        {"format", Type::string, false}};
+                                        {"format", Type::string, false, picture_formats}};
 constexpr ArgumentSpec kSendKey[] = {{"keys", Type::array, true}, {"hold-time", Type::number_integer, false}};
-constexpr ArgumentSpec kSetPassword[] = {
-    {"protocol", Type::string, true}, {"password", Type::string, true}, {"connected", Type::string, false}};
+constexpr ArgumentSpec kSetPassword[] = {{"protocol", Type::string, true, password_protocols},
+                                         {"password", Type::string, true},
+                                         {"connected", Type::string, false}};
 constexpr ArgumentSpec kPassword[] = {{"password", Type::string, true}};
 
 constexpr QmpCommand kCommands[] = {

@@ -123,7 +123,8 @@ const HumanCommand* find(std::span<const HumanCommand> table, std::string_view n
 std::string unknown(std::string_view what, std::span<const HumanCommand> table, std::string_view name) {
   std::vector<std::string_view> names;
   for (const HumanCommand& command : table) names.push_back(command.name);
-  return fmt::format("unknown command: '{}{}'{}\n", what, name, suggestion(name, names));
+  // Programs that send commands look for the first word.
+  return fmt::format("Error: unknown command: '{}{}'{}\n", what, name, suggestion(name, names));
 }
 
 std::string info(Context& context, std::string_view rest) {

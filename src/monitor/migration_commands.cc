@@ -27,12 +27,23 @@ QmpReply done(const Result<>& result) {
   return Json::object();
 }
 
+// "fd:NAME" is what the client has passed by getfd.
+Fd passed(Context& context, std::string_view uri) {
+  constexpr std::string_view kPrefix = "fd:";
+  if (context.fds == nullptr || !uri.starts_with(kPrefix)) return {};
+  return context.fds->take(uri.substr(kPrefix.size()));
+}
+Result<> send(Context& context, std::string_view uri) { return context.migration->send(uri, passed(context, uri)); }
+Result<> receive(Context& context, std::string_view uri) {
+  return context.migration->receive(uri, passed(context, uri));
+}
+
 // --- QMP
 
 QmpReply migrate(Context& context, const Json& arguments) {
   for (const char* other : {"blk", "inc", "resume"})
     if (arguments.value(other, false)) return qmp_fail("Parameter '{}': this version of Kite does not do that", other);
-  return done(context.migration->send(arguments.at("uri").get<std::string>(), {}));
+  return done(send(context, arguments.at("uri").get<std::string>()));
 }
 
 QmpReply migrate_cancel(Context& context, const Json&) {
@@ -41,7 +52,7 @@ QmpReply migrate_cancel(Context& context, const Json&) {
 }
 
 QmpReply migrate_incoming(Context& context, const Json& arguments) {
-  return done(context.migration->receive(arguments.at("uri").get<std::string>(), {}));
+  return done(receive(context, arguments.at("uri").get<std::string>()));
 }
 
 Json ram_json(const MigrationReport& report) {
@@ -185,7 +196,7 @@ std::string human_migrate(MonitorContext& context, std::string_view rest) {
   const std::string uri = rest.empty() ? std::string(word) : fmt::format("{} {}", word, rest);
   if (uri.empty() || uri.starts_with('-'))
     return "usage: migrate [-d] tcp:HOST:PORT|unix:PATH|exec:COMMAND|file:PATH\n";
-  return told(context.migration->send(uri, {}));
+  return told(send(context, uri));
 }
 
 std::string human_migrate_cancel(MonitorContext& context, std::string_view) {
@@ -195,7 +206,7 @@ std::string human_migrate_cancel(MonitorContext& context, std::string_view) {
 
 std::string human_migrate_incoming(MonitorContext& context, std::string_view rest) {
   rest.remove_prefix(std::min(rest.find_first_not_of(" \t"), rest.size()));
-  return told(context.migration->receive(rest, {}));
+  return told(receive(context, rest));
 }
 
 std::string human_migrate_set_parameter(MonitorContext& context, std::string_view rest) {

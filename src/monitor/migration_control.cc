@@ -22,6 +22,7 @@ Fd descriptor_of(const snapshot::ChannelAddress& address) {
 }  // namespace
 
 using machine::MigrationStatus;
+using Kind = machine::MachineEvent::Kind;
 
 MigrationControl::MigrationControl(machine::Machine& machine, Announce announce,
                                    std::function<void(const Error& error)> failed)
@@ -29,7 +30,7 @@ MigrationControl::MigrationControl(machine::Machine& machine, Announce announce,
       outgoing_(machine, {.status = [this](MigrationStatus status) { tell(status); },
                           .pass =
                               [this](uint64_t pass) {
-                                if (announces_) announce_("MIGRATION_PASS", {{"pass", pass}});
+                                if (announces_) announce_({.kind = Kind::kMigrationPass, .pass = pass});
                               }}),
       incoming_(machine, {.status = [this](MigrationStatus status) { tell(status); },
                           .ended =
@@ -50,7 +51,7 @@ Result<> MigrationControl::receive(std::string_view uri, Fd fd) {
 }
 
 void MigrationControl::tell(MigrationStatus status) const {
-  if (announces_) announce_("MIGRATION", {{"status", machine::migration_status_name(status)}});
+  if (announces_) announce_({.kind = Kind::kMigration, .action = std::string(machine::migration_status_name(status))});
 }
 
 }  // namespace kite::monitor

@@ -14,7 +14,7 @@ namespace kite::monitor {
 class MigrationControl {
  public:
   // `announce` sends an event to every client; `failed` hears that no machine comes in any more.
-  using Announce = std::function<void(std::string_view event, const Json& data)>;
+  using Announce = std::function<void(const machine::MachineEvent& event)>;
   MigrationControl(machine::Machine& machine, Announce announce, std::function<void(const Error& error)> failed);
 
   // By a URI as snapshot/channel.h has them; `fd` is the descriptor that "fd:NAME" means, when it is not a number.

@@ -25,10 +25,22 @@ QmpReply set_link(Context& context, const Json& arguments) {
   return Json::object();
 }
 
+bool is_number(std::string_view text) { return !text.empty() && text[0] >= '0' && text[0] <= '9'; }
+
 Result<> add_netdev(Context& context, std::string_view text) {
   if (context.machine.nets() == nullptr) return fail("this machine has no network");
-  KITE_ASSIGN(const net::Settings settings, parse_options(text, "type"));
+  KITE_ASSIGN(net::Settings settings, parse_options(text, "type"));
+  // Names that getfd gave stand for their descriptors, which the back end takes if it comes to be.
+  std::vector<Fd> passed;
+  for (auto& [name, value] : settings) {
+    if ((name != "fd" && name != "vhostfd") || is_number(value)) continue;
+    Fd fd = context.fds == nullptr ? Fd() : context.fds->take(value);
+    if (!fd.valid()) return fail("{}={}: no descriptor of that name was passed with getfd", name, value);
+    value = fmt::format("{}", fd.get());
+    passed.push_back(std::move(fd));
+  }
   KITE_TRY(context.machine.nets()->add(settings));
+  for (Fd& fd : passed) (void)fd.release();
   return {};
 }
 
@@ -41,7 +53,8 @@ QmpReply netdev_del(Context& context, const Json& arguments) {
 }
 
 constexpr ArgumentSpec kSetLink[] = {{"name", Type::string, true}, {"up", Type::boolean, true}};
-constexpr ArgumentSpec kNetdevAdd[] = {{"type", Type::string, true}, {"id", Type::string, true}};
+std::vector<std::string> netdev_types(const Context&) { return net::netdev_types(); }
+constexpr ArgumentSpec kNetdevAdd[] = {{"type", Type::string, true, netdev_types}, {"id", Type::string, true}};
 constexpr ArgumentSpec kNetdevDel[] = {{"id", Type::string, true}};
 
 constexpr QmpCommand kCommands[] = {

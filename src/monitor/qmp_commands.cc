@@ -12,7 +12,10 @@
 #include "monitor/input_commands.h"
 #include "monitor/migration_commands.h"
 #include "monitor/net_commands.h"
+#include "monitor/qom_commands.h"
+#include "monitor/schema.h"
 #include "monitor/stats_commands.h"
+#include "monitor/type_commands.h"
 #include "support/suggest.h"
 
 namespace kite::monitor {
@@ -114,46 +117,24 @@ QmpReply query_cpus_fast(Context& context, const Json&) {
   return list;
 }
 
-QmpReply query_machines(Context&, const Json&) {
-  Json list = Json::array();
-  for (const auto& board : machine::boards()) {
-    Json entry{{"hotpluggable-cpus", false},
-               {"name", board.name},
-               {"numa-mem-supported", false},
-               {"cpu-max", std::max(board.max_cpus, 1u)},
-               {"deprecated", false}};
-    if (!board.alias.empty()) entry["alias"] = board.alias;
-    if (board.is_default) entry["is-default"] = true;
-    list.push_back(std::move(entry));
-  }
-  return list;
+// --- what clients of machines that migrate set up before anything else
+
+QmpReply getfd(Context& context, const Json& arguments) {
+  const std::string name = arguments.at("fdname");
+  if (name.empty() || (name[0] >= '0' && name[0] <= '9'))
+    return qmp_fail("Parameter 'fdname' expects a name not starting with a digit");
+  if (context.fds == nullptr || !context.fds->name(name)) return qmp_fail("No file descriptor supplied via SCM_RIGHTS");
+  return empty();
 }
 
-QmpReply qom_list_types(Context& context, const Json& arguments) {
-  const std::string ancestor = arguments.value("implements", "");
-  const bool with_abstract = arguments.value("abstract", false);
-  Json list = Json::array();
-  for (const ObjectType* type : context.machine.types().all()) {
-    if (type->abstract && !with_abstract) continue;
-    if (!ancestor.empty() && !context.machine.types().is_a(type->name, ancestor)) continue;
-    Json entry{{"name", type->name}};
-    if (type->abstract) entry["abstract"] = true;
-    if (!type->parent.empty()) entry["parent"] = type->parent;
-    list.push_back(std::move(entry));
-  }
-  return list;
+QmpReply closefd(Context& context, const Json& arguments) {
+  const std::string name = arguments.at("fdname");
+  if (context.fds == nullptr || !context.fds->take(name).valid())
+    return qmp_fail("File descriptor named '{}' not found", name);
+  return empty();
 }
 
-QmpReply device_list_properties(Context& context, const Json& arguments) {
-  const std::string name = arguments.at("typename");
-  const TypeRegistry& types = context.machine.types();
-  if (types.find(name) == nullptr)
-    return std::unexpected(QmpError{"DeviceNotFound", fmt::format("Device '{}' not found", name)});
-  Json list = Json::array();
-  for (const Property* property : types.properties_of(name))
-    list.push_back({{"name", property->name}, {"type", property->type_text()}, {"description", property->description}});
-  return list;
-}
+QmpReply no_iothreads(Context&, const Json&) { return Json::array(); }
 
 QmpReply human_monitor_command(Context& context, const Json& arguments) {
   // Lines end as on a terminal.
@@ -179,19 +160,22 @@ QmpReply capabilities(Context&, const Json&) {
 }
 
 using Type = Json::value_t;
-constexpr ArgumentSpec kCapabilities[] = {{"enable", Type::array, false}};
-constexpr ArgumentSpec kTypes[] = {{"implements", Type::string, false}, {"abstract", Type::boolean, false}};
-constexpr ArgumentSpec kTypeName[] = {{"typename", Type::string, true}};
+std::vector<std::string> session_capabilities(const Context&) { return {"oob"}; }
+constexpr ArgumentSpec kCapabilities[] = {{"enable", Type::array, false, session_capabilities}};
+constexpr ArgumentSpec kFdName[] = {{"fdname", Type::string, true}};
 constexpr ArgumentSpec kHuman[] = {{"command-line", Type::string, true}, {"cpu-index", Type::number_integer, false}};
 
 constexpr ArgumentSpec kDeviceAdd[] = {
     {"driver", Type::string, true}, {"id", Type::string, false}, {"bus", Type::string, false}};
+// -device takes JSON, and what it makes that way can be removed as what device_add makes.
+constexpr std::string_view kDeviceAddFeatures[] = {"json-cli", "json-cli-hotplug"};
 constexpr ArgumentSpec kDeviceDel[] = {{"id", Type::string, true}};
 constexpr ArgumentSpec kStats[] = {
     {"target", Type::string, true}, {"vcpus", Type::array, false}, {"providers", Type::array, false}};
+std::vector<std::string> dirty_rate_modes(const Context&) { return {"page-sampling", "dirty-bitmap"}; }
 constexpr ArgumentSpec kCalcDirtyRate[] = {{"calc-time", Type::number_integer, true},
                                            {"sample-pages", Type::number_integer, false},
-                                           {"mode", Type::string, false}};
+                                           {"mode", Type::string, false, dirty_rate_modes}};
 constexpr ArgumentSpec kStatsSchemas[] = {{"provider", Type::string, false}};
 
 constexpr QmpCommand kCommands[] = {
@@ -199,22 +183,23 @@ constexpr QmpCommand kCommands[] = {
     {"query-version", {}, query_version},
     {"query-status", {}, query_status},
     {"query-commands", {}, query_commands},
+    {"query-qmp-schema", {}, query_qmp_schema},
     {"query-name", {}, query_name},
     {"query-uuid", {}, query_uuid},
     {"query-kvm", {}, query_kvm},
     {"query-target", {}, query_target},
     {"query-chardev", {}, query_chardev},
     {"query-cpus-fast", {}, query_cpus_fast},
-    {"query-machines", {}, query_machines},
     {"query-stats", kStats, stats},
     {"query-stats-schemas", kStatsSchemas, stats_schemas},
     {"calc-dirty-rate", kCalcDirtyRate, calc_rate},
     {"query-dirty-rate", {}, query_rate},
-    {"qom-list-types", kTypes, qom_list_types},
-    {"device-list-properties", kTypeName, device_list_properties},
     {"human-monitor-command", kHuman, human_monitor_command},
+    {"query-iothreads", {}, no_iothreads},
+    {"getfd", kFdName, getfd},
+    {"closefd", kFdName, closefd},
     {"query-pci", {}, query_pci},
-    {"device_add", kDeviceAdd, device_add, true},
+    {"device_add", kDeviceAdd, device_add, true, kDeviceAddFeatures},
     {"device_del", kDeviceDel, device_del},
     {"inject-nmi", {}, inject_nmi},
     {"stop", {}, stop},
@@ -243,6 +228,7 @@ std::string_view type_text(Type type) {
 }
 
 bool type_matches(const Json& value, Type type) {
+  if (type == Type::null) return true;
   return type == Type::number_integer ? value.is_number_integer() : value.type() == type;
 }
 
@@ -269,6 +255,8 @@ std::expected<void, QmpError> check_arguments(const QmpCommand& command, const J
 std::span<const QmpCommand> qmp_commands() {
   static const std::vector<QmpCommand> kAll = [] {
     std::vector<QmpCommand> all(std::begin(kCommands), std::end(kCommands));
+    all.insert(all.end(), type_commands().begin(), type_commands().end());
+    all.insert(all.end(), qom_commands().begin(), qom_commands().end());
     all.insert(all.end(), balloon_commands().begin(), balloon_commands().end());
     all.insert(all.end(), block_commands().begin(), block_commands().end());
     all.insert(all.end(), display_commands().begin(), display_commands().end());

@@ -2,35 +2,48 @@
 #pragma once
 
 #include <span>
+#include <string>
 #include <string_view>
+#include <vector>
 
 #include "chardev/chardev.h"
 #include "display/vnc/vnc_server.h"
 #include "machine/machine.h"
+#include "monitor/passed_fds.h"
 #include "monitor/qmp_error.h"
 
 namespace kite::monitor {
 
 class MigrationControl;
+// An option of the command line, as query-command-line-options tells of it.
+struct CommandLineOption {
+  std::string name;
+  std::vector<std::string> parameters;
+};
 
 struct MonitorContext {
   machine::Machine& machine;
   ChardevRegistry& chardevs;
   display::VncServer* vnc = nullptr;      // null: none
   MigrationControl* migration = nullptr;  // never null where commands run
+  std::vector<CommandLineOption> (*command_line)() = nullptr;
+  PassedFds* fds = nullptr;  // what the client of this monitor has passed; null: it cannot
 };
 
 struct ArgumentSpec {
   std::string_view name;
-  Json::value_t type;  // string, boolean, number_integer, object
+  Json::value_t type;  // string, boolean, number_integer, object, array; null: any
   bool required;
+  // Of a string or an array of strings, when there are only some: what it can be. For the schema; commands check it.
+  std::vector<std::string> (*choices)(const MonitorContext& context) = nullptr;
 };
 
 struct QmpCommand {
   std::string_view name;
   std::span<const ArgumentSpec> arguments;  // every other name in "arguments" is refused
   QmpReply (*run)(MonitorContext& context, const Json& arguments);
-  bool open = false;  // takes any other name too, and judges it itself
+  bool open = false;                                // takes any other name too, and judges it itself
+  std::span<const std::string_view> features = {};  // as the schema has them
 };
 
 std::span<const QmpCommand> qmp_commands();

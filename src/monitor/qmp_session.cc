@@ -1,19 +1,24 @@
 #include "monitor/qmp_session.h"
 
-#include <cerrno>
 #include <chrono>
+
+#include "monitor/qmp_events.h"
 
 namespace kite::monitor {
 
 QmpSession::QmpSession(MonitorContext context, Chardev& chardev, bool pretty)
     : context_(context), chardev_(chardev), pretty_(pretty), output_(chardev) {
+  context_.fds = &fds_;
   chardev_.set_client(this);
 }
 
 QmpSession::~QmpSession() { chardev_.set_client(nullptr); }
 
 void QmpSession::event(ChardevEvent event) {
-  if (event == ChardevEvent::kClosed) connected_ = false;
+  if (event == ChardevEvent::kClosed) {
+    connected_ = false;
+    fds_.clear();
+  }
   if (event != ChardevEvent::kOpened || connected_) return;
   connected_ = true;
   negotiated_ = false;
@@ -23,6 +28,7 @@ void QmpSession::event(ChardevEvent event) {
 }
 
 void QmpSession::received(std::span<const uint8_t> bytes) {
+  fds_.arrived(chardev_.take_fds());
   input_.feed({reinterpret_cast<const char*>(bytes.data()), bytes.size()});
   while (const auto item = input_.next()) handle(*item);
 }
@@ -101,72 +107,12 @@ void QmpSession::send_error(const QmpError& error, const Json* id) {
   send(message);
 }
 
-namespace {
-
-std::string_view event_name(machine::MachineEvent::Kind kind) {
-  using Kind = machine::MachineEvent::Kind;
-  switch (kind) {
-    case Kind::kReset: return "RESET";
-    case Kind::kShutdown: return "SHUTDOWN";
-    case Kind::kPowerdown: return "POWERDOWN";
-    case Kind::kStop: return "STOP";
-    case Kind::kResume: return "RESUME";
-    case Kind::kSuspend: return "SUSPEND";
-    case Kind::kSuspendDisk: return "SUSPEND_DISK";
-    case Kind::kWakeup: return "WAKEUP";
-    case Kind::kWatchdog: return "WATCHDOG";
-    case Kind::kDeviceDeleted: return "DEVICE_DELETED";
-    case Kind::kBlockIoError: return "BLOCK_IO_ERROR";
-    case Kind::kTrayMoved: return "DEVICE_TRAY_MOVED";
-    case Kind::kBalloonChange: return "BALLOON_CHANGE";
-    case Kind::kPortChange: return "VSERPORT_CHANGE";
-  }
-  return "";
-}
-
-Json io_error_json(const machine::MachineEvent& event) {
-  const block::DriveErrorEvent& error = event.io_error;
-  const auto action = [&] {
-    switch (error.action) {
-      case block::OnError::kStop: return "stop";
-      case block::OnError::kIgnore: return "ignore";
-      default: return "report";
-    }
-  };
-  Json data{{"device", event.device},
-            {"nospace", error.code == ENOSPC},
-            {"node-name", error.node_name},
-            {"reason", errno_text(error.code)},
-            {"operation", error.operation == block::DriveOperation::kRead ? "read" : "write"},
-            {"action", action()}};
-  if (error.node_name.empty()) data.erase("node-name");
-  return data;
-}
-
-}  // namespace
-
 void QmpSession::announce(const machine::MachineEvent& event) {
-  using Kind = machine::MachineEvent::Kind;
-  Json data;
-  if (event.kind == Kind::kReset || event.kind == Kind::kShutdown)
-    data = {{"guest", machine::cause_by_guest(event.cause)}, {"reason", machine::cause_name(event.cause)}};
-  if (event.kind == Kind::kWatchdog) data = {{"action", event.action}};
-  if (event.kind == Kind::kDeviceDeleted) data = {{"device", event.device}, {"path", event.qdev}};
-  if (event.kind == Kind::kTrayMoved)
-    data = {{"device", event.device}, {"tray-open", event.tray_open}, {"id", event.qdev}};
-  if (event.kind == Kind::kBalloonChange) data = {{"actual", event.bytes}};
-  if (event.kind == Kind::kPortChange) data = {{"open", event.port_open}, {"id", event.device}};
-  if (event.kind == Kind::kBlockIoError) data = io_error_json(event);
-  announce(event_name(event.kind), data);
-}
-
-void QmpSession::announce(std::string_view event, const Json& data) {
   if (!connected_ || !negotiated_) return;
   const auto now = std::chrono::system_clock::now().time_since_epoch();
   const auto microseconds = std::chrono::duration_cast<std::chrono::microseconds>(now).count();
-  Json message{{"timestamp", {{"seconds", microseconds / 1000000}, {"microseconds", microseconds % 1000000}}},
-               {"event", event}};
-  if (!data.is_null()) message["data"] = data;
+  Json message{{"timestamp", {{"seconds", microseconds / 1000000}, {"microseconds", microseconds % 1000000}}}};
+  message.update(event_json(event));
   send(message);
 }
 

@@ -18,7 +18,6 @@ class QmpSession final : public ChardevClient {
   ~QmpSession() override;
 
   void announce(const machine::MachineEvent& event);
-  void announce(std::string_view event, const Json& data);  // null: it has no data
 
   size_t can_receive() override { return 65536; }
   void received(std::span<const uint8_t> bytes) override;
@@ -34,6 +33,7 @@ class QmpSession final : public ChardevClient {
   void send(const Json& message);
   void send_error(const QmpError& error, const Json* id);
 
+  PassedFds fds_;
   MonitorContext context_;
   Chardev& chardev_;
   bool pretty_;

@@ -57,6 +57,12 @@ std::string netdev_help() {
   return text;
 }
 
+std::vector<std::string> netdev_types() {
+  std::vector<std::string> names;
+  for (const Type& type : kTypes) names.emplace_back(type.name);
+  return names;
+}
+
 NetRegistry::NetRegistry(Executor& executor) : executor_(executor) { executor_.attach(clock_); }
 
 NetRegistry::~NetRegistry() {

@@ -15,6 +15,7 @@ namespace kite::net {
 
 // One line each for -netdev help.
 std::string netdev_help();
+std::vector<std::string> netdev_types();
 
 class NetRegistry {
  public:

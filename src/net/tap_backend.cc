@@ -22,26 +22,29 @@ namespace kite::net {
 
 namespace {
 
-constexpr std::string_view kOptions[] = {"ifname", "fd", "script", "downscript", "vhost"};
-constexpr std::string_view kMissing[] = {"fds",     "br",     "helper",     "sndbuf",   "vnet_hdr",
-                                         "vhostfd", "queues", "vhostforce", "vhostfds", "poll-us"};
+constexpr std::string_view kOptions[] = {"ifname", "fd", "script", "downscript", "vhost", "vhostfd"};
+constexpr std::string_view kMissing[] = {"fds",    "br",         "helper",   "sndbuf", "vnet_hdr",
+                                         "queues", "vhostforce", "vhostfds", "poll-us"};
 
 Result<> apply(TapConfig& config, std::string_view name, std::string_view value) {
   if (name == "ifname") {
     if (value.empty() || value.size() >= IFNAMSIZ)
       return fail("ifname={}: an interface's name has 1 to {} characters", value, IFNAMSIZ - 1);
     config.interface = std::string(value);
-  } else if (name == "fd") {
+  } else if (name == "fd" || name == "vhostfd") {
     const auto number = parse_unsigned(value);
     if (!number || *number > INT32_MAX)
-      return fail("fd={}: the number of a descriptor that this process was started with is expected", value);
-    config.fd = static_cast<int>(*number);
+      return fail("{}={}: the number of a descriptor that this process was started with is expected", name, value);
+    (name == "fd" ? config.fd : config.vhost_fd) = static_cast<int>(*number);
   } else if (name == "script" || name == "downscript") {
     if (value != "no" && !value.empty())
       return fail("{}={}: this version of Kite runs no scripts; set the interface up before, and write {}=no", name,
                   value, name);
   } else if (name == "vhost") {
-    if (value != "off") return fail("vhost={}: this version of Kite does not use the kernel's vhost-net yet", value);
+    // A wish, as in QEMU: what insists on it is vhostforce.
+    const auto wanted = parse_bool(value);
+    if (!wanted) return fail("vhost={}: {}", value, wanted.error().message);
+    config.vhost = *wanted;
   } else if (std::ranges::find(kMissing, name) != std::end(kMissing)) {
     return fail("{}={}: this version of Kite has no such setting of a tap yet", name, value);
   } else {
@@ -100,19 +103,20 @@ Result<Attached> look_at(int fd) {
 }  // namespace
 
 Result<std::unique_ptr<TapBackend>> TapBackend::create(std::string id, Executor& executor, const TapConfig& config) {
+  if (config.fd >= 0 && ::fcntl(config.fd, F_GETFD) < 0) return fail("fd={}: there is no such descriptor", config.fd);
   Fd tap;
-  if (config.fd >= 0) {
-    if (::fcntl(config.fd, F_GETFD) < 0) return fail("fd={}: there is no such descriptor", config.fd);
-    KITE_TRY(look_at(config.fd));  // before it is taken: a number that is something else stays open
-    tap.reset(config.fd);
-    (void)::fcntl(tap.get(), F_SETFD, FD_CLOEXEC);
-  } else {
+  if (config.fd < 0) {
     KITE_ASSIGN(tap, open_interface(config.interface));
   }
-  KITE_ASSIGN(const Attached attached, look_at(tap.get()));
-  const int flags = ::fcntl(tap.get(), F_GETFL);
-  if (flags < 0 || ::fcntl(tap.get(), F_SETFL, flags | O_NONBLOCK) < 0)
+  const int fd = config.fd < 0 ? tap.get() : config.fd;
+  KITE_ASSIGN(const Attached attached, look_at(fd));
+  const int flags = ::fcntl(fd, F_GETFL);
+  if (flags < 0 || ::fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0 || ::fcntl(fd, F_SETFD, FD_CLOEXEC) < 0)
     return fail("the tap '{}': {}", attached.interface, errno_text(errno));
+  // Another's descriptor is taken now that nothing can fail: a number that is something else stays open.
+  if (config.fd >= 0) tap.reset(config.fd);
+  if (config.vhost) log::warn("-netdev {}: there is no vhost-net here; frames go through this process", id);
+  if (config.vhost_fd >= 0) ::close(config.vhost_fd);
   return std::make_unique<TapBackend>(std::move(id), executor, std::move(tap), attached.interface,
                                       attached.header_bytes);
 }

@@ -13,7 +13,9 @@ namespace kite::net {
 
 struct TapConfig {
   std::string interface;  // "" for a name that the kernel chooses
-  int fd = -1;            // instead
+  int fd = -1;            // instead; taken when all is well
+  bool vhost = false;     // the kernel's vhost-net is wished for, which is not used
+  int vhost_fd = -1;      // closed when all is well
 };
 // `settings` without type and id.
 Result<TapConfig> parse_tap_options(const Settings& settings);

@@ -112,7 +112,9 @@ TEST(TapOptionsTest, RefusesByName) {
   };
   EXPECT_EQ(refusal({{"ifname", "tap0"}, {"script", "no"}, {"downscript", "no"}, {"vhost", "off"}}), "taken");
   EXPECT_NE(refusal({{"script", "/etc/ifup"}}).find("script=no"), std::string::npos);
-  EXPECT_NE(refusal({{"vhost", "on"}}).find("vhost-net"), std::string::npos);
+  EXPECT_EQ(refusal({{"fd", "3"}, {"vhost", "on"}, {"vhostfd", "4"}}), "taken");
+  EXPECT_NE(refusal({{"vhost", "maybe"}}).find("maybe"), std::string::npos);
+  EXPECT_NE(refusal({{"vhostforce", "on"}}).find("yet"), std::string::npos);
   EXPECT_NE(refusal({{"queues", "2"}}).find("yet"), std::string::npos);
   EXPECT_NE(refusal({{"ifnam", "tap0"}}).find("ifname"), std::string::npos);
   EXPECT_NE(refusal({{"fd", "x"}}).find("descriptor"), std::string::npos);

@@ -78,6 +78,7 @@ struct ObjectType {
   std::string bus;             // "PCI", "ISA", "System", "": where -device puts it
   bool abstract = false;       // cannot be created
   bool user_creatable = true;  // false: part of a board
+  bool by_type = true;         // false: made by options of its own (-cpu, -machine), which -global does not reach
   std::vector<Property> properties;
 };
 

@@ -63,7 +63,7 @@ std::vector<const Property*> TypeRegistry::properties_of(std::string_view type) 
 Failure TypeRegistry::unknown_type(std::string_view what, std::string_view type) const {
   std::vector<std::string_view> names;
   for (const auto& [name, known] : types_) {
-    if (what == "-global" || (!known.abstract && known.user_creatable)) names.push_back(name);
+    if (what == "-global" ? known.by_type : !known.abstract && known.user_creatable) names.push_back(name);
   }
   return Failure(Error{prefixed(what, fmt::format("there is no type '{}'{}", type, suggestion(type, names)))});
 }
@@ -94,7 +94,9 @@ Result<> TypeRegistry::add_global(std::string_view text) {
     global.text = text.substr(equals + 1);
   }
   if (global.type.empty() || global.property.empty()) return fail("-global {}: {}", text, kForm);
-  if (find(global.type) == nullptr) return unknown_type("-global", global.type);
+  const ObjectType* const type = find(global.type);
+  if (type == nullptr) return unknown_type("-global", global.type);
+  if (!type->by_type) return fail("-global {}: {} is set with -machine, -accel or -cpu", text, global.type);
   const auto properties = properties_of(global.type);
   const auto found = std::ranges::find(properties, global.property, &Property::name);
   if (found == properties.end()) return unknown_property("-global", global.type, global.property);

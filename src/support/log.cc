@@ -35,6 +35,18 @@ constexpr std::array kCategories{
 };
 
 std::atomic<bool> plain{false};
+std::atomic<bool> timed{false};
+
+// "2024-02-29T12:00:00.123456Z ", or nothing.
+std::string time_text() {
+  if (!timed.load(std::memory_order_relaxed)) return {};
+  timespec now{};
+  ::clock_gettime(CLOCK_REALTIME, &now);
+  tm date{};
+  ::gmtime_r(&now.tv_sec, &date);
+  return fmt::format("{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:06}Z ", date.tm_year + 1900, date.tm_mon + 1, date.tm_mday,
+                     date.tm_hour, date.tm_min, date.tm_sec, now.tv_nsec / 1000);
+}
 
 // Where category output goes: the -D file, or stderr while there is none.
 struct Output {
@@ -117,9 +129,11 @@ void write_line(std::string_view line) {
 
 void set_plain() { plain.store(true, std::memory_order_relaxed); }
 
+void set_timestamps(bool on) { timed.store(on, std::memory_order_relaxed); }
+
 void message(std::string_view prefix, std::string_view text) {
   const bool bare = plain.load(std::memory_order_relaxed);
-  const std::string line = bare ? fmt::format("{}\n", text) : fmt::format("kite: {}{}\n", prefix, text);
+  const std::string line = bare ? fmt::format("{}\n", text) : fmt::format("{}kite: {}{}\n", time_text(), prefix, text);
   const std::lock_guard lock(output().mutex);
   write_all(STDERR_FILENO, line);
 }

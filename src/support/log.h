@@ -51,6 +51,9 @@ inline bool enabled(Category category) {
 // From now on messages have neither the program's name nor their kind in front: the image tools speak for themselves.
 void set_plain();
 
+// From now on messages begin with the time.
+void set_timestamps(bool on);
+
 void write_line(std::string_view line);                        // category output
 void message(std::string_view prefix, std::string_view text);  // "kite: warning: text" on stderr
 

@@ -117,6 +117,13 @@ def monitor():
                                        for line in human))
     yield "qmp-properties", b"\3" + lines('{"execute":"device-list-properties","arguments":{"typename":"isa-serial"}}',
                                           '{"execute":"qom-list-types","arguments":{"implements":"device","abstract":true}}')
+    yield "qmp-objects", b"\3" + lines(*(json.dumps({"execute": name, "arguments": arguments}) for name, arguments in (
+        ("query-qmp-schema", {}), ("query-cpu-definitions", {}), ("query-command-line-options", {}), ("qom-list", {"path": "/machine"}),
+        ("qom-get", {"path": "/machine/unattached/device[0]", "property": "type"}),
+        ("qom-set", {"path": "/machine", "property": "accel", "value": [1]}), ("getfd", {"fdname": "a"}), ("closefd", {"fdname": "a"}),
+        ("qom-list-properties", {"typename": "none-machine"}),
+        ("query-cpu-model-expansion", {"type": "full", "model": {"name": "qemu64", "props": {"sse2": False}}}),
+        ("migrate-set-capabilities", {"capabilities": [{"capability": "events", "state": True}]}))))
     yield "qtest", b"\4" + lines("outb 0x43 0x34", "outb 0x40 0x10", "outl 0xcf8 0x80000000", "inl 0xcfc", "inw 0x510",
                                  "writeq 0x1000 0x1122334455667788", "readb 0x1000", "read 0x1000 8", "write 0x2000 4 0x01020304",
                                  "memset 0x3000 16 0xff", "b64read 0x1000 8", "b64write 0x1000 3 AQID", "clock_step",

@@ -634,6 +634,20 @@ def test_daemonize_keeps_relative_paths():
         qmp.command("quit")
 
 
+def test_daemonize_without_defaults_needs_no_terminal():
+    """As libvirt asks what there is."""
+    with tempfile.TemporaryDirectory() as folder:
+        done = run("-S", "-no-user-config", "-nodefaults", "-nographic", "-machine", "none,accel=tcg", "-qmp",
+                   f"unix:{folder}/qmp,server=on,wait=off", "-pidfile", f"{folder}/pid", "-daemonize")
+        check(done.returncode == 0, done.stderr)
+        qmp = Qmp(connect(f"{folder}/qmp"))
+        qmp.command("qmp_capabilities")
+        for name in ("query-qmp-schema", "query-machines", "query-cpu-definitions", "query-command-line-options"):
+            check(qmp.command(name)["return"], f"{name} says nothing")
+        check(qmp.command("query-tpm-models")["error"]["class"] == "CommandNotFound", "there is a TPM")
+        qmp.command("quit")
+
+
 def test_daemonize_reports_failure():
     done = run("-daemonize", "-display", "none", "-kernel", "/nonexistent/vmlinuz")
     check(done.returncode == 1 and "/nonexistent/vmlinuz" in done.stderr, done.stderr)

@@ -50,22 +50,29 @@ constexpr int64_t kFirstUpdateNs = kNsPerSecond / 2;
 
 constexpr RtcFormat format_of(uint8_t b) { return {.binary = (b & kBinary) != 0, .hours24 = (b & kHours24) != 0}; }
 
-struct RtcStateV1 {
-  static constexpr uint32_t kVersion = 1;
+// A minute of 1024 Hz: who is further behind, as after a pause, has other means.
+constexpr uint32_t kMostMissed = 60 * 1024;
+// How long after one replayed interrupt was seen to the next one comes.
+constexpr int64_t kReplayNs = 100'000;
+
+struct RtcStateV2 {
+  static constexpr uint32_t kVersion = 2;
   std::array<uint8_t, 256> bytes{};
   uint8_t index = 0, extended_index = 0, flags = 0;
   int64_t next_update_ns = 0;
   uint64_t next_periodic = 0;
+  uint32_t missed = 0;
 };
 
 template <class Codec>
-void visit(Codec& codec, RtcStateV1& s) {
+void visit(Codec& codec, RtcStateV2& s) {
   codec.field(1, s.bytes);
   codec.field(2, s.index);
   codec.field(3, s.extended_index);
   codec.field(4, s.flags);
   codec.field(5, s.next_update_ns);
   codec.field(6, s.next_periodic);
+  codec.field(7, s.missed);
 }
 
 }  // namespace
@@ -117,9 +124,20 @@ void Rtc::sync_periodic(int64_t now) {
   const uint64_t length = period();
   const uint64_t tick = kCrystal.to_ticks(now);
   if (length == 0 || tick < state_.next_periodic) return;
-  state_.next_periodic += ((tick - state_.next_periodic) / length + 1) * length;
+  const uint64_t edges = (tick - state_.next_periodic) / length + 1;
+  state_.next_periodic += edges * length;
+  note_missed(edges);
   state_.flags |= kPie;
 }
+
+// An edge that finds the flag set, or comes together with another one, is an interrupt that the guest does not get.
+void Rtc::note_missed(uint64_t edges) {
+  if (!replays()) return;
+  const uint64_t lost = (state_.flags & kPie) != 0 ? edges : edges - 1;
+  state_.missed = static_cast<uint32_t>(std::min<uint64_t>(state_.missed + lost, kMostMissed));
+}
+
+bool Rtc::replays() const { return config_.replay_missed && (state_.bytes[Reg::B] & kPie) != 0; }
 
 void Rtc::sync_updates(int64_t now) {
   if (!divider_runs() || now < state_.next_update_ns) return;
@@ -149,7 +167,7 @@ uint8_t Rtc::read_register(int64_t now, uint8_t index) {
       value = static_cast<uint8_t>(state_.flags | (irq_asserted() ? kIrqf : 0));
       state_.flags = 0;
       drive_irq();
-      schedule();
+      schedule();  // the next replayed interrupt, too
       return value;
     default: return value;
   }
@@ -175,6 +193,7 @@ void Rtc::write_a(int64_t now, uint8_t value) {
   state_.bytes[Reg::A] = value & static_cast<uint8_t>(~kUip);
   if (!ran && divider_runs()) state_.next_update_ns = now + kFirstUpdateNs;
   const uint64_t new_period = period();
+  if (new_period != old_period) state_.missed = 0;
   if (new_period == old_period || new_period == 0) return;
   // A new rate counts from the last edge of the old one.
   const uint64_t tick = kCrystal.to_ticks(now);
@@ -196,6 +215,7 @@ void Rtc::write_b(uint8_t value) {
   // [MC146818] SET going high clears UIE.
   if ((value & kSet) != 0 && (old & kSet) == 0) value &= static_cast<uint8_t>(~kUie);
   state_.bytes[Reg::B] = value;
+  if (!replays()) state_.missed = 0;
 }
 
 void Rtc::drive_irq() { irq_.set(irq_asserted()); }
@@ -206,6 +226,7 @@ std::optional<int64_t> Rtc::next_event() const {
   const uint8_t enabled = state_.bytes[Reg::B];
   int64_t next = Clock::kNever;
   if ((enabled & kPie) != 0 && period() != 0) next = kCrystal.to_ns(state_.next_periodic);
+  if (state_.missed != 0) next = std::min(next, clock_.now() + kReplayNs);
   if (updates() && (enabled & kUie) != 0) next = std::min(next, state_.next_update_ns);
   if (updates() && (enabled & kAie) != 0) {
     const auto alarm = rtc_seconds_to_alarm(std::span(state_.bytes.data(), kBankSize), format_of(enabled));
@@ -227,6 +248,10 @@ void Rtc::timer_fired() {
   if (stopped_) return;
   const int64_t now = clock_.now();
   sync(now);
+  if (state_.missed != 0 && (state_.flags & kPie) == 0) {
+    --state_.missed;
+    state_.flags |= kPie;
+  }
   drive_irq();
   schedule();
 }
@@ -284,6 +309,7 @@ void Rtc::reset() {
   // [MC146818] RESET clears the interrupt enables, the square wave and the flags, nothing else.
   state_.bytes[Reg::B] &= static_cast<uint8_t>(~(kFlags | kSqwe));
   state_.flags = 0;
+  state_.missed = 0;
   state_.index = 0;
   state_.extended_index = 0;
   drive_irq();
@@ -303,13 +329,13 @@ void Rtc::stop() {
 
 void Rtc::save(StateWriter& writer) {
   const std::lock_guard guard(lock_);
-  const auto& [bytes, index, extended_index, flags, next_update_ns, next_periodic] = state_;
-  RtcStateV1 wire{bytes, index, extended_index, flags, next_update_ns, next_periodic};
+  const auto& [bytes, index, extended_index, flags, next_update_ns, next_periodic, missed] = state_;
+  RtcStateV2 wire{bytes, index, extended_index, flags, next_update_ns, next_periodic, missed};
   save_section(writer, path(), wire);
 }
 
 void Rtc::restore(StateReader& reader) {
-  RtcStateV1 wire;
+  RtcStateV2 wire;
   if (!restore_section(reader, path(), wire)) return;
   const auto reject = [&](bool wrong, const char* reason) {
     if (wrong) reader.reject(fmt::format("{}: {}", path(), reason));
@@ -319,9 +345,11 @@ void Rtc::restore(StateReader& reader) {
   reject((wire.bytes[Reg::A] & kUip) != 0, "UIP is stored");
   reject(wire.bytes[Reg::C] != 0 || wire.bytes[Reg::D] != kVrt, "register C or D is stored");
   reject(wire.next_update_ns < 0 || wire.next_update_ns > Clock::kNever / 2, "the next update is out of any range");
+  reject(wire.missed > (config_.replay_missed ? kMostMissed : 0), "more interrupts are to be replayed than can be");
   if (!reader.ok()) return;
   const std::lock_guard guard(lock_);
-  state_ = {wire.bytes, wire.index, wire.extended_index, wire.flags, wire.next_update_ns, wire.next_periodic};
+  state_ = {wire.bytes,          wire.index,         wire.extended_index, wire.flags,
+            wire.next_update_ns, wire.next_periodic, wire.missed};
   drive_irq();
   schedule();
 }

@@ -21,6 +21,9 @@ struct RtcConfig {
   // The time the clock shows is clock.now() + offset_ns, in nanoseconds since 1970-01-01 00:00:00 (of UTC, or of the
   // local time the guest wants to see). With a realtime clock 0 is "now"; with a virtual clock it is the base date.
   int64_t offset_ns = 0;
+  // Periodic interrupts that the guest was too late for come later, one after each that it has seen to: its count of
+  // them is right again in the end.
+  bool replay_missed = false;
 };
 
 class Rtc final : public bus::Device {
@@ -51,6 +54,7 @@ class Rtc final : public bus::Device {
     uint8_t flags = 0;           // register C: PF, AF, UF
     int64_t next_update_ns = 0;  // the clock's next second; means nothing while the divider is held in reset
     uint64_t next_periodic = 0;  // tick of the next periodic edge; means nothing at rate 0
+    uint32_t missed = 0;         // periodic interrupts to replay
   };
 
   uint64_t read_ports(uint64_t offset, unsigned size);
@@ -67,6 +71,7 @@ class Rtc final : public bus::Device {
   void sync(int64_t now);
   void sync_periodic(int64_t now);
   void sync_updates(int64_t now);
+  void note_missed(uint64_t edges);
   void drive_irq();
   void schedule();
   void timer_fired();
@@ -74,6 +79,7 @@ class Rtc final : public bus::Device {
   [[nodiscard]] bool updates() const;  // the divider runs and SET is clear
   [[nodiscard]] bool update_in_progress(int64_t now) const;
   [[nodiscard]] uint64_t period() const;  // ticks; 0: none
+  [[nodiscard]] bool replays() const;     // periodic interrupts are enabled and missed ones are to come
   [[nodiscard]] bool irq_asserted() const;
   [[nodiscard]] std::optional<int64_t> next_event() const;
 

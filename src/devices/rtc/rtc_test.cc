@@ -323,6 +323,40 @@ TEST_F(RtcTest, NewPeriodicRateCountsFromTheLastEdge) {
   EXPECT_TRUE(irq_.level());
 }
 
+// driftfix=slew: a guest that sees to its interrupts late gets all of them.
+TEST_F(RtcTest, MissedPeriodicInterruptsAreReplayed) {
+  Rtc late("rtc", {.offset_ns = kBase * kSecond, .replay_missed = true}, irq_.line(1), clock_);
+  constexpr int64_t kPeriod = kSecond / 1024;
+  put(late, Reg::B, k24 | kPieBit);
+  clock_.advance(kPeriod * 10 + 1000);
+  int seen = 0;
+  for (int turn = 0; turn < 41; ++turn) {
+    if ((get(late, Reg::C) & kPieBit) != 0) ++seen;
+    clock_.advance(kPeriod / 8);
+  }
+  // 10 that were due at first, and one for each of the 5 periods that the turns took.
+  EXPECT_EQ(seen, 15);
+}
+
+TEST_F(RtcTest, MissedPeriodicInterruptsAreLostOtherwise) {
+  put(Reg::B, k24 | kPieBit);
+  clock_.advance(kSecond);
+  EXPECT_NE(get(Reg::C) & kPieBit, 0);
+  clock_.advance(200'000);
+  EXPECT_EQ(get(Reg::C) & kPieBit, 0);
+}
+
+TEST_F(RtcTest, NothingIsReplayedOnceTheInterruptIsOff) {
+  Rtc late("rtc", {.offset_ns = kBase * kSecond, .replay_missed = true}, irq_.line(1), clock_);
+  put(late, Reg::B, k24 | kPieBit);
+  clock_.advance(kSecond);
+  put(late, Reg::B, k24);
+  (void)get(late, Reg::C);
+  put(late, Reg::B, k24 | kPieBit);
+  clock_.advance(200'000);
+  EXPECT_EQ(get(late, Reg::C) & kPieBit, 0);
+}
+
 TEST_F(RtcTest, RateZeroIsSilent) {
   get(Reg::C);
   put(Reg::A, 0x20);

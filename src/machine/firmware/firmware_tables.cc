@@ -105,7 +105,7 @@ Result<> fill_fw_cfg(devices::FwCfg& fw_cfg, const FirmwareFacts& facts, const B
   KITE_TRY(fw_cfg.add_file("etc/e820", memory_map(facts)));
   KITE_TRY(add_boot_files(fw_cfg, facts.config.boot));
   KITE_TRY(tell_boot_order(fw_cfg, facts.config.boot, order));
-  KITE_TRY(add_acpi(fw_cfg, facts));
+  if (facts.config.acpi) KITE_TRY(add_acpi(fw_cfg, facts));
   KITE_TRY(add_smbios(fw_cfg, facts));
   for (const auto& [name, bytes] : facts.config.firmware.files) {
     if (auto added = fw_cfg.add_file(name, bytes); !added) return fail("-fw_cfg {}", added.error().message);

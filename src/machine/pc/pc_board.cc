@@ -50,6 +50,8 @@ Result<> PcBoard::add_chipset() {
                                  .ports = context_.ports.root(),
                                  .sleep = [this](uint8_t type) { sleep(type); }};
   if (context_.smm) power.smi = [this] { smi(); };
+  KITE_ASSIGN(const PropertyMap pm, context_.types.resolve({.type = "PIIX4_PM", .id = "", .values = {}}, ""));
+  offer_sleep(pm);
   pm_ = std::make_unique<devices::Piix4Pm>("piix4-pm", std::move(power));
   namespace hotplug_regs = devices::acpi_pci_hotplug_regs;
   hotplug_ = std::make_unique<devices::AcpiPciHotplug>("acpi-pci-hotplug",
@@ -98,7 +100,8 @@ void PcBoard::describe(boot::AcpiConfig& config) const {
   const auto base = static_cast<uint16_t>(pm_->config_read(kPmBaseRegister, 2) & 0xffc0);
   config.pm_base = base != 0 ? base : kPmBase;
   config.sci_irq = kSciIrq;
-  config.suspend_to_ram = config.suspend_to_disk = true;
+  config.suspend_to_ram = !no_s3_;
+  config.suspend_to_disk = !no_s4_;
   config.hotplug = hotplug_tree();
   config.acpi_enable = devices::piix4_pm_regs::kApmAcpiEnable;
   config.acpi_disable = devices::piix4_pm_regs::kApmAcpiDisable;

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <ctime>
 
+#include "machine/memory_backends.h"
+
 namespace kite::machine {
 
 using devices::ApicCpu;
@@ -75,11 +77,22 @@ Result<> PcChassis::build() {
 
 // --- memory
 
+Result<std::shared_ptr<RamBlock>> PcChassis::main_memory() {
+  const MachineConfig& config = context_.config;
+  if (config.main_memory.empty()) return RamBlock::create("pc.ram", config.ram_bytes);
+  KITE_ASSIGN(const MemoryBackend* backend, find_memory_backend(config, "-machine memory-backend", config.main_memory));
+  if (backend->bytes != config.ram_bytes)
+    return fail("-machine memory-backend={}: it has {} MiB and -m says {}; both have to be the same", backend->id,
+                backend->bytes >> 20, config.ram_bytes >> 20);
+  return make_memory(*backend);
+}
+
 Result<> PcChassis::add_ram() {
   const uint64_t bytes = context_.config.ram_bytes;
   ram_low_ = bytes >= split_.most_low ? split_.split_low : bytes;
   ram_high_ = bytes - ram_low_;
-  KITE_ASSIGN(auto block, RamBlock::create("pc.ram", bytes));
+  KITE_ASSIGN(auto block, main_memory());
+  if (!context_.config.dump_guest_core) block->exclude_from_core_dumps();
   ram_ = Region::ram("pc.ram", std::move(block));
   Region& root = context_.memory.root();
   // 0xa0000-0xfffff belongs to the host bridge, which shows RAM there as its PAM registers say.
@@ -197,9 +210,9 @@ void PcChassis::add_timers() {
     map_port(0x40, pit_->counter_ports());
     map_port(0x61, pit_->speaker_port());
   }
-  rtc_ = std::make_unique<devices::Rtc>("rtc", devices::RtcConfig{.offset_ns = rtc_offset()},
-                                        legacy_timers_->line(Lines::kRtc),
-                                        host_time ? context_.realtime_clock : context_.clock);
+  rtc_ = std::make_unique<devices::Rtc>(
+      "rtc", devices::RtcConfig{.offset_ns = rtc_offset(), .replay_missed = context_.config.rtc.replay_missed},
+      legacy_timers_->line(Lines::kRtc), host_time ? context_.realtime_clock : context_.clock);
   map_port(0x70, rtc_->ports());
   map_port(0x72, rtc_->extended_ports());
   if (!context_.config.hpet) return;

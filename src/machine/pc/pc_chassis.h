@@ -121,6 +121,11 @@ class PcChassis : public Board {
   // Address ranges besides RAM that operating systems are told of.
   [[nodiscard]] virtual std::vector<boot::E820Entry> reserved_ranges() const { return {}; }
 
+  // By the properties "disable_s3" and "disable_s4" of the function that has power management.
+  void offer_sleep(const PropertyMap& power) {
+    no_s3_ = power.integer("disable_s3") != 0;
+    no_s4_ = power.integer("disable_s4") != 0;
+  }
   // SLP_EN was written with this SLP_TYP.
   void sleep(uint8_t type);
   void map_port(uint16_t port, const std::shared_ptr<Region>& region) { context_.ports.root().add(port, region); }
@@ -136,6 +141,7 @@ class PcChassis : public Board {
   class CpuPort;
 
   Result<> add_ram();
+  Result<std::shared_ptr<RamBlock>> main_memory();
   void add_interrupt_controllers();
   void add_local_apics();
   void add_timers();
@@ -233,8 +239,9 @@ class PcChassis : public Board {
   BoardContext context_;
   const RamSplit split_;
   GuestMemory guest_memory_;
-  uint64_t ram_low_ = 0;   // bytes from 0
-  uint64_t ram_high_ = 0;  // bytes from 4 GiB
+  uint64_t ram_low_ = 0;                // bytes from 0
+  uint64_t ram_high_ = 0;               // bytes from 4 GiB
+  bool no_s3_ = false, no_s4_ = false;  // states that the tables do not offer
 
   std::shared_ptr<Region> ram_;
   std::shared_ptr<Region> pci_memory_;

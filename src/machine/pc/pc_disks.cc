@@ -5,6 +5,7 @@
 #include "bus/pci.h"
 #include "devices/ata/ata_disk.h"
 #include "devices/storage/removable.h"
+#include "machine/memory_backends.h"
 #include "machine/pc/pc_chassis.h"
 #include "support/bits.h"
 #include "support/suggest.h"
@@ -54,10 +55,8 @@ DiskParts PcChassis::disk_parts(const DeviceConfig& device, const std::string& p
   parts.dma = dma_.get();
   parts.memory_backend = [this](const std::string& id) -> Result<std::shared_ptr<RamBlock>> {
     if (id.empty()) return std::shared_ptr<RamBlock>();
-    constexpr uint64_t kPage = 4096;
-    for (const MemoryBackend& backend : context_.config.memory_backends)
-      if (backend.id == id) return RamBlock::create(id, align_up(backend.bytes, kPage));
-    return fail("there is no -object memory-backend-ram,id={}", id);
+    KITE_ASSIGN(const MemoryBackend* backend, find_memory_backend(context_.config, "-device", id));
+    return make_memory(*backend);
   };
   parts.bus_name = [this, id = device.id](std::string_view word, unsigned number) {
     if (!id.empty()) return fmt::format("{}.{}", id, number);
@@ -82,9 +81,11 @@ void PcChassis::give_back(block::Drive* drive) {
 
 void PcChassis::own_drive(const DeviceConfig& device, const std::string& path) {
   if (device.drive == nullptr) return;
-  // The monitor's path of a device is that of its QOM object; virtio's drive belongs to the back end inside.
-  std::string qdev = device.id.empty() ? "/machine/unattached/" + path : "/machine/peripheral/" + device.id;
-  if (device.type.starts_with("virtio-blk")) qdev += "/virtio-backend";
+  // The monitor's name of a device is its id, or the path of its object without one; virtio's drive belongs to the back
+  // end inside, which has no id.
+  const std::string object = device.id.empty() ? "/machine/unattached/" + path : "/machine/peripheral/" + device.id;
+  const bool inside = device.type.starts_with("virtio-blk");
+  std::string qdev = inside ? object + "/virtio-backend" : device.id.empty() ? object : device.id;
   context_.drives->set_owner(*device.drive, path, std::move(qdev));
 }
 

@@ -136,7 +136,10 @@ Result<> PcChassis::start_kernel(std::vector<std::unique_ptr<Vcpu>>& vcpus) {
 
   open_shadow_ram(true);
   commit_maps();
-  KITE_ASSIGN(const uint64_t rsdp, place_acpi());
+  uint64_t rsdp = 0;
+  if (config.acpi) {
+    KITE_ASSIGN(rsdp, place_acpi());
+  }
   boot::KernelRequest request{.kernel_path = config.kernel_path,
                               .initrd_path = config.initrd_path,
                               .command_line = config.command_line,

@@ -28,6 +28,7 @@ Result<std::unique_ptr<Board>> Q35Board::create(BoardContext context) {
 Result<> Q35Board::add_chipset() {
   KITE_ASSIGN(const PropertyMap mch, context_.types.resolve({.type = "mch", .id = "", .values = {}}, ""));
   KITE_ASSIGN(const PropertyMap lpc, context_.types.resolve({.type = "ICH9-LPC", .id = "", .values = {}}, ""));
+  offer_sleep(lpc);
   const auto reset = [this](devices::ResetKind kind) {
     if (kind == devices::ResetKind::kHard)
       hard_reset();
@@ -118,7 +119,8 @@ void Q35Board::describe(boot::AcpiConfig& config) const {
   const bool ecam_on = (ecam & 1) != 0 && ecam_base >= ram_low_ && ecam_base + kEcamBytes <= kIoApicBase;
   config.chipset = boot::AcpiChipset::kIch9;
   config.pm_base = base != 0 ? static_cast<uint16_t>(base) : kPmBase;
-  config.suspend_to_ram = config.suspend_to_disk = true;
+  config.suspend_to_ram = !no_s3_;
+  config.suspend_to_disk = !no_s4_;
   config.sci_irq = kSciIrq;
   config.acpi_enable = kApmAcpiEnable;
   config.acpi_disable = kApmAcpiDisable;

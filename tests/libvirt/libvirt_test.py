@@ -1,0 +1,497 @@
+#!/usr/bin/env python3
+"""libvirt, unmodified, drives machines of Kite's: it asks what the binary can do, defines domains, starts them, and does
+with virsh what its users do, while a Linux guest on the serial console says what it sees.
+
+usage: libvirt_test.py KITE GUESTS
+GUESTS holds 6.1-cloud/vmlinuz and 6.1-cloud/initrd-disks.gz. Ends with 'libvirt: N passed, N failed, N skipped'.
+"""
+import json
+import os
+import pathlib
+import pty
+import re
+import select
+import subprocess
+import sys
+import time
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path[:0] = [HERE, os.path.join(HERE, "..", "boot")]
+from guest import GuestError, Tally  # noqa: E402
+import host as libvirt  # noqa: E402
+
+FLAVOUR = "6.1-cloud"
+LIMIT = 200
+DISK_BYTES = 64 << 20
+
+
+def wanted(condition, why):
+    if not condition:
+        raise GuestError(why)
+
+
+class Console:
+    """The guest's serial console as `virsh console` gives it."""
+
+    def __init__(self, domain):
+        self.domain = domain
+        self.text = b""
+        self.seen = 0
+        self.deadline = time.monotonic() + LIMIT
+        pid, self.master = pty.fork()
+        if pid == 0:
+            os.environ["LC_ALL"] = "C"
+            os.execvp("virsh", ["virsh", "-c", "qemu:///system", "console", "--force", domain.name])
+        self.pid = pid
+        self.expect("Escape character is")  # what is typed before goes nowhere
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    def close(self):
+        if self.master < 0:
+            return
+        os.close(self.master)
+        self.master = -1
+        os.waitpid(self.pid, 0)
+
+    def fail(self, why):
+        raise GuestError(f"{why}\n--- end of the console ---\n{self.text[-2500:].decode(errors='replace')}\n"
+                         f"--- the machine's log ---\n{self.domain.host.machine_log(self.domain.name)}")
+
+    def expect(self, text):
+        needle = text.encode()
+        while (at := self.text.find(needle, self.seen)) < 0:
+            if time.monotonic() > self.deadline:
+                self.fail(f"'{text}' did not appear in time")
+            ready, _, _ = select.select([self.master], [], [], 0.5)
+            if not ready:
+                continue
+            try:
+                data = os.read(self.master, 65536)
+            except OSError:
+                data = b""
+            if not data:
+                self.fail(f"the console ended before '{text}' appeared")
+            self.text += data
+        before = self.text[self.seen:at]
+        self.seen = at + len(needle)
+        return before.decode(errors="replace")
+
+    def send(self, text):
+        os.write(self.master, text.encode())
+
+    def run(self, command):
+        """Runs a shell command in the guest and answers its output. The shell shows its prompt now."""
+        self.send(f'echo ==be""gin==; {command}; echo ==d""one==\n')
+        self.expect("==begin==\r\n")
+        output = self.expect("==done==")
+        self.expect("kite# ")
+        return output.replace("\r", "").strip()
+
+
+class Domain:
+    """A domain that is defined for the length of a test."""
+
+    def __init__(self, bench, name, kind="qemu", board="pc", extra="", devices="", firmware="", memory=256,
+                 cpus=2):
+        self.bench, self.host, self.name = bench, bench.host, name
+        self.disk = f"{bench.host.folder}/{name}.qcow2"
+        subprocess.run([bench.kite, "img", "create", "-q", "-f", "qcow2", self.disk, str(DISK_BYTES)], check=True)
+        self.xml = f"""<domain type='{kind}'>
+  <name>{name}</name>
+  <memory unit='MiB'>{memory}</memory>
+  <vcpu>{cpus}</vcpu>
+  <os>
+    <type arch='x86_64' machine='{board}'>hvm</type>
+    {firmware}
+    <kernel>{bench.kernel}</kernel>
+    <initrd>{bench.initrd}</initrd>
+    <cmdline>console=ttyS0 quiet panic=-1</cmdline>
+  </os>
+  <features><acpi/><apic/></features>
+  {extra}
+  <devices>
+    <emulator>{bench.kite}</emulator>
+    <disk type='file' device='disk'>
+      <driver name='qemu' type='qcow2' cache='none'/>
+      <source file='{self.disk}'/>
+      <target dev='vda' bus='virtio'/>
+    </disk>
+    <interface type='ethernet'>
+      <mac address='52:54:00:11:22:33'/>
+      <target dev='kite0'/>
+      <model type='virtio'/>
+    </interface>
+    <serial type='pty'><target port='0'/></serial>
+    <controller type='usb' model='none'/>
+    <memballoon model='none'/>
+    {devices}
+  </devices>
+</domain>
+"""
+
+    def __enter__(self):
+        path = f"{self.host.folder}/{self.name}.xml"
+        libvirt.Host.write(path, self.xml)
+        self.virsh_plain("define", path)
+        return self
+
+    def __exit__(self, *_):
+        self.host.try_virsh("destroy", self.name)
+        self.host.try_virsh("undefine", "--nvram", "--snapshots-metadata", self.name)
+
+    def virsh_plain(self, *words):
+        return self.host.virsh(*words)
+
+    def virsh(self, command, *words):
+        return self.host.virsh(command, self.name, *words)
+
+    def start(self):
+        try:
+            self.virsh("start")
+        except GuestError as error:
+            raise GuestError(f"{error}\n--- the machine's log ---\n{self.host.machine_log(self.name)}") from error
+
+    def state(self, reason=False):
+        return self.virsh("domstate", *(["--reason"] if reason else []))
+
+    def await_state(self, state):
+        deadline = time.monotonic() + LIMIT
+        while (now := self.state(reason=True)) != state:
+            if time.monotonic() > deadline:
+                raise GuestError(f"the domain is '{now}', not '{state}'\n{self.host.machine_log(self.name)}")
+            time.sleep(0.2)
+
+    def stats(self, *groups):
+        lines = self.virsh("domstats", *groups).splitlines()
+        return dict(line.strip().split("=", 1) for line in lines if "=" in line)
+
+    def qmp(self, command, **arguments):
+        text = json.dumps({"execute": command, "arguments": arguments})
+        return json.loads(self.virsh("qemu-monitor-command", text))
+
+    def boot(self):
+        """Starts it and answers its console, at the shell."""
+        self.start()
+        console = Console(self)
+        console.expect("kite# ")
+        return console
+
+
+class Bench:
+    def __init__(self, kite, guests, host):
+        self.kite, self.host = kite, host
+        self.kernel = guests / FLAVOUR / "vmlinuz"
+        self.initrd = guests / FLAVOUR / "initrd-disks.gz"
+
+    def domain(self, name, **options):
+        return Domain(self, name, **options)
+
+
+def probe(bench):
+    """What libvirt found out: boards, CPUs, devices."""
+    for kind in ("qemu", "kvm") if os.access("/dev/kvm", os.R_OK | os.W_OK) else ("qemu",):
+        text = bench.host.virsh("domcapabilities", "--emulatorbin", bench.kite, "--virttype", kind, "--machine", "pc")
+        wanted("<machine>pc-i440fx-7.2</machine>" in text, f"{kind}: 'pc' has no canonical name: {text[:400]}")
+        wanted(f"<domain>{kind}</domain>" in text, f"{kind}: it is no domain type")
+        usable = re.search(r"<model usable='yes'[^>]*>qemu64</model>", text)
+        wanted(usable or kind == "kvm", f"{kind}: qemu64 is not usable")  # a KVM may give less than that
+        wanted("<mode name='host-passthrough' supported='yes'>" in text or kind == "qemu", f"{kind}: no host-passthrough")
+        for part in ("<value>vnc</value>", "<value>virtio</value>", "<value>vga</value>"):
+            wanted(part in text, f"{kind}: {part} is not offered: {text}")
+    text = bench.host.virsh("domcapabilities", "--emulatorbin", bench.kite, "--virttype", "qemu", "--machine", "q35")
+    wanted("<machine>pc-q35-7.2</machine>" in text, f"'q35' has no canonical name: {text[:400]}")
+
+
+def watch(bench, board):
+    """Start, and what can be seen of it: state, CPUs, memory, disk and network counters."""
+    with bench.domain("watch", board=board) as domain, domain.boot() as console:
+        wanted(domain.state() == "running", f"the domain is {domain.state()}")
+        wanted(re.search(r"\bwatch +running\b", bench.host.virsh("list")), "it is not in the list")
+        info = domain.virsh("dominfo")
+        wanted(re.search(r"CPU\(s\): +2\b", info), f"dominfo: {info}")
+        vcpus = domain.virsh("vcpuinfo")
+        wanted(vcpus.count("State:          running") == 2 and "CPU time:" in vcpus, f"vcpuinfo: {vcpus}")
+        said = console.run("load-disks 2>&1; dd if=/dev/vda of=/dev/null bs=1M count=8 iflag=direct 2>&1 | tail -n 1;"
+                           "dd if=/dev/zero of=/dev/vda bs=1M count=4 oflag=direct conv=fsync 2>&1 | tail -n 1")
+        wanted("vda" in said, f"the guest has no disk: {said}")
+        console.run("modprobe af_packet; modprobe virtio_pci; modprobe virtio_net; ip addr add 192.168.77.2/24 dev eth0;"
+                    "ip link set eth0 up")
+        subprocess.run(["ip", "addr", "add", "192.168.77.1/24", "dev", "kite0"], check=True)
+        subprocess.run(["ip", "link", "set", "kite0", "up"], check=True)
+        said = console.run("ping -c 3 -w 20 192.168.77.1")
+        wanted(" 0% packet loss" in said, f"the guest does not reach its host: {said}")
+        stats = domain.stats()
+        wanted(int(stats["block.0.rd.bytes"]) >= 8 << 20 and int(stats["block.0.wr.bytes"]) >= 4 << 20,
+               f"counters of the disk: {stats}")
+        wanted(int(stats["net.0.rx.pkts"]) >= 3 and int(stats["net.0.tx.pkts"]) >= 3, f"of the network: {stats}")
+        wanted(int(stats["cpu.time"]) > 0 and int(stats["vcpu.0.time"]) > 0, f"of the CPUs: {stats}")
+        wanted(stats["balloon.current"] == stats["balloon.maximum"] == str(256 << 10), f"of memory: {stats}")
+        wanted(re.search(r"vda rd_bytes [1-9]", domain.virsh("domblkstat", "vda")), "domblkstat has no reads")
+        wanted(re.search(r"kite0 rx_packets [1-9]", domain.virsh("domifstat", "kite0")), "domifstat has no packets")
+        wanted("/dev/pts/" in domain.virsh("ttyconsole"), "it has no console")
+        wanted("deep" in console.run("cat /sys/power/mem_sleep"), "the guest cannot suspend to RAM")
+
+
+def run_state(bench):
+    """Paused, running, reset; the guest that reboots and is rebooted; the power button; the guest that powers off."""
+    with bench.domain("states") as domain, domain.boot() as console:
+        console.run("watch-power")
+        domain.virsh("suspend")
+        wanted(domain.state(reason=True) == "paused (user)", f"it is {domain.state(reason=True)}")
+        domain.virsh("resume")
+        wanted(domain.state() == "running", f"it is {domain.state()}")
+        wanted(console.run("echo still here") == "still here", "the guest has gone")
+        domain.virsh("reset")
+        console.expect("kite# ")
+        console.send("reboot -f\n")
+        console.expect("kite# ")
+        console.run("watch-power")
+        domain.virsh("reboot", "--mode", "acpi")
+        console.expect("the power button was pressed")
+        console.expect("kite# ")
+        wanted(domain.state(reason=True).startswith("running"), f"it is {domain.state(reason=True)}")
+        console.run("watch-power")
+        domain.virsh("shutdown", "--mode", "acpi")
+        domain.await_state("shut off (shutdown)")
+    with bench.domain("states") as domain:
+        with domain.boot() as console:
+            console.send("poweroff -f\n")
+            domain.await_state("shut off (shutdown)")
+        domain.start()
+        domain.virsh("destroy")
+        wanted(domain.state(reason=True) == "shut off (destroyed)", f"it is {domain.state(reason=True)}")
+
+
+def disks(bench):
+    """A disk that grows, is limited, comes and goes."""
+    extra = f"{bench.host.folder}/extra.img"
+    pathlib.Path(extra).write_bytes(b"hot-plugged!".ljust(1 << 20, b"\0"))
+    with bench.domain("disks") as domain, domain.boot() as console:
+        console.run("load-disks 2>&1")
+        domain.virsh("blockresize", "vda", "96M")
+        size = console.run("for i in $(seq 1 100); do [ $(cat /sys/block/vda/size) = 196608 ] && break; sleep 0.1; done;"
+                           "cat /sys/block/vda/size")
+        wanted(size == "196608", f"the guest's disk has {size} sectors after the resize")
+        domain.virsh("blkdeviotune", "vda", "--total-bytes-sec", "10485760")
+        wanted(re.search(r"total_bytes_sec: +10485760", domain.virsh("blkdeviotune", "vda")), "the limit is not there")
+        limits = domain.qmp("query-block")["return"][0]["inserted"]
+        wanted(limits["bps"] == 10485760, f"the machine does not know the limit: {limits}")
+        for _ in range(2):
+            domain.virsh("attach-disk", extra, "vdb", "--targetbus", "virtio", "--subdriver", "raw", "--live")
+            said = console.run("for i in $(seq 1 100); do [ -b /dev/vdb ] && break; sleep 0.1; done; head -c 12 /dev/vdb")
+            wanted(said == "hot-plugged!", f"the guest reads '{said}' from the new disk")
+            domain.virsh("detach-disk", "vdb", "--live")
+            said = console.run("for i in $(seq 1 100); do [ -b /dev/vdb ] || break; sleep 0.1; done; ls /sys/block")
+            wanted("vdb" not in said, f"the guest still has the disk: {said}")
+            wanted("vdb" not in domain.virsh("domblklist"), "libvirt still has the disk")
+
+
+def media(bench, board, bus, target):
+    """A CD drive without a medium gets one, which the guest reads, and loses it."""
+    image = f"{bench.host.folder}/cd.iso"
+    pathlib.Path(image).write_bytes(b"on the compact disc".ljust(1 << 20, b"\0"))
+    drive = f"<disk type='file' device='cdrom'><target dev='{target}' bus='{bus}'/><readonly/></disk>"
+    controller = "<controller type='scsi' model='virtio-scsi'/>" if bus == "scsi" else ""
+    with bench.domain("media", board=board, devices=drive + controller) as domain, domain.boot() as console:
+        wanted("sr0" in console.run("dmesg -n 1; load-disks 2>&1"), "the guest has no CD drive")
+        domain.virsh("change-media", target, image, "--insert", "--live")
+        said = console.run("for i in $(seq 1 50); do head -c 19 /dev/sr0 2>/dev/null && break; sleep 0.1; done")
+        wanted(said == "on the compact disc", f"the guest reads '{said}'")
+        wanted(re.search(r"rd_bytes [1-9]", domain.virsh("domblkstat", target)), "domblkstat has no reads")
+        domain.virsh("change-media", target, "--eject", "--live", "--force")
+        wanted(re.search(rf"{target} +-", domain.virsh("domblklist")), "libvirt still has the medium")
+        said = console.run("head -c 19 /dev/sr0 2>&1")
+        wanted("compact" not in said, f"the guest still reads '{said}'")
+
+
+def efi(bench):
+    """Firmware in flash chips, as libvirt names them: OVMF starts the kernel."""
+    loader = ("<loader readonly='yes' type='pflash'>/usr/share/OVMF/OVMF_CODE_4M.fd</loader>"
+              "<nvram template='/usr/share/OVMF/OVMF_VARS_4M.fd'/>")
+    with bench.domain("efi", board="q35", firmware=loader) as domain, domain.boot() as console:
+        wanted(console.run("ls -d /sys/firmware/efi") == "/sys/firmware/efi", "the guest was not started by EFI")
+
+
+def network(bench):
+    """A link that goes down and up; a card that comes and goes."""
+    card = f"{bench.host.folder}/card.xml"
+    libvirt.Host.write(card, "<interface type='ethernet'><mac address='52:54:00:11:22:44'/><target dev='kite1'/>"
+                             "<model type='virtio'/></interface>")
+    with bench.domain("network") as domain, domain.boot() as console:
+        console.run("modprobe af_packet; modprobe virtio_pci; modprobe virtio_net; ip link set eth0 up")
+        for state, carrier in (("down", "0"), ("up", "1")):
+            domain.virsh("domif-setlink", "kite0", state)
+            wanted(f"kite0 {state}" in domain.virsh("domif-getlink", "kite0"), f"the link is not {state}")
+            said = console.run("for i in $(seq 1 100); do [ $(cat /sys/class/net/eth0/carrier) = %s ] && break; sleep 0.1;"
+                               "done; cat /sys/class/net/eth0/carrier" % carrier)
+            wanted(said == carrier, f"the guest's carrier is {said} with the link {state}")
+        domain.virsh("attach-device", card, "--live")
+        said = console.run("for i in $(seq 1 100); do [ -e /sys/class/net/eth1 ] && break; sleep 0.1; done;"
+                           "cat /sys/class/net/eth1/address")
+        wanted(said == "52:54:00:11:22:44", f"the guest's second card has the address '{said}'")
+        domain.virsh("detach-device", card, "--live")
+        said = console.run("for i in $(seq 1 100); do [ -e /sys/class/net/eth1 ] || break; sleep 0.1; done;"
+                           "ls /sys/class/net")
+        wanted("eth1" not in said, f"the guest still has the card: {said}")
+
+
+def screen(bench):
+    """A picture of the screen, keys, VNC's place and the monitor's own words."""
+    devices = ("<graphics type='vnc' port='-1' autoport='yes' listen='127.0.0.1'/>"
+               "<video><model type='vga' vram='16384' heads='1'/></video>")
+    with bench.domain("screen", devices=devices) as domain, domain.boot() as console:
+        wanted(domain.virsh("vncdisplay") == "127.0.0.1:0", "the VNC server has no place")
+        picture = f"{bench.host.folder}/screen.png"
+        domain.virsh("screenshot", picture)
+        data = pathlib.Path(picture).read_bytes()
+        wanted(data.startswith(b"\x89PNG") or data.startswith(b"P6"), f"the picture begins with {data[:8]}")
+        before = console.run("grep i8042 /proc/interrupts | head -n 1")
+        domain.virsh("send-key", "KEY_LEFTCTRL", "KEY_A")
+        after = console.run("for i in $(seq 1 50); do now=$(grep i8042 /proc/interrupts | head -n 1);"
+                            f'[ "$now" != "{before}" ] && break; sleep 0.1; done; echo "$now"')
+        wanted(before and after != before, f"no key arrived: '{before}', '{after}'")
+        said = domain.virsh("qemu-monitor-command", "--hmp", "info status")
+        wanted("running" in said, f"info status: {said}")
+        wanted(domain.qmp("query-status")["return"]["status"] == "running", "query-status")
+
+
+def reconnect(bench):
+    """libvirtd ends and starts again while the machine runs."""
+    with bench.domain("again") as domain:
+        domain.boot().close()
+        before = domain.qmp("query-cpus-fast")["return"]
+        bench.host.restart_libvirtd()
+        wanted(domain.state() == "running", f"after the restart it is {domain.state(reason=True)}")
+        wanted(domain.qmp("query-cpus-fast")["return"] == before, "it is another machine")
+        domain.virsh("suspend")
+        bench.host.restart_libvirtd()
+        wanted(domain.state().startswith("paused"), f"after the second restart it is {domain.state(reason=True)}")
+        domain.virsh("resume")
+        with Console(domain) as console:
+            console.send("\n")
+            console.expect("kite# ")
+            console.send("poweroff -f\n")
+            domain.await_state("shut off (shutdown)")
+
+
+def passthrough(bench):
+    """What virt-install asks for: the host's CPU, its clock, no S3, firmware without a kernel."""
+    extra = ("<cpu mode='maximum'/><clock offset='utc'><timer name='rtc' tickpolicy='catchup'/>"
+             "<timer name='pit' tickpolicy='delay'/><timer name='hpet' present='no'/></clock>"
+             "<pm><suspend-to-mem enabled='no'/><suspend-to-disk enabled='no'/></pm>")
+    with bench.domain("like-install", board="q35", extra=extra) as domain, domain.boot() as console:
+        wanted("deep" not in console.run("cat /sys/power/mem_sleep"), "the guest can suspend to RAM")
+        wanted("hpet" not in console.run("cat /sys/devices/system/clocksource/clocksource0/available_clocksource"),
+               "the guest has an HPET")
+        wanted(domain.state() == "running", "it does not run")
+
+
+def file_memory(bench):
+    """RAM that is a file, and a serial port whose output libvirt's log daemon writes."""
+    extra = "<memoryBacking><source type='file'/><access mode='shared'/></memoryBacking>"
+    log = f"{bench.host.folder}/serial.log"
+    devices = f"<serial type='file'><source path='{log}'/><target port='1'/></serial>"
+    with bench.domain("filed", extra=extra, devices=devices) as domain, domain.boot() as console:
+        console.run("echo out of the second port >/dev/ttyS1")
+        deadline = time.monotonic() + LIMIT
+        while b"out of the second port" not in pathlib.Path(log).read_bytes():
+            wanted(time.monotonic() < deadline, "the second port's output is not in its file")
+            time.sleep(0.1)
+        maps = pathlib.Path(f"/proc/{pid_of(domain)}/maps").read_text()
+        wanted("/var/lib/libvirt/qemu/ram/" in maps, "RAM is no file")
+
+
+def pid_of(domain):
+    return int(pathlib.Path(f"/run/libvirt/qemu/{domain.name}.pid").read_text())
+
+
+def sandboxed(bench):
+    """The machine gives up system calls and works, also where a host insists."""
+    libvirt.Host.write("/etc/libvirt/qemu.conf", libvirt.QEMU_CONF + "seccomp_sandbox = 1\n")
+    bench.host.restart_libvirtd()
+    try:
+        with bench.domain("boxed") as domain, domain.boot() as console:
+            status = pathlib.Path(f"/proc/{pid_of(domain)}/status").read_text()
+            wanted(re.search(r"^Seccomp:\t2$", status, re.M), f"there is no filter: {status}")
+            wanted("vda" in console.run("load-disks 2>&1"), "the guest has no disk")
+    finally:
+        libvirt.Host.write("/etc/libvirt/qemu.conf", libvirt.QEMU_CONF)
+        bench.host.restart_libvirtd()
+
+
+def kvm(bench):
+    """A domain on /dev/kvm starts, tells what it does, and ends."""
+    with bench.domain("hardware", kind="kvm", cpus=1) as domain:
+        domain.start()
+        wanted(domain.state() == "running", f"it is {domain.state()}")
+        wanted(domain.qmp("query-kvm")["return"]["enabled"], "it does not run on KVM")
+        domain.virsh("suspend")
+        domain.virsh("resume")
+        domain.virsh("destroy")
+
+
+def not_there(bench):
+    """What Kite does not have is refused, and the machine goes on."""
+    with bench.domain("refusals") as domain:
+        domain.start()
+        for words in (["save", "refusals", "/tmp/kite.save"], ["snapshot-create-as", "refusals", "s1"],
+                      ["snapshot-create-as", "refusals", "s1", "--disk-only"],
+                      ["migrate", "--live", "refusals", "qemu+unix:///system"]):
+            error = domain.host.refused(*words)
+            wanted(error, f"virsh {words[0]} says nothing")
+            wanted(domain.state() == "running", f"after {words[0]} the domain is {domain.state(reason=True)}")
+
+
+def cases(bench):
+    yield "what the binary can do", probe, ()
+    yield "states and counters, pc", watch, ("pc",)
+    yield "states and counters, q35", watch, ("q35",)
+    yield "run states", run_state, ()
+    yield "disks", disks, ()
+    for board, bus, target in (("pc", "ide", "hdc"), ("q35", "scsi", "sdc")):
+        yield f"media, {bus}", media, (board, bus, target)
+    if os.path.exists("/usr/share/OVMF/OVMF_CODE_4M.fd"):
+        yield "EFI", efi, ()
+    yield "network", network, ()
+    yield "screen and keys", screen, ()
+    yield "libvirtd restarts", reconnect, ()
+    yield "what virt-install asks for", passthrough, ()
+    yield "memory and output in files", file_memory, ()
+    yield "sandbox", sandboxed, ()
+    if os.access("/dev/kvm", os.R_OK | os.W_OK):
+        yield "kvm", kvm, ()
+    yield "what is not there", not_there, ()
+
+
+def main():
+    if len(sys.argv) < 3:
+        print(__doc__, file=sys.stderr)
+        return 2
+    tally = Tally("libvirt")
+    guests = pathlib.Path(sys.argv[2]).resolve()
+    reason = libvirt.why_not()
+    for name in ("vmlinuz", "initrd-disks.gz"):
+        if not reason and not (guests / FLAVOUR / name).exists():
+            reason = f"{guests / FLAVOUR / name} is missing; tools/get_kernel.sh and tools/make_initrd.sh make it"
+    if reason:
+        tally.skip("libvirt", reason)
+        return tally.finish()
+    libvirt.enter()
+    only = sys.argv[3:]
+    with libvirt.Host() as host:
+        bench = Bench(os.path.abspath(sys.argv[1]), guests, host)
+        for name, action, arguments in cases(bench):
+            if not only or any(word in name for word in only):
+                tally.run(name, action, bench, *arguments)
+        if not os.access("/dev/kvm", os.R_OK | os.W_OK):
+            tally.skip("kvm", "/dev/kvm cannot be opened")
+    return tally.finish()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
