@@ -32,9 +32,10 @@ ALLOWED = {
     "entropy": "support metrics async object",
     "devices": "support metrics async memory object state bus chardev block display net entropy x86",
     "boot": "support memory x86",
-    "machine": "support metrics async memory x86 object state accel accel/jit accel/kvm accel/qtest bus chardev block display net entropy devices boot",
-    "monitor": "support metrics async memory x86 object state accel bus chardev block display net entropy devices machine",
-    "main": "img support metrics async memory x86 object state accel bus chardev block display net entropy devices boot machine monitor",
+    "snapshot": "support metrics async memory state chardev",
+    "machine": "support metrics async memory x86 object state accel accel/jit accel/kvm accel/qtest bus chardev block display net entropy devices boot snapshot",
+    "monitor": "support metrics async memory x86 object state accel bus chardev block display net entropy devices snapshot machine",
+    "main": "img support metrics async memory x86 object state accel bus chardev block display net entropy devices boot snapshot machine monitor",
 }
 # Single headers that a room may see although their room is closed to it.
 EXTRA = {"devices": {"accel/local_apic.h"}, "main": {"accel/kvm/kvm_accelerator.h", "accel/kvm/kvm_system.h"}}

@@ -1,8 +1,10 @@
 // Accelerator: a way to run guest code. kvm, jit (also "tcg"), qtest.
 #pragma once
 
+#include <cstdint>
 #include <memory>
 #include <string_view>
+#include <vector>
 
 #include "accel/irq_chip.h"
 #include "accel/vcpu.h"
@@ -49,6 +51,12 @@ class Accelerator {
   // between, as the machine's clock does.
   virtual void time_stopped() {}
   virtual void time_resumed() {}
+  // The paravirtual clock, for a saved machine; while time is stopped. Empty: there is none.
+  [[nodiscard]] virtual std::vector<uint8_t> save_clock() { return {}; }
+  virtual Result<> restore_clock(const std::vector<uint8_t>& bytes) {
+    if (bytes.empty()) return {};
+    return fail("the machine was saved under another accelerator");
+  }
 
   // False for qtest: vCPUs never run and time is the client's.
   [[nodiscard]] virtual bool executes() const { return true; }

@@ -113,6 +113,13 @@ class Vcpu {
     return fail("this accelerator takes no breakpoints");
   }
   [[nodiscard]] virtual DebugStop debug_stop() const { return {}; }
+  // While it is not in run(): what save_own() answers holds more than ArchState does, in the accelerator's form; empty:
+  // there is no more. restore_own() takes it instead of set_state(), of the same accelerator only.
+  [[nodiscard]] virtual std::vector<uint8_t> save_own() { return {}; }
+  virtual Result<> restore_own(const std::vector<uint8_t>& bytes) {
+    if (bytes.empty()) return {};
+    return fail("it was saved under another accelerator");
+  }
   // After kInternalError.
   [[nodiscard]] virtual std::string internal_error() const { return {}; }
 
@@ -134,6 +141,23 @@ class Vcpu {
     post(request::kSipi);
   }
   void kick() { post(request::kKick); }
+  // What was asked of it and has not begun, for a saved machine. While it is not in run().
+  struct Asked {
+    uint32_t requests = 0;  // of kSavedRequests
+    uint8_t sipi_vector = 0;
+  };
+  static constexpr uint32_t kSavedRequests =
+      request::kNmi | request::kSecondNmi | request::kInit | request::kSipi | request::kSmi;
+  [[nodiscard]] Asked asked() const {
+    return {.requests = requests_.load(std::memory_order_acquire) & kSavedRequests,
+            .sipi_vector = sipi_vector_.load(std::memory_order_acquire)};
+  }
+  // Instead of what is asked of it now. The CPU also looks whether its local APIC has something.
+  void ask_again(const Asked& asked) {
+    sipi_vector_.store(asked.sipi_vector, std::memory_order_release);
+    requests_.fetch_and(~kSavedRequests, std::memory_order_seq_cst);
+    post(asked.requests | request::kInterrupt | request::kFlush);
+  }
   // Any thread. False: the vCPU takes none, or has no such bank.
   virtual bool post_machine_check(const MachineCheck& error) { return (void)error, false; }
   // vCPU thread, after kHalted: blocks until has_work(), kicked included.

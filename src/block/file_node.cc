@@ -184,7 +184,10 @@ BlockLimits FileNode::limits() const {
 Result<> FileNode::set_permissions(uint32_t need, uint32_t shared) {
   if (!settings_.locking || is_device_) return {};
   if (config_.force_share) shared = Permissions::kAll;
-  return lock_.change(fd_.get(), settings_.filename, need, shared);
+  if (active()) KITE_TRY(lock_.change(fd_.get(), settings_.filename, need, shared));
+  need_ = need;
+  shared_ = shared;
+  return {};
 }
 
 bool FileNode::direct_ready(uint64_t offset, const IoSlice& slice) const {
@@ -347,6 +350,7 @@ Task<IoResult<BlockStatus>> FileNode::do_block_status(uint64_t offset, uint64_t 
 }
 
 Task<Result<>> FileNode::truncate(uint64_t bytes, Preallocation preallocation) {
+  if (!active()) co_return fail("'{}' belongs to another process now", settings_.filename);
   data_end_ = data_start_;
   if (is_device_) {
     if (bytes > length_) co_return fail("Cannot grow device files");
@@ -392,6 +396,19 @@ Task<Result<>> FileNode::preallocate(uint64_t from, uint64_t to, Preallocation p
 }
 
 Task<Result<>> FileNode::do_close() { co_return lock_.change(fd_.get(), settings_.filename, 0, Permissions::kAll); }
+
+Task<Result<>> FileNode::do_deactivate() {
+  if (!read_only())
+    if (const auto done = co_await flush(); !done)
+      co_return fail("Could not flush '{}': {}", settings_.filename, errno_text(done.error().code));
+  co_return lock_.change(fd_.get(), settings_.filename, 0, Permissions::kAll);
+}
+
+Task<Result<>> FileNode::do_activate() {
+  KITE_CO_TRY(lock_.change(fd_.get(), settings_.filename, need_, shared_));
+  invalidate();
+  co_return Result<>{};
+}
 
 void FileNode::invalidate() {
   data_end_ = data_start_;

@@ -57,6 +57,8 @@ class FileNode final : public BlockNode {
 
  protected:
   Task<Result<>> do_close() override;
+  Task<Result<>> do_deactivate() override;
+  Task<Result<>> do_activate() override;
   Result<> set_permissions(uint32_t need, uint32_t shared) override;
   Task<IoResult<>> do_read(uint64_t offset, IoSlice to, IoHow how) override;
   Task<IoResult<>> do_write(uint64_t offset, IoSlice from, IoHow how) override;
@@ -79,6 +81,7 @@ class FileNode final : public BlockNode {
   Settings settings_;
   Fd fd_;
   FileLock lock_;
+  uint32_t need_ = 0, shared_ = Permissions::kAll;  // what lock_ holds, or will when the node is active
   std::shared_ptr<IoEngine> engine_;
   uint64_t length_ = 0;
   bool is_device_ = false;

@@ -151,6 +151,7 @@ Task<Result<NodePtr>> BlockGraph::open_node(BlockOptions options, NodeConfig inh
     options.erase("filename");
   }
   KITE_CO_ASSIGN(NodeConfig config, take_config(options, std::move(inherited), driver->is_protocol));
+  config.inactive = opens_inactive_;
   if (!config.name.empty() && find(config.name) != nullptr) {
     co_return fail("Duplicate nodes with node-name='{}'", config.name);
   }
@@ -288,6 +289,25 @@ Task<Result<>> BlockGraph::remove(std::string_view name) {
   owned_.erase(found);
   node->set_kept(false);
   co_return co_await node->close();
+}
+
+// Those that no other node is over.
+std::vector<NodePtr> BlockGraph::roots() const {
+  std::vector<NodePtr> roots = nodes();
+  for (const NodePtr& node : nodes())
+    for (const NodeEdge& edge : node->children())
+      std::erase_if(roots, [&edge](const NodePtr& root) { return root.get() == edge.node; });
+  return roots;
+}
+
+Task<Result<>> BlockGraph::deactivate_all() {
+  for (const NodePtr& root : roots()) KITE_CO_TRY(co_await root->deactivate());
+  co_return Result<>{};
+}
+
+Task<Result<>> BlockGraph::activate_all() {
+  for (const NodePtr& root : roots()) KITE_CO_TRY(co_await root->activate());
+  co_return Result<>{};
 }
 
 Task<Result<>> BlockGraph::close_all() {

@@ -39,6 +39,11 @@ class BlockGraph {
   BlockGraph& operator=(const BlockGraph&) = delete;
 
   [[nodiscard]] Executor& executor() const { return executor_; }
+  // Nodes that are opened from now on are inactive: their images are another process's.
+  void set_opens_inactive(bool inactive) { opens_inactive_ = inactive; }
+  // All nodes, those that others read through first; the first error, and then some are and some are not.
+  Task<Result<>> deactivate_all();
+  Task<Result<>> activate_all();
 
   // Opens the tree that the options describe. `driver` is required here and in every child, but for a child with
   // "filename" alone, which is a file (or the protocol its prefix names). Everything unknown is an error.
@@ -85,7 +90,10 @@ class BlockGraph {
   Task<Result<NodePtr>> open_node(BlockOptions options, NodeConfig inherited);
   Result<> register_name(const NodePtr& node);
 
+  [[nodiscard]] std::vector<NodePtr> roots() const;
+
   Executor& executor_;
+  bool opens_inactive_ = false;
   std::map<std::string, NodePtr, std::less<>> owned_;
   std::map<std::string, std::weak_ptr<BlockNode>, std::less<>> names_;
 };

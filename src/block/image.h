@@ -73,6 +73,7 @@ class FormatNode : public BlockNode {
   virtual Task<Result<>> make_empty();
   // Another node for unallocated ranges (rebase); null: zeroes.
   virtual Result<> set_backing(NodePtr backing);
+  [[nodiscard]] virtual bool holds_snapshots() const { return false; }
   virtual Task<Result<>> snapshot_create(SnapshotInfo snapshot);
   virtual Task<Result<>> snapshot_apply(std::string id_or_name);
   virtual Task<Result<>> snapshot_delete(std::string id_or_name);

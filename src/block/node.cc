@@ -146,7 +146,7 @@ Task<IoResult<>> BlockNode::read(uint64_t offset, IoSlice to, IoHow how) {
 Task<IoResult<>> BlockNode::write(uint64_t offset, IoSlice from, IoHow how) {
   if (closed_) return ready<IoResult<>>(io_fail(EBADF));
   if (!in_range(offset, from.bytes())) return ready<IoResult<>>(io_fail(EINVAL));
-  if (read_only()) return ready<IoResult<>>(io_fail(EACCES));
+  if (read_only() || !active()) return ready<IoResult<>>(io_fail(EACCES));
   if (!growable() && offset + from.bytes() > length()) return ready<IoResult<>>(io_fail(EINVAL));
   if (config_.detect_zeroes != NodeConfig::DetectZeroes::kOff && !how.has(IoHow::kCompressed) && from.all_zero()) {
     const bool unmap = config_.detect_zeroes == NodeConfig::DetectZeroes::kUnmap;
@@ -159,7 +159,7 @@ Task<IoResult<>> BlockNode::write(uint64_t offset, IoSlice from, IoHow how) {
 Task<IoResult<>> BlockNode::write_zeroes(uint64_t offset, uint64_t bytes, IoHow how) {
   if (closed_) co_return io_fail(EBADF);
   if (!in_range(offset, bytes)) co_return io_fail(EINVAL);
-  if (read_only()) co_return io_fail(EACCES);
+  if (read_only() || !active()) co_return io_fail(EACCES);
   if (!growable() && offset + bytes > length()) co_return io_fail(EINVAL);
   if (!config_.discard_unmap) how = how.without(IoHow::kMayUnmap);
   highest_written_ = std::max(highest_written_, offset + bytes);
@@ -184,7 +184,7 @@ Task<IoResult<>> BlockNode::write_zeroes_fallback(uint64_t offset, uint64_t byte
 Task<IoResult<>> BlockNode::discard(uint64_t offset, uint64_t bytes, IoHow how) {
   if (closed_) return ready<IoResult<>>(io_fail(EBADF));
   if (!in_range(offset, bytes)) return ready<IoResult<>>(io_fail(EINVAL));
-  if (read_only()) return ready<IoResult<>>(io_fail(EACCES));
+  if (read_only() || !active()) return ready<IoResult<>>(io_fail(EACCES));
   if (offset + bytes > length()) return ready<IoResult<>>(io_fail(EINVAL));
   if (!config_.discard_unmap || bytes == 0) return ready(IoResult<>{});
   return do_discard(offset, bytes, how);
@@ -209,6 +209,27 @@ Task<IoResult<BlockStatus>> BlockNode::do_block_status(uint64_t offset, uint64_t
 
 Task<Result<>> BlockNode::truncate(uint64_t, Preallocation) {
   return ready<Result<>>(fail("the node '{}' ({}) cannot be resized", name(), driver()));
+}
+
+Task<Result<>> BlockNode::do_deactivate() { co_return Result<>{}; }
+Task<Result<>> BlockNode::do_activate() { co_return Result<>{}; }
+
+Task<Result<>> BlockNode::deactivate() {
+  if (active()) KITE_CO_TRY(co_await do_deactivate());
+  config_.inactive = true;
+  for (BlockNode* const below : {file(), backing()})
+    if (below != nullptr) KITE_CO_TRY(co_await below->deactivate());
+  co_return Result<>{};
+}
+
+Task<Result<>> BlockNode::activate() {
+  if (active()) co_return Result<>{};
+  for (BlockNode* const below : {file(), backing()})
+    if (below != nullptr) KITE_CO_TRY(co_await below->activate());
+  config_.inactive = false;
+  Result<> done = co_await do_activate();
+  config_.inactive = !done;
+  co_return done;
 }
 
 Task<Result<>> BlockNode::close() {

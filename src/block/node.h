@@ -81,6 +81,7 @@ struct NodeConfig {
   unsigned backing_depth = 0;  // how many images of a backing chain are above this one
   bool for_check = false;      // a damaged image may be opened: it will be checked
   bool force_share = false;    // open an image although another process writes it; reading only
+  bool inactive = false;       // another process has it; see deactivate()
 };
 
 // An edge to a child, as query-named-block-nodes and info show them.
@@ -130,6 +131,12 @@ class BlockNode : public std::enable_shared_from_this<BlockNode> {
   // reference goes; a node destroyed without it behaves like one whose process was killed. Idempotent.
   Task<Result<>> close();
   [[nodiscard]] bool closed() const { return closed_; }
+  // Lets another process have the image, as a machine that moves there needs it: what is cached is written back, locks
+  // go, and nothing is written any more, here and in the nodes below. activate() takes it again and forgets what the
+  // other may have changed; on an error it stays inactive. Nobody reads or writes meanwhile. Both are idempotent.
+  Task<Result<>> deactivate();
+  Task<Result<>> activate();
+  [[nodiscard]] bool active() const { return !config_.inactive; }
   // The first byte behind all that was written since the node was opened; 0: nothing was.
   [[nodiscard]] uint64_t highest_written() const { return highest_written_; }
   [[nodiscard]] size_t user_count() const;
@@ -147,6 +154,8 @@ class BlockNode : public std::enable_shared_from_this<BlockNode> {
   // has children passes it on. On an error nothing has changed.
   virtual Result<> set_permissions(uint32_t need, uint32_t shared);
   virtual Task<Result<>> do_close();
+  virtual Task<Result<>> do_deactivate();  // before the nodes below
+  virtual Task<Result<>> do_activate();    // after them
   virtual Task<IoResult<>> do_read(uint64_t offset, IoSlice to, IoHow how) = 0;
   virtual Task<IoResult<>> do_write(uint64_t offset, IoSlice from, IoHow how);
   // ENOTSUP: the caller writes zeroes by hand (unless kNoFallback).

@@ -4,22 +4,13 @@
 #include <bit>
 #include <random>
 
+#include "machine/guest_ram.h"
+
 namespace kite::machine {
 
 namespace {
 
 constexpr int64_t kSecond = 1'000'000'000;
-
-// All of the guest's RAM; not what devices have for memory, nor ROM.
-std::vector<std::shared_ptr<RamBlock>> ram_of(AddressSpace& memory) {
-  std::vector<std::shared_ptr<RamBlock>> blocks;
-  const EpochGuard guard;
-  for (const FlatRange& range : memory.view(guard).ranges()) {
-    if (range.kind != RegionKind::kRam) continue;
-    if (std::ranges::find(blocks, range.region->block()) == blocks.end()) blocks.push_back(range.region->block());
-  }
-  return blocks;
-}
 
 uint64_t pages_of(const std::vector<std::shared_ptr<RamBlock>>& blocks) {
   uint64_t pages = 0;
@@ -50,7 +41,7 @@ Result<> DirtyRate::check(const Order& order) const {
 
 Result<> DirtyRate::start(const Order& order) {
   KITE_TRY(check(order));
-  std::vector<std::shared_ptr<RamBlock>> blocks = ram_of(memory_);
+  std::vector<std::shared_ptr<RamBlock>> blocks = guest_ram(memory_);
   const bool sampling = order.mode == Mode::kPageSampling;
   for (const auto& block : blocks)
     if (!sampling && block->dirty_logging())

@@ -404,6 +404,41 @@ Task<Result<>> DriveStore::flush_drives() {
   co_return result;
 }
 
+namespace {
+Task<Result<>> let_go(block::BlockGraph& graph) { co_return co_await graph.deactivate_all(); }
+Task<Result<>> take_over(block::BlockGraph& graph, std::vector<Drive*> drives) {
+  const Result<> done = co_await graph.activate_all();
+  if (!done) (void)co_await graph.deactivate_all();
+  for (Drive* const drive : drives) drive->refresh();
+  co_return done;
+}
+Task<void> open_as(block::BlockGraph& graph, bool inactive) {
+  graph.set_opens_inactive(inactive);
+  co_return;
+}
+}  // namespace
+
+void DriveStore::starts_inactive() {
+  active_ = false;
+  run(open_as(*graph_, true));
+}
+
+Result<> DriveStore::deactivate() {
+  if (!active_) return {};
+  active_ = false;
+  return run(let_go(*graph_));
+}
+
+Result<> DriveStore::activate() {
+  if (active_) return {};
+  std::vector<Drive*> drives;
+  for (const auto& entry : entries_) drives.push_back(entry->drive.get());
+  KITE_TRY(run(take_over(*graph_, std::move(drives))));
+  run(open_as(*graph_, false));
+  active_ = true;
+  return {};
+}
+
 Result<> DriveStore::flush_all() { return run(flush_drives()); }
 
 Task<void> DriveStore::close_everything() {

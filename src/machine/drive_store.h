@@ -101,6 +101,12 @@ class DriveStore {
   void release_all();
   // Requests that an error stopped are tried again.
   void retry_stopped();
+  // Images belong to another process from now on, or to this one again (BlockNode::deactivate()). Quiet already. With
+  // an error of activate() none is this one's. starts_inactive(): before images are opened, they are another's.
+  void starts_inactive();
+  Result<> deactivate();
+  Result<> activate();
+  [[nodiscard]] bool active() const { return active_; }
   // Everything that guests were told is on the disk, is.
   Result<> flush_all();
 
@@ -152,6 +158,7 @@ class DriveStore {
   ErrorHook error_hook_;
   std::map<std::string, std::weak_ptr<block::ThrottleGroup>, std::less<>> throttle_groups_;
   int quiet_ = 0;  // calls of quiesce()
+  bool active_ = true;
   std::thread thread_;
 };
 

@@ -21,6 +21,11 @@ std::string_view run_state_name(RunState state) {
     case RunState::kShutdown: return "shutdown";
     case RunState::kInternalError: return "internal-error";
     case RunState::kGuestPanicked: return "guest-panicked";
+    case RunState::kInMigrate: return "inmigrate";
+    case RunState::kFinishMigrate: return "finish-migrate";
+    case RunState::kPostMigrate: return "postmigrate";
+    case RunState::kSaveVm: return "save-vm";
+    case RunState::kRestoreVm: return "restore-vm";
   }
   return "paused";
 }
@@ -190,7 +195,8 @@ Result<> Machine::start() {
       threads_[index]->thread = std::thread([this, index] { run_vcpu(index); });
     for (auto& thread : threads_) thread->tid.wait(0);  // named and known from here on
   }
-  if (config_.start_paused) return {};
+  if (config_.incoming) state_ = RunState::kInMigrate;
+  if (config_.incoming || config_.start_paused) return {};
   return resume();
 }
 
@@ -231,8 +237,27 @@ void Machine::pause() {
   emit({.kind = MachineEvent::Kind::kStop});
 }
 
+bool Machine::held() const {
+  return state_ == RunState::kInMigrate || state_ == RunState::kFinishMigrate || state_ == RunState::kSaveVm ||
+         state_ == RunState::kRestoreVm;
+}
+
+void Machine::pause_as(RunState state) {
+  const bool was_running = state_ == RunState::kRunning || state_ == RunState::kSuspended;
+  halt_now();
+  state_ = state;
+  if (was_running) emit({.kind = MachineEvent::Kind::kStop});
+}
+
+Result<> Machine::leave_pause(RunState state, bool run) {
+  state_ = state;
+  return run ? resume() : Result<>{};
+}
+
 Result<> Machine::resume() {
   if (state_ == RunState::kRunning || state_ == RunState::kSuspended) return {};
+  if (held()) return fail("the machine is in state '{}'; it can go on once that is over", run_state_name(state_));
+  if (services_.drives != nullptr) KITE_TRY(services_.drives->activate());
   if (state_ == RunState::kShutdown || state_ == RunState::kInternalError || state_ == RunState::kGuestPanicked)
     return fail("the machine is in state '{}' and cannot go on; reset it first (system_reset)", run_state_name(state_));
   for (bus::Device* device : board_->devices()) device->start();
@@ -245,6 +270,7 @@ Result<> Machine::resume() {
 }
 
 void Machine::reset(Cause cause) {
+  if (held()) return log::warn("the reset is dropped: the machine is in state '{}'", run_state_name(state_));
   const bool was_running = state_ == RunState::kRunning || state_ == RunState::kSuspended;
   halt_now();
   if (services_.drives != nullptr) services_.drives->cancel_waiting();

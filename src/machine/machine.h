@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 #include <thread>
@@ -40,7 +41,12 @@ enum class RunState : uint8_t {
   kSuspended,
   kShutdown,
   kInternalError,
-  kGuestPanicked
+  kGuestPanicked,
+  kInMigrate,      // waits for the state of a machine that comes in
+  kFinishMigrate,  // stands still while the rest of its state goes out
+  kPostMigrate,    // has gone out whole
+  kSaveVm,         // stands still while a snapshot is made, or goes back to one
+  kRestoreVm
 };
 std::string_view run_state_name(RunState state);
 
@@ -113,6 +119,19 @@ class Machine {
   void pause();       // returns with every vCPU parked and guest time stopped; emits STOP when it was running
   Result<> resume();  // refused, with the reason, after a shutdown or an internal error until reset
   void reset(Cause cause);
+  // Stands still in `state` from now on; emits STOP when it was running. kFinishMigrate, kSaveVm, kRestoreVm and
+  // kInMigrate are left by leave_pause() alone: until then resume(), reset() and devices that come and go are refused.
+  void pause_as(RunState state);
+  // Into kPaused or kPostMigrate, or, with `run`, on.
+  Result<> leave_pause(RunState state, bool run);
+  // Whether it stands still for as long as somebody reads or writes its state.
+  [[nodiscard]] bool held() const;
+  // For as long as a migration is under way, running or not: no device comes or goes.
+  void set_devices_fixed(bool fixed) { devices_fixed_ = fixed; }
+  // Everything but the contents of RAM and disks, while nothing runs; see machine_saved.cc. restore_state() is for a
+  // machine with the same devices, and undoes nothing on an error: reset it then.
+  [[nodiscard]] std::vector<uint8_t> save_state();
+  Result<> restore_state(std::span<const uint8_t> bytes);
   Result<> system_wakeup();  // from suspend to RAM; refused in any other state
   [[nodiscard]] RunState state() const { return state_; }
   // Adds a device; running or not. Its type and properties are checked here.
@@ -170,6 +189,7 @@ class Machine {
   void suspend();
   void wake();
   void watchdog_expired();
+  [[nodiscard]] Result<> may_change_devices() const;
   void request_eject(std::string slot);
   void take_out(const std::string& slot);
   void halt_now();
@@ -203,7 +223,7 @@ class Machine {
   std::vector<std::unique_ptr<VcpuThread>> threads_;
   std::vector<std::function<void(const MachineEvent&)>> listeners_;
   RunState state_ = RunState::kPrelaunch;
-  bool disks_quiet_ = false;
+  bool disks_quiet_ = false, devices_fixed_ = false;
   DirtyRate dirty_rate_{memory_, monotonic_};
   EventLimiter event_limiter_{monotonic_};
 

@@ -103,6 +103,7 @@ struct MachineConfig {
   std::array<uint8_t, 16> uuid{};
   bool graphic = true;        // false with -nographic (told to the guest through fw_cfg)
   bool start_paused = false;  // -S
+  bool incoming = false;      // -incoming: its state comes from elsewhere before it runs
   bool no_reboot = false;
   bool no_shutdown = false;
   WatchdogAction watchdog_action = WatchdogAction::kReset;

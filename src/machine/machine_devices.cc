@@ -6,7 +6,14 @@
 
 namespace kite::machine {
 
+// Who moves the machine's state has a machine of the same devices at the other end.
+Result<> Machine::may_change_devices() const {
+  if (!devices_fixed_ && !held()) return {};
+  return fail("no device comes or goes while the machine's state is being moved");
+}
+
 Result<> Machine::add_device(const ObjectOptions& options) {
+  KITE_TRY(may_change_devices());
   KITE_ASSIGN(PropertyMap properties, services_.types.resolve(options, "device_add"));
   const DeviceConfig device{.type = options.type, .id = options.id, .properties = std::move(properties)};
   const std::vector<bus::Device*> before = board_->devices();
@@ -22,7 +29,10 @@ Result<> Machine::add_device(const ObjectOptions& options) {
   return done;
 }
 
-Result<> Machine::remove_device(std::string_view id) { return board_->request_unplug(id); }
+Result<> Machine::remove_device(std::string_view id) {
+  KITE_TRY(may_change_devices());
+  return board_->request_unplug(id);
+}
 
 void Machine::request_eject(std::string slot) {
   {

@@ -73,6 +73,8 @@ struct LaunchPlan {
   std::optional<std::string> qtest_log;
   std::string pid_file;
   std::string log_items, log_file;
+  std::string incoming;       // -incoming; "" for defer, or when it is not given
+  std::string snapshot_name;  // -loadvm
   bool daemonize = false;
   bool defaults = true;  // false with -nodefaults
   bool nographic = false;

@@ -5,6 +5,7 @@
 #include "entropy/entropy_registry.h"
 #include "main/config_file.h"
 #include "main/option_values.h"
+#include "snapshot/channel.h"
 #include "support/log.h"
 #include "support/suggest.h"
 
@@ -94,6 +95,14 @@ Result<> monitor(Context& context, Text text, bool control, bool pretty) {
   context.plan.monitor_given = context.plan.monitor_given || !control;
   if (text == "none") return {};
   context.plan.monitors.push_back({.chardev = std::string(text), .legacy = true, .control = control, .pretty = pretty});
+  return {};
+}
+
+Result<> apply_incoming(Context& context, Text text) {
+  context.plan.machine.incoming = true;
+  if (text == "defer") return {};
+  context.plan.incoming = std::string(text);
+  KITE_TRY(snapshot::parse_channel(text));
   return {};
 }
 
@@ -227,6 +236,11 @@ constexpr OptionSpec kOptions[] = {
 
     {"S", "", kProcess, "do not start the CPUs; 'cont' in a monitor does",
      [](Context& context, Text) { return on(context.plan.machine.start_paused); }},
+    {"incoming", "tcp:HOST:PORT|unix:PATH|exec:COMMAND|file:PATH|fd:N|defer", kProcess,
+     "wait for a machine that 'migrate' sends, and go on with it; with defer, where 'migrate-incoming' says",
+     apply_incoming},
+    {"loadvm", "NAME", kProcess, "start with this snapshot of the machine",
+     [](Context& context, Text text) { return set(context.plan.snapshot_name, text); }},
     {"no-reboot", "", kProcess, "end instead of rebooting",
      [](Context& context, Text) { return on(context.plan.machine.no_reboot); }},
     {"no-shutdown", "", kProcess, "stop, but do not end, when the guest powers off",
@@ -269,8 +283,6 @@ constexpr MissingOption kMissing[] = {
     {"spice", kNoSpice},
     {"usb", kNoUsb},
     {"usbdevice", kNoUsb},
-    {"incoming", "this version of Kite has no migration yet"},
-    {"loadvm", "this version of Kite has no snapshots yet"},
     {"gdb", "this version of Kite has no debugger stub yet; -d in_asm,int,exec logs what the guest does"},
     {"s", "this version of Kite has no debugger stub yet; -d in_asm,int,exec logs what the guest does"},
     {"numa", "this version of Kite has one memory node only; leave -numa out"},

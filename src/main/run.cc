@@ -13,9 +13,11 @@
 #include "entropy/entropy_registry.h"
 #include "machine/drive_store.h"
 #include "machine/machine.h"
+#include "machine/vm_snapshots.h"
 #include "main/launch_plan.h"
 #include "main/process.h"
 #include "monitor/human_session.h"
+#include "monitor/migration_control.h"
 #include "monitor/qmp_session.h"
 #include "monitor/qtest_server.h"
 #include "net/net_registry.h"
@@ -41,6 +43,7 @@ class Program {
   Result<> open_vnc();
   Result<> open_monitors();
   Result<> open_qtest();
+  Result<> begin();
   Result<Chardev*> monitor_chardev(const MonitorPlan& plan, size_t index);
 
   TypeRegistry types_;
@@ -56,6 +59,7 @@ class Program {
   std::unique_ptr<machine::DriveStore> drives_;
   std::unique_ptr<display::Console> console_;
   std::unique_ptr<machine::Machine> machine_;
+  std::unique_ptr<monitor::MigrationControl> migration_;
   std::unique_ptr<display::VncServer> vnc_;
   std::vector<std::unique_ptr<monitor::QmpSession>> qmp_;
   std::vector<std::unique_ptr<monitor::HumanSession>> humans_;
@@ -118,6 +122,7 @@ Result<> Program::open_entropy() {
 
 Result<> Program::open_drives() {
   KITE_ASSIGN(drives_, machine::DriveStore::create());
+  if (plan_.machine.incoming) drives_->starts_inactive();
   for (block::BlockOptions& options : plan_.nodes) {
     const std::string name = options.find("node-name") == nullptr ? "" : *options.find("node-name");
     if (auto done = drives_->add_node(std::move(options)); !done)
@@ -171,7 +176,17 @@ Result<> Program::open_vnc() {
 }
 
 Result<> Program::open_monitors() {
-  const monitor::MonitorContext context{.machine = *machine_, .chardevs = *chardevs_, .vnc = vnc_.get()};
+  migration_ = std::make_unique<monitor::MigrationControl>(
+      *machine_,
+      [this](std::string_view event, const monitor::Json& data) {
+        for (auto& session : qmp_) session->announce(event, data);
+      },
+      [this](const Error& error) {
+        log::error("-incoming: {}", error.message);
+        machine_->request_exit(1);
+      });
+  const monitor::MonitorContext context{
+      .machine = *machine_, .chardevs = *chardevs_, .vnc = vnc_.get(), .migration = migration_.get()};
   for (size_t index = 0; index < plan_.monitors.size(); ++index) {
     const MonitorPlan& plan = plan_.monitors[index];
     KITE_ASSIGN(Chardev * chardev, monitor_chardev(plan, index));
@@ -193,6 +208,21 @@ Result<> Program::open_qtest() {
   if (chardev == nullptr) return fail("-qtest {}: it needs a character device, as unix:PATH", *plan_.qtest);
   qtest_ = std::make_unique<monitor::QtestServer>(*machine_, *chardev);
   if (plan_.qtest_log && *plan_.qtest_log != "/dev/null") return qtest_->set_log(*plan_.qtest_log);
+  return {};
+}
+
+Result<> Program::begin() {
+  if (!plan_.snapshot_name.empty() && plan_.machine.incoming)
+    return fail("-loadvm and -incoming are two ways to begin; leave one out");
+  KITE_TRY(machine_->start());
+  if (!plan_.snapshot_name.empty()) {
+    if (auto loaded = machine::load_vm(*machine_, plan_.snapshot_name); !loaded)
+      return fail("-loadvm {}: {}", plan_.snapshot_name, loaded.error().message);
+    return plan_.machine.start_paused ? Result<>{} : machine_->resume();
+  }
+  if (plan_.incoming.empty()) return {};
+  if (auto begun = migration_->receive(plan_.incoming, {}); !begun)
+    return fail("-incoming {}: {}", plan_.incoming, begun.error().message);
   return {};
 }
 
@@ -222,24 +252,26 @@ Result<int> Program::run(const std::vector<std::string>& arguments) {
   KITE_TRY(open_drives());
   executor_->attach(screen_clock_);
   console_ = std::make_unique<display::Console>(screen_clock_);
-  KITE_ASSIGN(machine_, machine::Machine::create(plan_.machine, {.executor = *executor_,
-                                                                 .types = types_,
-                                                                 .exit =
-                                                                     [this](int status) {
-                                                                       status_ = status;
-                                                                       executor_->stop();
-                                                                     },
-                                                                 .drives = drives_.get(),
-                                                                 .nets = nets_.get(),
-                                                                 .console = console_.get(),
-                                                                 .chardevs = chardevs_.get(),
-                                                                 .entropy = entropy_.get()}));
+  machine::MachineConfig config = plan_.machine;
+  config.start_paused |= !plan_.snapshot_name.empty();  // until it is loaded
+  KITE_ASSIGN(machine_, machine::Machine::create(config, {.executor = *executor_,
+                                                          .types = types_,
+                                                          .exit =
+                                                              [this](int status) {
+                                                                status_ = status;
+                                                                executor_->stop();
+                                                              },
+                                                          .drives = drives_.get(),
+                                                          .nets = nets_.get(),
+                                                          .console = console_.get(),
+                                                          .chardevs = chardevs_.get(),
+                                                          .entropy = entropy_.get()}));
   warn_of_what_is_unused();
   KITE_TRY(open_qtest());  // its client waits for it before it listens for the monitor
   KITE_TRY(open_vnc());
   KITE_TRY(open_monitors());
   KITE_TRY(chardevs_->wait_for_peers());
-  KITE_TRY(machine_->start());
+  KITE_TRY(begin());
   KITE_TRY(daemon_.ready());
   executor_->run();
   chardevs_->flush_all();

@@ -10,6 +10,7 @@
 #include "monitor/device_commands.h"
 #include "monitor/dirty_rate_commands.h"
 #include "monitor/display_commands.h"
+#include "monitor/migration_commands.h"
 #include "monitor/net_commands.h"
 #include "monitor/stats_commands.h"
 #include "monitor/words.h"
@@ -93,11 +94,14 @@ constexpr HumanCommand kInfo[] = {
     {"cpus", "", "show the CPUs and their threads", info_cpus},
     {"dirty_rate", "", "show how fast the guest writes its memory, as calc_dirty_rate measured it",
      [](Context& context, std::string_view) { return info_dirty_rate(context.machine.dirty_rate()); }},
+    {"migrate", "", "show how far the machine that goes out has come", info_migrate},
+    {"migrate_parameters", "", "show what holds for machines that go out", info_migrate_parameters},
     {"mtree", "", "show the memory and port maps", info_memory_tree},
     {"network", "", "show the network cards and where their cables go", info_network},
     {"pci", "", "show the PCI functions and what they were given", info_pci},
     {"qtree", "", "show the devices and the buses they are on", info_qtree},
     {"registers", "", "show the CPU registers", info_registers},
+    {"snapshots", "", "show the machines that are kept in the images", info_snapshots},
     {"stats", "", "show what is counted: [vm|vcpu] [NAME,...|*] [kvm|kite]",
      [](Context&, std::string_view rest) { return info_stats(metrics::Registry::process(), rest); }},
     {"status", "", "show whether the machine runs", info_status},
@@ -178,6 +182,7 @@ constexpr HumanCommand kCommands[] = {
      }},
     {"cont", "c", "let the machine go on",
      [](Context& context, std::string_view) { return through_qmp(context, "cont"); }},
+    {"delvm", "", "delete a snapshot of the machine: NAME", human_delvm},
     {"device_add", "", "add a device: TYPE[,PROPERTY=VALUE]...", human_device_add},
     {"device_del", "", "take a device out: ID", human_device_del},
     {"drive_add", "", "add a drive for device_add: 0 if=none,id=ID,file=FILE[,OPTION=VALUE]...", human_drive_add},
@@ -188,7 +193,13 @@ constexpr HumanCommand kCommands[] = {
      human_hostfwd_add},
     {"hostfwd_remove", "", "forward it no longer: [NETDEV] [tcp|udp]:[HOSTADDR]:HOSTPORT", human_hostfwd_remove},
     {"info", "", "show something: 'info help' lists what", info},
+    {"loadvm", "", "go back to a snapshot of the machine: NAME", human_loadvm},
     {"mce", "", "report a machine check: [-b] CPU BANK STATUS MCGSTATUS ADDR MISC", mce},
+    {"migrate", "", "send the machine: [-d] tcp:HOST:PORT|unix:PATH|exec:COMMAND|file:PATH|fd:N", human_migrate},
+    {"migrate_cancel", "", "it stays here", human_migrate_cancel},
+    {"migrate_incoming", "", "wait for a machine, after -incoming defer: as migrate", human_migrate_incoming},
+    {"migrate_set_parameter", "", "set max-bandwidth (bytes a second) or downtime-limit (ms): NAME VALUE",
+     human_migrate_set_parameter},
     {"mouse_button", "", "press mouse buttons: STATE (1 left, 2 right, 4 middle; 0 lets go)", human_mouse_button},
     {"mouse_move", "", "move the mouse: DX DY [DZ]", human_mouse_move},
     {"netdev_add", "", "add a network back end for device_add: TYPE,id=ID[,OPTION=VALUE]...", human_netdev_add},
@@ -197,6 +208,7 @@ constexpr HumanCommand kCommands[] = {
      [](Context& context, std::string_view) { return through_qmp(context, "inject-nmi"); }},
     {"qemu-io", "", "read, write or hold up an image in use: DEVICE \"COMMAND\" (help lists commands)", human_disk_io},
     {"quit", "q", "end Kite", [](Context& context, std::string_view) { return through_qmp(context, "quit"); }},
+    {"savevm", "", "keep the machine as it is now in its qcow2 images: [NAME]", human_savevm},
     {"screendump", "", "write the screen to a file: FILE [-f ppm|png]", human_screendump},
     {"sendkey", "", "press keys together: KEY[-KEY]... [MILLISECONDS]", human_sendkey},
     {"set_link", "", "plug a network cable in or out: CARD|NETDEV on|off", human_set_link},

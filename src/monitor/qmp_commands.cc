@@ -9,6 +9,7 @@
 #include "monitor/dirty_rate_commands.h"
 #include "monitor/display_commands.h"
 #include "monitor/human_commands.h"
+#include "monitor/migration_commands.h"
 #include "monitor/net_commands.h"
 #include "monitor/stats_commands.h"
 #include "support/suggest.h"
@@ -270,6 +271,7 @@ std::span<const QmpCommand> qmp_commands() {
     all.insert(all.end(), balloon_commands().begin(), balloon_commands().end());
     all.insert(all.end(), block_commands().begin(), block_commands().end());
     all.insert(all.end(), display_commands().begin(), display_commands().end());
+    all.insert(all.end(), migration_commands().begin(), migration_commands().end());
     all.insert(all.end(), net_commands().begin(), net_commands().end());
     return all;
   }();

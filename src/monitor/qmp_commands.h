@@ -11,10 +11,13 @@
 
 namespace kite::monitor {
 
+class MigrationControl;
+
 struct MonitorContext {
   machine::Machine& machine;
   ChardevRegistry& chardevs;
-  display::VncServer* vnc = nullptr;  // null: none
+  display::VncServer* vnc = nullptr;      // null: none
+  MigrationControl* migration = nullptr;  // never null where commands run
 };
 
 struct ArgumentSpec {

@@ -146,21 +146,27 @@ Json io_error_json(const machine::MachineEvent& event) {
 }  // namespace
 
 void QmpSession::announce(const machine::MachineEvent& event) {
+  using Kind = machine::MachineEvent::Kind;
+  Json data;
+  if (event.kind == Kind::kReset || event.kind == Kind::kShutdown)
+    data = {{"guest", machine::cause_by_guest(event.cause)}, {"reason", machine::cause_name(event.cause)}};
+  if (event.kind == Kind::kWatchdog) data = {{"action", event.action}};
+  if (event.kind == Kind::kDeviceDeleted) data = {{"device", event.device}, {"path", event.qdev}};
+  if (event.kind == Kind::kTrayMoved)
+    data = {{"device", event.device}, {"tray-open", event.tray_open}, {"id", event.qdev}};
+  if (event.kind == Kind::kBalloonChange) data = {{"actual", event.bytes}};
+  if (event.kind == Kind::kPortChange) data = {{"open", event.port_open}, {"id", event.device}};
+  if (event.kind == Kind::kBlockIoError) data = io_error_json(event);
+  announce(event_name(event.kind), data);
+}
+
+void QmpSession::announce(std::string_view event, const Json& data) {
   if (!connected_ || !negotiated_) return;
   const auto now = std::chrono::system_clock::now().time_since_epoch();
   const auto microseconds = std::chrono::duration_cast<std::chrono::microseconds>(now).count();
   Json message{{"timestamp", {{"seconds", microseconds / 1000000}, {"microseconds", microseconds % 1000000}}},
-               {"event", event_name(event.kind)}};
-  using Kind = machine::MachineEvent::Kind;
-  if (event.kind == Kind::kReset || event.kind == Kind::kShutdown)
-    message["data"] = {{"guest", machine::cause_by_guest(event.cause)}, {"reason", machine::cause_name(event.cause)}};
-  if (event.kind == Kind::kWatchdog) message["data"] = {{"action", event.action}};
-  if (event.kind == Kind::kDeviceDeleted) message["data"] = {{"device", event.device}, {"path", event.qdev}};
-  if (event.kind == Kind::kTrayMoved)
-    message["data"] = {{"device", event.device}, {"tray-open", event.tray_open}, {"id", event.qdev}};
-  if (event.kind == Kind::kBalloonChange) message["data"] = {{"actual", event.bytes}};
-  if (event.kind == Kind::kPortChange) message["data"] = {{"open", event.port_open}, {"id", event.device}};
-  if (event.kind == Kind::kBlockIoError) message["data"] = io_error_json(event);
+               {"event", event}};
+  if (!data.is_null()) message["data"] = data;
   send(message);
 }
 

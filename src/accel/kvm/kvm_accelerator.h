@@ -42,6 +42,8 @@ class KvmAccelerator final : public Accelerator {
   [[nodiscard]] QueuedWrites* queued_writes() override;
   void time_stopped() override;
   void time_resumed() override;
+  [[nodiscard]] std::vector<uint8_t> save_clock() override;
+  Result<> restore_clock(const std::vector<uint8_t>& bytes) override;
 
   [[nodiscard]] KvmSystem& system() const { return *system_; }
   [[nodiscard]] const KvmOptions& options() const { return options_; }

@@ -201,13 +201,21 @@ Result<> KvmIrqChip::read(State& state) const {
   }
   if (!has_timer()) return {};
   state.has_timer = 1;
+  if (stopped_timer_) {
+    state.timer = *stopped_timer_;
+    return {};
+  }
   return did(vm_.ioctl(KVM_GET_PIT2, &state.timer), "to show its 8254");
 }
 
-Result<> KvmIrqChip::write(State& state) const {
+Result<> KvmIrqChip::write(State& state) {
   for (kvm_irqchip& chip : state.chips)
     KITE_TRY(did(vm_.ioctl(KVM_SET_IRQCHIP, &chip), "a state of its interrupt controllers"));
   if (!has_timer()) return {};
+  if (stopped_timer_) {
+    stopped_timer_ = state.timer;
+    return {};
+  }
   return did(vm_.ioctl(KVM_SET_PIT2, &state.timer), "a state of its 8254");
 }
 

@@ -62,8 +62,8 @@ class KvmIrqChip final : public IrqChip {
   KvmIrqChip(const KvmSystem& system, const KvmFd& vm, Parts parts);
   Result<> make_parts();
   Result<> read(State& state) const;
-  Result<> write(State& state) const;
-  Result<> apply_routes();  // callers hold mutex_
+  Result<> write(State& state);  // the timer's part counts from time_resumed() on while time is stopped
+  Result<> apply_routes();       // callers hold mutex_
 
   const KvmFd& vm_;
   const Parts parts_;

@@ -44,6 +44,8 @@ class KvmVcpu final : public Vcpu {
   Result<> set_debug(const GuestDebug& debug) override;
   [[nodiscard]] DebugStop debug_stop() const override { return debug_stop_; }
   [[nodiscard]] std::string internal_error() const override { return internal_error_; }
+  [[nodiscard]] std::vector<uint8_t> save_own() override;
+  Result<> restore_own(const std::vector<uint8_t>& bytes) override;
 
   // vCPU thread or while it is not in run(): the whole state in KVM's form. Everything that save() gives goes back by
   // load() as it was, pending events included; parts that equal those of `known`, a state that the vCPU is in, are not

@@ -30,19 +30,16 @@ Task<Result<NodePtr>> Qcow2Node::open(BlockGraph& graph, NodeConfig config, Bloc
   std::shared_ptr<Qcow2Node> node(new Qcow2Node(graph.executor(), std::move(config)));
   KITE_CO_ASSIGN(NodePtr below, co_await graph.open_child(options.take_child("file"), node->config_, "file"));
   node->follow_rights(*below);
-  const bool writable = !node->read_only();
   const bool backing_given = options.has_child("backing");
   BlockOptions backing_options = options.take_child("backing");
   KITE_CO_TRY(node->take_options(options));
   Permissions permissions{.need = Permissions::kConsistentRead, .shared = kFileShared};
-  if (writable) permissions.need |= Permissions::kWrite | Permissions::kResize;
+  if (!node->read_only()) permissions.need |= Permissions::kWrite | Permissions::kResize;
   KITE_CO_ASSIGN(node->file_, NodeUse::claim(std::move(below), fmt::format("node '{}'", node->name()), permissions));
   KITE_CO_TRY(co_await node->load());
   KITE_CO_TRY(co_await node->open_backing(graph, std::move(backing_options), backing_given));
   node->loaded_ = true;
-  if (writable && !node->config_.for_check && (node->header_.incompatible & kDirty) != 0) {
-    KITE_CO_TRY(co_await node->recover_dirty());
-  }
+  if (node->active()) KITE_CO_TRY(co_await node->recover_dirty());
   co_return NodePtr(std::move(node));
 }
 
@@ -80,6 +77,7 @@ Result<> Qcow2Node::take_options(BlockOptions& options) {
 }
 
 Task<Result<>> Qcow2Node::load() {
+  free_from_ = compressed_next_ = 0;
   std::vector<uint8_t> head(kHeaderBytesV3);
   const uint64_t available = file_->length();
   head.resize(std::min<uint64_t>(head.size(), available));
@@ -113,7 +111,7 @@ Task<Result<>> Qcow2Node::load() {
   KITE_CO_TRY(co_await load_tables());
   KITE_CO_TRY(co_await load_snapshots());
   // [qcow2] autoclear: who does not keep up what such a bit stands for (bitmaps) clears it when it writes.
-  if (!read_only() && header_.autoclear != 0) {
+  if (!read_only() && active() && header_.autoclear != 0) {
     header_.autoclear = 0;
     KITE_CO_TRY(co_await write_header());
   }
@@ -175,6 +173,7 @@ Result<> Qcow2Node::set_backing(NodePtr backing) {
 Result<> Qcow2Node::set_permissions(uint32_t, uint32_t) { return {}; }
 
 Task<Result<>> Qcow2Node::recover_dirty() {
+  if (read_only() || config_.for_check || (header_.incompatible & kDirty) == 0) co_return Result<>{};
   // [qcow2] dirty bit: the refcounts may be behind; the tables are right.
   size_t said = 0;
   const std::string prefix = fmt::format("'{}': ", filename());
@@ -274,9 +273,20 @@ Task<Result<>> Qcow2Node::make_clean() {
   co_return fail("Failed to flush the L2 table cache: {}\nFailed to flush the refcount block cache: {}", why, why);
 }
 
+Task<Result<>> Qcow2Node::make_clean_if_used() {
+  if (loaded_ && !read_only() && active() && (corrupt_ || !untouched())) co_return co_await make_clean();
+  co_return Result<>{};
+}
+
+Task<Result<>> Qcow2Node::do_deactivate() { return make_clean_if_used(); }
+
+Task<Result<>> Qcow2Node::do_activate() {
+  KITE_CO_TRY(co_await load());
+  co_return co_await recover_dirty();
+}
+
 Task<Result<>> Qcow2Node::do_close() {
-  Result<> result;
-  if (loaded_ && !read_only() && (corrupt_ || !untouched())) result = co_await make_clean();
+  Result<> result = co_await make_clean_if_used();
   if (Result<> closed = co_await close_use(backing_); !closed && result) result = std::move(closed);
   if (Result<> closed = co_await close_use(file_); !closed && result) result = std::move(closed);
   co_return result;

@@ -70,6 +70,7 @@ class Qcow2Node final : public FormatNode {
   [[nodiscard]] bool can_be_emptied() const override { return true; }
   Task<Result<>> make_empty() override;
   Result<> set_backing(NodePtr backing) override;
+  [[nodiscard]] bool holds_snapshots() const override { return true; }
   Task<Result<>> snapshot_create(SnapshotInfo snapshot) override;
   Task<Result<>> snapshot_apply(std::string id_or_name) override;
   Task<Result<>> snapshot_delete(std::string id_or_name) override;
@@ -83,6 +84,8 @@ class Qcow2Node final : public FormatNode {
  protected:
   Result<> set_permissions(uint32_t need, uint32_t shared) override;
   Task<Result<>> do_close() override;
+  Task<Result<>> do_deactivate() override;
+  Task<Result<>> do_activate() override;
   Task<IoResult<>> do_read(uint64_t offset, IoSlice to, IoHow how) override;
   Task<IoResult<>> do_write(uint64_t offset, IoSlice from, IoHow how) override;
   Task<IoResult<>> do_write_zeroes(uint64_t offset, uint64_t bytes, IoHow how) override;
@@ -128,6 +131,7 @@ class Qcow2Node final : public FormatNode {
   Task<IoResult<>> settle();
   [[nodiscard]] bool untouched() const;
   Task<Result<>> make_clean();
+  Task<Result<>> make_clean_if_used();
   Task<Result<>> write_header();
   // Some of the header's bytes 24..71 (size, places of the tables), durably. When that fails, which of both the file
   // has is unknown: ship() writes them anew before anything else, and what either names is not given back.

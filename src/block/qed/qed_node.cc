@@ -24,25 +24,29 @@ Task<Result<NodePtr>> QedNode::open(BlockGraph& graph, NodeConfig config, BlockO
   std::shared_ptr<QedNode> node(new QedNode(graph.executor(), std::move(config)));
   KITE_CO_ASSIGN(NodePtr below, co_await graph.open_child(options.take_child("file"), node->config_, "file"));
   node->follow_rights(*below);
-  const bool writable = !node->read_only();
   const bool given = options.has_child("backing");
   BlockOptions backing = options.take_child("backing");
   KITE_CO_TRY(options.all_taken("qed"));
   Permissions permissions{.need = Permissions::kConsistentRead, .shared = kFileShared};
-  if (writable) permissions.need |= Permissions::kWrite | Permissions::kResize;
+  if (!node->read_only()) permissions.need |= Permissions::kWrite | Permissions::kResize;
   KITE_CO_ASSIGN(node->file_, NodeUse::claim(std::move(below), fmt::format("node '{}'", node->name()), permissions));
   KITE_CO_TRY(co_await node->load());
   KITE_CO_TRY(co_await node->open_backing(graph, std::move(backing), given));
   node->loaded_ = true;
-  if (writable && !node->config_.for_check && (node->header_.features & kNeedCheck) != 0) {
-    KITE_CO_ASSIGN(const CheckResult result, co_await node->check(Repair::kAll, [](const std::string&) {}));
-    if (result.check_errors != 0 || result.corruptions != 0)
-      co_return fail("Could not repair the QED image after an unclean end");
-  }
+  if (node->active()) KITE_CO_TRY(co_await node->repair_after_crash());
   co_return NodePtr(std::move(node));
 }
 
+Task<Result<>> QedNode::repair_after_crash() {
+  if (read_only() || config_.for_check || (header_.features & kNeedCheck) == 0) co_return Result<>{};
+  KITE_CO_ASSIGN(const CheckResult result, co_await check(Repair::kAll, [](const std::string&) {}));
+  if (result.check_errors != 0 || result.corruptions != 0)
+    co_return fail("Could not repair the QED image after an unclean end");
+  co_return Result<>{};
+}
+
 Task<Result<>> QedNode::load() {
+  tables_.clear();
   constexpr uint64_t kHead = 4096;
   std::vector<uint8_t> head(std::min(kHead, file_->length()));
   if (const auto done = co_await file_->read(0, IoSlice(head)); !done)
@@ -55,7 +59,7 @@ Task<Result<>> QedNode::load() {
     co_return fail("Failed to read L1 table: {}", errno_text(done.error().code));
   }
   // [qed] autoclear_features: who does not know a bit clears it.
-  if (!read_only() && header_.autoclear != 0) {
+  if (!read_only() && active() && header_.autoclear != 0) {
     header_.autoclear = 0;
     if (const auto done = co_await write_header(); !done)
       co_return fail("Failed to update header: {}", errno_text(done.error().code));
@@ -312,13 +316,23 @@ Task<IoResult<>> QedNode::set_need_check(bool needed) {
   co_return done;
 }
 
+Task<Result<>> QedNode::make_clean() {
+  if (!loaded_ || read_only() || !active()) co_return Result<>{};
+  IoResult<> done = co_await file_->flush();
+  if (done && !config_.for_check) done = co_await set_need_check(false);
+  if (!done) co_return fail("Failed to flush the image: {}", errno_text(done.error().code));
+  co_return Result<>{};
+}
+
+Task<Result<>> QedNode::do_deactivate() { return make_clean(); }
+
+Task<Result<>> QedNode::do_activate() {
+  KITE_CO_TRY(co_await load());
+  co_return co_await repair_after_crash();
+}
+
 Task<Result<>> QedNode::do_close() {
-  Result<> result;
-  if (loaded_ && !read_only()) {
-    IoResult<> done = co_await file_->flush();
-    if (done && !config_.for_check) done = co_await set_need_check(false);
-    if (!done) result = fail("Failed to flush the image: {}", errno_text(done.error().code));
-  }
+  Result<> result = co_await make_clean();
   if (Result<> closed = co_await close_use(backing_); !closed && result) result = std::move(closed);
   if (Result<> closed = co_await close_use(file_); !closed && result) result = std::move(closed);
   co_return result;

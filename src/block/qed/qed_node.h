@@ -68,6 +68,8 @@ class QedNode final : public FormatNode {
 
  protected:
   Task<Result<>> do_close() override;
+  Task<Result<>> do_deactivate() override;
+  Task<Result<>> do_activate() override;
   Task<IoResult<>> do_read(uint64_t offset, IoSlice to, IoHow how) override;
   Task<IoResult<>> do_write(uint64_t offset, IoSlice from, IoHow how) override;
   Task<IoResult<>> do_write_zeroes(uint64_t offset, uint64_t bytes, IoHow how) override;
@@ -85,6 +87,8 @@ class QedNode final : public FormatNode {
 
   QedNode(Executor& executor, NodeConfig config) : FormatNode(executor, "qed", std::move(config)) {}
   Task<Result<>> load();
+  Task<Result<>> repair_after_crash();
+  Task<Result<>> make_clean();
   Task<Result<>> open_backing(BlockGraph& graph, BlockOptions options, bool given);
   Task<IoResult<Extent>> find_extent(uint64_t offset, uint64_t bytes);
   Task<IoResult<Table>> load_table(uint64_t offset);

@@ -1,0 +1,109 @@
+#include "machine/incoming.h"
+
+#include <pthread.h>
+
+#include "machine/drive_store.h"
+#include "machine/guest_ram.h"
+#include "snapshot/ram_copy.h"
+#include "snapshot/stream.h"
+#include "support/log.h"
+
+namespace kite::machine {
+
+Incoming::~Incoming() {
+  *alive_ = false;
+  if (!thread_.joinable()) return;
+  door_->cancel();
+  {
+    const std::lock_guard lock(mutex_);
+    ending_ = true;
+    if (channel_ != nullptr) channel_->cancel();
+  }
+  thread_.join();
+}
+
+void Incoming::set_status(MigrationStatus status) {
+  status_ = status;
+  listener_.status(status);
+}
+
+Result<> Incoming::start(snapshot::ChannelAddress address, Fd fd) {
+  if (started()) return fail("a machine comes in already");
+  if (machine_.state() != RunState::kInMigrate)
+    return fail("this machine waits for none; start it with -incoming defer");
+  KITE_ASSIGN(door_, snapshot::Listener::create(std::move(address), std::move(fd)));
+  set_status(MigrationStatus::kSetup);
+  thread_ = std::thread([this] {
+    pthread_setname_np(pthread_self(), "incoming");
+    work();
+  });
+  return {};
+}
+
+// --- the receiving thread
+
+void Incoming::work() {
+  machine_.executor().post([this, alive = alive_, state = receive()] {
+    if (*alive) finish(state);
+  });
+}
+
+Result<std::vector<uint8_t>> Incoming::receive() {
+  KITE_ASSIGN(auto channel, door_->accept());
+  snapshot::Channel& from = *channel;
+  {
+    const std::lock_guard lock(mutex_);
+    channel_ = std::move(channel);
+    if (ending_) from.cancel();
+  }
+  machine_.executor().post([this, alive = alive_] {
+    if (*alive && status_ == MigrationStatus::kSetup) set_status(MigrationStatus::kActive);
+  });
+  snapshot::StreamReader reader(from);
+  KITE_ASSIGN(const uint32_t flags, reader.begin());
+  wants_answer_ = (flags & snapshot::kWantsAnswer) != 0 && from.is_socket();
+  KITE_TRY(snapshot::receive_ram(reader, guest_ram(machine_.memory())));
+  return reader.state();
+}
+
+// --- the main thread
+
+void Incoming::answer(const Result<>& result) {
+  if (!wants_answer_ || channel_ == nullptr) return;
+  std::vector<uint8_t> bytes = {result ? snapshot::kAccepted : snapshot::kRefused};
+  if (!result) bytes.insert(bytes.end(), result.error().message.begin(), result.error().message.end());
+  if (const auto done = channel_->write(bytes); !done) log::warn("incoming: {}", done.error().message);
+}
+
+// The sender has let the images go.
+Result<> Incoming::take_over(const std::vector<uint8_t>& state) {
+  DriveStore* const drives = machine_.drives();
+  if (drives != nullptr) KITE_TRY(drives->activate());
+  Result<> restored = machine_.restore_state(state);
+  // The sender goes on with them, then.
+  if (!restored && drives != nullptr)
+    if (auto done = drives->deactivate(); !done) log::error("incoming: {}", done.error().message);
+  return restored;
+}
+
+void Incoming::finish(const Result<std::vector<uint8_t>>& state) {
+  thread_.join();
+  Result<> result;
+  if (!state)
+    result = fail("{}", state.error().message);
+  else
+    result = take_over(*state);
+  if (result && channel_ != nullptr) result = channel_->finish();
+  answer(result);
+  channel_.reset();
+  if (result) {
+    const bool run = !machine_.config().start_paused;
+    set_status(MigrationStatus::kCompleted);
+    result = machine_.leave_pause(RunState::kPaused, run);
+  } else {
+    set_status(MigrationStatus::kFailed);
+  }
+  listener_.ended(result);
+}
+
+}  // namespace kite::machine

@@ -1,0 +1,264 @@
+#include "monitor/migration_commands.h"
+
+#include <algorithm>
+#include <charconv>
+#include <ctime>
+
+#include "machine/vm_snapshots.h"
+#include "monitor/migration_control.h"
+#include "monitor/words.h"
+#include "support/suggest.h"
+
+namespace kite::monitor {
+
+namespace {
+
+using Context = MonitorContext;
+using Type = Json::value_t;
+using machine::MigrationParameters;
+using machine::MigrationReport;
+using machine::MigrationStatus;
+
+constexpr uint64_t kPageBytes = 4096;
+constexpr int64_t kMostDowntimeMs = 2'000'000;
+
+QmpReply done(const Result<>& result) {
+  if (!result) return qmp_fail("{}", result.error().message);
+  return Json::object();
+}
+
+// --- QMP
+
+QmpReply migrate(Context& context, const Json& arguments) {
+  for (const char* other : {"blk", "inc", "resume"})
+    if (arguments.value(other, false)) return qmp_fail("Parameter '{}': this version of Kite does not do that", other);
+  return done(context.migration->send(arguments.at("uri").get<std::string>(), {}));
+}
+
+QmpReply migrate_cancel(Context& context, const Json&) {
+  context.migration->outgoing().cancel();
+  return Json::object();
+}
+
+QmpReply migrate_incoming(Context& context, const Json& arguments) {
+  return done(context.migration->receive(arguments.at("uri").get<std::string>(), {}));
+}
+
+Json ram_json(const MigrationReport& report) {
+  const uint64_t remaining = report.remaining_pages * kPageBytes;
+  const double bits = static_cast<double>(report.bytes_per_second) * 8;
+  return {{"total", report.total_bytes},
+          {"transferred", report.transferred},
+          {"remaining", remaining},
+          {"duplicate", report.zero_pages},
+          {"skipped", 0},
+          {"normal", report.normal_pages},
+          {"normal-bytes", report.normal_pages * kPageBytes},
+          {"dirty-pages-rate", 0},
+          {"mbps", bits / 1e6},
+          {"dirty-sync-count", report.passes},
+          {"postcopy-requests", 0},
+          {"page-size", kPageBytes},
+          {"multifd-bytes", 0},
+          {"pages-per-second", report.bytes_per_second / kPageBytes}};
+}
+
+QmpReply query_migrate(Context& context, const Json&) {
+  const MigrationReport report = context.migration->outgoing().report();
+  if (report.status == MigrationStatus::kNone && context.migration->incoming().started()) {
+    const MigrationStatus status = context.migration->incoming().status();
+    return Json{{"status", machine::migration_status_name(status)}};
+  }
+  if (report.status == MigrationStatus::kNone) return Json::object();
+  Json answer{{"status", machine::migration_status_name(report.status)}};
+  if (!report.error.empty()) answer["error-desc"] = report.error;
+  if (report.status == MigrationStatus::kFailed || report.status == MigrationStatus::kCancelled) return answer;
+  answer["setup-time"] = report.setup_ms;
+  answer["total-time"] = report.total_ms;
+  answer["ram"] = ram_json(report);
+  if (report.status == MigrationStatus::kCompleted)
+    answer["downtime"] = report.downtime_ms;
+  else
+    answer["expected-downtime"] = context.migration->outgoing().parameters().downtime_limit_ms;
+  return answer;
+}
+
+QmpReply query_capabilities(Context& context, const Json&) {
+  return Json::array({{{"state", context.migration->announces()}, {"capability", "events"}}});
+}
+
+QmpReply set_capabilities(Context& context, const Json& arguments) {
+  constexpr std::string_view kKnown[] = {"events"};
+  std::optional<bool> events;
+  for (const Json& entry : arguments.at("capabilities")) {
+    if (!entry.is_object() || !entry.value("capability", Json()).is_string() ||
+        !entry.value("state", Json()).is_boolean())
+      return qmp_fail("Invalid parameter type for 'capabilities', expected: list of capability and state");
+    const std::string name = entry.at("capability");
+    if (name == kKnown[0])
+      events = entry.at("state").get<bool>();
+    else
+      return qmp_fail("Parameter 'capability' does not accept value '{}'{}", name, suggestion(name, kKnown));
+  }
+  if (events) context.migration->set_announces(*events);
+  return Json::object();
+}
+
+QmpReply query_parameters(Context& context, const Json&) {
+  const MigrationParameters parameters = context.migration->outgoing().parameters();
+  return Json{{"max-bandwidth", parameters.max_bandwidth}, {"downtime-limit", parameters.downtime_limit_ms}};
+}
+
+QmpReply set_parameters(Context& context, const Json& arguments) {
+  MigrationParameters parameters = context.migration->outgoing().parameters();
+  if (const auto found = arguments.find("max-bandwidth"); found != arguments.end()) {
+    if (!found->is_number_unsigned() && *found < 0)
+      return qmp_fail("Parameter 'max-bandwidth' expects bytes a second, 0 for no limit");
+    parameters.max_bandwidth = found->get<uint64_t>();
+  }
+  if (const auto found = arguments.find("downtime-limit"); found != arguments.end()) {
+    if (*found < 0 || *found > kMostDowntimeMs)
+      return qmp_fail("Parameter 'downtime-limit' expects 0 to {} milliseconds", kMostDowntimeMs);
+    parameters.downtime_limit_ms = found->get<int64_t>();
+  }
+  context.migration->outgoing().set_parameters(parameters);
+  return Json::object();
+}
+
+constexpr ArgumentSpec kMigrate[] = {{"uri", Type::string, true},
+                                     {"detach", Type::boolean, false},
+                                     {"blk", Type::boolean, false},
+                                     {"inc", Type::boolean, false},
+                                     {"resume", Type::boolean, false}};
+constexpr ArgumentSpec kUri[] = {{"uri", Type::string, true}};
+constexpr ArgumentSpec kCapabilities[] = {{"capabilities", Type::array, true}};
+constexpr ArgumentSpec kParameters[] = {{"max-bandwidth", Type::number_integer, false},
+                                        {"downtime-limit", Type::number_integer, false}};
+
+constexpr QmpCommand kCommands[] = {
+    {"migrate", kMigrate, migrate},
+    {"migrate_cancel", {}, migrate_cancel},
+    {"migrate-incoming", kUri, migrate_incoming},
+    {"query-migrate", {}, query_migrate},
+    {"query-migrate-capabilities", {}, query_capabilities},
+    {"migrate-set-capabilities", kCapabilities, set_capabilities},
+    {"query-migrate-parameters", {}, query_parameters},
+    {"migrate-set-parameters", kParameters, set_parameters},
+};
+
+// --- for people
+
+std::string told(const Result<>& result) {
+  return result ? std::string{} : fmt::format("Error: {}\n", result.error().message);
+}
+
+std::string size_text(uint64_t bytes) {
+  constexpr std::string_view kUnits[] = {"B", "KiB", "MiB", "GiB", "TiB"};
+  auto value = static_cast<double>(bytes);
+  size_t unit = 0;
+  for (; value >= 1000 && unit + 1 < std::size(kUnits); ++unit) value /= 1024;
+  return fmt::format("{:.3g} {}", value, kUnits[unit]);
+}
+
+std::string date_text(uint32_t seconds) {
+  const auto time = static_cast<std::time_t>(seconds);
+  std::tm parts{};
+  ::localtime_r(&time, &parts);
+  return fmt::format("{:04}-{:02}-{:02} {:02}:{:02}:{:02}", parts.tm_year + 1900, parts.tm_mon + 1, parts.tm_mday,
+                     parts.tm_hour, parts.tm_min, parts.tm_sec);
+}
+
+std::string clock_text(uint64_t ns) {
+  const uint64_t ms = ns / 1'000'000, seconds = ms / 1000;
+  return fmt::format("{:02}:{:02}:{:02}.{:03}", seconds / 3600, seconds / 60 % 60, seconds % 60, ms % 1000);
+}
+
+}  // namespace
+
+std::span<const QmpCommand> migration_commands() { return kCommands; }
+
+std::string human_migrate(MonitorContext& context, std::string_view rest) {
+  std::string_view word = next_word(rest);
+  if (word == "-d") word = next_word(rest);  // this monitor waits for no machine to arrive
+  rest.remove_prefix(std::min(rest.find_first_not_of(" \t"), rest.size()));
+  // A command has words of its own.
+  const std::string uri = rest.empty() ? std::string(word) : fmt::format("{} {}", word, rest);
+  if (uri.empty() || uri.starts_with('-'))
+    return "usage: migrate [-d] tcp:HOST:PORT|unix:PATH|exec:COMMAND|file:PATH\n";
+  return told(context.migration->send(uri, {}));
+}
+
+std::string human_migrate_cancel(MonitorContext& context, std::string_view) {
+  context.migration->outgoing().cancel();
+  return {};
+}
+
+std::string human_migrate_incoming(MonitorContext& context, std::string_view rest) {
+  rest.remove_prefix(std::min(rest.find_first_not_of(" \t"), rest.size()));
+  return told(context.migration->receive(rest, {}));
+}
+
+std::string human_migrate_set_parameter(MonitorContext& context, std::string_view rest) {
+  constexpr std::string_view kNames[] = {"max-bandwidth", "downtime-limit"};
+  const std::string_view name = next_word(rest), value = next_word(rest);
+  int64_t number = 0;
+  const auto [end, error] = std::from_chars(value.data(), value.data() + value.size(), number);
+  if (error != std::errc{} || end != value.data() + value.size())
+    return "usage: migrate_set_parameter max-bandwidth BYTES-A-SECOND|downtime-limit MILLISECONDS\n";
+  if (std::ranges::find(kNames, name) == std::end(kNames))
+    return fmt::format("Error: there is no parameter '{}'{}\n", name, suggestion(name, kNames));
+  const QmpReply reply = set_parameters(context, Json{{std::string(name), number}});
+  return reply ? std::string{} : fmt::format("Error: {}\n", reply.error().description);
+}
+
+std::string human_savevm(MonitorContext& context, std::string_view rest) {
+  const std::string_view name = next_word(rest);
+  return told(machine::save_vm(context.machine, name.empty() ? machine::unnamed_snapshot() : std::string(name)));
+}
+
+std::string human_loadvm(MonitorContext& context, std::string_view rest) {
+  const std::string_view name = next_word(rest);
+  return name.empty() ? "usage: loadvm NAME\n" : told(machine::load_vm(context.machine, name));
+}
+
+std::string human_delvm(MonitorContext& context, std::string_view rest) {
+  const std::string_view name = next_word(rest);
+  return name.empty() ? "usage: delvm NAME\n" : told(machine::delete_vm(context.machine, name));
+}
+
+std::string info_migrate(MonitorContext& context, std::string_view) {
+  const MigrationReport report = context.migration->outgoing().report();
+  if (report.status == MigrationStatus::kNone && context.migration->incoming().started())
+    return fmt::format("Migration status: {}\n",
+                       machine::migration_status_name(context.migration->incoming().status()));
+  if (report.status == MigrationStatus::kNone) return "No migration has been started\n";
+  std::string text = fmt::format("Migration status: {}", machine::migration_status_name(report.status));
+  text += report.error.empty() ? "\n" : fmt::format(" ({})\n", report.error);
+  text += fmt::format("total time: {} ms\n", report.total_ms);
+  if (report.status == MigrationStatus::kCompleted) text += fmt::format("downtime: {} ms\n", report.downtime_ms);
+  text += fmt::format("transferred ram: {} kbytes\nremaining ram: {} kbytes\ntotal ram: {} kbytes\n",
+                      report.transferred >> 10, report.remaining_pages * kPageBytes >> 10, report.total_bytes >> 10);
+  text += fmt::format("duplicate: {} pages\nnormal: {} pages\ndirty sync count: {}\n", report.zero_pages,
+                      report.normal_pages, report.passes);
+  return text;
+}
+
+std::string info_migrate_parameters(MonitorContext& context, std::string_view) {
+  const MigrationParameters parameters = context.migration->outgoing().parameters();
+  return fmt::format("max-bandwidth: {} bytes/second\ndowntime-limit: {} ms\n", parameters.max_bandwidth,
+                     parameters.downtime_limit_ms);
+}
+
+std::string info_snapshots(MonitorContext& context, std::string_view) {
+  const auto list = machine::vm_snapshots(context.machine);
+  if (!list) return fmt::format("Error: {}\n", list.error().message);
+  if (list->empty()) return "There is no snapshot available.\n";
+  std::string text = "List of snapshots present on all disks:\n";
+  text += fmt::format("{:<9} {:<17} {:>9} {:<19} {}\n", "ID", "TAG", "VM SIZE", "DATE", "VM CLOCK");
+  for (const machine::VmSnapshot& entry : *list)
+    text += fmt::format("{:<9} {:<17} {:>9} {:<19} {}\n", entry.id, entry.name, size_text(entry.state_bytes),
+                        date_text(entry.date_seconds), clock_text(entry.clock_ns));
+  return text;
+}
+
+}  // namespace kite::monitor
