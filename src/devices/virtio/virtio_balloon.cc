@@ -228,8 +228,11 @@ void VirtioBalloon::arm_poll(int64_t seconds) {
 // Hands the buffer back, which asks for statistics. Without one, a driver's first one comes of itself.
 void VirtioBalloon::poll() {
   if (interval_ == 0) return;
-  if (stats_chain_ == nullptr) return;
-  finish(std::move(stats_chain_), 0);
+  {
+    const std::lock_guard guard(lock());
+    if (!running()) return arm_poll(interval_);
+  }
+  if (stats_chain_ != nullptr) finish(std::move(stats_chain_), 0);
 }
 
 Result<> VirtioBalloon::set_interval(int64_t seconds) {

@@ -270,6 +270,21 @@ TEST(VirtioBalloonTest, NobodyIsAskedWithoutAnInterval) {
   EXPECT_FALSE(machine.set_interval("often"));
 }
 
+TEST(VirtioBalloonTest, AStoppedMachineIsAskedLater) {
+  BalloonMachine machine;
+  machine.set_up();
+  machine.offer_stats({{5, 0}});
+  machine.function->stop();
+  ASSERT_TRUE(machine.set_interval(2));
+  machine.clock.advance(0);
+  machine.settle();
+  EXPECT_FALSE(machine.rings[kStatsQueue]->take());
+  machine.function->start();
+  machine.clock.advance(2 * kSecond);
+  machine.settle();
+  EXPECT_TRUE(machine.rings[kStatsQueue]->take());
+}
+
 TEST(VirtioBalloonTest, OfTwoStatisticsTheLaterIsKept) {
   BalloonMachine machine;
   machine.set_up();
