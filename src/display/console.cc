@@ -30,6 +30,8 @@ void Console::remove_source(Source& source) {
 void Console::add_sink(Sink& sink) {
   sinks_.push_back(&sink);
   sink.mode_changed(mode_);
+  sink.tablet_changed(has_tablet());
+  sink.leds_changed(leds_);
   sink.resized(surface_);
   watch();
 }
@@ -65,10 +67,24 @@ void Console::refresh(bool all) {
     else if (!rects.empty())
       sink->changed(surface_, rects);
   }
-  if (!sinks_.empty()) refresh_timer_.arm_at(clock_.now() + kRefreshNs);
+  if (sinks_.empty()) return;
+  look_at_leds();
+  refresh_timer_.arm_at(clock_.now() + kRefreshNs);
 }
 
 // --- input
+
+void Console::set_tablet(Tablet* tablet) {
+  tablet_ = tablet;
+  for (Sink* const sink : sinks_) sink->tablet_changed(has_tablet());
+}
+
+void Console::look_at_leds() {
+  const uint8_t leds = keyboard_ == nullptr ? uint8_t{0} : keyboard_->leds();
+  if (leds == leds_) return;
+  leds_ = leds;
+  for (Sink* const sink : sinks_) sink->leds_changed(leds);
+}
 
 void Console::key(KeyNumber key, bool down) {
   if (keyboard_ != nullptr) keyboard_->key(key, down);
@@ -76,7 +92,23 @@ void Console::key(KeyNumber key, bool down) {
 
 void Console::move(int32_t dx, int32_t dy, int32_t dz, uint8_t buttons) {
   buttons_ = buttons;
-  if (pointer_ != nullptr) pointer_->move(dx, dy, dz, buttons);
+  const auto cut = [](int32_t distance) { return std::clamp(distance, -kMostMove, kMostMove); };
+  if (pointer_ != nullptr) pointer_->move(cut(dx), cut(dy), cut(dz), buttons);
+}
+
+void Console::place(uint16_t x, uint16_t y, int32_t dz, uint8_t buttons) {
+  x_ = x;
+  y_ = y;
+  buttons_ = buttons;
+  if (tablet_ != nullptr) tablet_->place(x, y, dz, buttons);
+}
+
+void Console::let_go_of_buttons() {
+  if (buttons_ == 0) return;
+  if (tablet_ != nullptr)
+    place(x_, y_, 0, 0);
+  else
+    move(0, 0, 0, 0);
 }
 
 void Console::press_keys(std::vector<KeyNumber> keys, int64_t hold_ns) {

@@ -1,6 +1,6 @@
 // Console: the machine's screen, keyboard and pointer, between the devices and whoever looks. The device that shows
-// pictures is its Source; sinks (VNC) listen. The source is asked for what has changed some 30 times a second while
-// somebody looks, and not otherwise. Main executor's thread, all of it.
+// pictures is its Source; sinks (VNC, SPICE) listen. The source is asked for what has changed some 30 times a second
+// while somebody looks, and not otherwise. Main executor's thread, all of it.
 #pragma once
 
 #include <cstdint>
@@ -35,12 +35,16 @@ class Sink {
   virtual void resized(const Surface& surface) = 0;  // everything has changed
   virtual void changed(const Surface& surface, std::span<const Rect> rects) = 0;
   virtual void mode_changed(Mode) {}
+  virtual void tablet_changed(bool) {}  // whether there is one
+  virtual void leds_changed(uint8_t) {}
 };
 
 class Console {
  public:
   static constexpr int64_t kRefreshNs = 33'000'000;
   static constexpr int64_t kHoldNs = 100'000'000;  // how long press_keys() holds, and waits before the next
+
+  static constexpr int32_t kMostMove = 0xffff;
 
   // The clock is the host's, and attached to an executor.
   explicit Console(Clock& clock);
@@ -62,9 +66,13 @@ class Console {
 
   void set_keyboard(Keyboard* keyboard) { keyboard_ = keyboard; }
   void set_pointer(Pointer* pointer) { pointer_ = pointer; }
+  void set_tablet(Tablet* tablet);
+  [[nodiscard]] bool has_tablet() const { return tablet_ != nullptr; }
   void key(KeyNumber key, bool down);
-  void move(int32_t dx, int32_t dy, int32_t dz, uint8_t buttons);
+  void move(int32_t dx, int32_t dy, int32_t dz, uint8_t buttons);   // of movement at most kMostMove either way
+  void place(uint16_t x, uint16_t y, int32_t dz, uint8_t buttons);  // only with a tablet
   [[nodiscard]] uint8_t buttons() const { return buttons_; }
+  void let_go_of_buttons();
   // Presses these together, in their order, and lets go of them `hold_ns` later; after what was asked for before.
   void press_keys(std::vector<KeyNumber> keys, int64_t hold_ns = kHoldNs);
 
@@ -74,6 +82,7 @@ class Console {
     int64_t hold_ns;
   };
   void refresh(bool all);
+  void look_at_leds();
   void watch();
   void next_chord();
 
@@ -82,7 +91,10 @@ class Console {
   std::vector<Sink*> sinks_;
   Keyboard* keyboard_ = nullptr;
   Pointer* pointer_ = nullptr;
+  Tablet* tablet_ = nullptr;
+  uint16_t x_ = 0, y_ = 0;  // the tablet's last place
   uint8_t buttons_ = 0;
+  uint8_t leds_ = 0;  // as the sinks know them
   Surface surface_;
   Mode mode_ = Mode::kBlank;
   std::deque<Chord> chords_;  // the first is down while `held_`

@@ -26,15 +26,33 @@ class FakeSink final : public Sink {
   void resized(const Surface& surface) override { width = surface.width(); }
   void changed(const Surface&, std::span<const Rect> rects) override { last.assign(rects.begin(), rects.end()); }
   void mode_changed(Mode now) override { mode = now; }
+  void tablet_changed(bool there) override { tablet = there; }
+  void leds_changed(uint8_t lit) override { leds = lit; }
   uint32_t width = 0;
   Mode mode = Mode::kBlank;
+  bool tablet = false;
+  uint8_t leds = 0;
   std::vector<Rect> last;
 };
 
 class FakeKeyboard final : public Keyboard {
  public:
   void key(KeyNumber number, bool down) override { events.push_back(down ? number : -int{number}); }
+  uint8_t leds() override { return lit; }
   std::vector<int> events;
+  uint8_t lit = 0;
+};
+
+class FakePointer final : public Pointer {
+ public:
+  void move(int32_t dx, int32_t dy, int32_t dz, uint8_t) override { last = {dx, dy, dz}; }
+  std::array<int, 3> last{};
+};
+
+class FakeTablet final : public Tablet {
+ public:
+  void place(uint16_t x, uint16_t y, int32_t dz, uint8_t buttons) override { last = {x, y, dz, buttons}; }
+  std::array<int, 4> last{};
 };
 
 class ConsoleTest : public ::testing::Test {
@@ -104,6 +122,37 @@ TEST_F(ConsoleTest, KeysArePressedTogetherAndOneChordAfterTheOther) {
   EXPECT_EQ(keyboard.events, (std::vector<int>{29, 56, 83, -83, -56, -29}));
   clock_.advance(2 * Console::kHoldNs);
   EXPECT_EQ(keyboard.events, (std::vector<int>{29, 56, 83, -83, -56, -29, 30, -30}));
+}
+
+TEST_F(ConsoleTest, SinksHearOfATabletAndOfTheKeyboardsLights) {
+  FakeKeyboard keyboard;
+  FakeTablet tablet;
+  console_.set_keyboard(&keyboard);
+  console_.add_source(source_);
+  console_.set_tablet(&tablet);
+  console_.add_sink(sink_);
+  EXPECT_TRUE(sink_.tablet);
+  keyboard.lit = kLedCaps;
+  clock_.advance(Console::kRefreshNs);
+  EXPECT_EQ(sink_.leds, kLedCaps);
+  console_.set_tablet(nullptr);
+  EXPECT_FALSE(sink_.tablet);
+}
+
+TEST_F(ConsoleTest, MovementHasAnEnd) {
+  FakePointer pointer;
+  console_.set_pointer(&pointer);
+  console_.move(INT32_MIN, INT32_MAX, INT32_MIN, 0);
+  EXPECT_EQ(pointer.last, (std::array<int, 3>{-Console::kMostMove, Console::kMostMove, -Console::kMostMove}));
+}
+
+TEST_F(ConsoleTest, ATabletsButtonsAreLetGoOfWhereItIs) {
+  FakeTablet tablet;
+  console_.set_tablet(&tablet);
+  console_.place(place_on(639, 640), place_on(-5, 480), 1, kButtonLeft);
+  EXPECT_EQ(tablet.last, (std::array<int, 4>{kMostPlace, 0, 1, kButtonLeft}));
+  console_.let_go_of_buttons();
+  EXPECT_EQ(tablet.last, (std::array<int, 4>{kMostPlace, 0, 0, 0}));
 }
 
 }  // namespace

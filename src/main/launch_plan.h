@@ -10,6 +10,7 @@
 
 #include "block/options.h"
 #include "chardev/socket_address.h"
+#include "display/spice/spice_config.h"
 #include "display/vnc/vnc_screen.h"
 #include "machine/drive_spec.h"
 #include "machine/machine_config.h"
@@ -33,6 +34,13 @@ struct VncPlan {
   bool password = false;
   std::string password_secret;  // id of an -object secret; "" for none
   display::VncScreen::Share share = display::VncScreen::Share::kAllowExclusive;
+};
+
+// -spice
+struct SpicePlan {
+  SocketAddress address;
+  std::string password_secret;  // id of an -object secret; "" for none
+  display::SpiceConfig config;
 };
 
 // One option that makes a drive: -drive, or a short one that stands for it.
@@ -73,6 +81,7 @@ struct LaunchPlan {
   bool display_none = false;
   std::string vga;  // -vga; "" when not given
   std::optional<VncPlan> vnc;
+  std::optional<SpicePlan> spice;
   std::map<std::string, std::string> secrets;  // -object secret, by id
   bool serial_given = false, monitor_given = false;
   std::string text;  // what -help, -version, -device help and the like want printed; then nothing else is done

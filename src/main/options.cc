@@ -214,9 +214,11 @@ constexpr OptionSpec kOptions[] = {
     {"qmp-pretty", "CHARDEV", kCharacter, "QMP monitor there, with indented replies",
      [](Context& context, Text text) { return monitor(context, text, true, true); }},
     {"mon", "chardev=ID[,mode=readline|control][,pretty=on|off]", kCharacter, "monitor on a -chardev", apply_mon},
-    {"vga", "std|none", kCharacter, "the graphics card; std where there is a -vnc", apply_vga},
+    {"vga", "std|none", kCharacter, "the graphics card; std where there is a -vnc or -spice", apply_vga},
     {"vnc", "[HOST]:N|unix:PATH|none[,to=N][,password=on][,password-secret=ID][,share=POLICY]", kCharacter,
      "show the screen to VNC clients, display N being port 5900 + N", apply_vnc},
+    {"spice", "port=N[,addr=HOST]|unix=on,addr=PATH[,disable-ticketing=on|,password-secret=ID][,OPTION=VALUE]...",
+     kCharacter, "show the screen to SPICE clients", apply_spice},
     {"display", "none|vnc=PLACE", kCharacter, "no display, or as -vnc PLACE", apply_display},
     {"parallel", "none", "", "", [](Context&, Text text) { return only_none("parallel", text); }},
 
@@ -257,11 +259,9 @@ constexpr OptionSpec kOptions[] = {
      [](Context& context, Text) { return set(context.plan.text, version_text()); }},
 };
 
-constexpr Text kNoSpice = "this version of Kite has no SPICE server; use -vnc :0";
 constexpr Text kNoUsb = "this version of Kite has no USB yet";
 
 constexpr MissingOption kMissing[] = {
-    {"spice", kNoSpice},
     {"usb", kNoUsb},
     {"usbdevice", kNoUsb},
     {"incoming", "this version of Kite has no migration yet"},

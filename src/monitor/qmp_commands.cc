@@ -7,6 +7,7 @@
 #include "monitor/device_commands.h"
 #include "monitor/dirty_rate_commands.h"
 #include "monitor/display_commands.h"
+#include "monitor/display_servers.h"
 #include "monitor/human_commands.h"
 #include "monitor/net_commands.h"
 #include "monitor/stats_commands.h"
@@ -267,6 +268,7 @@ std::span<const QmpCommand> qmp_commands() {
     std::vector<QmpCommand> all(std::begin(kCommands), std::end(kCommands));
     all.insert(all.end(), block_commands().begin(), block_commands().end());
     all.insert(all.end(), display_commands().begin(), display_commands().end());
+    all.insert(all.end(), display_server_commands().begin(), display_server_commands().end());
     all.insert(all.end(), net_commands().begin(), net_commands().end());
     return all;
   }();

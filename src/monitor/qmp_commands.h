@@ -5,6 +5,7 @@
 #include <string_view>
 
 #include "chardev/chardev.h"
+#include "display/spice/spice_display.h"
 #include "display/vnc/vnc_server.h"
 #include "machine/machine.h"
 #include "monitor/qmp_error.h"
@@ -15,6 +16,7 @@ struct MonitorContext {
   machine::Machine& machine;
   ChardevRegistry& chardevs;
   display::VncServer* vnc = nullptr;  // null: none
+  display::SpiceDisplay* spice = nullptr;
 };
 
 struct ArgumentSpec {

@@ -141,22 +141,31 @@ Json io_error_json(const machine::MachineEvent& event) {
   return data;
 }
 
+Json data_of(const machine::MachineEvent& event) {
+  using Kind = machine::MachineEvent::Kind;
+  switch (event.kind) {
+    case Kind::kReset:
+    case Kind::kShutdown:
+      return {{"guest", machine::cause_by_guest(event.cause)}, {"reason", machine::cause_name(event.cause)}};
+    case Kind::kWatchdog: return {{"action", event.action}};
+    case Kind::kDeviceDeleted: return {{"device", event.device}, {"path", event.qdev}};
+    case Kind::kTrayMoved: return {{"device", event.device}, {"tray-open", event.tray_open}, {"id", event.qdev}};
+    case Kind::kBlockIoError: return io_error_json(event);
+    default: return {};
+  }
+}
+
 }  // namespace
 
-void QmpSession::announce(const machine::MachineEvent& event) {
+void QmpSession::announce(const machine::MachineEvent& event) { announce(event_name(event.kind), data_of(event)); }
+
+void QmpSession::announce(std::string_view event, const Json& data) {
   if (!connected_ || !negotiated_) return;
   const auto now = std::chrono::system_clock::now().time_since_epoch();
   const auto microseconds = std::chrono::duration_cast<std::chrono::microseconds>(now).count();
   Json message{{"timestamp", {{"seconds", microseconds / 1000000}, {"microseconds", microseconds % 1000000}}},
-               {"event", event_name(event.kind)}};
-  using Kind = machine::MachineEvent::Kind;
-  if (event.kind == Kind::kReset || event.kind == Kind::kShutdown)
-    message["data"] = {{"guest", machine::cause_by_guest(event.cause)}, {"reason", machine::cause_name(event.cause)}};
-  if (event.kind == Kind::kWatchdog) message["data"] = {{"action", event.action}};
-  if (event.kind == Kind::kDeviceDeleted) message["data"] = {{"device", event.device}, {"path", event.qdev}};
-  if (event.kind == Kind::kTrayMoved)
-    message["data"] = {{"device", event.device}, {"tray-open", event.tray_open}, {"id", event.qdev}};
-  if (event.kind == Kind::kBlockIoError) message["data"] = io_error_json(event);
+               {"event", event}};
+  if (!data.is_null()) message["data"] = data;
   send(message);
 }
 

@@ -18,6 +18,7 @@ class QmpSession final : public ChardevClient {
   ~QmpSession() override;
 
   void announce(const machine::MachineEvent& event);
+  void announce(std::string_view event, const Json& data);  // null: an event without any
 
   size_t can_receive() override { return 65536; }
   void received(std::span<const uint8_t> bytes) override;
