@@ -99,8 +99,6 @@ def compressed(bench, _board):
         with Machine(bench, "-spice", options, "-vga", "std", "-S") as machine:
             with SpiceClient(machine.spice) as client:
                 client.wait(lambda: client.packed, f"a picture as {kind}")
-                if client.draws:
-                    machine.fail(f"a picture that {kind} has not made smaller")
 
 
 def password(bench, _board):
