@@ -99,6 +99,11 @@ TEST_F(SpiceDisplayTest, AServerFollowsTheSizeOfTheScreen) {
     console_.look();
     for (int turn = 0; turn < 5; ++turn) executor_->run_once(1'000'000);
   }
+  // A client that is served after all this finds the process as it was.
+  const Fd client = link();
+  turn_until([&] { return !events_.empty(); });
+  EXPECT_EQ(processes_, 1);
+  EXPECT_EQ(events_, (std::vector<ClientEvent>{ClientEvent::kConnected}));
 }
 
 TEST_F(SpiceDisplayTest, ALinkThatStopsHalfWayIsNoClient) {

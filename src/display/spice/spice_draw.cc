@@ -30,7 +30,9 @@ SpiceDraw::SpiceDraw(uint64_t id, Piece piece, uint32_t milliseconds) : pixels_(
   drawable_.bbox = {.top = top, .left = left, .bottom = top + height, .right = left + width};
   drawable_.clip.type = SPICE_CLIP_TYPE_NONE;
   drawable_.mm_time = milliseconds;
-  std::ranges::fill(drawable_.surfaces_dest, -1);
+  // No other surfaces. The structure is packed: no reference may be bound to its parts.
+  for (size_t index = 0; index < sizeof drawable_.surfaces_dest / sizeof(int32_t); ++index)
+    drawable_.surfaces_dest[index] = -1;
   drawable_.u.copy.src_bitmap = reinterpret_cast<uintptr_t>(&image_);
   drawable_.u.copy.src_area = {.top = 0, .left = 0, .bottom = height, .right = width};
   drawable_.u.copy.rop_descriptor = SPICE_ROPD_OP_PUT;
