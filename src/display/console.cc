@@ -1,6 +1,7 @@
 #include "display/console.h"
 
 #include <algorithm>
+#include <utility>
 
 namespace kite::display {
 
@@ -30,6 +31,8 @@ void Console::remove_source(Source& source) {
 void Console::add_sink(Sink& sink) {
   sinks_.push_back(&sink);
   sink.mode_changed(mode_);
+  sink.tablet_changed(tablet_);
+  sink.leds_changed(leds_);
   sink.resized(surface_);
   watch();
 }
@@ -65,16 +68,33 @@ void Console::refresh(bool all) {
     else if (!rects.empty())
       sink->changed(surface_, rects);
   }
-  if (!sinks_.empty()) refresh_timer_.arm_at(clock_.now() + kRefreshNs);
+  if (sinks_.empty()) return;
+  look_at_devices();
+  refresh_timer_.arm_at(clock_.now() + kRefreshNs);
 }
 
 // --- input
 
-bool Console::takes_keys() const { return std::ranges::any_of(keyboards_, &Keyboard::ready); }
+Keyboard* Console::first_keyboard() const {
+  const auto ready = std::ranges::find_if(keyboards_, [](const Keyboard* keyboard) { return keyboard->ready(); });
+  return ready == keyboards_.end() ? nullptr : *ready;
+}
+
+// Devices do not tell what has become of them: sinks hear of it at the next refresh.
+void Console::look_at_devices() {
+  Keyboard* const keyboard = first_keyboard();
+  const uint8_t leds = keyboard == nullptr ? uint8_t{0} : keyboard->leds();
+  if (std::exchange(leds_, leds) != leds)
+    for (Sink* const sink : sinks_) sink->leds_changed(leds);
+  const bool tablet = takes_places();
+  if (std::exchange(tablet_, tablet) != tablet)
+    for (Sink* const sink : sinks_) sink->tablet_changed(tablet);
+}
+
+bool Console::takes_keys() const { return first_keyboard() != nullptr; }
 
 void Console::key(KeyNumber key, bool down) {
-  const auto ready = std::ranges::find_if(keyboards_, [](const Keyboard* keyboard) { return keyboard->ready(); });
-  if (ready != keyboards_.end()) (*ready)->key(key, down);
+  if (Keyboard* const keyboard = first_keyboard()) keyboard->key(key, down);
 }
 
 void Console::add_pointer(Pointer& pointer) { hands_.insert(hands_.begin(), {&pointer, next_hand_++}); }
@@ -114,7 +134,10 @@ Pointer* Console::first_ready(bool absolute) const {
   return at == hands_.end() ? nullptr : at->pointer;
 }
 
-void Console::point(const PointerChange& change) {
+void Console::point(const PointerChange& wanted) {
+  const auto cut = [](int32_t distance) { return std::clamp(distance, -kMostMove, kMostMove); };
+  PointerChange change = wanted;
+  for (int32_t* const distance : {&change.dx, &change.dy, &change.dz}) *distance = cut(*distance);
   Pointer* const first = first_ready();
   const bool pressed = change.buttons != buttons_ || change.dz != 0;
   const bool moved = change.dx != 0 || change.dy != 0, placed = change.x || change.y;
@@ -139,11 +162,8 @@ void Console::point_at(uint32_t x, uint32_t y, int32_t dz, uint8_t buttons) {
   const auto before = std::exchange(last_pixel_, std::pair(x, y));
   PointerChange change{.dz = dz, .buttons = buttons};
   if (first != nullptr && first->absolute()) {
-    const auto scaled = [](uint32_t at, uint32_t size) {
-      return size < 2 ? 0 : static_cast<int32_t>(uint64_t{std::min(at, size - 1)} * kPlaceMost / (size - 1));
-    };
-    change.x = scaled(x, surface_.width());
-    change.y = scaled(y, surface_.height());
+    change.x = place_on(x, surface_.width());
+    change.y = place_on(y, surface_.height());
   } else if (before) {
     change.dx = static_cast<int32_t>(x) - static_cast<int32_t>(before->first);
     change.dy = static_cast<int32_t>(y) - static_cast<int32_t>(before->second);

@@ -1,6 +1,6 @@
 // Console: the machine's screen, keyboard and pointer, between the devices and whoever looks. The device that shows
-// pictures is its Source; sinks (VNC) listen. The source is asked for what has changed some 30 times a second while
-// somebody looks, and not otherwise. Main executor's thread, all of it.
+// pictures is its Source; sinks (VNC, SPICE) listen. The source is asked for what has changed some 30 times a second
+// while somebody looks, and not otherwise. Main executor's thread, all of it.
 #pragma once
 
 #include <cstdint>
@@ -38,12 +38,16 @@ class Sink {
   virtual void resized(const Surface& surface) = 0;  // everything has changed
   virtual void changed(const Surface& surface, std::span<const Rect> rects) = 0;
   virtual void mode_changed(Mode) {}
+  virtual void tablet_changed(bool) {}  // whether the guest uses an absolute pointer
+  virtual void leds_changed(uint8_t) {}
 };
 
 class Console {
  public:
   static constexpr int64_t kRefreshNs = 33'000'000;
   static constexpr int64_t kHoldNs = 100'000'000;  // how long press_keys() holds, and waits before the next
+
+  static constexpr int32_t kMostMove = 0xffff;
 
   // The clock is the host's, and attached to an executor.
   explicit Console(Clock& clock);
@@ -91,12 +95,13 @@ class Console {
     std::optional<int32_t> x = {}, y = {};  // 0 to kPlaceMost
     uint8_t buttons = 0;                    // as they are now
   };
-  void point(const PointerChange& change);
+  void point(const PointerChange& change);  // of movement at most kMostMove either way
   // The pointer is at this pixel of the screen: what a remote desktop knows. Becomes a place where the first pointer in
   // line is absolute, else movement since the last time.
   void point_at(uint32_t x, uint32_t y, int32_t dz, uint8_t buttons);
   void forget_place() { last_pixel_.reset(); }  // the next pixel is no movement
   [[nodiscard]] uint8_t buttons() const { return buttons_; }
+  void let_go_of_buttons();
   // Presses these together, in their order, and lets go of them `hold_ns` later; after what was asked for before.
   void press_keys(std::vector<KeyNumber> keys, int64_t hold_ns = kHoldNs);
 
@@ -106,8 +111,10 @@ class Console {
     int64_t hold_ns;
   };
   void refresh(bool all);
+  void look_at_devices();
   void watch();
   void next_chord();
+  [[nodiscard]] Keyboard* first_keyboard() const;
   [[nodiscard]] Pointer* first_ready() const;
   [[nodiscard]] Pointer* first_ready(bool absolute) const;
 
@@ -122,6 +129,8 @@ class Console {
   std::vector<Hand> hands_;
   unsigned next_hand_ = 1;
   uint8_t buttons_ = 0;
+  uint8_t leds_ = 0;     // as the sinks know them
+  bool tablet_ = false;  // so do they
   int32_t place_x_ = 0, place_y_ = 0;
   std::optional<std::pair<uint32_t, uint32_t>> last_pixel_;
   Surface surface_;

@@ -26,15 +26,21 @@ class FakeSink final : public Sink {
   void resized(const Surface& surface) override { width = surface.width(); }
   void changed(const Surface&, std::span<const Rect> rects) override { last.assign(rects.begin(), rects.end()); }
   void mode_changed(Mode now) override { mode = now; }
+  void tablet_changed(bool there) override { tablet = there; }
+  void leds_changed(uint8_t lit) override { leds = lit; }
   uint32_t width = 0;
   Mode mode = Mode::kBlank;
+  bool tablet = false;
+  uint8_t leds = 0;
   std::vector<Rect> last;
 };
 
 class FakeKeyboard final : public Keyboard {
  public:
   void key(KeyNumber number, bool down) override { events.push_back(down ? number : -int{number}); }
+  uint8_t leds() override { return lit; }
   std::vector<int> events;
+  uint8_t lit = 0;
 };
 
 class ConsoleTest : public ::testing::Test {
@@ -159,6 +165,33 @@ TEST_F(ConsoleTest, MovementGoesToTheMouseAndClicksToTheFirstInLine) {
   console_.remove_pointer(mouse);
   EXPECT_FALSE(console_.takes_movement());
   EXPECT_TRUE(console_.takes_places());
+}
+
+TEST_F(ConsoleTest, SinksHearOfATabletThatIsUsedAndOfTheKeyboardsLights) {
+  FakeKeyboard keyboard;
+  FakePointer tablet{true};
+  tablet.is_ready = false;
+  console_.add_keyboard(keyboard);
+  console_.add_pointer(tablet);
+  console_.add_source(source_);
+  console_.add_sink(sink_);
+  EXPECT_FALSE(sink_.tablet);
+  keyboard.lit = kLedCaps;
+  tablet.is_ready = true;
+  clock_.advance(Console::kRefreshNs);
+  EXPECT_EQ(sink_.leds, kLedCaps);
+  EXPECT_TRUE(sink_.tablet);
+  console_.remove_pointer(tablet);
+  clock_.advance(Console::kRefreshNs);
+  EXPECT_FALSE(sink_.tablet);
+}
+
+TEST_F(ConsoleTest, MovementHasAnEnd) {
+  FakePointer mouse{false};
+  console_.add_pointer(mouse);
+  console_.point({.dx = INT32_MIN, .dy = INT32_MAX, .dz = INT32_MIN});
+  constexpr int32_t kMost = Console::kMostMove;
+  EXPECT_EQ(mouse.take(), (Told{{-kMost, kMost, -kMost, 0}}));
 }
 
 }  // namespace

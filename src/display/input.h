@@ -1,6 +1,7 @@
 // Input: where what people type and point at goes. The board's devices implement these.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <string_view>
 
@@ -17,6 +18,15 @@ inline constexpr uint8_t kButtonLeft = 1u << 0, kButtonRight = 1u << 1, kButtonM
 // The right and the lower edge of the screen to an absolute pointer; 0 is the left and the upper.
 inline constexpr int32_t kPlaceMost = 0x7fff;
 
+// The keyboard's lights as bits.
+inline constexpr uint8_t kLedScroll = 1u << 0, kLedNum = 1u << 1, kLedCaps = 1u << 2;
+
+// The place of a pixel.
+constexpr int32_t place_on(int64_t pixel, uint32_t side) {
+  const int64_t last = side > 1 ? int64_t{side} - 1 : 1;
+  return static_cast<int32_t>(std::clamp<int64_t>(pixel, 0, last) * kPlaceMost / last);
+}
+
 // Main executor's thread.
 class Keyboard {
  public:
@@ -24,6 +34,7 @@ class Keyboard {
   virtual void key(KeyNumber key, bool down) = 0;
   // The guest uses it.
   [[nodiscard]] virtual bool ready() const { return true; }
+  [[nodiscard]] virtual uint8_t leds() { return 0; }  // that the guest has lit
 };
 
 class Pointer {

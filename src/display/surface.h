@@ -13,6 +13,13 @@ struct Rect {
   bool operator==(const Rect&) const = default;
 };
 
+// Pixels that are somebody else's.
+struct PictureView {
+  uint32_t width = 0, height = 0;
+  const uint32_t* pixels = nullptr;
+  [[nodiscard]] std::span<const uint32_t> row(uint32_t y) const { return {pixels + size_t{y} * width, width}; }
+};
+
 class Surface {
  public:
   static constexpr uint32_t kMostSide = 16384;
@@ -24,6 +31,7 @@ class Surface {
   [[nodiscard]] uint32_t height() const { return height_; }
   [[nodiscard]] std::span<const uint32_t> row(uint32_t y) const { return {&pixels_[size_t{y} * width_], width_}; }
   [[nodiscard]] std::span<const uint32_t> pixels() const { return pixels_; }
+  [[nodiscard]] PictureView view() const { return {width_, height_, pixels_.data()}; }
   // Replaces a row, as far as both reach; what differs from before counts as changed.
   void put_row(uint32_t y, std::span<const uint32_t> pixels);
   void damage(Rect rect);  // cut to the surface

@@ -118,8 +118,8 @@ Result<> apply_display(OptionContext& context, Text text) {
   const Text name = text.substr(0, text.find_first_of(",="));
   if (name == "vnc") return fail("-display vnc: give its place, as -display vnc=:0");
   return fail(
-      "-display {}: this version of Kite shows its display over VNC alone{}; use -vnc :0, -display none or "
-      "-nographic (serial console)",
+      "-display {}: this version of Kite shows its display over VNC and SPICE alone{}; use -vnc :0, -spice port=5930, "
+      "-display none or -nographic (serial console)",
       name, suggestion(name, kDisplays));
 }
 

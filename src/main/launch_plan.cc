@@ -157,7 +157,7 @@ namespace {
 // Whether the machine has the card that -device does not name: -vga std, or a display without one.
 bool wants_card(const LaunchPlan& plan) {
   if (!plan.vga.empty()) return plan.vga == "std";
-  if (!plan.vnc || !plan.defaults || plan.machine.board == "none") return false;
+  if ((!plan.vnc && !plan.spice) || !plan.defaults || plan.machine.board == "none") return false;
   return std::ranges::none_of(plan.devices, [](const std::string& text) {
     return text == "VGA" || text.starts_with("VGA,") || text.starts_with("driver=VGA");
   });

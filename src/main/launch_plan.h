@@ -12,6 +12,7 @@
 
 #include "block/options.h"
 #include "chardev/socket_address.h"
+#include "display/spice/spice_config.h"
 #include "display/vnc/vnc_screen.h"
 #include "machine/drive_spec.h"
 #include "machine/machine_config.h"
@@ -38,6 +39,13 @@ struct VncPlan {
   std::string password_secret;  // id of an -object secret; "" for none
   std::string audio;            // id of an -audiodev, which has nothing to play; "" for none
   display::VncScreen::Share share = display::VncScreen::Share::kAllowExclusive;
+};
+
+// -spice
+struct SpicePlan {
+  SocketAddress address;
+  std::string password_secret;  // id of an -object secret; "" for none
+  display::SpiceConfig config;
 };
 
 // One option that makes a drive: -drive, or a short one that stands for it.
@@ -91,6 +99,7 @@ struct LaunchPlan {
   bool display_none = false;
   std::string vga;  // -vga; "" when not given
   std::optional<VncPlan> vnc;
+  std::optional<SpicePlan> spice;
   std::map<std::string, std::string> secrets;  // -object secret, by id
   std::vector<ObjectPlan> entropy;             // -object rng-random and rng-builtin
   bool serial_given = false, monitor_given = false;

@@ -62,6 +62,7 @@ TEST_F(LaunchPlanTest, ADisplayBringsItsCard) {
   EXPECT_EQ(cards({"-nographic", "-vga", "std"}), 1);
   EXPECT_EQ(cards({"-vnc", ":0"}), 1);
   EXPECT_EQ(cards({"-display", "vnc=:0"}), 1);
+  EXPECT_EQ(cards({"-spice", "port=1"}), 1);
   EXPECT_EQ(cards({"-vnc", ":0", "-vga", "none"}), 0);
   EXPECT_EQ(cards({"-vnc", ":0", "-nodefaults"}), 0);
   EXPECT_EQ(cards({"-vnc", ":0", "-device", "VGA,vgamem_mb=8"}), 1);
@@ -157,6 +158,18 @@ TEST_F(LaunchPlanTest, OptionsTellWhatTheyTake) {
   EXPECT_TRUE(takes("smp-opts", "dies"));
   EXPECT_TRUE(takes("chardev", "id"));
   EXPECT_FALSE(takes("spice", "gl"));
+}
+
+TEST_F(LaunchPlanTest, SpicePlaces) {
+  const SpicePlan tcp = *plan({"-spice", "port=5930,addr=127.0.0.1,disable-ticketing=on,seamless-migration=on"}).spice;
+  EXPECT_EQ(tcp.address.host + " " + tcp.address.port, "127.0.0.1 5930");
+  EXPECT_FALSE(tcp.config.ticketing);
+  EXPECT_EQ(tcp.config.settings.size(), 1U);
+  EXPECT_EQ(plan({"-spice", "unix=on,addr=s.sock"}).spice->address.path, "s.sock");
+  EXPECT_NE(refusal({"-spice", "addr=::1"}).find("port"), std::string::npos);
+  EXPECT_NE(refusal({"-spice", "port=70000"}).find("70000"), std::string::npos);
+  EXPECT_NE(refusal({"-spice", "port=1,tls-port=2"}).find("TLS"), std::string::npos);
+  EXPECT_NE(refusal({"-spice", "port=1,image-compresion=off"}).find("image-compression"), std::string::npos);
 }
 
 TEST_F(LaunchPlanTest, VncPlaces) {

@@ -2,6 +2,7 @@
 #include <string>
 #include <vector>
 
+#include "display/spice/spice_process.h"
 #include "img/tool.h"
 #include "main/run.h"
 
@@ -17,5 +18,7 @@ int main(int argc, char** argv) {
     arguments.erase(arguments.begin());
     return img ? kite::img::run_img("kite img", arguments) : kite::img::run_io("kite io", arguments);
   }
+  if (!arguments.empty() && arguments[0] == kite::display::kSpiceProcessArgument)
+    return kite::display::run_spice_process(kite::Fd(kite::display::kSpiceProcessLink));
   return kite::main::run(arguments);
 }

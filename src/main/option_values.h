@@ -36,6 +36,8 @@ Result<> apply_sandbox(OptionContext& context, std::string_view text);
 Result<> apply_vga(OptionContext& context, std::string_view text);
 Result<> apply_display(OptionContext& context, std::string_view text);
 Result<> apply_vnc(OptionContext& context, std::string_view text);
+// spice_options.cc
+Result<> apply_spice(OptionContext& context, std::string_view text);
 
 // drive_options.cc
 Result<> apply_drive(OptionContext& context, std::string_view text);

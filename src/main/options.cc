@@ -273,9 +273,11 @@ constexpr OptionSpec kOptions[] = {
     {"qmp-pretty", "CHARDEV", kCharacter, "QMP monitor there, with indented replies",
      [](Context& context, Text text) { return monitor(context, text, true, true); }},
     {"mon", "chardev=ID[,mode=readline|control][,pretty=on|off]", kCharacter, "monitor on a -chardev", apply_mon},
-    {"vga", "std|none", kCharacter, "the graphics card; std where there is a -vnc", apply_vga},
+    {"vga", "std|none", kCharacter, "the graphics card; std where there is a -vnc or -spice", apply_vga},
     {"vnc", "[HOST]:N|unix:PATH|none[,to=N][,password=on][,password-secret=ID][,share=POLICY][,audiodev=ID]",
      kCharacter, "show the screen to VNC clients, display N being port 5900 + N", apply_vnc},
+    {"spice", "port=N[,addr=HOST]|unix=on,addr=PATH[,disable-ticketing=on|,password-secret=ID][,OPTION=VALUE]...",
+     kCharacter, "show the screen to SPICE clients", apply_spice},
     {"display", "none|vnc=PLACE", kCharacter, "no display, or as -vnc PLACE", apply_display},
     {"audiodev", "none,id=ID", kCharacter, "a sound back end; there is only the one that plays nothing",
      apply_audiodev},
@@ -332,10 +334,7 @@ constexpr OptionSpec kOptions[] = {
      [](Context& context, Text) { return set(context.plan.text, version_text()); }},
 };
 
-constexpr Text kNoSpice = "this version of Kite has no SPICE server; use -vnc :0";
-
 constexpr MissingOption kMissing[] = {
-    {"spice", kNoSpice},
     {"gdb", "this version of Kite has no debugger stub yet; -d in_asm,int,exec logs what the guest does"},
     {"s", "this version of Kite has no debugger stub yet; -d in_asm,int,exec logs what the guest does"},
     {"numa", "this version of Kite has one memory node only; leave -numa out"},

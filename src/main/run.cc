@@ -1,6 +1,7 @@
 #include "main/run.h"
 
 #include <sys/mman.h>
+#include <sys/socket.h>
 
 #include <cerrno>
 #include <cstdio>
@@ -12,6 +13,7 @@
 #include "chardev/socket_address.h"
 #include "devices/types.h"
 #include "display/console.h"
+#include "display/spice/spice_display.h"
 #include "display/vnc/vnc_server.h"
 #include "entropy/entropy_registry.h"
 #include "machine/drive_store.h"
@@ -20,6 +22,7 @@
 #include "machine/vm_snapshots.h"
 #include "main/launch_plan.h"
 #include "main/process.h"
+#include "monitor/display_servers.h"
 #include "monitor/human_session.h"
 #include "monitor/migration_control.h"
 #include "monitor/qmp_session.h"
@@ -30,6 +33,15 @@
 namespace kite::main {
 
 namespace {
+
+// For a display server, whose clients may be several, and may have several connections each.
+Result<Fd> listen_for_clients(const SocketAddress& address) {
+  constexpr int kBacklog = 16;
+  KITE_ASSIGN(const std::vector<Endpoint> endpoints, resolve(address, true));
+  KITE_ASSIGN(Fd listener, listen_on(address, endpoints));
+  if (::listen(listener.get(), kBacklog) != 0) return fail("cannot listen: {}", errno_text(errno));
+  return listener;
+}
 
 // Everything that lives as long as the machine, in the order in which it is made.
 class Program {
@@ -46,7 +58,10 @@ class Program {
   void end_with_signal(int signal);
   Result<> settle_on_host();
   Result<> open_vnc();
+  Result<> open_spice();
+  Result<std::string> password_of(std::string_view option, const std::string& secret) const;
   Result<> open_monitors();
+  void announce_clients();
   Result<> open_qtest();
   Result<> begin();
   Result<Chardev*> monitor_chardev(const MonitorPlan& plan, size_t index);
@@ -66,6 +81,7 @@ class Program {
   std::unique_ptr<machine::Machine> machine_;
   std::unique_ptr<monitor::MigrationControl> migration_;
   std::unique_ptr<display::VncServer> vnc_;
+  std::unique_ptr<display::SpiceDisplay> spice_;
   std::vector<std::unique_ptr<monitor::QmpSession>> qmp_;
   std::vector<std::unique_ptr<monitor::HumanSession>> humans_;
   std::unique_ptr<monitor::QtestServer> qtest_;
@@ -168,8 +184,7 @@ Result<> Program::open_vnc() {
   Result<Fd> listener = fail("-vnc: nowhere to listen");
   for (unsigned number = plan.display; number <= plan.last_display; ++number) {
     if (!plan.address.is_unix()) plan.address.port = std::to_string(kFirstPort + number);
-    KITE_ASSIGN(const std::vector<Endpoint> endpoints, resolve(plan.address, true));
-    listener = listen_on(plan.address, endpoints);
+    listener = listen_for_clients(plan.address);
     if (listener) break;
   }
   if (!listener) return fail("-vnc: {}", listener.error().message);
@@ -182,10 +197,32 @@ Result<> Program::open_vnc() {
                                                 .share = plan.share},
                                                std::move(*listener)));
   if (plan.password_secret.empty()) return {};
-  const auto secret = plan_.secrets.find(plan.password_secret);
-  if (secret == plan_.secrets.end())
-    return fail("-vnc: password-secret={}: there is no -object secret with this id", plan.password_secret);
-  vnc_->set_password(secret->second);
+  KITE_ASSIGN(const std::string password, password_of("-vnc", plan.password_secret));
+  vnc_->set_password(password);
+  return {};
+}
+
+Result<std::string> Program::password_of(std::string_view option, const std::string& secret) const {
+  const auto found = plan_.secrets.find(secret);
+  if (found == plan_.secrets.end())
+    return fail("{}: password-secret={}: there is no -object secret with this id", option, secret);
+  return found->second;
+}
+
+Result<> Program::open_spice() {
+  if (!plan_.spice) return {};
+  SpicePlan& plan = *plan_.spice;
+  plan.config.name = plan_.machine.name.empty() ? "Kite" : plan_.machine.name;
+  auto listener = listen_for_clients(plan.address);
+  if (!listener) return fail("-spice: {}", listener.error().message);
+  auto made = display::SpiceDisplay::create({.console = *console_, .executor = *executor_, .clock = screen_clock_},
+                                            plan.config, std::move(*listener));
+  if (!made) return fail("-spice: {}", made.error().message);
+  spice_ = std::move(*made);
+  if (plan.password_secret.empty()) return {};
+  KITE_ASSIGN(const std::string password, password_of("-spice", plan.password_secret));
+  if (auto done = spice_->set_password(password, display::WhenConnected::kKeep); !done)
+    return fail("-spice: password-secret={}: {}", plan.password_secret, done.error().message);
   return {};
 }
 
@@ -202,6 +239,7 @@ Result<> Program::open_monitors() {
   const monitor::MonitorContext context{.machine = *machine_,
                                         .chardevs = *chardevs_,
                                         .vnc = vnc_.get(),
+                                        .spice = spice_.get(),
                                         .migration = migration_.get(),
                                         .command_line = command_line_options};
   for (size_t index = 0; index < plan_.monitors.size(); ++index) {
@@ -216,7 +254,22 @@ Result<> Program::open_monitors() {
   machine_->add_event_listener([this](const machine::MachineEvent& event) {
     for (auto& session : qmp_) session->announce(event);
   });
+  announce_clients();
   return {};
+}
+
+void Program::announce_clients() {
+  const auto announce = [this](const monitor::DisplayEvent& event) {
+    for (auto& session : qmp_) session->announce(event.name, event.data);
+  };
+  if (vnc_ != nullptr)
+    vnc_->on_event([this, announce](display::ClientEvent event, const display::Place& client) {
+      announce(monitor::vnc_event(*vnc_, event, client));
+    });
+  if (spice_ != nullptr)
+    spice_->on_event([this, announce](display::ClientEvent event, const display::SpiceChannel& channel) {
+      announce(monitor::spice_event(*spice_, event, channel));
+    });
 }
 
 Result<> Program::open_qtest() {
@@ -290,6 +343,7 @@ Result<int> Program::run(const std::vector<std::string>& arguments) {
   warn_of_what_is_unused();
   KITE_TRY(open_qtest());  // its client waits for it before it listens for the monitor
   KITE_TRY(open_vnc());
+  KITE_TRY(open_spice());
   KITE_TRY(open_monitors());
   KITE_TRY(chardevs_->wait_for_peers());
   KITE_TRY(begin());

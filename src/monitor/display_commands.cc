@@ -84,55 +84,16 @@ QmpReply send_key(Context& context, const Json& arguments) {
   return press(context, std::move(keys), arguments.value("hold-time", display::Console::kHoldNs / kMillisecond));
 }
 
-Json place_json(const display::VncServer::Place& place) {
-  return {{"host", place.host}, {"service", place.service}, {"family", place.family}, {"websocket", false}};
-}
-
-QmpReply query_vnc(Context& context, const Json&) {
-  if (context.vnc == nullptr) return Json{{"enabled", false}, {"clients", Json::array()}};
-  Json answer = place_json(context.vnc->place());
-  answer.erase("websocket");
-  answer["enabled"] = true;
-  answer["auth"] = context.vnc->asks_password() ? "vnc" : "none";
-  answer["clients"] = Json::array();
-  for (const auto& client : context.vnc->clients()) answer["clients"].push_back(place_json(client));
-  return answer;
-}
-
-QmpReply change_vnc_password(Context& context, const Json& arguments) {
-  if (context.vnc == nullptr) return std::unexpected(QmpError{"DeviceNotActive", "No VNC display is active"});
-  if (!context.vnc->asks_password()) return qmp_fail("Could not set password: -vnc was not given password=on");
-  context.vnc->set_password(arguments.at("password"));
-  return empty();
-}
-
-QmpReply set_password(Context& context, const Json& arguments) {
-  if (arguments.at("protocol") != "vnc")
-    return qmp_fail("protocol '{}': this version of Kite has no such server; vnc is there",
-                    arguments.at("protocol").get<std::string>());
-  if (const std::string connected = arguments.value("connected", "keep"); connected != "keep")
-    return qmp_fail("connected={}: clients that are connected stay; use keep", connected);
-  return change_vnc_password(context, arguments);
-}
-
 std::vector<std::string> picture_formats(const Context&) { return {"ppm", "png"}; }
-std::vector<std::string> password_protocols(const Context&) { return {"vnc"}; }
 constexpr ArgumentSpec kScreendump[] = {{"filename", Type::string, true},
                                         {"device", Type::string, false},
                                         {"head", Type::number_integer, false},
                                         {"format", Type::string, false, picture_formats}};
 constexpr ArgumentSpec kSendKey[] = {{"keys", Type::array, true}, {"hold-time", Type::number_integer, false}};
-constexpr ArgumentSpec kSetPassword[] = {{"protocol", Type::string, true, password_protocols},
-                                         {"password", Type::string, true},
-                                         {"connected", Type::string, false}};
-constexpr ArgumentSpec kPassword[] = {{"password", Type::string, true}};
 
 constexpr QmpCommand kCommands[] = {
     {"screendump", kScreendump, screendump},
     {"send-key", kSendKey, send_key},
-    {"query-vnc", {}, query_vnc},
-    {"set_password", kSetPassword, set_password},
-    {"change-vnc-password", kPassword, change_vnc_password},
 };
 
 // --- for people
@@ -161,19 +122,6 @@ std::expected<KeyNumber, QmpError> key_of_word(std::string_view word) {
 
 std::span<const QmpCommand> display_commands() { return kCommands; }
 
-std::string info_vnc(Context& context, std::string_view) {
-  if (context.vnc == nullptr) return "Server: disabled\n";
-  const auto text = [](const display::VncServer::Place& place) {
-    return place.family == "unix" ? fmt::format("unix:{}", place.service)
-                                  : fmt::format("{}:{} ({})", place.host, place.service, place.family);
-  };
-  std::string lines = fmt::format("Server: {}\n  Auth: {}\n", text(context.vnc->place()),
-                                  context.vnc->asks_password() ? "vnc" : "none");
-  for (const auto& client : context.vnc->clients()) lines += fmt::format("Client: {}\n", text(client));
-  if (context.vnc->clients().empty()) lines += "Client: none\n";
-  return lines;
-}
-
 std::string human_screendump(Context& context, std::string_view rest) {
   Json arguments;
   for (std::string_view word = next_word(rest); !word.empty(); word = next_word(rest)) {
@@ -200,18 +148,6 @@ std::string human_sendkey(Context& context, std::string_view rest) {
   }
   if (keys.empty()) return "usage: sendkey KEY[-KEY]... [MILLISECONDS]\n";
   return error_text(press(context, std::move(keys), hold_ms));
-}
-
-std::string human_set_password(Context& context, std::string_view rest) {
-  const std::string protocol(next_word(rest)), password(next_word(rest));
-  if (password.empty()) return "usage: set_password vnc PASSWORD\n";
-  return error_text(run_qmp_command(context, "set_password", Json{{"protocol", protocol}, {"password", password}}));
-}
-
-std::string human_change_vnc(Context& context, std::string_view rest) {
-  const std::string what(next_word(rest)), password(next_word(rest));
-  if (what != "password" || password.empty()) return "usage: change vnc password PASSWORD\n";
-  return error_text(run_qmp_command(context, "change-vnc-password", Json{{"password", password}}));
 }
 
 }  // namespace kite::monitor

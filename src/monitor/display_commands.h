@@ -1,4 +1,5 @@
-// Screen, keyboard and mouse in the monitors. Main executor's thread.
+// Screen, keyboard and mouse in the monitors; who looks at them from elsewhere is in display_servers.h. Main executor's
+// thread.
 #pragma once
 
 #include <string>
@@ -16,11 +17,7 @@ std::span<const QmpCommand> display_commands();
 std::expected<display::KeyNumber, QmpError> key_of(const Json& value);
 
 // For people; each ends with a newline unless it is empty.
-std::string info_vnc(MonitorContext& context, std::string_view rest);
 std::string human_screendump(MonitorContext& context, std::string_view rest);
 std::string human_sendkey(MonitorContext& context, std::string_view rest);
-std::string human_set_password(MonitorContext& context, std::string_view rest);
-// "change vnc password NEW", which `change` passes on when its first word is vnc.
-std::string human_change_vnc(MonitorContext& context, std::string_view rest);
 
 }  // namespace kite::monitor

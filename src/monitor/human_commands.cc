@@ -10,6 +10,7 @@
 #include "monitor/device_commands.h"
 #include "monitor/dirty_rate_commands.h"
 #include "monitor/display_commands.h"
+#include "monitor/display_servers.h"
 #include "monitor/input_commands.h"
 #include "monitor/migration_commands.h"
 #include "monitor/net_commands.h"
@@ -104,6 +105,7 @@ constexpr HumanCommand kInfo[] = {
     {"qtree", "", "show the devices and the buses they are on", info_qtree},
     {"registers", "", "show the CPU registers", info_registers},
     {"snapshots", "", "show the machines that are kept in the images", info_snapshots},
+    {"spice", "", "show the SPICE server and its clients", info_spice},
     {"stats", "", "show what is counted: [vm|vcpu] [NAME,...|*] [kvm|kite]",
      [](Context&, std::string_view rest) { return info_stats(metrics::Registry::process(), rest); }},
     {"status", "", "show whether the machine runs", info_status},
@@ -192,6 +194,8 @@ constexpr HumanCommand kCommands[] = {
     {"drive_add", "", "add a drive for device_add: 0 if=none,id=ID,file=FILE[,OPTION=VALUE]...", human_drive_add},
     {"drive_del", "", "take a drive out: ID", human_drive_del},
     {"eject", "", "take the medium out: [-f] DEVICE", human_eject},
+    {"expire_password", "", "end a display server's password: vnc|spice now|never|+SECONDS|SECONDS",
+     human_expire_password},
     {"help", "?", "this list", help},
     {"hostfwd_add", "", "forward a port of the host's: [NETDEV] [tcp|udp]:[HOSTADDR]:HOSTPORT-[GUESTADDR]:GUESTPORT",
      human_hostfwd_add},
@@ -217,7 +221,8 @@ constexpr HumanCommand kCommands[] = {
     {"mouse_set", "", "use this mouse or tablet: NUMBER, as info mice shows it", human_mouse_set},
     {"sendkey", "", "press keys together: KEY[-KEY]... [MILLISECONDS]", human_sendkey},
     {"set_link", "", "plug a network cable in or out: CARD|NETDEV on|off", human_set_link},
-    {"set_password", "", "set the password of the VNC server: vnc PASSWORD", human_set_password},
+    {"set_password", "", "set the password of a display server: vnc|spice PASSWORD [keep|fail|disconnect]",
+     human_set_password},
     {"stop", "s", "stop the machine", [](Context& context, std::string_view) { return through_qmp(context, "stop"); }},
     {"system_powerdown", "", "press the power button",
      [](Context& context, std::string_view) { return through_qmp(context, "system_powerdown"); }},

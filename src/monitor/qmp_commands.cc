@@ -8,6 +8,7 @@
 #include "monitor/device_commands.h"
 #include "monitor/dirty_rate_commands.h"
 #include "monitor/display_commands.h"
+#include "monitor/display_servers.h"
 #include "monitor/human_commands.h"
 #include "monitor/input_commands.h"
 #include "monitor/migration_commands.h"
@@ -260,6 +261,7 @@ std::span<const QmpCommand> qmp_commands() {
     all.insert(all.end(), balloon_commands().begin(), balloon_commands().end());
     all.insert(all.end(), block_commands().begin(), block_commands().end());
     all.insert(all.end(), display_commands().begin(), display_commands().end());
+    all.insert(all.end(), display_server_commands().begin(), display_server_commands().end());
     all.insert(all.end(), input_commands().begin(), input_commands().end());
     all.insert(all.end(), migration_commands().begin(), migration_commands().end());
     all.insert(all.end(), net_commands().begin(), net_commands().end());

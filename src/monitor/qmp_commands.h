@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "chardev/chardev.h"
+#include "display/spice/spice_display.h"
 #include "display/vnc/vnc_server.h"
 #include "machine/machine.h"
 #include "monitor/passed_fds.h"
@@ -24,7 +25,8 @@ struct CommandLineOption {
 struct MonitorContext {
   machine::Machine& machine;
   ChardevRegistry& chardevs;
-  display::VncServer* vnc = nullptr;      // null: none
+  display::VncServer* vnc = nullptr;  // null: none
+  display::SpiceDisplay* spice = nullptr;
   MigrationControl* migration = nullptr;  // never null where commands run
   std::vector<CommandLineOption> (*command_line)() = nullptr;
   PassedFds* fds = nullptr;  // what the client of this monitor has passed; null: it cannot

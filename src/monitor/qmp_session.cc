@@ -107,12 +107,16 @@ void QmpSession::send_error(const QmpError& error, const Json* id) {
   send(message);
 }
 
-void QmpSession::announce(const machine::MachineEvent& event) {
+void QmpSession::announce(const machine::MachineEvent& event) { announce(event_json(event)); }
+
+void QmpSession::announce(std::string_view event, const Json& data) { announce({{"event", event}, {"data", data}}); }
+
+void QmpSession::announce(const Json& event) {
   if (!connected_ || !negotiated_) return;
   const auto now = std::chrono::system_clock::now().time_since_epoch();
   const auto microseconds = std::chrono::duration_cast<std::chrono::microseconds>(now).count();
   Json message{{"timestamp", {{"seconds", microseconds / 1000000}, {"microseconds", microseconds % 1000000}}}};
-  message.update(event_json(event));
+  message.update(event);
   send(message);
 }
 

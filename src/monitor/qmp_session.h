@@ -18,6 +18,7 @@ class QmpSession final : public ChardevClient {
   ~QmpSession() override;
 
   void announce(const machine::MachineEvent& event);
+  void announce(std::string_view event, const Json& data);
 
   size_t can_receive() override { return 65536; }
   void received(std::span<const uint8_t> bytes) override;
@@ -30,6 +31,7 @@ class QmpSession final : public ChardevClient {
   void handle(const JsonStream::Item& item);
   void execute(const Json& request);
   QmpReply negotiate(const Json& arguments);
+  void announce(const Json& event);  // without its time
   void send(const Json& message);
   void send_error(const QmpError& error, const Json* id);
 

@@ -5,164 +5,18 @@ usage: display_test.py KITE GUESTS
 GUESTS holds 6.1-cloud/vmlinuz, 6.1/vmlinuz and initrd.gz. A missing package or kernel is a skip with its reason.
 Ends with a line 'display: N passed, N failed, N skipped'.
 """
-import json
 import os
-import shutil
 import socket
 import struct
-import subprocess
 import sys
-import tempfile
 import time
 import zlib
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [HERE, os.path.join(HERE, "..", "boot")]
-from guest import GuestError, Tally  # noqa: E402
+from guest import Tally  # noqa: E402
+from screen import SEABIOS, VGABIOS, Bench, Machine, Picture  # noqa: E402
 from vnc_client import VncClient, VncError  # noqa: E402
-
-SEABIOS, VGABIOS = "/usr/share/seabios/bios-256k.bin", "/usr/share/seabios/vgabios-stdvga.bin"
-CELL_WIDTH, CELL_HEIGHT = 9, 16
-LIMIT = 300
-
-
-class Picture:
-    """A screen, from a PPM file or a VNC client."""
-
-    def __init__(self, width, height, pixels):
-        self.width, self.height, self.pixels = width, height, bytes(pixels)
-
-    @classmethod
-    def read(cls, path):
-        with open(path, "rb") as file:
-            magic, size, most, pixels = file.read().split(b"\n", 3)
-        width, height = map(int, size.split())
-        if magic != b"P6" or most != b"255" or len(pixels) != width * height * 3:
-            raise GuestError(f"'{path}' is no PPM of {width} by {height}")
-        return cls(width, height, pixels)
-
-    def pixel(self, x, y):
-        at = (y * self.width + x) * 3
-        return self.pixels[at:at + 3]
-
-    def glyph(self, column, row):
-        """A character cell of 9 by 16 as bits: what is not its background, which the ninth dot shows."""
-        lines = []
-        for y in range(row * CELL_HEIGHT, (row + 1) * CELL_HEIGHT):
-            left = column * CELL_WIDTH
-            back = self.pixel(left + 8, y)
-            lines.append(sum(0x80 >> x for x in range(8) if self.pixel(left + x, y) != back))
-        return bytes(lines)
-
-    def text(self, font):
-        """The text on the screen, by the glyphs of `font`; a character that is not in it is '?'."""
-        if (self.width, self.height) != (720, 400):
-            return ""
-        return "\n".join("".join(font.get(self.glyph(column, row), "?") for column in range(80)).rstrip()
-                         for row in range(25))
-
-
-class Machine:
-    """A machine with a card, a monitor and a VNC server on unix sockets."""
-
-    def __init__(self, bench, *options):
-        self.folder = tempfile.mkdtemp(prefix="kite-display-")
-        self.vnc = f"{self.folder}/vnc.sock"
-        self.options = options
-        self.command = [bench.kite, "-accel", "jit", "-nodefaults", "-serial", "none", "-m", "256", "-qmp",
-                        f"unix:{self.folder}/qmp.sock,server=on,wait=off", *[o.replace("@VNC", self.vnc) for o in options]]
-        self.deadline = time.monotonic() + LIMIT
-        self.process = subprocess.Popen(self.command, stdin=subprocess.DEVNULL)
-        try:
-            self.monitor = self._connect()
-        except BaseException:
-            self.__exit__()
-            raise
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        if self.process.poll() is None:
-            self.process.kill()
-        self.process.wait()
-        shutil.rmtree(self.folder, ignore_errors=True)
-
-    def fail(self, why):
-        raise GuestError(f"{why}\ncommand: {' '.join(self.command)}")
-
-    def _connect(self):
-        while True:
-            try:
-                connection = socket.socket(socket.AF_UNIX)
-                connection.settimeout(LIMIT)
-                connection.connect(f"{self.folder}/qmp.sock")
-                break
-            except OSError:
-                if self.process.poll() is not None or time.monotonic() > self.deadline:
-                    self.fail("there is no monitor")
-                time.sleep(0.05)
-        stream = connection.makefile("rw", encoding="utf-8")
-        stream.readline()
-        self.monitor = stream
-        self.qmp("qmp_capabilities")
-        return stream
-
-    def qmp(self, name, **arguments):
-        self.monitor.write(json.dumps({"execute": name, "arguments": arguments}) + "\n")
-        self.monitor.flush()
-        while True:
-            answer = json.loads(self.monitor.readline())
-            if "return" in answer:
-                return answer["return"]
-            if "error" in answer:
-                raise GuestError(f"{name}: {answer['error']['desc']}")
-
-    def human(self, line):
-        return self.qmp("human-monitor-command", **{"command-line": line})
-
-    def dump(self):
-        path = f"{self.folder}/screen.ppm"
-        self.qmp("screendump", filename=path)
-        return Picture.read(path)
-
-    def wait_for(self, text, font):
-        """Until `text` is on the screen; answers all that is."""
-        shown = ""
-        while text not in shown:
-            if time.monotonic() > self.deadline:
-                self.fail(f"'{text}' did not appear; the screen:\n{shown}")
-            if self.process.poll() is not None:
-                self.fail(f"the machine ended (status {self.process.returncode}) before '{text}' appeared")
-            time.sleep(0.1)
-            shown = self.dump().text(font)
-        return shown
-
-
-class Bench:
-    """What the tests share."""
-
-    def __init__(self, kite, guests):
-        self.kite, self.guests = os.path.abspath(kite), os.path.abspath(guests)
-        self.kernel, self.initrd = f"{self.guests}/6.1-cloud/vmlinuz", f"{self.guests}/initrd.gz"
-        self.desktop_kernel = f"{self.guests}/6.1/vmlinuz"  # with a console on frame buffers
-        self._font = None
-
-    def font(self):
-        """The glyphs of the VGA BIOS: 16 bytes a character in its image. Found by those of 'A' and 'B'."""
-        if self._font is None:
-            with open(VGABIOS, "rb") as file:
-                image = file.read()
-            letters = bytes.fromhex("000010386cc6c6fec6c6c6c600000000" "0000fc6666667c66666666fc00000000")
-            start = image.find(letters) - 65 * 16
-            if start < 0:
-                raise GuestError(f"{VGABIOS} has no font of 8 by 16")
-            glyphs = [image[start + code * 16:start + code * 16 + 16] for code in range(256)]
-            self._font = {glyphs[code]: chr(code) for code in range(126, 31, -1)}
-        return self._font
-
-    def kernel_options(self, line, kernel=None):
-        return "-m", "512", "-kernel", kernel or self.kernel, "-initrd", self.initrd, "-append", line
 
 
 def client_text(client, font):
@@ -227,6 +81,10 @@ def linux_console(bench, board):
                  *bench.kernel_options("console=tty0 panic=-1 quiet")) as machine:
         machine.wait_for("kite#", font)
         with VncClient(machine.vnc) as client, VncClient(machine.vnc, shared=False) as other:
+            for name in ("VNC_CONNECTED", "VNC_INITIALIZED"):
+                data = machine.take_event(name)
+                if data["client"]["family"] != "unix" or data["server"]["auth"] != "none":
+                    machine.fail(f"{name}: {data}")
             if len(machine.qmp("query-vnc")["clients"]) != 2:
                 machine.fail(f"query-vnc does not know both clients: {machine.qmp('query-vnc')}")
             client.type("echo Typed-$((6*7)); clear_me=1\n")
@@ -244,6 +102,7 @@ def linux_console(bench, board):
             time.sleep(0.05)
         else:
             machine.fail("clients that went are still there")
+        machine.take_event("VNC_DISCONNECTED")
 
 
 def linux_frame_buffer(bench, board):
@@ -286,6 +145,14 @@ def vnc_password(bench, _board):
             machine.fail("the old password lets in")
         except VncError:
             pass
+        VncClient(machine.vnc, "other").socket.close()
+        machine.qmp("expire_password", protocol="vnc", time="now")
+        try:
+            VncClient(machine.vnc, "other")
+            machine.fail("a password that has run out lets in")
+        except VncError:
+            pass
+        machine.qmp("expire_password", protocol="vnc", time="never")
         VncClient(machine.vnc, "other").socket.close()
         if machine.qmp("query-vnc")["auth"] != "vnc":
             machine.fail("query-vnc does not tell of the password")
@@ -337,19 +204,7 @@ ON_BOTH_BOARDS = ("seabios banner", "linux console")
 
 def main():
     bench, tally = Bench(sys.argv[1], sys.argv[2]), Tally("display")
-    only = sys.argv[3] if len(sys.argv) > 3 else ""
-    for name, (case, wants_kernel) in CASES.items():
-        for board in ("pc", "q35") if name in ON_BOTH_BOARDS else ("pc",):
-            label = f"{name}, {board}"
-            if only not in label:
-                continue
-            missing = [file for file in (SEABIOS, VGABIOS) if not os.path.exists(file)]
-            if wants_kernel:
-                missing += [file for file in (bench.kernel, bench.desktop_kernel, bench.initrd) if not os.path.exists(file)]
-            if missing:
-                tally.skip(label, f"{missing[0]} is missing")
-                continue
-            tally.run(label, case, bench, board)
+    bench.run_cases(tally, CASES, ON_BOTH_BOARDS, sys.argv[3] if len(sys.argv) > 3 else "")
     return tally.finish()
 
 

@@ -127,8 +127,6 @@ class Domain:
       <model type='virtio'/>
     </interface>
     <serial type='pty'><target port='0'/></serial>
-    <controller type='usb' model='none'/>
-    <memballoon model='none'/>
     {devices}
   </devices>
 </domain>
@@ -435,12 +433,60 @@ def kvm(bench):
         domain.virsh("destroy")
 
 
+def memory(bench):
+    """The balloon: the guest's own numbers, and memory that it gives back."""
+    with bench.domain("memory") as domain, domain.boot() as console:
+        console.run("load-virtio 2>&1")
+        domain.virsh("dommemstat", "--period", "1", "--live")
+        deadline = time.monotonic() + LIMIT
+        while "unused" not in (said := domain.virsh("dommemstat")):
+            wanted(time.monotonic() < deadline, f"the guest tells nothing of its memory: {said}")
+            time.sleep(0.2)
+        numbers = dict(line.split() for line in said.splitlines())
+        wanted(0 < int(numbers["unused"]) < int(numbers["available"]) <= 256 << 10, f"its numbers: {numbers}")
+        domain.virsh("setmem", "192M", "--live")
+        while f"actual {192 << 10}" not in (said := domain.virsh("dommemstat")):
+            wanted(time.monotonic() < deadline, f"the guest gives nothing back: {said}")
+            time.sleep(0.2)
+
+
+def saved(bench):
+    """Into a file and back, as it was while it ran; the same where libvirt keeps the file; and snapshots in the image."""
+    with bench.domain("saved") as domain:
+        def look(word):
+            with Console(domain) as console:
+                console.send("\n")
+                console.expect("kite# ")
+                said = console.run("cat /tmp/word")
+                wanted(said == word, f"the guest remembers '{said}' instead of '{word}'")
+                console.run("echo later >/tmp/word")
+
+        with domain.boot() as console:
+            console.run("echo before >/tmp/word")
+        path = f"{bench.host.folder}/saved.state"
+        domain.virsh("save", path)
+        wanted(domain.state() == "shut off", f"after save it is {domain.state()}")
+        domain.virsh_plain("restore", path)
+        domain.await_state("running (restored)")
+        look("before")
+        domain.virsh("managedsave")
+        domain.start()
+        look("later")
+        domain.virsh("snapshot-create-as", "first")
+        with Console(domain) as console:
+            console.send("\n")
+            console.expect("kite# ")
+            console.run("echo lost >/tmp/word")
+        domain.virsh("snapshot-revert", "first")
+        look("later")
+        domain.virsh("snapshot-delete", "first")
+
+
 def not_there(bench):
     """What Kite does not have is refused, and the machine goes on."""
     with bench.domain("refusals") as domain:
         domain.start()
-        for words in (["save", "refusals", "/tmp/kite.save"], ["snapshot-create-as", "refusals", "s1"],
-                      ["snapshot-create-as", "refusals", "s1", "--disk-only"],
+        for words in (["snapshot-create-as", "refusals", "s1", "--disk-only"],
                       ["migrate", "--live", "refusals", "qemu+unix:///system"]):
             error = domain.host.refused(*words)
             wanted(error, f"virsh {words[0]} says nothing")
@@ -465,6 +511,8 @@ def cases(bench):
     yield "sandbox", sandboxed, ()
     if os.access("/dev/kvm", os.R_OK | os.W_OK):
         yield "kvm", kvm, ()
+    yield "memory", memory, ()
+    yield "saved and restored", saved, ()
     yield "what is not there", not_there, ()
 
 

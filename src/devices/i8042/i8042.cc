@@ -213,7 +213,7 @@ void I8042::mouse_event(int32_t dx, int32_t dy, int32_t dz, uint8_t buttons) {
   fill();
 }
 
-uint8_t I8042::keyboard_leds() {
+uint8_t I8042::leds() {
   const std::lock_guard lock(lock_);
   return keyboard_.state().leds;
 }

@@ -43,9 +43,9 @@ class I8042 final : public bus::Device, public display::Keyboard, public display
   // Movement since the last event: right, up, wheel towards the user. Buttons: bit 0 left, 1 right, 2 middle, 3, 4
   // extra.
   void mouse_event(int32_t dx, int32_t dy, int32_t dz, uint8_t buttons);
-  [[nodiscard]] uint8_t keyboard_leds();
   // As what is in front of a display.
   void key(display::KeyNumber key, bool down) override { key_event(key, down); }
+  [[nodiscard]] uint8_t leds() override;
   void move(int32_t dx, int32_t dy, int32_t dz, uint8_t buttons) override { mouse_event(dx, -dy, dz, buttons); }
   [[nodiscard]] std::string_view pointer_name() const override { return "PS/2 Mouse"; }
 

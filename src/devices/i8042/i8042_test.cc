@@ -181,7 +181,7 @@ TEST_F(I8042Test, SendingEnablesTheKeyboard) {
 TEST_F(I8042Test, LedsAreForTheHost) {
   data(0xed);
   data(0x02);
-  EXPECT_EQ(device_.keyboard_leds(), 2);
+  EXPECT_EQ(device_.leds(), 2);
 }
 
 TEST_F(I8042Test, WrittenKeyboardBufferComesBack) {

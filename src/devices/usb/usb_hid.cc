@@ -170,8 +170,13 @@ UsbKeyboard::UsbKeyboard(std::string path, Clock& clock)
              clock) {}
 
 uint8_t UsbKeyboard::leds() {
+  // [HID usage tables] 11: the lamps of a report, from bit 0 on.
+  constexpr std::array kLamps = {display::kLedNum, display::kLedCaps, display::kLedScroll};
   const std::lock_guard lock(lock_);
-  return keys_.leds;
+  uint8_t lit = 0;
+  for (size_t bit = 0; bit < kLamps.size(); ++bit)
+    if ((keys_.leds >> bit & 1) != 0) lit |= kLamps[bit];
+  return lit;
 }
 
 void UsbKeyboard::key(display::KeyNumber key, bool down) {

@@ -85,7 +85,7 @@ class UsbKeyboard final : public UsbHid, public display::Keyboard {
 
   void key(display::KeyNumber key, bool down) override;
   [[nodiscard]] bool ready() const override { return in_use(); }
-  [[nodiscard]] uint8_t leds();
+  [[nodiscard]] uint8_t leds() override;
 
  private:
   [[nodiscard]] std::vector<uint8_t> report() const override;

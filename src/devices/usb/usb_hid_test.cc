@@ -74,7 +74,7 @@ TEST_F(UsbHidTest, KeysHaveUsages) {
 
 TEST_F(UsbHidTest, TheGuestSetsTheLamps) {
   EXPECT_TRUE(usb_control(keyboard_, usb_setup(0x21, 9, 0x200, 0, 1), {0x05}));
-  EXPECT_EQ(keyboard_.leds(), 5);
+  EXPECT_EQ(keyboard_.leds(), display::kLedNum | display::kLedScroll);
   EXPECT_FALSE(usb_control(mouse_, usb_setup(0x21, 9, 0x200, 0, 1), {0x05}));
 }
 

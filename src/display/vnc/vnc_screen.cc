@@ -10,8 +10,7 @@
 
 #include <algorithm>
 #include <cstring>
-#include <mutex>
-#include <optional>
+#include <ctime>
 #include <utility>
 
 #include "support/log.h"
@@ -38,6 +37,7 @@ struct VncScreen::Library {
     int number;
     Fd socket;  // ours; the library has a duplicate, which it closes when it pleases
     rfbClientPtr client = nullptr;
+    bool ready = false;
   };
 
   Library(Executor& loop, Clock& clock, Config given, Hooks called)
@@ -79,7 +79,7 @@ struct VncScreen::Library {
   static Library& of(rfbScreenInfoPtr screen) { return *static_cast<Library*>(screen->screenData); }
 
   bool password_fits(rfbClientRec& client, const char* response, int length) {
-    if (password.empty() || length != CHALLENGESIZE) return false;
+    if (password.empty() || ::time(nullptr) >= expiry || length != CHALLENGESIZE) return false;
     unsigned char wanted[CHALLENGESIZE];
     std::memcpy(wanted, client.authChallenge, sizeof wanted);
     std::string key = password;  // the library takes the first eight letters, and would write them
@@ -87,7 +87,7 @@ struct VncScreen::Library {
     return std::memcmp(wanted, response, sizeof wanted) == 0;
   }
 
-  void take(const Frame& frame) {
+  void take(const FrameRelay::Frame& frame) {
     if (frame.resized) {
       pixels.resize(frame.pixels.size());
       std::ranges::transform(frame.pixels, pixels.begin(), to_library);
@@ -100,7 +100,7 @@ struct VncScreen::Library {
       for (const Rect& rect : frame.rects) copy(frame, rect);
     }
   }
-  void copy(const Frame& frame, const Rect& rect) {
+  void copy(const FrameRelay::Frame& frame, const Rect& rect) {
     for (uint32_t y = rect.y; y < rect.y + rect.height; ++y) {
       const size_t at = size_t{y} * frame.width + rect.x;
       std::transform(&frame.pixels[at], &frame.pixels[at] + rect.width, &pixels[at], to_library);
@@ -134,6 +134,10 @@ struct VncScreen::Library {
     const auto found = std::ranges::find(clients, fd, [](const Client& one) { return one.socket.get(); });
     if (found == clients.end()) return;
     rfbProcessClientMessage(found->client);
+    if (!found->ready && found->client->state == rfbClientRec::RFB_NORMAL) {
+      found->ready = true;
+      hooks.ready(found->number);
+    }
     drop_if([](rfbClientRec&) { return false; });
     update_clients();
   }
@@ -177,6 +181,7 @@ struct VncScreen::Library {
   std::vector<uint32_t> pixels;
   std::vector<Client> clients;
   std::string password;
+  int64_t expiry = kNeverExpires;
   Timer retry;
 };
 
@@ -185,10 +190,11 @@ VncScreen::VncScreen(Executor& executor, Clock& clock, Config config, Hooks hook
 
 VncScreen::~VncScreen() = default;
 
-void VncScreen::take(const Frame& frame) { library_->take(frame); }
+void VncScreen::take(const FrameRelay::Frame& frame) { library_->take(frame); }
 void VncScreen::update_clients() { library_->update_clients(); }
 void VncScreen::add_client(int number, Fd socket) { library_->add_client(number, std::move(socket)); }
 void VncScreen::drop_clients() { library_->drop_clients(); }
 void VncScreen::set_password(std::string password) { library_->password = std::move(password); }
+void VncScreen::set_expiry(int64_t seconds) { library_->expiry = seconds; }
 
 }  // namespace kite::display

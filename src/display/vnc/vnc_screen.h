@@ -6,13 +6,11 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
-#include <mutex>
 #include <string>
-#include <vector>
 
 #include "async/clock.h"
 #include "async/executor.h"
-#include "display/surface.h"
+#include "display/frame_relay.h"
 #include "support/fd.h"
 
 namespace kite::display {
@@ -20,6 +18,7 @@ namespace kite::display {
 class VncScreen {
  public:
   static constexpr int kStallMs = 5000;
+  static constexpr int64_t kNeverExpires = INT64_MAX;
   enum class Share : uint8_t { kAllowExclusive, kForceShared, kIgnore };
   struct Config {
     std::string name;       // as clients show it
@@ -30,14 +29,8 @@ class VncScreen {
   struct Hooks {
     std::function<void(uint32_t keysym, bool down)> key;
     std::function<void(int x, int y, int buttons)> pointer;  // the protocol's buttons, a bit each
+    std::function<void(int client)> ready;                   // it is let in
     std::function<void(int client)> gone;
-  };
-  // A part of a picture: `rects` of it have changed, all with `resized`.
-  struct Frame {
-    uint32_t width = 0, height = 0;
-    std::vector<uint32_t> pixels;  // all of them
-    std::vector<Rect> rects;
-    bool resized = false;
   };
 
   // All on the thread that runs `executor`, the destructor as well.
@@ -46,11 +39,12 @@ class VncScreen {
   VncScreen(const VncScreen&) = delete;
   VncScreen& operator=(const VncScreen&) = delete;
 
-  void take(const Frame& frame);  // copies; waits for nobody
+  void take(const FrameRelay::Frame& frame);  // copies; waits for nobody
   void update_clients();
   void add_client(int number, Fd socket);
   void drop_clients();
   void set_password(std::string password);  // "": nobody gets in
+  void set_expiry(int64_t seconds);         // since 1970, when the password ends; kNeverExpires
 
  private:
   struct Library;  // keeps the library's names out of this header

@@ -2,16 +2,18 @@
 // takes keys and pointer back. While there is no client it does not look. Main executor's thread.
 #pragma once
 
+#include <functional>
 #include <map>
 #include <memory>
-#include <mutex>
-#include <set>
 #include <string>
-#include <thread>
 #include <vector>
 
 #include "async/executor.h"
 #include "display/console.h"
+#include "display/frame_relay.h"
+#include "display/held_keys.h"
+#include "display/place.h"
+#include "display/server_thread.h"
 #include "display/vnc/vnc_screen.h"
 #include "support/fd.h"
 #include "support/result.h"
@@ -20,17 +22,18 @@ namespace kite::display {
 
 class VncServer final : public Sink {
  public:
-  // As query-vnc gives them.
-  struct Place {
-    std::string host, service, family;  // "127.0.0.1", "5900", "ipv4"; "unix" with the path as its service
-  };
-
   // `listener` is a listening socket.
   static Result<std::unique_ptr<VncServer>> create(Console& console, Executor& executor, VncScreen::Config config,
                                                    Fd listener);
   ~VncServer() override;
 
+  // Called on the main executor's thread.
+  void on_event(std::function<void(ClientEvent, const Place& client)> listener) {
+    listener_of_events_ = std::move(listener);
+  }
+
   void set_password(const std::string& password);  // only where the configuration asks for one
+  void set_expiry(int64_t seconds);                // as VncScreen's
   [[nodiscard]] bool asks_password() const { return password_; }
   [[nodiscard]] Place place() const;
   [[nodiscard]] std::vector<Place> clients() const;
@@ -39,36 +42,29 @@ class VncServer final : public Sink {
   void changed(const Surface& surface, std::span<const Rect> rects) override;
 
  private:
-  VncServer(Console& console, Executor& executor, bool password, Fd listener, std::unique_ptr<Executor> loop);
+  VncServer(Console& console, Executor& executor, bool password, Fd listener, std::unique_ptr<ServerThread> thread);
   void run_screen(VncScreen::Config config);
   void accept_client();
+  void client_ready(int number);
   void client_gone(int number);
+  void announce(ClientEvent event, const Place& client) const;
   void key(uint32_t keysym, bool down);
   void pointer(int x, int y, int buttons);
   void hand_over();
-  // Work for the main executor that is forgotten once this server is gone.
-  void post_back(std::function<void()> work);
 
   Console& console_;
   Executor& executor_;
   const bool password_;
   Fd listener_;
+  std::function<void(ClientEvent, const Place&)> listener_of_events_;
   std::map<int, Place> clients_;
   int next_client_ = 1;
-  std::set<KeyNumber> keys_down_;
+  HeldKeys keys_{console_};
   int wheel_ = 0;
 
-  // Between the threads: what the screen has not taken yet.
-  std::mutex frame_mutex_;
-  VncScreen::Frame frame_;
-  bool frame_waits_ = false;
-
-  HostClock clock_{HostClock::Kind::kMonotonic};  // the screen's
-  std::unique_ptr<Executor> loop_;                // runs on thread_
-  std::unique_ptr<VncScreen> screen_;             // made and unmade there
-  std::thread thread_;
-  std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
-  const std::weak_ptr<bool> still_alive_ = alive_;  // what the screen's thread copies
+  FrameRelay relay_;
+  std::unique_ptr<VncScreen> screen_;  // made and unmade on thread_
+  std::unique_ptr<ServerThread> thread_;
 };
 
 }  // namespace kite::display

@@ -1,0 +1,31 @@
+// VNC and SPICE in the monitors: who is connected, passwords, events. Main executor's thread.
+#pragma once
+
+#include <string>
+#include <string_view>
+
+#include "monitor/qmp_commands.h"
+
+namespace kite::monitor {
+
+// The commands, as part of the table in qmp_commands.cc.
+std::span<const QmpCommand> display_server_commands();
+
+// What QMP announces of clients.
+struct DisplayEvent {
+  std::string_view name;
+  Json data;
+};
+DisplayEvent vnc_event(const display::VncServer& server, display::ClientEvent event, const display::Place& client);
+DisplayEvent spice_event(const display::SpiceDisplay& server, display::ClientEvent event,
+                         const display::SpiceChannel& channel);
+
+// For people; each ends with a newline unless it is empty.
+std::string info_vnc(MonitorContext& context, std::string_view rest);
+std::string info_spice(MonitorContext& context, std::string_view rest);
+std::string human_set_password(MonitorContext& context, std::string_view rest);
+std::string human_expire_password(MonitorContext& context, std::string_view rest);
+// "change vnc password NEW", which `change` passes on when its first word is vnc.
+std::string human_change_vnc(MonitorContext& context, std::string_view rest);
+
+}  // namespace kite::monitor
