@@ -223,17 +223,17 @@ std::string human_migrate_set_parameter(MonitorContext& context, std::string_vie
 }
 
 std::string human_savevm(MonitorContext& context, std::string_view rest) {
-  const std::string_view name = next_word(rest);
-  return told(machine::save_vm(context.machine, name.empty() ? machine::unnamed_snapshot() : std::string(name)));
+  const std::string name = next_name(rest);
+  return told(machine::save_vm(context.machine, name.empty() ? machine::unnamed_snapshot() : name));
 }
 
 std::string human_loadvm(MonitorContext& context, std::string_view rest) {
-  const std::string_view name = next_word(rest);
+  const std::string name = next_name(rest);
   return name.empty() ? "usage: loadvm NAME\n" : told(machine::load_vm(context.machine, name));
 }
 
 std::string human_delvm(MonitorContext& context, std::string_view rest) {
-  const std::string_view name = next_word(rest);
+  const std::string name = next_name(rest);
   return name.empty() ? "usage: delvm NAME\n" : told(machine::delete_vm(context.machine, name));
 }
 

@@ -317,7 +317,7 @@ def snapshots(bench, folder):
             guest.fail("its time has not gone back")
         check_work(guest, 0)
         guest.run("echo three >/tmp/word")
-        human(guest, "savevm second")
+        human(guest, 'savevm "second"')
         if "no snapshot" not in human(guest, "delvm nix") or "'nix'" not in human(guest, "loadvm nix"):
             guest.fail("what is not there was deleted or gone back to")
         human(guest, "savevm first")  # replaces it
