@@ -111,15 +111,15 @@ Result<> HostileBoard::build(std::string board) {
                                     "pci-testdev",
                                     "isa-debug-exit,iobase=0xf4,iosize=4",
                                     "isa-debugcon",
-                                     "virtio-balloon-pci,addr=10,free-page-reporting=on,packed=on",
-                                     "virtio-rng-pci,addr=11,rng=zeroes,max-bytes=4096,period=10",
-                                     "virtio-serial-pci,addr=12,id=ports,max_ports=4",
-                                     "virtserialport,name=org.kite.port",
-                                     "virtconsole",
-                                     "qemu-xhci,id=xhci,addr=6",
-                                     "usb-tablet,bus=xhci.0",
-                                     "piix3-usb-uhci,id=uhci,addr=7",
-                                     "usb-kbd,bus=uhci.0"};
+                                    "virtio-balloon-pci,addr=10,free-page-reporting=on,packed=on",
+                                    "virtio-rng-pci,addr=11,rng=zeroes,max-bytes=4096,period=10",
+                                    "virtio-serial-pci,addr=12,id=ports,max_ports=4",
+                                    "virtserialport,name=org.kite.port",
+                                    "virtconsole",
+                                    "qemu-xhci,id=xhci,addr=6",
+                                    "usb-tablet,bus=xhci.0",
+                                    "piix3-usb-uhci,id=uhci,addr=7",
+                                    "usb-kbd,bus=uhci.0"};
   if (q35_) {
     const auto express = q35_devices();
     added.insert(added.end(), express.begin(), express.end());
