@@ -45,10 +45,14 @@ Result<std::unique_ptr<PtyChardev>> PtyChardev::create(std::string id, Executor&
 
 PtyChardev::~PtyChardev() { shut_down(); }
 
-void PtyChardev::look_for_user() {
+bool PtyChardev::has_user() const {
   pollfd state{.fd = master_.get(), .events = 0, .revents = 0};
   ::poll(&state, 1, 0);
-  if ((state.revents & POLLHUP) == 0) {
+  return (state.revents & POLLHUP) == 0;
+}
+
+void PtyChardev::look_for_user() {
+  if (has_user()) {
     connect(master_.get(), master_.get(), Output::kNonblocking);
   } else {
     look_.arm_at(look_.clock().now() + kLookAgainNs);
@@ -64,6 +68,9 @@ void PtyChardev::lost_user() {
 void PtyChardev::input_ended(int) { lost_user(); }
 void PtyChardev::output_failed(int) { lost_user(); }
 uint32_t PtyChardev::extra_input_events() const { return EPOLLHUP; }
-void PtyChardev::extra_input_event() { lost_user(); }
+// By the time that this is looked at there may be another user, who has typed something.
+void PtyChardev::extra_input_event() {
+  if (!has_user()) lost_user();
+}
 
 }  // namespace kite

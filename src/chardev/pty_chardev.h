@@ -24,6 +24,7 @@ class PtyChardev final : public StreamChardev {
   void output_failed(int error) override;
   uint32_t extra_input_events() const override;
   void extra_input_event() override;
+  [[nodiscard]] bool has_user() const;
   void look_for_user();
   void lost_user();
 

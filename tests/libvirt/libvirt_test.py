@@ -84,6 +84,17 @@ class Console:
     def send(self, text):
         os.write(self.master, text.encode())
 
+    def wake(self):
+        """Gets a prompt of a shell that waits. What is typed while virsh still sets its terminal up is lost, so more than once."""
+        start = self.seen
+        while b"kite# " not in self.text[start:]:
+            if time.monotonic() > self.deadline:
+                self.fail("the shell does not answer")
+            self.send("\n")
+            if select.select([self.master], [], [], 1)[0]:
+                self.text += os.read(self.master, 65536)
+        self.expect("kite# ")
+
     def run(self, command):
         """Runs a shell command in the guest and answers its output. The shell shows its prompt now."""
         self.send(f'echo ==be""gin==; {command}; echo ==d""one==\n')
@@ -455,8 +466,7 @@ def saved(bench):
     with bench.domain("saved") as domain:
         def look(word):
             with Console(domain) as console:
-                console.send("\n")
-                console.expect("kite# ")
+                console.wake()
                 said = console.run("cat /tmp/word")
                 wanted(said == word, f"the guest remembers '{said}' instead of '{word}'")
                 console.run("echo later >/tmp/word")
@@ -474,8 +484,7 @@ def saved(bench):
         look("later")
         domain.virsh("snapshot-create-as", "first")
         with Console(domain) as console:
-            console.send("\n")
-            console.expect("kite# ")
+            console.wake()
             console.run("echo lost >/tmp/word")
         domain.virsh("snapshot-revert", "first")
         look("later")
