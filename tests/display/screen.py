@@ -68,7 +68,7 @@ class Machine:
         self.deadline = time.monotonic() + LIMIT
         self.process = subprocess.Popen(self.command, stdin=subprocess.DEVNULL)
         try:
-            self.monitor = self._connect()
+            self._connect()
         except BaseException:
             self.__exit__()
             raise
@@ -96,17 +96,17 @@ class Machine:
                 if self.process.poll() is not None or time.monotonic() > self.deadline:
                     self.fail("there is no monitor")
                 time.sleep(0.05)
-        stream = connection.makefile("rw", encoding="utf-8")
-        stream.readline()
-        self.monitor = stream
+        # A file for either way: one for both would drop what it has read ahead whenever it writes.
+        self.requests = connection.makefile("w", encoding="utf-8")
+        self.answers = connection.makefile("r", encoding="utf-8")
+        self.answers.readline()
         self.qmp("qmp_capabilities")
-        return stream
 
     def qmp(self, name, **arguments):
-        self.monitor.write(json.dumps({"execute": name, "arguments": arguments}) + "\n")
-        self.monitor.flush()
+        self.requests.write(json.dumps({"execute": name, "arguments": arguments}) + "\n")
+        self.requests.flush()
         while True:
-            answer = json.loads(self.monitor.readline())
+            answer = json.loads(self.answers.readline())
             if "return" in answer:
                 return answer["return"]
             if "error" in answer:
