@@ -15,7 +15,7 @@ import sys
 import tempfile
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from guest import Guest, Tally  # noqa: E402
+from guest import Guest, Stream, Tally  # noqa: E402
 
 # kernel, -smp, -m (MiB): the few of every run; each value appears at least once
 SHORT = [("6.1-cloud", 1, 128), ("6.1-cloud", 2, 1024), ("6.1", 1, 1024), ("6.12-cloud", 4, 6144)]
@@ -101,7 +101,7 @@ def boot_hotplug(kite, guests, kernel, cpus, memory):
             guest.expect("kite# ")
             connection.connect(path)
             connection.settimeout(60)
-            monitor = connection.makefile("rw")
+            monitor = Stream(connection)
             monitor.readline()
             command(guest, monitor, "qmp_capabilities", {})
             for bus in ("pci.0", "bridge", "pci.0"):
@@ -159,7 +159,7 @@ def boot_q35(kite, guests, kernel, cpus, memory):
             guest.expect("kite# ")
             connection.connect(path)
             connection.settimeout(60)
-            monitor = connection.makefile("rw")
+            monitor = Stream(connection)
             monitor.readline()
             command(guest, monitor, "qmp_capabilities", {})
             check_shell(guest, kernel, cpus, memory)

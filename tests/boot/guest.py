@@ -15,6 +15,20 @@ class GuestHung(GuestError):
     """The guest said nothing more and did not end; the text holds what its threads were at."""
 
 
+class Stream:
+    """A connection as lines. One file for both directions would drop what it has read ahead whenever it is written to."""
+
+    def __init__(self, connection):
+        self.answers = connection.makefile("r", encoding="utf-8")
+        self.requests = connection.makefile("w", encoding="utf-8")
+        self.readline = self.answers.readline
+        self.write, self.flush = self.requests.write, self.requests.flush
+
+    def close(self):
+        self.answers.close()
+        self.requests.close()
+
+
 class Tally:
     """Runs the cases of a suite and counts them.
 

@@ -21,7 +21,7 @@ import time
 import urllib.request
 
 from boot_test import command, wait_event
-from guest import Guest, Tally
+from guest import Guest, Stream, Tally
 
 FLAVOUR = "6.1-cloud"
 DOWNLOAD = 8 << 20  # bytes
@@ -196,7 +196,7 @@ def comes_and_goes(bench):
         with bench.start("-qmp", f"unix:{path},server=on,wait=off") as guest, socket.socket(socket.AF_UNIX) as connection:
             connection.connect(path)
             connection.settimeout(60)
-            monitor = connection.makefile("rw")
+            monitor = Stream(connection)
             monitor.readline()
             command(guest, monitor, "qmp_capabilities", {})
             command(guest, monitor, "netdev_add", {"type": "user", "id": "n0"})

@@ -20,7 +20,7 @@ import time
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.append(os.path.join(HERE, "..", "display"))
 from boot_test import wait_event  # noqa: E402
-from guest import Guest, Tally  # noqa: E402
+from guest import Guest, Stream, Tally  # noqa: E402
 from vnc_client import VncClient  # noqa: E402
 
 FLAVOUR = "6.1"
@@ -49,7 +49,7 @@ class UsbGuest(Guest):
                     self._read()
                     self.fail("there is no monitor")
                 time.sleep(0.05)
-        self.monitor = connection.makefile("rw", encoding="utf-8")
+        self.monitor = Stream(connection)
         self.monitor.readline()
         self.qmp("qmp_capabilities")
 

@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 
-from guest import Guest, Tally
+from guest import Guest, Stream, Tally
 
 FLAVOUR = "6.1-cloud"
 MIB = 1 << 20
@@ -31,7 +31,7 @@ class Monitor:
         self.socket = socket.socket(socket.AF_UNIX)
         self.socket.settimeout(60)
         self.socket.connect(path)
-        self.stream = self.socket.makefile("rw")
+        self.stream = Stream(self.socket)
         self.events = []
         self.stream.readline()
         self.run("qmp_capabilities")
