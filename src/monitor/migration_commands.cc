@@ -33,9 +33,22 @@ Fd passed(Context& context, std::string_view uri) {
   if (context.fds == nullptr || !uri.starts_with(kPrefix)) return {};
   return context.fds->take(uri.substr(kPrefix.size()));
 }
-Result<> send(Context& context, std::string_view uri) { return context.migration->send(uri, passed(context, uri)); }
+constexpr std::string_view kStays = "this machine does not move";
+
+Result<> send(Context& context, std::string_view uri) {
+  if (context.migration == nullptr) return fail("{}", kStays);
+  return context.migration->send(uri, passed(context, uri));
+}
 Result<> receive(Context& context, std::string_view uri) {
+  if (context.migration == nullptr) return fail("{}", kStays);
   return context.migration->receive(uri, passed(context, uri));
+}
+
+// A command of a machine that can move.
+template <QmpReply (*Run)(Context& context, const Json& arguments)>
+QmpReply moving(Context& context, const Json& arguments) {
+  if (context.migration == nullptr) return qmp_fail("{}", kStays);
+  return Run(context, arguments);
 }
 
 // --- QMP
@@ -147,14 +160,14 @@ constexpr ArgumentSpec kParameters[] = {{"max-bandwidth", Type::number_integer, 
                                         {"downtime-limit", Type::number_integer, false}};
 
 constexpr QmpCommand kCommands[] = {
-    {"migrate", kMigrate, migrate},
-    {"migrate_cancel", {}, migrate_cancel},
-    {"migrate-incoming", kUri, migrate_incoming},
-    {"query-migrate", {}, query_migrate},
-    {"query-migrate-capabilities", {}, query_capabilities},
-    {"migrate-set-capabilities", kCapabilities, set_capabilities},
-    {"query-migrate-parameters", {}, query_parameters},
-    {"migrate-set-parameters", kParameters, set_parameters},
+    {"migrate", kMigrate, moving<migrate>},
+    {"migrate_cancel", {}, moving<migrate_cancel>},
+    {"migrate-incoming", kUri, moving<migrate_incoming>},
+    {"query-migrate", {}, moving<query_migrate>},
+    {"query-migrate-capabilities", {}, moving<query_capabilities>},
+    {"migrate-set-capabilities", kCapabilities, moving<set_capabilities>},
+    {"query-migrate-parameters", {}, moving<query_parameters>},
+    {"migrate-set-parameters", kParameters, moving<set_parameters>},
 };
 
 // --- for people
@@ -200,6 +213,7 @@ std::string human_migrate(MonitorContext& context, std::string_view rest) {
 }
 
 std::string human_migrate_cancel(MonitorContext& context, std::string_view) {
+  if (context.migration == nullptr) return fmt::format("{}\n", kStays);
   context.migration->outgoing().cancel();
   return {};
 }
@@ -218,7 +232,7 @@ std::string human_migrate_set_parameter(MonitorContext& context, std::string_vie
     return "usage: migrate_set_parameter max-bandwidth BYTES-A-SECOND|downtime-limit MILLISECONDS\n";
   if (std::ranges::find(kNames, name) == std::end(kNames))
     return fmt::format("Error: there is no parameter '{}'{}\n", name, suggestion(name, kNames));
-  const QmpReply reply = set_parameters(context, Json{{std::string(name), number}});
+  const QmpReply reply = moving<set_parameters>(context, Json{{std::string(name), number}});
   return reply ? std::string{} : fmt::format("Error: {}\n", reply.error().description);
 }
 
@@ -238,6 +252,7 @@ std::string human_delvm(MonitorContext& context, std::string_view rest) {
 }
 
 std::string info_migrate(MonitorContext& context, std::string_view) {
+  if (context.migration == nullptr) return fmt::format("{}\n", kStays);
   const MigrationReport report = context.migration->outgoing().report();
   if (report.status == MigrationStatus::kNone && context.migration->incoming().started())
     return fmt::format("Migration status: {}\n",
@@ -255,6 +270,7 @@ std::string info_migrate(MonitorContext& context, std::string_view) {
 }
 
 std::string info_migrate_parameters(MonitorContext& context, std::string_view) {
+  if (context.migration == nullptr) return fmt::format("{}\n", kStays);
   const MigrationParameters parameters = context.migration->outgoing().parameters();
   return fmt::format("max-bandwidth: {} bytes/second\ndowntime-limit: {} ms\n", parameters.max_bandwidth,
                      parameters.downtime_limit_ms);

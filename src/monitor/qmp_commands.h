@@ -27,7 +27,7 @@ struct MonitorContext {
   ChardevRegistry& chardevs;
   display::VncServer* vnc = nullptr;  // null: none
   display::SpiceDisplay* spice = nullptr;
-  MigrationControl* migration = nullptr;  // never null where commands run
+  MigrationControl* migration = nullptr;  // null: the machine does not move
   std::vector<CommandLineOption> (*command_line)() = nullptr;
   PassedFds* fds = nullptr;  // what the client of this monitor has passed; null: it cannot
 };
