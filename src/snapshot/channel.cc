@@ -211,11 +211,6 @@ Result<std::unique_ptr<Listener>> Listener::create(ChannelAddress address, Fd fd
   return made;
 }
 
-std::string Listener::text() const {
-  if (address_.kind != ChannelAddress::Kind::kSocket) return address_.text;
-  return address_.socket.is_unix() ? address_.socket.text() : "tcp:" + local_text(fd_.get());
-}
-
 Result<std::unique_ptr<Channel>> Listener::accept() {
   if (address_.kind == ChannelAddress::Kind::kExec) return run_program(address_.text, false);
   if (address_.kind != ChannelAddress::Kind::kSocket) return std::make_unique<Channel>(std::move(fd_));

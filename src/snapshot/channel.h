@@ -68,7 +68,6 @@ class Listener {
   // Blocks until there is a channel, or cancel() was called.
   Result<std::unique_ptr<Channel>> accept();
   void cancel() { cancelled_.store(true, std::memory_order_release); }  // any thread
-  [[nodiscard]] std::string text() const;  // "tcp:127.0.0.1:4444", with the port that was taken
 
  private:
   explicit Listener(ChannelAddress address) : address_(std::move(address)) {}

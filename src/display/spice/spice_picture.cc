@@ -28,19 +28,19 @@ struct SpicePicture::Library {
   // The library hands back a pointer to the first.
   struct Instance {
     QXLInstance qxl;
-    Library* library;
+    Library* owner;
   };
 
   Library(FrameRelay& frames, const Clock& host_clock, std::function<void(std::function<void()>)> post)
       : relay(frames), clock(host_clock), later(std::move(post)) {
     instance.qxl.base.sif = &interface()->base;
     instance.qxl.id = 0;
-    instance.library = this;
+    instance.owner = this;
   }
   Library(const Library&) = delete;
   Library& operator=(const Library&) = delete;
 
-  static Library& of(QXLInstance* qxl) { return *reinterpret_cast<Instance*>(qxl)->library; }
+  static Library& of(QXLInstance* qxl) { return *reinterpret_cast<Instance*>(qxl)->owner; }
   static const QXLInterface* interface();
 
   // --- the executor's thread

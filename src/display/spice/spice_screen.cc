@@ -45,15 +45,15 @@ struct SpiceScreen::Library {
   // The library hands back pointers to the first.
   struct Keys {
     SpiceKbdInstance instance;
-    Library* library;
+    Library* owner;
   };
   struct Mouse {
     SpiceMouseInstance instance;
-    Library* library;
+    Library* owner;
   };
   struct Tablet {
     SpiceTabletInstance instance;
-    Library* library;
+    Library* owner;
   };
 
   Library(Executor& executor, Clock& clock, FrameRelay& frames, Hooks called)
@@ -66,7 +66,7 @@ struct SpiceScreen::Library {
     keys.instance.base.sif = keyboard_interface();
     mouse.instance.base.sif = mouse_interface();
     tablet.instance.base.sif = tablet_interface();
-    keys.library = mouse.library = tablet.library = this;
+    keys.owner = mouse.owner = tablet.owner = this;
   }
   ~Library() {
     if (started) {
@@ -163,8 +163,8 @@ const SpiceBaseInterface* SpiceScreen::Library::keyboard_interface() {
                .major_version = SPICE_INTERFACE_KEYBOARD_MAJOR,
                .minor_version = SPICE_INTERFACE_KEYBOARD_MINOR},
       .push_scan_freg = [](SpiceKbdInstance* keyboard,
-                           uint8_t byte) { reinterpret_cast<Keys*>(keyboard)->library->scan_code(byte); },
-      .get_leds = [](SpiceKbdInstance* keyboard) { return reinterpret_cast<Keys*>(keyboard)->library->leds; }};
+                           uint8_t byte) { reinterpret_cast<Keys*>(keyboard)->owner->scan_code(byte); },
+      .get_leds = [](SpiceKbdInstance* keyboard) { return reinterpret_cast<Keys*>(keyboard)->owner->leds; }};
   return &table.base;
 }
 
@@ -176,11 +176,11 @@ const SpiceBaseInterface* SpiceScreen::Library::mouse_interface() {
                .minor_version = SPICE_INTERFACE_MOUSE_MINOR},
       .motion =
           [](SpiceMouseInstance* mouse, int dx, int dy, int dz, uint32_t state) {
-            reinterpret_cast<Mouse*>(mouse)->library->hooks.move(dx, dy, dz, buttons_of(state));
+            reinterpret_cast<Mouse*>(mouse)->owner->hooks.move(dx, dy, dz, buttons_of(state));
           },
       .buttons =
           [](SpiceMouseInstance* mouse, uint32_t state) {
-            reinterpret_cast<Mouse*>(mouse)->library->hooks.move(0, 0, 0, buttons_of(state));
+            reinterpret_cast<Mouse*>(mouse)->owner->hooks.move(0, 0, 0, buttons_of(state));
           }};
   return &table.base;
 }
@@ -193,21 +193,21 @@ const SpiceBaseInterface* SpiceScreen::Library::tablet_interface() {
                .minor_version = SPICE_INTERFACE_TABLET_MINOR},
       .set_logical_size =
           [](SpiceTabletInstance* tablet, int width, int height) {
-            Library& library = *reinterpret_cast<Tablet*>(tablet)->library;
+            Library& library = *reinterpret_cast<Tablet*>(tablet)->owner;
             library.width = static_cast<uint32_t>(std::max(width, 1));
             library.height = static_cast<uint32_t>(std::max(height, 1));
           },
       .position =
           [](SpiceTabletInstance* tablet, int x, int y, uint32_t state) {
-            Library& library = *reinterpret_cast<Tablet*>(tablet)->library;
+            Library& library = *reinterpret_cast<Tablet*>(tablet)->owner;
             library.x = static_cast<uint16_t>(place_on(x, library.width));
             library.y = static_cast<uint16_t>(place_on(y, library.height));
             library.place(0, state);
           },
       .wheel = [](SpiceTabletInstance* tablet, int dz,
-                  uint32_t state) { reinterpret_cast<Tablet*>(tablet)->library->place(dz, state); },
+                  uint32_t state) { reinterpret_cast<Tablet*>(tablet)->owner->place(dz, state); },
       .buttons = [](SpiceTabletInstance* tablet,
-                    uint32_t state) { reinterpret_cast<Tablet*>(tablet)->library->place(0, state); }};
+                    uint32_t state) { reinterpret_cast<Tablet*>(tablet)->owner->place(0, state); }};
   return &table.base;
 }
 
