@@ -117,7 +117,8 @@ class SpiceClient:
             self.display.send(101, struct.pack("<BqBi", 1, 1 << 20, 1, 1 << 20))
             self.inputs = Channel(address, INPUTS, self.session, password, timeout)
             self.channels.append(self.inputs)
-            self.wait(lambda: self.leds is not None, "inputs init", timeout)
+            # Not before the surface: the library reads freed memory when a client goes while its display channel begins.
+            self.wait(lambda: self.leds is not None and self.surfaces, "inputs init or a surface", timeout)
         except BaseException:
             self.close()
             raise

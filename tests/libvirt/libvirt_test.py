@@ -382,8 +382,7 @@ def reconnect(bench):
         wanted(domain.state().startswith("paused"), f"after the second restart it is {domain.state(reason=True)}")
         domain.virsh("resume")
         with Console(domain) as console:
-            console.send("\n")
-            console.expect("kite# ")
+            console.wake()
             console.send("poweroff -f\n")
             domain.await_state("shut off (shutdown)")
 
