@@ -23,13 +23,11 @@ endif()
 target_include_directories(kite_flags INTERFACE ${CMAKE_SOURCE_DIR}/src)
 target_link_libraries(kite_flags INTERFACE fmt::fmt Threads::Threads)
 
-# What only test programs get: with sanitizers they would take longer to optimise than they run.
+# What only test programs get: they take longer to optimise than they run. What they test is optimised.
 add_library(kite_test_flags INTERFACE)
-if(KITE_SANITIZE)
-  target_compile_options(kite_test_flags INTERFACE -O0)
-  if(KITE_FUZZ)
-    target_compile_options(kite_test_flags INTERFACE -fno-sanitize=fuzzer-no-link)
-  endif()
+target_compile_options(kite_test_flags INTERFACE -O0)
+if(KITE_SANITIZE AND KITE_FUZZ)
+  target_compile_options(kite_test_flags INTERFACE -fno-sanitize=fuzzer-no-link)
 endif()
 
 # Headers of libraries that most files include are parsed once for all. Sources still include what they use: a build
