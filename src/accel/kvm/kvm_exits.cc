@@ -9,6 +9,7 @@
 #include "accel/kvm/kvm_vcpu.h"
 #include "accel/kvm/kvm_vm.h"
 #include "memory/guest_memory.h"
+#include "support/bits.h"
 #include "support/log.h"
 
 namespace kite {
@@ -239,10 +240,12 @@ KvmVcpu::Stop KvmVcpu::on_dirty_ring_full() {
 KvmVcpu::Stop KvmVcpu::on_debug() {
   const kvm_debug_exit_arch& arch = run_->debug.arch;
   constexpr uint32_t kDb = static_cast<uint32_t>(x86::Vector::kDb), kBp = static_cast<uint32_t>(x86::Vector::kBp);
-  const bool mine = arch.exception == kBp ? debug_.breakpoints
-                                          : ((arch.dr6 & x86::dr6::kBs) != 0 && debug_.single_step) ||
-                                                ((arch.dr6 & 15) != 0 && !debug_.watches.empty());
-  debug_stop_ = {.rip = arch.pc, .dr6 = arch.dr6, .breakpoint = arch.exception == kBp};
+  const auto hits = static_cast<unsigned>(arch.dr6 & low_mask(static_cast<unsigned>(debug_.watches.size())));
+  const bool mine = arch.exception == kBp
+                        ? std::ranges::find(debug_.breakpoints, arch.pc) != debug_.breakpoints.end()
+                        : ((arch.dr6 & x86::dr6::kBs) != 0 && debug_.single_step) || hits != 0;
+  debug_stop_ = {.rip = arch.pc, .dr6 = arch.dr6, .breakpoint = mine && arch.exception == kBp};
+  if (hits != 0 && arch.exception != kBp) debug_stop_.watch = static_cast<size_t>(std::countr_zero(hits));
   if (mine) return HaltReason::kDebug;
   kvm_vcpu_events events{};
   if (fd_.ioctl(KVM_GET_VCPU_EVENTS, &events) < 0) return HaltReason::kDebug;

@@ -43,6 +43,7 @@ class KvmVcpu final : public Vcpu {
   [[nodiscard]] int64_t tsc_offset() const override;
   Result<> set_debug(const GuestDebug& debug) override;
   [[nodiscard]] DebugStop debug_stop() const override { return debug_stop_; }
+  std::optional<Gpa> debug_translate(uint64_t linear) override;
   [[nodiscard]] std::string internal_error() const override { return internal_error_; }
   [[nodiscard]] std::vector<uint8_t> save_own() override;
   Result<> restore_own(const std::vector<uint8_t>& bytes) override;
