@@ -104,7 +104,7 @@ Exit RunLoop::run() {
       if (debugger_steps(cpu_)) {
         run_one(cpu_);
         halt(cpu_);
-        cpu_.debugger->stepped = cpu_.debugger->asked.single_step;
+        end_debuggers_step(cpu_);
         continue;
       }
     }

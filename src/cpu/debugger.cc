@@ -1,6 +1,7 @@
 #include "cpu/debugger.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "cpu/block.h"
 
@@ -86,6 +87,12 @@ bool stops_at_breakpoint(Cpu& cpu) {
 }
 
 bool debugger_steps(const Cpu& cpu) { return cpu.debugger->asked.single_step || is_fenced(cpu, cpu.code_linear()); }
+
+void end_debuggers_step(Cpu& cpu) {
+  if (cpu.debugger == nullptr) return;
+  cpu.debugger->stepped = std::exchange(cpu.debugger->asked.single_step, false);
+  cpu.debugger->asked.hold_interrupts = false;
+}
 
 void note_debuggers_access(Cpu& cpu, uint64_t linear, unsigned bytes, bool write) {
   Debugger& debugger = *cpu.debugger;

@@ -34,6 +34,8 @@ bool stops_behind(Cpu& cpu);
 bool stops_at_breakpoint(Cpu& cpu);
 // Whether the instruction at rip must be run by itself.
 [[nodiscard]] bool debugger_steps(const Cpu& cpu);
+// Behind that instruction, which may have called out to where the debugger has left.
+void end_debuggers_step(Cpu& cpu);
 [[nodiscard]] bool debugger_watches_data(const Cpu& cpu);
 // Looks for the debugger's watchpoints. An access that reads and writes is told as both.
 void note_debuggers_access(Cpu& cpu, uint64_t linear, unsigned bytes, bool write);

@@ -19,6 +19,11 @@ GuestDebug watch(Watch::Kind kind, uint64_t address, uint64_t bytes) {
 }
 constexpr GuestDebug kStep{.single_step = true, .hold_interrupts = true};
 
+Exit step(TestMachine& m) {
+  m.cpu().set_debugger(kStep);
+  return m.resume();
+}
+
 TEST(DebuggersBreakpoint, StopsInFrontOfItsInstruction) {
   TestMachine m;
   m.cpu().set_debugger(breakpoints({kCode + 2}));
@@ -97,7 +102,7 @@ TEST(DebuggersStep, IsOneInstruction) {
   EXPECT_EQ(m.gpr(x86::kRax), 1u);
   EXPECT_EQ(m.cpu().debug_stop().dr6, x86::dr6::kBs);
   EXPECT_EQ(m.cpu().debug_stop().rip, kCode + 2);
-  EXPECT_EQ(m.resume(), Exit::kDebug);
+  EXPECT_EQ(step(m), Exit::kDebug);
   EXPECT_EQ(m.gpr(x86::kRax), 2u);
 }
 
@@ -105,7 +110,7 @@ TEST(DebuggersStep, IsNotSeenByTheGuest) {
   TestMachine m;
   m.cpu().set_debugger(kStep);
   EXPECT_EQ(m.run({0x9c, 0x58}), Exit::kDebug);  // pushfq; pop rax
-  EXPECT_EQ(m.resume(), Exit::kDebug);
+  EXPECT_EQ(step(m), Exit::kDebug);
   EXPECT_EQ(m.gpr(x86::kRax) & flag::kTf, 0u);
   EXPECT_EQ(m.cpu().arch.dr6, x86::dr6::kReset);
   EXPECT_EQ(m.vector(), std::nullopt);
@@ -119,8 +124,8 @@ TEST(DebuggersStep, OfARepeatedInstructionIsOneElement) {
   EXPECT_EQ(m.run({0xf3, 0xaa}), Exit::kDebug);  // rep stosb
   EXPECT_EQ(m.gpr(x86::kRcx), 2u);
   EXPECT_EQ(m.cpu().state.rip, kCode);
-  EXPECT_EQ(m.resume(), Exit::kDebug);
-  EXPECT_EQ(m.resume(), Exit::kDebug);
+  EXPECT_EQ(step(m), Exit::kDebug);
+  EXPECT_EQ(step(m), Exit::kDebug);
   EXPECT_EQ(m.cpu().state.rip, kCode + 2);
 }
 
@@ -147,7 +152,7 @@ TEST(DebuggersStep, StopsBehindMovSsAndSti) {
   m.cpu().set_debugger(kStep);
   EXPECT_EQ(m.run({0x8e, 0xd1, 0xfb, 0x90}), Exit::kDebug);  // mov ss, ecx; sti; nop
   EXPECT_EQ(m.cpu().state.rip, kCode + 2);
-  EXPECT_EQ(m.resume(), Exit::kDebug);
+  EXPECT_EQ(step(m), Exit::kDebug);
   EXPECT_EQ(m.cpu().state.rip, kCode + 3);
   EXPECT_TRUE(m.cpu().interrupt_shadow);
 }
@@ -214,7 +219,7 @@ TEST(DebuggersWatch, IsBesideTheGuestsOwn) {
   ASSERT_TRUE(m.cpu().write_debug(7, 2u | 1u << 16));
   m.cpu().set_debugger(watch(Watch::Kind::kWrite, kData, 1));
   m.gpr(x86::kRdi) = kData;
-  EXPECT_EQ(m.run({0x88, 0x07}), Exit::kDebug);  // mov [rdi], al
+  EXPECT_EQ(m.run({0x88, 0x07}), Exit::kDebug);                   // mov [rdi], al
   EXPECT_EQ(m.cpu().state.rip, TestMachine::kHandlers + 1 * 16);  // its #DB is on its way
   EXPECT_EQ(m.cpu().arch.dr6, x86::dr6::kReset | 1);
   EXPECT_EQ(m.cpu().arch.dr7 & 0xff, 2u);

@@ -89,9 +89,8 @@ GuestDebug Points::wishes() const {
     if (point.kind == PointKind::kSoftware)
       wishes.breakpoints.push_back(point.address);
     else
-      wishes.watches.push_back({.kind = watch_kind(point.kind),
-                                .address = point.address,
-                                .bytes = is_watch(point.kind) ? point.bytes : 1});
+      wishes.watches.push_back(
+          {.kind = watch_kind(point.kind), .address = point.address, .bytes = is_watch(point.kind) ? point.bytes : 1});
   }
   return wishes;
 }

@@ -154,8 +154,7 @@ void Registers::add_core() {
 
 void Registers::add_sse() {
   begin("org.gnu.gdb.i386.sse", kSseTypes);
-  for (uint8_t number = 0; number < 16; ++number)
-    add(fmt::format("xmm{}", number), 128, "vec128", Kind::kXmm, number);
+  for (uint8_t number = 0; number < 16; ++number) add(fmt::format("xmm{}", number), 128, "vec128", Kind::kXmm, number);
   add("mxcsr", 32, "i386_mxcsr", Kind::kMxcsr, 0);
 }
 
@@ -228,7 +227,9 @@ bool Registers::write(ArchState& state, size_t number, std::span<const uint8_t> 
       return true;
     }
     case Kind::kSt: std::memcpy(image_of(state, false, kFxSt0 + row.index * 16u), from.data(), from.size()); break;
-    case Kind::kXmm: std::memcpy(image_of(state, false, x86::kFxXmm0 + row.index * 16u), from.data(), from.size()); break;
+    case Kind::kXmm:
+      std::memcpy(image_of(state, false, x86::kFxXmm0 + row.index * 16u), from.data(), from.size());
+      break;
     case Kind::kYmmHigh: std::memcpy(image_of(state, true, row.index * 16u), from.data(), from.size()); break;
   }
   return true;

@@ -61,9 +61,9 @@ bool is_well_formed(std::string_view text) {
 
 TEST(GdbRegisters, BeginAsGdbExpectsThem) {
   const Registers registers(cpu(true));
-  static constexpr std::string_view kFirst[] = {
-      "rax", "rbx", "rcx", "rdx", "rsi", "rdi",    "rbp", "rsp", "r8", "r9", "r10", "r11", "r12",
-      "r13", "r14", "r15", "rip", "eflags", "cs", "ss",  "ds",  "es", "fs", "gs",  "st0"};
+  static constexpr std::string_view kFirst[] = {"rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "rsp", "r8",
+                                                "r9",  "r10", "r11", "r12", "r13", "r14", "r15", "rip", "eflags",
+                                                "cs",  "ss",  "ds",  "es",  "fs",  "gs",  "st0"};
   for (size_t number = 0; number < std::size(kFirst); ++number) EXPECT_EQ(registers.name_of(number), kFirst[number]);
   EXPECT_EQ(number_of(registers, "xmm0"), 40u);
   EXPECT_EQ(number_of(registers, "mxcsr"), 56u);
@@ -128,7 +128,7 @@ TEST(GdbRegisters, X87TagsAreMadeOfTheContents) {
   state.fx.bytes[4] = 0xc0;  // registers 6 and 7 are used
   // ST0 is 1.0, ST1 is 0.
   EXPECT_TRUE(write(registers, state, "st0", "0000000000000080ff3f"));
-  EXPECT_EQ(read(registers, state, "ftag"), "ff4f0000");  // 7: zero, 6: valid
+  EXPECT_EQ(read(registers, state, "ftag"), "ff4f0000");                // 7: zero, 6: valid
   EXPECT_TRUE(write(registers, state, "st1", "00000000000000c0ff7f"));  // NaN
   EXPECT_EQ(read(registers, state, "ftag"), "ff8f0000");
   EXPECT_TRUE(write(registers, state, "ftag", "ff3f0000"));  // 7: valid

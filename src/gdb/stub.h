@@ -128,9 +128,9 @@ class Stub final : public ChardevClient {
   // Of the client that is there.
   bool attached_ = false;
   bool acknowledges_ = true;
-  std::string last_;         // for a client that did not get it
-  bool owes_stop_ = false;   // it has let the machine run
-  bool described_ = false;   // it has read the description
+  std::string last_;                          // for a client that did not get it
+  bool owes_stop_ = false;                    // it has let the machine run
+  bool described_ = false;                    // it has read the description
   bool tells_sw_ = false, tells_hw_ = false;  // it knows these reasons
   bool hold_interrupts_ = true;               // while it steps
   size_t thread_ = 0, run_thread_ = 0;        // vCPUs: of registers and memory, and of s

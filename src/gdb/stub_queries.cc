@@ -120,7 +120,9 @@ void Stub::step_bits(std::string_view) {
   reply(fmt::format("ENABLE={:x},NOIRQ={:x}", uint64_t{kStepEnable}, uint64_t{kStepNoIrq}));
 }
 
-void Stub::step_mode(std::string_view) { reply(fmt::format("{:#x}", kStepEnable | (hold_interrupts_ ? kStepNoIrq : 0))); }
+void Stub::step_mode(std::string_view) {
+  reply(fmt::format("{:#x}", kStepEnable | (hold_interrupts_ ? kStepNoIrq : 0)));
+}
 
 void Stub::set_step_mode(std::string_view rest) {
   take(rest, "0x");

@@ -6,7 +6,16 @@ namespace kite::gdb {
 
 namespace {
 
-enum Index : uint8_t { kControlWord, kStatusWord, kTagWord, kCodeSegment, kCodeOffset, kDataSegment, kDataOffset, kOpcode };
+enum Index : uint8_t {
+  kControlWord,
+  kStatusWord,
+  kTagWord,
+  kCodeSegment,
+  kCodeOffset,
+  kDataSegment,
+  kDataOffset,
+  kOpcode
+};
 enum Tag : uint32_t { kValid, kZero, kSpecial, kEmpty };
 
 // Where they are in the image, and how wide. It has 64-bit offsets instead of selectors: GDB's are bits 47:32 of these.

@@ -373,8 +373,8 @@ void Machine::request_exit(int status) {
   services_.executor.post([this] { handle_requests(); });
 }
 
-// Several may meet something at once: the first is told of. What others met was a breakpoint, which they meet again, or is
-// over.
+// Several may meet something at once: the first is told of. What others met was a breakpoint, which they meet again, or
+// is over.
 void Machine::request_debug(size_t index) {
   {
     std::lock_guard lock(requests_mutex_);

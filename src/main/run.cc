@@ -281,7 +281,8 @@ void Program::announce_clients() {
 Result<> Program::open_debugger(const monitor::MonitorContext& context) {
   debugger_ = std::make_unique<gdb::Server>(context);
   if (!plan_.gdb) return {};
-  if (auto served = debugger_->serve(*plan_.gdb); !served) return fail("-gdb {}: {}", *plan_.gdb, served.error().message);
+  if (auto served = debugger_->serve(*plan_.gdb); !served)
+    return fail("-gdb {}: {}", *plan_.gdb, served.error().message);
   return {};
 }
 

@@ -96,7 +96,8 @@ class Machine:
         self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                                         stderr=subprocess.STDOUT, text=True)
         while not os.path.exists(qmp_path):
-            check(self.process.poll() is None, "Kite ended: " + (self.process.stdout.read() or ""))
+            if self.process.poll() is not None:
+                raise AssertionError("Kite ended: " + self.process.stdout.read())
         self.qmp = self.connect_monitor(qmp_path)
 
     @staticmethod

@@ -1,8 +1,9 @@
 // What a debugger asks of a CPU whose code is translated; cpu/debugger_test.cc has what holds for any.
+#include "cpu/debugger.h"
+
 #include <gtest/gtest.h>
 
 #include "accel/jit/translator.h"
-#include "cpu/debugger.h"
 #include "cpu/test_machine.h"
 
 namespace kite::jit {
@@ -63,7 +64,8 @@ TEST_F(DebuggedTranslatorTest, ABreakpointGoesIntoALoopThatIsTranslated) {
 
 TEST_F(DebuggedTranslatorTest, CallsAndReturnsLeadToBreakpoints) {
   // 1: call f; inc rax; dec ecx; jnz 1b; hlt; f: inc rbx; ret
-  const std::vector<uint8_t> calls{0xe8, 0x08, 0, 0, 0, 0x48, 0xff, 0xc0, 0xff, 0xc9, 0x75, 0xf4, 0xf4, 0x48, 0xff, 0xc3, 0xc3};
+  const std::vector<uint8_t> calls{0xe8, 0x08, 0,    0,    0,    0x48, 0xff, 0xc0, 0xff,
+                                   0xc9, 0x75, 0xf4, 0xf4, 0x48, 0xff, 0xc3, 0xc3};
   m.gpr(x::kRcx) = 1000;
   m.run(calls);
   for (const uint64_t offset : {5u, 13u, 16u}) {  // behind the call; the function; its return

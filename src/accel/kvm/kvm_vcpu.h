@@ -58,6 +58,9 @@ class KvmVcpu final : public Vcpu {
   // For to_arch() and from_arch().
   [[nodiscard]] KvmTimeBase time_base() const;
 
+  // Whether a debugger has asked for anything.
+  [[nodiscard]] bool debugged() const { return debug_ != GuestDebug{}; }
+
   [[nodiscard]] const KvmFd& fd() const { return fd_; }
   [[nodiscard]] const VcpuConfig& config() const { return config_; }
   [[nodiscard]] KvmAccelerator& accelerator() const { return owner_; }
@@ -102,6 +105,8 @@ class KvmVcpu final : public Vcpu {
   Stop on_xen();
   Stop on_system_event();
   Stop on_internal_error();
+  Stop step_emulated();
+  HaltReason end_step();
   Stop on_debug();
   Stop on_notify();
   Stop on_dirty_ring_full();
