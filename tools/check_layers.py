@@ -35,7 +35,8 @@ ALLOWED = {
     "snapshot": "support metrics async memory state chardev",
     "machine": "support metrics async memory x86 object state accel accel/jit accel/kvm accel/qtest bus chardev block display net entropy devices boot snapshot",
     "monitor": "support metrics async memory x86 object state accel bus chardev block display net entropy devices snapshot machine",
-    "main": "img support metrics async memory x86 object state accel bus chardev block display net entropy devices boot snapshot machine monitor",
+    "gdb": "support metrics async memory x86 object accel chardev machine monitor",
+    "main": "img support metrics async memory x86 object state accel bus chardev block display net entropy devices boot snapshot machine monitor gdb",
 }
 # Single headers that a room may see although their room is closed to it.
 EXTRA = {"devices": {"accel/local_apic.h"}, "main": {"accel/kvm/kvm_accelerator.h", "accel/kvm/kvm_system.h"}}

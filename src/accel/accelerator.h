@@ -58,6 +58,9 @@ class Accelerator {
     return fail("the machine was saved under another accelerator");
   }
 
+  // What Vcpu::set_debug() takes.
+  [[nodiscard]] virtual DebugLimits debug_limits() const { return {}; }
+
   // False for qtest: vCPUs never run and time is the client's.
   [[nodiscard]] virtual bool executes() const { return true; }
 };

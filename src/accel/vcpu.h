@@ -4,6 +4,7 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -60,19 +61,32 @@ struct VcpuConfig {
 // What a debugger asks of a vCPU. The default lets it run free.
 struct GuestDebug {
   struct Watch {
-    enum class Kind : uint8_t { kExecute = 0, kWrite = 1, kAccess = 3 } kind = Kind::kExecute;  // as DR7 has them
-    uint64_t address = 0;                                                                       // linear
-    uint8_t bytes = 1;                                                                          // 1, 2, 4 or 8
+    // As DR7 has them, but for kRead, which no processor has.
+    enum class Kind : uint8_t { kExecute = 0, kWrite = 1, kRead = 2, kAccess = 3 } kind = Kind::kExecute;
+    uint64_t address = 0;  // linear
+    uint64_t bytes = 1;
+    bool operator==(const Watch&) const = default;
   };
-  bool single_step = false;
-  bool breakpoints = false;    // INT3 stops, instead of reaching the guest
-  std::vector<Watch> watches;  // 4 at most
+  bool single_step = false;      // one instruction, and then no more
+  bool hold_interrupts = false;  // while it steps, it takes no interrupt
+  // Linear addresses of instructions. With DebugLimits::int3 an INT3 is there, which stops instead of reaching the
+  // guest.
+  std::vector<uint64_t> breakpoints = {};
+  std::vector<Watch> watches = {};
+  bool operator==(const GuestDebug&) const = default;
+};
+// What of that an accelerator takes.
+struct DebugLimits {
+  size_t watches = SIZE_MAX;  // at once
+  bool any_watch = true;      // of any length, and for reads alone; else of 1, 2, 4 or 8 bytes at a multiple of that
+  bool int3 = false;          // for a breakpoint, the debugger puts an INT3 into the guest's code
 };
 // Where it stopped.
 struct DebugStop {
-  uint64_t rip = 0;         // linear address of the instruction: at a breakpoint its own, otherwise the next
-  uint64_t dr6 = 0;         // B0-B3 and BS, for steps and watches
-  bool breakpoint = false;  // INT3
+  uint64_t rip = 0;                  // linear address of the instruction: at a breakpoint its own, otherwise the next
+  uint64_t dr6 = 0;                  // B0-B3 and BS, for steps and watches
+  bool breakpoint = false;           // one of GuestDebug::breakpoints
+  std::optional<size_t> watch = {};  // the one of GuestDebug::watches
 };
 
 // IA32_MCi_STATUS and IA32_MCG_STATUS (SDM 3B 16.3)
@@ -113,6 +127,9 @@ class Vcpu {
     return fail("this accelerator takes no breakpoints");
   }
   [[nodiscard]] virtual DebugStop debug_stop() const { return {}; }
+  // While it is not in run(): the guest-physical address that its page tables give to a linear one, whatever the
+  // rights, and nothing of the guest changed. Nothing: the page is not there.
+  virtual std::optional<Gpa> debug_translate(uint64_t linear) { return (void)linear, std::nullopt; }
   // While it is not in run(): what save_own() answers holds more than ArchState does, in the accelerator's form; empty:
   // there is no more. restore_own() takes it instead of set_state(), of the same accelerator only.
   [[nodiscard]] virtual std::vector<uint8_t> save_own() { return {}; }

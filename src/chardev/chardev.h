@@ -95,6 +95,8 @@ class ChardevRegistry {
   Result<Chardev*> claim(std::string_view id);
   // What claim() answered, of a client that is gone: others may claim it. A port of a mux stays where it is.
   void give_back(const Chardev& chardev);
+  // What add_legacy() made, and no other has claimed, ends. Its client is unplugged.
+  void remove(const Chardev& chardev);
   // server=on,wait=on sockets: blocks until a peer is connected, or until a signal that ends the process is pending.
   // Called once, before the machine starts.
   Result<> wait_for_peers();

@@ -120,6 +120,10 @@ void ChardevRegistry::give_back(const Chardev& chardev) {
     if (entry.chardev.get() == &chardev && entry.mux == nullptr) entry.claimed = false;
 }
 
+void ChardevRegistry::remove(const Chardev& chardev) {
+  std::erase_if(impl_->entries, [&chardev](const Impl::Entry& entry) { return entry.chardev.get() == &chardev; });
+}
+
 Result<> ChardevRegistry::wait_for_peers() {
   for (const Impl::Entry& entry : impl_->entries) {
     if (entry.socket == nullptr || !entry.socket->wants_to_wait()) continue;

@@ -5,6 +5,7 @@
 #include <span>
 #include <utility>
 
+#include "cpu/debugger.h"
 #include "cpu/handlers.h"
 #include "support/huge_pages.h"
 #include "support/log.h"
@@ -282,6 +283,8 @@ Block* BlockCache::find(Cpu& cpu, bool may_flush) {
   }
   if (const JumpEntry& known = jump_entry(rip); known.rip == rip && renew(cpu, *known.block)) return known.block;
   const uint64_t linear = cpu.code_linear();
+  if (is_fenced(cpu, linear)) [[unlikely]]
+    return fence(cpu);
   const TlbEntry& entry = cpu.tlb().at(linear);
   Code code;
   if (entry.exec_tag == page_of(linear)) {
@@ -445,7 +448,8 @@ Block* BlockCache::build(Cpu& cpu, Code& code) {
   Builder builder(*this, cpu, cpu.state.rip);
   do {
     copy_to(builder.size() + kMaxInsnBytes);
-  } while (builder.add(std::span(code_).first(copied).subspan(builder.size())));
+  } while (builder.add(std::span(code_).first(copied).subspan(builder.size())) &&
+           !is_fenced(cpu, cpu.code_linear(builder.size())));
   if (builder.count() == 0) {
     if (there < on_page) return single(cpu);  // runs into the limit of CS
     return build_crossing(cpu, code);
@@ -509,6 +513,16 @@ Block* BlockCache::single(Cpu& cpu) {
   single_.code = single_code_.data();
   single_.ops = single_ops_.data();
   single_.op_count = 1;
+  single_.transient = true;
+  return &single_;
+}
+
+// Goes to the run loop, which knows what the debugger wants there.
+Block* BlockCache::fence(Cpu& cpu) {
+  single_ops_[0] = sentinel(cpu.state.rip, leave_block);
+  single_ = Block{};
+  single_.rip = cpu.state.rip;
+  single_.ops = single_ops_.data();
   single_.transient = true;
   return &single_;
 }

@@ -128,6 +128,8 @@ class BlockCache {
   Block* find(Cpu& cpu, bool may_flush);
   // Decodes the one instruction at state.rip into a block that is not cached. Null: an exception was raised.
   Block* single(Cpu& cpu);
+  // A block without an instruction, in front of one that the debugger wants to know of (debugger.h).
+  Block* fence(Cpu& cpu);
   [[nodiscard]] JumpEntry& jump_entry(uint64_t rip) {
     return jumps_[(rip ^ (rip >> kJumpBits)) & ((1u << kJumpBits) - 1)];
   }

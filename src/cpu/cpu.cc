@@ -2,6 +2,7 @@
 #include "cpu/cpu.h"
 
 #include "cpu/block.h"
+#include "cpu/debugger.h"
 #include "cpu/events.h"
 #include "cpu/fpu.h"
 #include "cpu/machine_check.h"
@@ -92,9 +93,20 @@ class RunLoop {
 Exit RunLoop::run() {
   for (;;) {
     if (cpu_.exception && !deliver_exception(cpu_)) return shut_down(cpu_);
+    if (cpu_.debugger != nullptr && stops_behind(cpu_)) [[unlikely]]
+      return Exit::kDebug;
     if (cpu_.translation.alarm.load(std::memory_order_relaxed) != 0) heed_alarm();
     if (cpu_.attention() || nmi_due() || cpu_.arch.activity != Activity::kActive) {
       if (const auto exit = serve()) return *exit;
+    }
+    if (cpu_.debugger != nullptr) [[unlikely]] {
+      if (stops_at_breakpoint(cpu_)) return Exit::kDebug;
+      if (debugger_steps(cpu_)) {
+        run_one(cpu_);
+        halt(cpu_);
+        end_debuggers_step(cpu_);
+        continue;
+      }
     }
     const bool trace = log::enabled(log::Category::kExec);
     if (cpu_.interrupt_shadow || must_step(cpu_) || trace) {
@@ -236,6 +248,9 @@ void RunLoop::start() {
 // False: the CPU shuts down.
 bool RunLoop::deliver_pending() {
   if (cpu_.interrupt_shadow || cpu_.arch.activity == Activity::kWaitForSipi) return true;
+  // A halted CPU has no next instruction: what wakes it comes first.
+  if (cpu_.debugger != nullptr && cpu_.debugger->asked.hold_interrupts && cpu_.arch.activity == Activity::kActive)
+    return true;
   if (cpu_.arch.smi_pending && !cpu_.arch.smm && cpu_.arch.activity != Activity::kShutdown) {
     cpu_.arch.smi_pending = false;
     enter_smm(cpu_);

@@ -30,6 +30,7 @@
 namespace kite::cpu {
 
 class BlockCache;
+struct Debugger;
 class MachineCheckQueue;
 class Monitor;
 struct Block;
@@ -61,11 +62,16 @@ struct Exception {
   bool has_error = false;
 };
 
+// In DebugUnit::data_armed and Cpu::debug_hits, beside the guest's breakpoints 0 to 3.
+inline constexpr unsigned kDebuggersBit = 4;
+
 // Breakpoints and single step. events.h says how the run loop and this work together.
 struct DebugUnit {
   // Bit n: breakpoint n is enabled in DR7, by what it watches (derived, update_debug()).
+  // kDebuggersBit of data_armed: the debugger watches data.
   uint8_t code_armed = 0, data_armed = 0, io_armed = 0;
   bool single_step = false;  // RFLAGS.TF when the running instruction began
+  bool one_element = false;  // a repeated string instruction ends after one: a step of the guest's or of the debugger's
   bool keep_rf = false;      // the running instruction loaded RFLAGS.RF
   bool branched = false;     // it was a branch that was taken, as far as IA32_DEBUGCTL.BTF asks
   bool inhibited = false;    // MOV SS, POP SS: traps wait for the end of the next instruction
@@ -91,6 +97,7 @@ enum class Exit : uint8_t {
   kKicked,         // request::kKick
   kInternalError,  // internal_error() says why
   kStepped,        // step() did its instruction
+  kDebug,          // something that the debugger asked for; Debugger::stop says what
 };
 
 class Cpu {
@@ -121,6 +128,9 @@ class Cpu {
   void set_state_keep_tlb(const x86::ArchState& in);
   [[nodiscard]] std::string internal_error() const { return internal_error_; }
   [[nodiscard]] std::string dump() const;  // registers, for logs
+  // What a debugger outside of the machine asks, instead of what it asked before. While it is not in run().
+  void set_debugger(const GuestDebug& asked);
+  [[nodiscard]] DebugStop debug_stop() const;
 
   // --- state: handlers work on it directly ---
   CpuState state;
@@ -167,7 +177,7 @@ class Cpu {
   KITE_COLD_CALL bool raise(x86::Vector vector, uint32_t error_code);  // with one
   std::optional<Exception> exception;
   // DR6 bits of the data breakpoints that this instruction has hit (memory slow paths and I/O set them): the run loop
-  // delivers #DB after the instruction.
+  // delivers #DB after the instruction. kDebuggersBit: one of the debugger's.
   uint32_t debug_hits = 0;
 
   // --- addresses ---
@@ -325,6 +335,7 @@ class Cpu {
   // --- between blocks (block.h, cpu.cc) ---
   // Handlers that return without KITE_NEXT end the block; the run loop then looks at these.
   DebugUnit debug;
+  std::unique_ptr<Debugger> debugger;  // null: nobody asks for anything
   void update_debug();  // after changes of DR7, DR0-DR3 or CR4.DE; flushes the TLB when data breakpoints changed
   // Set by STI, MOV SS and POP SS, which then end the block: holds interrupts back for one instruction.
   bool interrupt_shadow = false;

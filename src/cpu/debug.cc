@@ -1,4 +1,5 @@
 // Debug registers, breakpoints and single step (SDM 3B chapter 18).
+#include "cpu/debugger.h"
 #include "cpu/events.h"
 #include "cpu/mmu.h"
 #include "support/bits.h"
@@ -49,6 +50,7 @@ void Cpu::update_debug() {
       default: debug.data_armed |= mask;
     }
   }
+  if (debugger_watches_data(*this)) debug.data_armed |= 1u << kDebuggersBit;
   if ((data_before | debug.data_armed) != 0) flush_tlb(false);
 }
 
@@ -67,7 +69,7 @@ bool data_breakpoint_in_page(const Cpu& cpu, uint64_t page) {
     if (((cpu.debug.data_armed >> n) & 1) != 0 &&
         overlaps(watched_start(cpu, n), length(cpu.arch.dr7, n), page, kPageSize))
       return true;
-  return false;
+  return (cpu.debug.data_armed >> kDebuggersBit) != 0 && debugger_watches_page(cpu, page);
 }
 
 void note_data_access(Cpu& cpu, uint64_t linear, unsigned bytes, bool write) {
@@ -77,6 +79,7 @@ void note_data_access(Cpu& cpu, uint64_t linear, unsigned bytes, bool write) {
     if (!write && condition(cpu.arch.dr7, n) != kReadWrite) continue;
     if (overlaps(watched_start(cpu, n), length(cpu.arch.dr7, n), linear, bytes)) cpu.debug_hits |= 1u << n;
   }
+  if ((cpu.debug.data_armed >> kDebuggersBit) != 0) note_debuggers_access(cpu, linear, bytes, write);
 }
 
 void note_io_access(Cpu& cpu, uint16_t port, unsigned bytes) {
@@ -90,6 +93,7 @@ bool begin_step(Cpu& cpu) {
   cpu.debug.inhibited = false;
   cpu.debug.keep_rf = false;
   cpu.debug.single_step = (cpu.state.rflags & flag::kTf) != 0;
+  cpu.debug.one_element = cpu.debug.single_step || (cpu.debugger != nullptr && cpu.debugger->asked.single_step);
   // Intel's inhibit instruction breakpoints behind MOV SS, too (SDM 3A 6.8.3); AMD's do not.
   if (cpu.debug.code_armed == 0 || (inhibited && cpu.config.cpu->vendor == "GenuineIntel")) return true;
   const uint64_t linear =
@@ -101,11 +105,11 @@ bool end_step(Cpu& cpu) {
   if (!cpu.debug.keep_rf) cpu.state.rflags &= ~flag::kRf;
   // [SDM 3A 6.8.3] After MOV SS and POP SS, traps wait for the next instruction.
   if (cpu.debug.inhibited) return true;
-  uint64_t bits = cpu.debug_hits;
+  uint64_t bits = cpu.debug_hits & 15;
   const bool branches_only = (cpu.arch.debugctl & x86::debugctl::kBtf) != 0;
   if (cpu.debug.single_step && (cpu.debug.branched || !branches_only)) bits |= dr6::kBs;
   if (bits == 0) return true;
-  cpu.debug_hits = 0;
+  cpu.debug_hits &= ~15u;
   return raise_debug(cpu, bits);
 }
 

@@ -286,7 +286,7 @@ bool Cpu::raise(Vector vector, uint32_t error_code) {
 }
 
 bool deliver_exception(Cpu& cpu) {
-  cpu.debug_hits = 0;
+  cpu.debug_hits &= ~15u;
   while (cpu.exception.has_value()) {
     const Exception current = *cpu.exception;
     cpu.exception.reset();
@@ -321,10 +321,10 @@ bool deliver_nmi(Cpu& cpu) {
 bool Cpu::software_interrupt(uint8_t vector, uint64_t next_rip, bool int1) {
   Delivery delivery(*this, vector, int1 ? Source::kSoftwareDb : Source::kSoftware, next_rip, nullptr);
   if (!delivery.run()) return false;
-  if (int1 && debug_hits != 0) {
+  if (int1 && (debug_hits & 15) != 0) {
     // Breakpoints that MOV SS has held back are reported together with INT1's own #DB.
-    arch.dr6 = (arch.dr6 & ~uint64_t{15}) | debug_hits;
-    debug_hits = 0;
+    arch.dr6 = (arch.dr6 & ~uint64_t{15}) | (debug_hits & 15);
+    debug_hits &= ~15u;
   }
   return true;
 }

@@ -10,7 +10,7 @@
 //     if (begin_step(cpu)) { run exactly one instruction; if (!cpu.exception) end_step(cpu); }
 //   }
 // A repeated string instruction ends after an iteration that left cpu.debug_hits non-zero, or when
-// cpu.debug.single_step is set, with rip at itself while iterations remain.
+// cpu.debug.one_element is set, with rip at itself while iterations remain.
 #pragma once
 
 #include <cstdint>

@@ -364,7 +364,7 @@ void string_repeated(Cpu& cpu, const Op* op) {
   const uint64_t cc = cpu.state.cc;
   for (;;) {
     // A breakpoint or a single step wants to see every element.
-    const bool careful = cpu.debug.single_step || cpu.debug_hits != 0;
+    const bool careful = cpu.debug.one_element || cpu.debug_hits != 0;
     uint64_t done = careful ? 0 : S::many(cpu, op, count);
     if (done == 0) {
       if (!S::one(cpu, op)) {
@@ -379,7 +379,7 @@ void string_repeated(Cpu& cpu, const Op* op) {
     if constexpr (S::kStops) {
       if (stops(op, (cpu.state.cc & kZf) != 0)) break;
     }
-    if (cpu.attention() || cpu.debug.single_step || cpu.debug_hits != 0) [[unlikely]] {
+    if (cpu.attention() || cpu.debug.one_element || cpu.debug_hits != 0) [[unlikely]] {
       cpu.state.rip = op->rip;
       return;
     }

@@ -182,7 +182,7 @@ void Mmu::fill_neighbours(TlbTable& table, TlbKind kind, uint64_t linear, const 
 
 // Whether nothing but memory lies behind the large page that the entry is a part of.
 bool Mmu::is_whole(const Translation& translation) {
-  if (translation.shift == kPageShift || (cpu_.arch.dr7 & 0xff) != 0) return false;
+  if (translation.shift == kPageShift || ((cpu_.arch.dr7 & 0xff) | cpu_.debug.data_armed) != 0) return false;
   const uint64_t bytes = uint64_t{1} << translation.shift;
   const Gpa start = translation.page & ~(bytes - 1);
   const PhysicalRange* range = range_at(translation.page, kPageSize);
@@ -469,7 +469,9 @@ bool Cpu::read_for_write(uint64_t address, unsigned bytes, uint64_t& out, Seg se
   Mmu mmu(*this);
   const TlbKind kind = mmu.current_kind();
   if (kind == TlbKind::kUserAligned && !check_alignment(address, bytes)) return false;
-  return mmu.read_value(kind, address, bytes, out, segment, Access::kReadWrite);
+  if (!mmu.read_value(kind, address, bytes, out, segment, Access::kReadWrite)) return false;
+  if (debug.data_armed != 0) note_data_access(*this, address, bytes, false);
+  return true;
 }
 
 void* Cpu::rmw_slow(uint64_t address, unsigned bytes, Seg segment) {
@@ -477,7 +479,10 @@ void* Cpu::rmw_slow(uint64_t address, unsigned bytes, Seg segment) {
   if (!check_alignment(address, bytes) || (address & kOffsetMask) + bytes > kPageSize) return nullptr;
   const TlbEntry* found = mmu.entry(address, mmu.current_kind(), Access::kReadWrite, segment);
   if (found == nullptr || found->target != Target::kMemory) return nullptr;
-  if (debug.data_armed != 0) note_data_access(*this, address, bytes, true);
+  if (debug.data_armed != 0) {
+    note_data_access(*this, address, bytes, false);
+    note_data_access(*this, address, bytes, true);
+  }
   return reinterpret_cast<void*>(address + tlb_->access_at(address).addend);
 }
 

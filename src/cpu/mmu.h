@@ -32,6 +32,8 @@ class Mmu {
   };
   TlbEntry* lookup(uint64_t linear, TlbKind kind, Access access, Fault& fault);
   void count_miss(Access access);
+  // Where `linear` leads to, whatever the rights; changes nothing, not even accessed bits. For debuggers.
+  std::optional<Gpa> where(uint64_t linear);
 
   // 1 to 4096 bytes, all or nothing as far as faults go. No alignment check, no breakpoints.
   bool read(TlbKind kind, uint64_t linear, void* to, unsigned bytes, x86::Seg segment = x86::Seg::kDs);
@@ -80,7 +82,9 @@ class Mmu {
 
   bool translate(uint64_t linear, TlbKind kind, Access access, Translation& out, uint32_t& error);
   Outcome walk(uint64_t linear, TlbKind kind, Access access, Translation& out, uint32_t& error);
+  bool begin(Walk& walk, uint64_t linear) const;
   bool descend(Walk& walk, uint64_t linear, uint32_t& error);
+  [[nodiscard]] static Gpa page_base(const Walk& walk);
   Outcome mark_used(Walk& walk, Access access);
   [[nodiscard]] uint64_t reserved_bits(unsigned shift, bool leaf) const;
   [[nodiscard]] bool is_leaf(uint64_t entry, unsigned shift) const;

@@ -167,8 +167,8 @@ Mmu::Outcome Mmu::mark_used(Walk& walk, Access access) {
   return Outcome::kDone;
 }
 
-Mmu::Outcome Mmu::walk(uint64_t linear, TlbKind kind, Access access, Translation& out, uint32_t& error) {
-  Walk walk;
+// Where a walk begins. False: it ends there, by a PDPTE that is not present.
+bool Mmu::begin(Walk& walk, uint64_t linear) const {
   if ((cpu_.arch.cr4 & cr4::kPae) == 0) {
     walk.shift = 22;
     walk.index_bits = 10;
@@ -176,15 +176,36 @@ Mmu::Outcome Mmu::walk(uint64_t linear, TlbKind kind, Access access, Translation
     walk.table = cpu_.arch.cr3 & 0xfffff000;
   } else if (!cpu_.long_mode()) {
     const uint64_t pdpte = cpu_.arch.pdpte[(linear >> 30) & 3];
-    error = 0;
-    if ((pdpte & kPresent) == 0) return Outcome::kFault;
+    if ((pdpte & kPresent) == 0) return false;
     walk.shift = 21;
     walk.table = pdpte & kAddressMask;
   } else {
     walk.shift = (cpu_.arch.cr4 & cr4::kLa57) != 0 ? 48 : 39;
     walk.table = cpu_.arch.cr3 & kAddressMask;
   }
-  if (!descend(walk, linear, error)) return Outcome::kFault;
+  return true;
+}
+
+// The start of the page that the last entry maps.
+Gpa Mmu::page_base(const Walk& walk) {
+  const uint64_t leaf = walk.leaf().value;
+  if (walk.shift == 22) return (leaf & 0xffc00000) | field(leaf, 20, 13) << 32;  // PSE-36
+  return leaf & kAddressMask & ~low_mask(walk.shift);
+}
+
+std::optional<Gpa> Mmu::where(uint64_t linear) {
+  if (!cpu_.long_mode()) linear = static_cast<uint32_t>(linear);
+  if ((cpu_.arch.cr0 & cr0::kPg) == 0) return linear;
+  Walk walk;
+  uint32_t error = 0;
+  if (!canonical(linear) || !begin(walk, linear) || !descend(walk, linear, error)) return std::nullopt;
+  return page_base(walk) | (linear & low_mask(walk.shift));
+}
+
+Mmu::Outcome Mmu::walk(uint64_t linear, TlbKind kind, Access access, Translation& out, uint32_t& error) {
+  Walk walk;
+  error = 0;
+  if (!begin(walk, linear) || !descend(walk, linear, error)) return Outcome::kFault;
 
   const uint8_t forbidden = key_forbids(walk, kind);
   auto rights = static_cast<uint8_t>(rights_of(walk, kind) & ~forbidden);
@@ -200,12 +221,10 @@ Mmu::Outcome Mmu::walk(uint64_t linear, TlbKind kind, Access access, Translation
   const uint64_t leaf = walk.leaf().value;
   // The first write through a clean page walks again, to set the dirty bit.
   if ((leaf & kDirty) == 0 && needed != TlbEntry::kWrite) rights &= static_cast<uint8_t>(~TlbEntry::kWrite);
-  uint64_t base = leaf & kAddressMask & ~low_mask(walk.shift);
-  if (walk.shift == 22) base = (leaf & 0xffc00000) | field(leaf, 20, 13) << 32;  // PSE-36
   // Its neighbours are looked at as well: all of the table has to be memory.
   const bool has_neighbours =
       walk.entry_bytes == 8 && range_at(walk.leaf().address & ~(kPageSize - 1), kPageSize) != nullptr;
-  out = {.page = base | (linear & low_mask(walk.shift) & ~(kPageSize - 1)),
+  out = {.page = page_base(walk) | (linear & low_mask(walk.shift) & ~(kPageSize - 1)),
          .rights = rights,
          .shift = static_cast<uint8_t>(walk.shift),
          .global = (leaf & kGlobal) != 0 && (cpu_.arch.cr4 & cr4::kPge) != 0,

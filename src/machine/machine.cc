@@ -26,6 +26,7 @@ std::string_view run_state_name(RunState state) {
     case RunState::kPostMigrate: return "postmigrate";
     case RunState::kSaveVm: return "save-vm";
     case RunState::kRestoreVm: return "restore-vm";
+    case RunState::kDebug: return "debug";
   }
   return "paused";
 }
@@ -269,6 +270,12 @@ Result<> Machine::resume() {
   return {};
 }
 
+void Machine::hold_vcpus(const std::vector<size_t>& indices) {
+  std::vector<const Vcpu*> held;
+  for (const size_t index : indices) held.push_back(vcpus_[index].get());
+  gate_.hold(std::move(held));
+}
+
 void Machine::reset(Cause cause) {
   if (held()) return log::warn("the reset is dropped: the machine is in state '{}'", run_state_name(state_));
   const bool was_running = state_ == RunState::kRunning || state_ == RunState::kSuspended;
@@ -311,11 +318,12 @@ void Machine::run_vcpu(size_t index) {
   threads_[index]->tid.store(gettid(), std::memory_order_release);
   threads_[index]->tid.notify_all();
   Vcpu& vcpu = *vcpus_[index];
-  while (gate_.enter()) {
+  while (gate_.enter(&vcpu)) {
     const HaltReason reason = vcpu.run(io_);
     if (reason == HaltReason::kShutdown || reason == HaltReason::kReset) request_reset(Cause::kGuestReset);
     if (reason == HaltReason::kPowerOff) request_shutdown(Cause::kGuestShutdown);
     if (reason == HaltReason::kPanicked) request_shutdown(Cause::kGuestPanic);
+    if (reason == HaltReason::kDebug) request_debug(index);
     if (reason == HaltReason::kInternalError) {
       {
         std::lock_guard lock(requests_mutex_);
@@ -360,6 +368,17 @@ void Machine::request_exit(int status) {
   {
     std::lock_guard lock(requests_mutex_);
     requests_.exit_status = status;
+  }
+  gate_.close();
+  services_.executor.post([this] { handle_requests(); });
+}
+
+// Several may meet something at once: the first is told of. What others met was a breakpoint, which they meet again, or
+// is over.
+void Machine::request_debug(size_t index) {
+  {
+    std::lock_guard lock(requests_mutex_);
+    if (!requests_.debugged_vcpu) requests_.debugged_vcpu = index;
   }
   gate_.close();
   services_.executor.post([this] { handle_requests(); });
@@ -414,6 +433,10 @@ void Machine::handle_requests() {
     }
     services_.exit(0);
     return;
+  }
+  if (taken.debugged_vcpu && state_ == RunState::kRunning && !taken.reset) {
+    debugged_vcpu_ = *taken.debugged_vcpu;
+    pause_as(RunState::kDebug);
   }
   for (const std::string& slot : taken.ejected) take_out(slot);
   if (taken.watchdog) watchdog_expired();

@@ -46,7 +46,8 @@ enum class RunState : uint8_t {
   kFinishMigrate,  // stands still while the rest of its state goes out
   kPostMigrate,    // has gone out whole
   kSaveVm,         // stands still while a snapshot is made, or goes back to one
-  kRestoreVm
+  kRestoreVm,
+  kDebug  // a vCPU met what a debugger waits for
 };
 std::string_view run_state_name(RunState state);
 
@@ -122,6 +123,10 @@ class Machine {
   // --- control: main executor's thread ---
   void pause();       // returns with every vCPU parked and guest time stopped; emits STOP when it was running
   Result<> resume();  // refused, with the reason, after a shutdown or an internal error until reset
+  // Of the debugger's: vCPUs that stand still although the machine runs. While it does not.
+  void hold_vcpus(const std::vector<size_t>& indices);
+  // In kDebug: the vCPU that met something; Vcpu::debug_stop() says what.
+  [[nodiscard]] size_t debugged_vcpu() const { return debugged_vcpu_; }
   void reset(Cause cause);
   // Stands still in `state` from now on; emits STOP when it was running. kFinishMigrate, kSaveVm, kRestoreVm and
   // kInMigrate are left by leave_pause() alone: until then resume(), reset() and devices that come and go are refused.
@@ -166,6 +171,10 @@ class Machine {
   [[nodiscard]] Accelerator& accelerator() { return *accelerator_; }
   [[nodiscard]] AddressSpace& memory() { return memory_; }
   [[nodiscard]] AddressSpace& ports() { return ports_; }
+  // What a CPU in this mode sees.
+  [[nodiscard]] AddressSpace& memory_in_mode(bool smm) {
+    return smm && board_->smram() != nullptr ? smm_memory_ : memory_;
+  }
   [[nodiscard]] Clock& clock() { return *clock_; }
   [[nodiscard]] ManualClock* manual_clock();  // qtest only, else null
   [[nodiscard]] Board& board() { return *board_; }
@@ -187,6 +196,7 @@ class Machine {
   Result<> add_smm_memory();
   Result<> reset_hardware();
   void run_vcpu(size_t index);
+  void request_debug(size_t index);
   void stop_threads();
   void set_clock_running(bool running);
   void emit(const MachineEvent& event);
@@ -228,6 +238,7 @@ class Machine {
   std::vector<std::unique_ptr<Vcpu>> vcpus_;
   std::vector<std::unique_ptr<VcpuThread>> threads_;
   std::vector<std::function<void(const MachineEvent&)>> listeners_;
+  size_t debugged_vcpu_ = 0;
   RunState state_ = RunState::kPrelaunch;
   bool disks_quiet_ = false, devices_fixed_ = false;
   DirtyRate dirty_rate_{memory_, monotonic_};
@@ -238,6 +249,7 @@ class Machine {
     bool reset = false, shutdown = false, powerdown = false, suspend = false, hibernate = false, wake = false,
          internal_error = false, watchdog = false;
     std::optional<int> exit_status;
+    std::optional<size_t> debugged_vcpu;
     Cause reset_cause = Cause::kGuestReset, shutdown_cause = Cause::kGuestShutdown;
     std::string error_text;
     std::vector<std::string> ejected;  // slots

@@ -76,8 +76,12 @@ void visit(Codec& codec, VcpuV1& wire) {
 
 bool canonical(uint64_t address) { return static_cast<uint64_t>(static_cast<int64_t>(address << 7) >> 7) == address; }
 
-// What a processor cannot be in, whatever runs on it (SDM 3A 2.5, 4.1, 10.8.5).
-bool possible(const ArchState& state) {
+std::string section_name(size_t index) { return fmt::format("cpu/{}", index); }
+
+}  // namespace
+
+// SDM 3A 2.5, 4.1, 10.8.5
+bool is_possible(const ArchState& state) {
   using namespace x86;
   const bool paging = (state.cr0 & cr0::kPg) != 0, long_mode = (state.efer & efer::kLma) != 0;
   if (paging && (state.cr0 & cr0::kPe) == 0) return false;
@@ -90,10 +94,6 @@ bool possible(const ArchState& state) {
   return canonical(state.rip) && std::ranges::all_of(state.seg, has_base) && has_base(state.ldtr) && has_base(state.tr);
 }
 
-std::string section_name(size_t index) { return fmt::format("cpu/{}", index); }
-
-}  // namespace
-
 void save_vcpu(StateWriter& writer, size_t index, Vcpu& vcpu) {
   VcpuV1 wire;
   vcpu.get_state(wire.arch);
@@ -105,7 +105,7 @@ void save_vcpu(StateWriter& writer, size_t index, Vcpu& vcpu) {
 void restore_vcpu(StateReader& reader, size_t index, Vcpu& vcpu) {
   VcpuV1 wire;
   if (!devices::restore_section(reader, section_name(index), wire, [&] {
-        devices::require(reader, possible(wire.arch), "no processor can be in this state");
+        devices::require(reader, is_possible(wire.arch), "no processor can be in this state");
         devices::require(reader, (wire.asked.requests & ~Vcpu::kSavedRequests) == 0, "the requests are unknown");
       }))
     return;

@@ -9,6 +9,9 @@
 
 namespace kite::machine {
 
+// Whether a processor can be in this state, whatever runs on it.
+[[nodiscard]] bool is_possible(const x86::ArchState& state);
+
 // Both while the vCPU is not in run(). restore_vcpu() rejects impossible states through the reader, and then changes
 // nothing.
 void save_vcpu(StateWriter& writer, size_t index, Vcpu& vcpu);

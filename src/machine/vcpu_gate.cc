@@ -1,5 +1,7 @@
 #include "machine/vcpu_gate.h"
 
+#include <algorithm>
+
 namespace kite::machine {
 
 namespace {
@@ -13,9 +15,11 @@ void VcpuGate::add(Vcpu& vcpu) {
   vcpus_.push_back(&vcpu);
 }
 
-bool VcpuGate::enter() {
+bool VcpuGate::enter(const Vcpu* vcpu) {
   std::unique_lock lock(mutex_);
-  changed_.wait(lock, [this] { return shut_down_ || (!closed_ && !exclusive_); });
+  changed_.wait(lock, [this, vcpu] {
+    return shut_down_ || (!closed_ && !exclusive_ && std::ranges::find(held_, vcpu) == held_.end());
+  });
   if (shut_down_) return false;
   ++running_;
   t_inside_run = true;
@@ -62,6 +66,11 @@ void VcpuGate::open() {
   std::lock_guard lock(mutex_);
   closed_ = false;
   changed_.notify_all();
+}
+
+void VcpuGate::hold(std::vector<const Vcpu*> vcpus) {
+  std::lock_guard lock(mutex_);
+  held_ = std::move(vcpus);
 }
 
 void VcpuGate::shut_down() {

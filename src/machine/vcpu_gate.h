@@ -17,8 +17,8 @@ class VcpuGate {
  public:
   void add(Vcpu& vcpu);  // before any thread runs
 
-  // vCPU thread: blocks while the gate is closed. False: the machine is going away, do not run.
-  bool enter();
+  // vCPU thread: blocks while the gate is closed, or `vcpu` held. False: the machine is going away, do not run.
+  bool enter(const Vcpu* vcpu = nullptr);
   void leave();
 
   // Runs `work` with every vCPU parked. From a vCPU inside run() (in a CpuIo callback), from a vCPU thread outside it,
@@ -30,6 +30,8 @@ class VcpuGate {
   // Waits until every vCPU is parked. Not from inside run().
   void wait_parked();
   void open();
+  // These, and no others, do not get in although the gate is open. While it is closed.
+  void hold(std::vector<const Vcpu*> vcpus);
   // Lets every waiting thread go with enter() answering false.
   void shut_down();
 
@@ -42,6 +44,7 @@ class VcpuGate {
   std::mutex mutex_;
   std::condition_variable changed_;
   std::vector<Vcpu*> vcpus_;
+  std::vector<const Vcpu*> held_;
   uint32_t running_ = 0;
   bool closed_ = true;
   bool exclusive_ = false;

@@ -37,7 +37,7 @@ class VcpuGateTest : public ::testing::Test {
     for (auto& vcpu : vcpus_) gate_.add(vcpu);
     for (auto& vcpu : vcpus_)
       threads_.emplace_back([this, &vcpu] {
-        while (gate_.enter()) {
+        while (gate_.enter(&vcpu)) {
           vcpu.spin();
           gate_.leave();
         }
@@ -64,6 +64,19 @@ TEST_F(VcpuGateTest, NothingRunsWhileTheGateIsClosed) {
   start();
   gate_.wait_parked();
   EXPECT_FALSE(vcpus_[0].inside.load() || vcpus_[1].inside.load());
+}
+
+TEST_F(VcpuGateTest, AVcpuThatIsHeldStaysWhileTheOtherRuns) {
+  gate_.hold({&vcpus_[0]});
+  start();
+  gate_.open();
+  while (!vcpus_[1].inside.load()) std::this_thread::yield();
+  EXPECT_FALSE(vcpus_[0].inside.load());
+  gate_.close();
+  gate_.wait_parked();
+  gate_.hold({});
+  gate_.open();
+  wait_running();
 }
 
 TEST_F(VcpuGateTest, ClosingParksRunningVcpus) {

@@ -83,6 +83,7 @@ struct LaunchPlan {
   std::vector<std::string> globals;        // -global texts
   std::vector<std::string> devices;        // -device texts
   std::vector<MonitorPlan> monitors;
+  std::optional<std::string> gdb;    // -gdb text
   std::optional<std::string> qtest;  // -qtest text
   std::optional<std::string> qtest_log;
   std::string pid_file;

@@ -34,6 +34,13 @@ TEST_F(LaunchPlanTest, DefaultsAreThoseOfTheHelpText) {
   EXPECT_EQ(made.machine.accelerators, std::vector<std::string>{"auto"});
 }
 
+TEST_F(LaunchPlanTest, TheDebuggersDeviceIsTheLastThatIsNamed) {
+  EXPECT_EQ(plan({}).gdb, std::nullopt);
+  EXPECT_EQ(plan({"-s"}).gdb, "tcp::1234");
+  EXPECT_EQ(plan({"-s", "-gdb", "unix:x,server=on"}).gdb, "unix:x,server=on");
+  EXPECT_EQ(plan({"-gdb", "stdio", "-gdb", "none"}).gdb, "none");
+}
+
 TEST_F(LaunchPlanTest, MemoryTakesSuffixes) {
   EXPECT_EQ(plan({"-m", "64"}).machine.ram_bytes, 64ull << 20);
   EXPECT_EQ(plan({"-m", "2G"}).machine.ram_bytes, 2ull << 30);

@@ -134,6 +134,12 @@ Result<> apply_incoming(Context& context, Text text) {
   return {};
 }
 
+// The last one counts.
+Result<> apply_gdb(Context& context, Text text) {
+  context.plan.gdb = std::string(text);
+  return {};
+}
+
 Result<> log_items(Context& context, Text text) {
   if (text == "help") return set(context.plan.text, log_help());
   return set(context.plan.log_items, text);
@@ -317,6 +323,9 @@ constexpr OptionSpec kOptions[] = {
     {"d", "ITEM,...", kDebug, "log these ('help' lists them)", log_items},
     {"D", "FILE", kDebug, "log to this file instead of stderr",
      [](Context& context, Text text) { return set(context.plan.log_file, text); }},
+    {"gdb", "CHARDEV|none", kDebug, "wait for a debugger there: tcp:HOST:PORT, unix:PATH,server=on, stdio, chardev:ID",
+     apply_gdb},
+    {"s", "", kDebug, "as -gdb tcp::1234", [](Context& context, Text) { return apply_gdb(context, "tcp::1234"); }},
     {"qtest", "CHARDEV", kDebug, "serve the qtest protocol there",
      [](Context& context, Text text) -> Result<> {
        context.plan.qtest = std::string(text);
@@ -335,8 +344,6 @@ constexpr OptionSpec kOptions[] = {
 };
 
 constexpr MissingOption kMissing[] = {
-    {"gdb", "this version of Kite has no debugger stub yet; -d in_asm,int,exec logs what the guest does"},
-    {"s", "this version of Kite has no debugger stub yet; -d in_asm,int,exec logs what the guest does"},
     {"numa", "this version of Kite has one memory node only; leave -numa out"},
 };
 

@@ -16,6 +16,7 @@
 #include "display/spice/spice_display.h"
 #include "display/vnc/vnc_server.h"
 #include "entropy/entropy_registry.h"
+#include "gdb/server.h"
 #include "machine/drive_store.h"
 #include "machine/machine.h"
 #include "machine/object_types.h"
@@ -62,6 +63,7 @@ class Program {
   Result<std::string> password_of(std::string_view option, const std::string& secret) const;
   Result<> open_monitors();
   void announce_clients();
+  Result<> open_debugger(const monitor::MonitorContext& context);
   Result<> open_qtest();
   Result<> begin();
   Result<Chardev*> monitor_chardev(const MonitorPlan& plan, size_t index);
@@ -82,6 +84,7 @@ class Program {
   std::unique_ptr<monitor::MigrationControl> migration_;
   std::unique_ptr<display::VncServer> vnc_;
   std::unique_ptr<display::SpiceDisplay> spice_;
+  std::unique_ptr<gdb::Server> debugger_;
   std::vector<std::unique_ptr<monitor::QmpSession>> qmp_;
   std::vector<std::unique_ptr<monitor::HumanSession>> humans_;
   std::unique_ptr<monitor::QtestServer> qtest_;
@@ -100,7 +103,8 @@ void Program::end_with_signal(int signal) {
 // The terminal is for the first serial port and the monitor together unless the user said otherwise.
 Result<> Program::open_serial_ports() {
   if (!plan_.serial_given && plan_.defaults) {
-    const bool terminal = plan_.nographic || (!plan_.display_none && !plan_.daemonize && !plan_.qtest);
+    const bool taken = plan_.gdb && plan_.gdb->starts_with("stdio");
+    const bool terminal = plan_.nographic || (!plan_.display_none && !plan_.daemonize && !plan_.qtest && !taken);
     plan_.serials.emplace_back(!terminal ? "null" : plan_.monitor_given ? "stdio" : "mon:stdio");
   }
   for (size_t index = 0; index < plan_.serials.size(); ++index) {
@@ -236,12 +240,14 @@ Result<> Program::open_monitors() {
         log::error("-incoming: {}", error.message);
         machine_->request_exit(1);
       });
-  const monitor::MonitorContext context{.machine = *machine_,
-                                        .chardevs = *chardevs_,
-                                        .vnc = vnc_.get(),
-                                        .spice = spice_.get(),
-                                        .migration = migration_.get(),
-                                        .command_line = command_line_options};
+  monitor::MonitorContext context{.machine = *machine_,
+                                  .chardevs = *chardevs_,
+                                  .vnc = vnc_.get(),
+                                  .spice = spice_.get(),
+                                  .migration = migration_.get(),
+                                  .command_line = command_line_options};
+  KITE_TRY(open_debugger(context));
+  context.debugger = debugger_.get();
   for (size_t index = 0; index < plan_.monitors.size(); ++index) {
     const MonitorPlan& plan = plan_.monitors[index];
     KITE_ASSIGN(Chardev * chardev, monitor_chardev(plan, index));
@@ -270,6 +276,14 @@ void Program::announce_clients() {
     spice_->on_event([this, announce](display::ClientEvent event, const display::SpiceChannel& channel) {
       announce(monitor::spice_event(*spice_, event, channel));
     });
+}
+
+Result<> Program::open_debugger(const monitor::MonitorContext& context) {
+  debugger_ = std::make_unique<gdb::Server>(context);
+  if (!plan_.gdb) return {};
+  if (auto served = debugger_->serve(*plan_.gdb); !served)
+    return fail("-gdb {}: {}", *plan_.gdb, served.error().message);
+  return {};
 }
 
 Result<> Program::open_qtest() {
@@ -349,6 +363,7 @@ Result<int> Program::run(const std::vector<std::string>& arguments) {
   KITE_TRY(begin());
   KITE_TRY(daemon_.ready());
   executor_->run();
+  debugger_->machine_ended(status_);
   chardevs_->flush_all();
   return status_;
 }

@@ -7,6 +7,7 @@
 
 #include "monitor/balloon_commands.h"
 #include "monitor/block_commands.h"
+#include "monitor/debug_server.h"
 #include "monitor/device_commands.h"
 #include "monitor/dirty_rate_commands.h"
 #include "monitor/display_commands.h"
@@ -173,6 +174,15 @@ std::string mce(Context& context, std::string_view rest) {
   return {};
 }
 
+// gdbserver [CHARDEV|none]
+std::string gdbserver(Context& context, std::string_view rest) {
+  const std::string_view device = next_word(rest);
+  if (context.debugger == nullptr || !next_word(rest).empty()) return "usage: gdbserver [CHARDEV|none]\n";
+  if (const auto done = context.debugger->serve(device); !done) return fmt::format("Error: {}\n", done.error().message);
+  if (device == "none") return "Disabled gdbserver\n";
+  return fmt::format("Waiting for gdb connection on device '{}'\n", device.empty() ? "tcp::1234" : device);
+}
+
 std::string help(Context& context, std::string_view rest);
 
 constexpr HumanCommand kCommands[] = {
@@ -196,6 +206,7 @@ constexpr HumanCommand kCommands[] = {
     {"eject", "", "take the medium out: [-f] DEVICE", human_eject},
     {"expire_password", "", "end a display server's password: vnc|spice now|never|+SECONDS|SECONDS",
      human_expire_password},
+    {"gdbserver", "", "wait for a debugger, tcp::1234 unless told otherwise: [CHARDEV|none]", gdbserver},
     {"help", "?", "this list", help},
     {"hostfwd_add", "", "forward a port of the host's: [NETDEV] [tcp|udp]:[HOSTADDR]:HOSTPORT-[GUESTADDR]:GUESTPORT",
      human_hostfwd_add},

@@ -15,6 +15,7 @@
 
 namespace kite::monitor {
 
+class DebugServer;
 class MigrationControl;
 // An option of the command line, as query-command-line-options tells of it.
 struct CommandLineOption {
@@ -29,7 +30,8 @@ struct MonitorContext {
   display::SpiceDisplay* spice = nullptr;
   MigrationControl* migration = nullptr;  // null: the machine does not move
   std::vector<CommandLineOption> (*command_line)() = nullptr;
-  PassedFds* fds = nullptr;  // what the client of this monitor has passed; null: it cannot
+  DebugServer* debugger = nullptr;  // null: none can be
+  PassedFds* fds = nullptr;         // what the client of this monitor has passed; null: it cannot
 };
 
 struct ArgumentSpec {

@@ -8,6 +8,7 @@
 #include "accel/jit/translator.h"
 #include "cpu/cpu.h"
 #include "cpu/machine_check.h"
+#include "cpu/mmu.h"
 #include "metrics/metrics.h"
 #include "x86/host_features.h"
 
@@ -58,6 +59,7 @@ class JitVcpu final : public Vcpu {
       case cpu::Exit::kHalted: return HaltReason::kHalted;
       case cpu::Exit::kShutdown: return HaltReason::kShutdown;
       case cpu::Exit::kKicked: return HaltReason::kKicked;
+      case cpu::Exit::kDebug: return HaltReason::kDebug;
       default: return HaltReason::kInternalError;
     }
   }
@@ -67,6 +69,13 @@ class JitVcpu final : public Vcpu {
   [[nodiscard]] bool has_work(uint32_t requests) const override { return cpu_->has_work(requests); }
   [[nodiscard]] int64_t tsc_offset() const override { return static_cast<int64_t>(cpu_->arch.tsc_offset); }
   [[nodiscard]] std::string internal_error() const override { return cpu_->internal_error(); }
+
+  Result<> set_debug(const GuestDebug& debug) override {
+    cpu_->set_debugger(debug);
+    return {};
+  }
+  [[nodiscard]] DebugStop debug_stop() const override { return cpu_->debug_stop(); }
+  std::optional<Gpa> debug_translate(uint64_t linear) override { return cpu::Mmu(*cpu_).where(linear); }
 
   bool post_machine_check(const MachineCheck& error) override {
     if (error.bank >= x86::kMcBanks) return false;

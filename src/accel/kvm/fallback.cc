@@ -236,7 +236,7 @@ class CpuFallback final : public EmulationFallback {
   // An event that KVM had not finished delivering: it comes before the instruction.
   [[nodiscard]] bool event_waits() const;
   bool take_event();
-  bool execute(CpuIo& io);
+  bool execute(CpuIo& io, bool debugged);
   bool step(CpuIo& io);
   [[nodiscard]] bool quiet() const;
   Result<> write_back(KvmVcpu& vcpu, kvm_run& run);
@@ -411,15 +411,16 @@ EmulationFallback::Outcome CpuFallback::emulate(KvmVcpu& vcpu, kvm_run& run, Cpu
     enter_state(vcpu);
   }
   if (auto why = refusal()) return give_up(*why);
-  const bool alive = event_waits() ? take_event() : execute(outside);
+  const bool alive = event_waits() ? take_event() : execute(outside, vcpu.debugged());
   if (!alive) return Outcome::kShutdown;
   if (auto done = write_back(vcpu, run); !done) return give_up(done.error().message);
   return arch_.activity == x86::Activity::kHalted ? Outcome::kHalted : Outcome::kGoOn;
 }
 
-// False: the CPU shuts down. A repeated string instruction comes back after each page or element.
-bool CpuFallback::execute(CpuIo& io) {
-  const bool vector = is_host_unit(insn_.op);
+// False: the CPU shuts down. A repeated string instruction comes back after each page or element. A debugger wants to
+// see every instruction.
+bool CpuFallback::execute(CpuIo& io, bool debugged) {
+  const bool vector = is_host_unit(insn_.op) && !debugged;
   if (!step(io)) return false;
   // Where one vector instruction fails the next will, too, and the costly part is done: the vector registers are here.
   // What lies between them runs along, as far as it touches neither devices nor memory that KVM may watch.

@@ -142,6 +142,7 @@ void KvmAccelerator::enable_options() {
   settings.payloads = enable(KVM_CAP_EXCEPTION_PAYLOAD, 1);
   settings.triple_faults = enable(KVM_CAP_X86_TRIPLE_FAULT_EVENT, 1);
   settings.debug = system_->check(KVM_CAP_SET_GUEST_DEBUG) != 0;
+  settings.debug_flags = static_cast<uint64_t>(std::max(0, system_->check(KVM_CAP_SET_GUEST_DEBUG2)));
   settings.machine_checks = system_->check(KVM_CAP_MCE) != 0;
   settings.tsc_attribute = system_->check(KVM_CAP_VCPU_ATTRIBUTES) != 0;
   settings.coalesced_page = system_->check(KVM_CAP_COALESCED_MMIO);

@@ -40,6 +40,8 @@ class KvmAccelerator final : public Accelerator {
   [[nodiscard]] uint64_t tsc_hz() const override;
   [[nodiscard]] IrqChip* irq_chip() override;
   [[nodiscard]] QueuedWrites* queued_writes() override;
+  // The processor's debug registers, and INT3. [SDM 3B 18.2]
+  [[nodiscard]] DebugLimits debug_limits() const override { return {.watches = 4, .any_watch = false, .int3 = true}; }
   void time_stopped() override;
   void time_resumed() override;
   [[nodiscard]] std::vector<uint8_t> save_clock() override;

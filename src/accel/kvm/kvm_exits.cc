@@ -4,11 +4,13 @@
 #include <cerrno>
 #include <cstring>
 #include <span>
+#include <utility>
 
 #include "accel/kvm/kvm_report.h"
 #include "accel/kvm/kvm_vcpu.h"
 #include "accel/kvm/kvm_vm.h"
 #include "memory/guest_memory.h"
+#include "support/bits.h"
 #include "support/log.h"
 
 namespace kite {
@@ -235,15 +237,22 @@ KvmVcpu::Stop KvmVcpu::on_dirty_ring_full() {
 
 // --- debugging
 
+// The kernel goes on stepping until it is told otherwise.
+HaltReason KvmVcpu::end_step() {
+  if (GuestDebug rest = debug_; std::exchange(rest.single_step, false)) (void)set_debug(rest);
+  return HaltReason::kDebug;
+}
+
 // What the debugger did not ask for is the guest's: its own breakpoint, its own single step.
 KvmVcpu::Stop KvmVcpu::on_debug() {
   const kvm_debug_exit_arch& arch = run_->debug.arch;
   constexpr uint32_t kDb = static_cast<uint32_t>(x86::Vector::kDb), kBp = static_cast<uint32_t>(x86::Vector::kBp);
-  const bool mine = arch.exception == kBp ? debug_.breakpoints
-                                          : ((arch.dr6 & x86::dr6::kBs) != 0 && debug_.single_step) ||
-                                                ((arch.dr6 & 15) != 0 && !debug_.watches.empty());
-  debug_stop_ = {.rip = arch.pc, .dr6 = arch.dr6, .breakpoint = arch.exception == kBp};
-  if (mine) return HaltReason::kDebug;
+  const auto hits = static_cast<unsigned>(arch.dr6 & low_mask(static_cast<unsigned>(debug_.watches.size())));
+  const bool mine = arch.exception == kBp ? std::ranges::find(debug_.breakpoints, arch.pc) != debug_.breakpoints.end()
+                                          : ((arch.dr6 & x86::dr6::kBs) != 0 && debug_.single_step) || hits != 0;
+  debug_stop_ = {.rip = arch.pc, .dr6 = arch.dr6, .breakpoint = mine && arch.exception == kBp};
+  if (hits != 0 && arch.exception != kBp) debug_stop_.watch = static_cast<size_t>(std::countr_zero(hits));
+  if (mine) return end_step();
   kvm_vcpu_events events{};
   if (fd_.ioctl(KVM_GET_VCPU_EVENTS, &events) < 0) return HaltReason::kDebug;
   events.exception.injected = vm_.settings.payloads ? 0 : 1;
@@ -268,12 +277,21 @@ KvmVcpu::Stop KvmVcpu::on_notify() {
 
 // --- errors
 
+// The step that the debugger asked for was not the kernel's.
+KvmVcpu::Stop KvmVcpu::step_emulated() {
+  if (const Stop stop = complete_instruction(); stop) return stop;
+  x86::ArchState state;
+  get_state(state);
+  debug_stop_ = {.rip = state.rip, .dr6 = x86::dr6::kBs};
+  return end_step();
+}
+
 KvmVcpu::Stop KvmVcpu::on_internal_error() {
   const uint32_t suberror = run_->internal.suberror;
   std::string report;
   if (suberror == KVM_INTERNAL_ERROR_EMULATION) {
     switch (fallback_->emulate(*this, *run_, *io_, report)) {
-      case EmulationFallback::Outcome::kGoOn: return std::nullopt;
+      case EmulationFallback::Outcome::kGoOn: return debug_.single_step ? step_emulated() : Stop{};
       case EmulationFallback::Outcome::kHalted:
         if (kernel_apic_) return std::nullopt;  // its activity says so, and the kernel waits
         return wakes_up() ? Stop{} : HaltReason::kHalted;

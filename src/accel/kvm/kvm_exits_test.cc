@@ -225,5 +225,75 @@ TEST_F(KvmExitsTest, ArchCapabilitiesAreNotWrittenUnlessCpuidAnnouncesThem) {
   EXPECT_FALSE(kvm_.msrs.contains(x86::msr::kArchCapabilities));
 }
 
+// --- debugging
+
+using Watch = GuestDebug::Watch;
+
+void debug_exit(kvm_run& run, uint32_t exception, uint64_t pc, uint64_t dr6 = 0) {
+  run.debug.arch = {.exception = exception, .pad = 0, .pc = pc, .dr6 = dr6, .dr7 = 0};
+}
+
+TEST_F(KvmExitsTest, WhatTheDebuggerAsksForReachesTheKernel) {
+  ASSERT_TRUE(vcpu_->set_debug({.single_step = true,
+                                .hold_interrupts = true,
+                                .breakpoints = {0x1000},
+                                .watches = {{.kind = Watch::Kind::kWrite, .address = 0x2000, .bytes = 8},
+                                            {.kind = Watch::Kind::kExecute, .address = 0x3000}}}));
+  EXPECT_EQ(kvm_.guest_debug.control, uint32_t{KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_SINGLESTEP | KVM_GUESTDBG_BLOCKIRQ |
+                                               KVM_GUESTDBG_USE_SW_BP | KVM_GUESTDBG_USE_HW_BP});
+  EXPECT_EQ(kvm_.guest_debug.arch.debugreg[0], 0x2000u);
+  EXPECT_EQ(kvm_.guest_debug.arch.debugreg[1], 0x3000u);
+  EXPECT_EQ(kvm_.guest_debug.arch.debugreg[7], 0x0009060au);  // 8 bytes written, execution
+  ASSERT_TRUE(vcpu_->set_debug({}));
+  EXPECT_EQ(kvm_.guest_debug.control, 0u);
+}
+
+TEST_F(KvmExitsTest, WatchesThatAProcessorLacksAreRefused) {
+  EXPECT_FALSE(vcpu_->set_debug({.watches = {{.kind = Watch::Kind::kRead, .address = 0x2000, .bytes = 4}}}));
+  EXPECT_FALSE(vcpu_->set_debug({.watches = {{.kind = Watch::Kind::kWrite, .address = 0x2000, .bytes = 16}}}));
+  EXPECT_FALSE(vcpu_->set_debug({.watches = std::vector<Watch>(5)}));
+  EXPECT_FALSE(accelerator_->debug_limits().any_watch);
+  EXPECT_EQ(accelerator_->debug_limits().watches, 4u);
+}
+
+TEST_F(KvmExitsTest, TheDebuggersInt3Stops) {
+  ASSERT_TRUE(vcpu_->set_debug({.breakpoints = {0x1000, 0x1008}}));
+  then(KVM_EXIT_DEBUG, [](kvm_run& run) { debug_exit(run, 3, 0x1008); });
+  EXPECT_EQ(run(), HaltReason::kDebug);
+  EXPECT_TRUE(vcpu_->debug_stop().breakpoint);
+  EXPECT_EQ(vcpu_->debug_stop().rip, 0x1008u);
+  EXPECT_EQ(vcpu_->debug_stop().watch, std::nullopt);
+}
+
+TEST_F(KvmExitsTest, AnInt3ElsewhereIsTheGuests) {
+  ASSERT_TRUE(vcpu_->set_debug({.breakpoints = {0x1000}}));
+  then(KVM_EXIT_DEBUG, [](kvm_run& run) { debug_exit(run, 3, 0x1001); });
+  EXPECT_EQ(run(), HaltReason::kKicked);
+  const auto events = kvm_.part<kvm_vcpu_events>(KVM_SET_VCPU_EVENTS);
+  EXPECT_EQ(events.exception.nr, 3);
+  EXPECT_NE(events.exception.injected | events.exception.pending, 0);
+}
+
+TEST_F(KvmExitsTest, AWatchpointIsToldByItsNumber) {
+  ASSERT_TRUE(vcpu_->set_debug({.watches = {{.kind = Watch::Kind::kWrite, .address = 0x2000},
+                                            {.kind = Watch::Kind::kAccess, .address = 0x3000, .bytes = 4}}}));
+  then(KVM_EXIT_DEBUG, [](kvm_run& run) { debug_exit(run, 1, 0x1005, x86::dr6::kReset | 2); });
+  EXPECT_EQ(run(), HaltReason::kDebug);
+  EXPECT_EQ(vcpu_->debug_stop().watch, 1u);
+}
+
+TEST_F(KvmExitsTest, AHitOfNoneOfTheDebuggersIsTheGuests) {
+  ASSERT_TRUE(vcpu_->set_debug({.watches = {{.kind = Watch::Kind::kWrite, .address = 0x2000}}}));
+  then(KVM_EXIT_DEBUG, [](kvm_run& run) { debug_exit(run, 1, 0x1005, x86::dr6::kReset | x86::dr6::kBs); });
+  EXPECT_EQ(run(), HaltReason::kKicked);
+  EXPECT_EQ(kvm_.part<kvm_vcpu_events>(KVM_SET_VCPU_EVENTS).exception.nr, 1);
+}
+
+TEST_F(KvmExitsTest, PagesAreLookedUpByTheKernel) {
+  kvm_.pages[0x7000] = 0x4000;
+  EXPECT_EQ(vcpu_->debug_translate(0x7123), 0x4123u);
+  EXPECT_EQ(vcpu_->debug_translate(0x8000), std::nullopt);
+}
+
 }  // namespace
 }  // namespace kite

@@ -43,6 +43,7 @@ class KvmVcpu final : public Vcpu {
   [[nodiscard]] int64_t tsc_offset() const override;
   Result<> set_debug(const GuestDebug& debug) override;
   [[nodiscard]] DebugStop debug_stop() const override { return debug_stop_; }
+  std::optional<Gpa> debug_translate(uint64_t linear) override;
   [[nodiscard]] std::string internal_error() const override { return internal_error_; }
   [[nodiscard]] std::vector<uint8_t> save_own() override;
   Result<> restore_own(const std::vector<uint8_t>& bytes) override;
@@ -56,6 +57,9 @@ class KvmVcpu final : public Vcpu {
   void registers_wait_in_run() { incomplete_ = ready_stale_ = true; }
   // For to_arch() and from_arch().
   [[nodiscard]] KvmTimeBase time_base() const;
+
+  // Whether a debugger has asked for anything.
+  [[nodiscard]] bool debugged() const { return debug_ != GuestDebug{}; }
 
   [[nodiscard]] const KvmFd& fd() const { return fd_; }
   [[nodiscard]] const VcpuConfig& config() const { return config_; }
@@ -101,6 +105,8 @@ class KvmVcpu final : public Vcpu {
   Stop on_xen();
   Stop on_system_event();
   Stop on_internal_error();
+  Stop step_emulated();
+  HaltReason end_step();
   Stop on_debug();
   Stop on_notify();
   Stop on_dirty_ring_full();

@@ -263,7 +263,9 @@ Result<> KvmVcpu::set_debug(const GuestDebug& debug) {
     return fail("{} watchpoints: a processor has {}", debug.watches.size(), kRegisters);
   kvm_guest_debug request{};
   if (debug.single_step) request.control |= KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_SINGLESTEP;
-  if (debug.breakpoints) request.control |= KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_USE_SW_BP;
+  const bool holds = debug.single_step && debug.hold_interrupts;
+  if (holds && (vm_.settings.debug_flags & KVM_GUESTDBG_BLOCKIRQ) != 0) request.control |= KVM_GUESTDBG_BLOCKIRQ;
+  if (!debug.breakpoints.empty()) request.control |= KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_USE_SW_BP;
   if (!debug.watches.empty()) {
     request.control |= KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_USE_HW_BP;
     uint64_t dr7 = x86::dr7::kReset | 1u << 9;  // GE [SDM 3B 18.2.4]
@@ -273,6 +275,8 @@ Result<> KvmVcpu::set_debug(const GuestDebug& debug) {
       const bool execute = watch.kind == GuestDebug::Watch::Kind::kExecute;
       if (watch.bytes != 1 && (execute || watch.bytes > 8 || kLengths[watch.bytes] == 0))
         return fail("a watchpoint of {} bytes: 1, 2, 4 or 8, and 1 for code", watch.bytes);
+      if (watch.kind == GuestDebug::Watch::Kind::kRead)
+        return fail("a watchpoint for reads alone: a processor has those for writes, and for both");
       request.arch.debugreg[i] = watch.address;
       dr7 |= uint64_t{2} << (2 * i);  // Gi
       dr7 |= (static_cast<uint64_t>(watch.kind) | kLengths[watch.bytes] << 2) << (16 + 4 * i);
@@ -282,6 +286,13 @@ Result<> KvmVcpu::set_debug(const GuestDebug& debug) {
   KITE_TRY(did(fd_.ioctl(KVM_SET_GUEST_DEBUG, &request), config_.index, "these breakpoints"));
   debug_ = debug;
   return {};
+}
+
+std::optional<Gpa> KvmVcpu::debug_translate(uint64_t linear) {
+  kvm_translation translation{};
+  translation.linear_address = linear;
+  if (fd_.ioctl(KVM_TRANSLATE, &translation) < 0 || translation.valid == 0) return std::nullopt;
+  return translation.physical_address;
 }
 
 }  // namespace kite

@@ -32,6 +32,7 @@ class TestKvm final : public KvmCalls {
   int run_error = 0;                     // an errno: KVM_RUN fails so
   std::function<int(kvm_run&)> on_run;   // instead of all that: fills in an exit and answers what KVM_RUN does
   std::map<unsigned long, int> refused;  // ioctl requests that fail, with their errno
+  std::map<uint64_t, uint64_t> pages;    // what KVM_TRANSLATE answers, by the page's linear address
   std::vector<uint8_t> statistics;       // the file that KVM_GET_STATS_FD answers
   std::vector<kvm_cpuid_entry2> cpuid = std::vector<kvm_cpuid_entry2>(1);
 
@@ -42,6 +43,7 @@ class TestKvm final : public KvmCalls {
   std::map<unsigned long, uint32_t> calls;  // how often each request was made
   std::vector<kvm_msi> messages;            // KVM_SIGNAL_MSI
   std::map<uint32_t, uint64_t> msrs;        // of the vCPU
+  kvm_guest_debug guest_debug{};            // KVM_SET_GUEST_DEBUG
   // A part of the vCPU's state by the request that sets it, as it was set last (zeros before).
   template <class T>
   [[nodiscard]] T part(unsigned long set_request) const {
@@ -141,6 +143,7 @@ class TestKvm final : public KvmCalls {
       case KVM_CAP_XSAVE2: return 4096;
       case KVM_CAP_SYNC_REGS: return synced_registers;
       case KVM_CAP_DIRTY_LOG_RING: return 65536 * 16;
+      case KVM_CAP_SET_GUEST_DEBUG2: return KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_SINGLESTEP | KVM_GUESTDBG_BLOCKIRQ;
       default: return 1;
     }
   }
@@ -184,6 +187,8 @@ class TestKvm final : public KvmCalls {
       case KVM_SET_MSRS: return move_msrs(request == KVM_SET_MSRS, argument);
       case KVM_GET_STATS_FD: return add(Kind::kStatistics);
       case KVM_RUN: return run();
+      case KVM_SET_GUEST_DEBUG: guest_debug = at<kvm_guest_debug>(argument); return 0;
+      case KVM_TRANSLATE: return translate(at<kvm_translation>(argument));
       default: return 0;
     }
   }
@@ -197,6 +202,13 @@ class TestKvm final : public KvmCalls {
         entries[i].data = msrs[entries[i].index];
     }
     return static_cast<int>(count);
+  }
+  int translate(kvm_translation& asked) const {
+    const uint64_t offset = asked.linear_address & 4095;
+    const auto page = pages.find(asked.linear_address - offset);
+    asked.valid = page != pages.end();
+    if (asked.valid != 0) asked.physical_address = page->second + offset;
+    return 0;
   }
   int run() {
     constexpr double kLoopInstructions = 6;
