@@ -157,7 +157,7 @@ Result<Fd> run_bridge_helper(const std::string& helper, const std::string& bridg
     arguments = {"/bin/sh", "-c", fmt::format("{} --use-vnet {} {}", helper, socket, named ? "" : where)};
   }
   auto ran = run_program(arguments, std::move(theirs));
-  if (!ran) return fail("the bridge helper {}", ran.error().message);
+  if (!ran) return fail("the bridge helper: {}", ran.error().message);
   Fd tap = take_descriptor(ours.get());
   if (!tap.valid()) return fail("the bridge helper '{}' ended well, but sent no descriptor", helper);
   return tap;

@@ -251,9 +251,11 @@ TEST_F(StreamBackendTest, TwoBackEndsOfOneRegistryAreACableOverTcp) {
   EXPECT_EQ(one.frames[0], Bytes(60, 1));
   EXPECT_EQ(two.frames[0], Bytes(61, 2));
   EXPECT_NE((*server)->info().find("peer=127.0.0.1:"), std::string::npos);
+  (*peer)->set_client(nullptr);
   EXPECT_TRUE(nets.remove("c"));
   run_until(*executor, [&] { return told.size() == 2; });
   EXPECT_EQ(told.back(), std::pair(std::string("s"), false));
+  (*server)->set_client(nullptr);
 }
 
 }  // namespace
