@@ -74,9 +74,9 @@ TEST_F(ProgramTest, AHelperThatSendsNothingOrFailsIsRefused) {
 }
 
 TEST_F(ProgramTest, AHelpersDescriptorArrivesAndIsLookedAt) {
-  if (!run_program({"/usr/bin/env", "python3", "-c", "pass"})) GTEST_SKIP() << "there is no python3";
+  if (::access("/usr/bin/python3", X_OK) != 0) GTEST_SKIP() << "there is no python3";
   const std::string helper = write("helper",
-                                   "#!/usr/bin/env python3\nimport os, socket, sys\n"
+                                   "#!/usr/bin/python3\nimport os, socket, sys\n"
                                    "file = os.open('/dev/null', os.O_RDWR)\n"
                                    "socket.send_fds(socket.socket(fileno=3), [b'\\0'], [file])\n");
   const auto sent = run_bridge_helper(helper, "br7");
