@@ -28,7 +28,7 @@ ALLOWED = {
     "img": "support metrics async object block",
     "chardev": "support metrics async object",
     "display": "support metrics async object",
-    "net": "support metrics async object",
+    "net": "support metrics async object chardev",
     "entropy": "support metrics async object",
     "devices": "support metrics async memory object state bus chardev block display net entropy x86",
     "boot": "support memory x86",

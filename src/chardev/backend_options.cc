@@ -146,19 +146,20 @@ Result<NewBackend> create_socket(std::string id, const BackendOptions& options, 
                                  Clock& clock) {
   constexpr uint64_t kLongestSeconds = 86'400;
   SocketChardev::Config config;
-  KITE_ASSIGN(config.server, options.boolean("server", false));
-  KITE_ASSIGN(config.address, socket_address(options, config.server));
+  SocketPeers::Config& peers = config.peers;
+  KITE_ASSIGN(peers.server, options.boolean("server", false));
+  KITE_ASSIGN(peers.address, socket_address(options, peers.server));
   KITE_ASSIGN(const bool delay, options.boolean("delay", false));
   KITE_ASSIGN(config.no_delay, options.boolean("nodelay", !delay));
-  KITE_ASSIGN(config.wait, options.boolean("wait", config.server));
+  KITE_ASSIGN(config.wait, options.boolean("wait", peers.server));
   KITE_ASSIGN(const uint64_t seconds, options.number("reconnect", 0, kLongestSeconds));
   if (options.has("fd")) {
     KITE_ASSIGN(const uint64_t fd, options.number("fd", 0, INT32_MAX));
-    config.fd = static_cast<int>(fd);
+    peers.fd = static_cast<int>(fd);
   }
-  if (config.server && seconds != 0) return fail("reconnect= is for a client; a server waits for the next peer anyway");
-  if (!config.server && config.wait) return fail("wait=on is for a server; add server=on");
-  config.reconnect_ns = static_cast<int64_t>(seconds) * 1'000'000'000;
+  if (peers.server && seconds != 0) return fail("reconnect= is for a client; a server waits for the next peer anyway");
+  if (!peers.server && config.wait) return fail("wait=on is for a server; add server=on");
+  peers.reconnect_ns = static_cast<int64_t>(seconds) * 1'000'000'000;
   KITE_ASSIGN(auto socket, SocketChardev::create(std::move(id), executor, std::move(log), clock, std::move(config)));
   SocketChardev* raw = socket.get();
   return NewBackend{.chardev = std::move(socket), .socket = raw};

@@ -139,7 +139,7 @@ TEST_F(ChardevRegistryTest, LegacyRefusalsNameTheReason) {
   EXPECT_EQ(legacy_refusal("stdoi"), "'stdoi' is no character device; did you mean 'stdio'?");
   EXPECT_EQ(legacy_refusal("telnet:h:1"),
             "'telnet:h:1': Kite does not speak telnet; use tcp:HOST:PORT and connect with nc or socat");
-  EXPECT_EQ(legacy_refusal("tcp:4444"), "tcp: wants HOST:PORT, as in tcp:127.0.0.1:4444");
+  EXPECT_EQ(legacy_refusal("tcp:4444"), "tcp: '4444': HOST:PORT is wanted, as in 127.0.0.1:4444");
   for (const std::string_view text : {"", "unix:", "file:", "tcp:", "tcp:[::1", "tcp:h:", "mon:none", "mon:mon:stdio",
                                       "vc", "/dev/ttyS0", "udp:1", "pipe:x", "null,id=c", "null,x=1"}) {
     EXPECT_NE(legacy_refusal(text), "") << text;

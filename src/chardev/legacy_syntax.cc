@@ -3,6 +3,7 @@
 #include <array>
 
 #include "chardev/backend_options.h"
+#include "chardev/socket_address.h"
 #include "object/object_type.h"
 #include "support/suggest.h"
 
@@ -25,27 +26,12 @@ constexpr std::array kMissingForms{
     MissingForm{"/dev/", "Kite does not drive the host's serial ports; use tcp: or unix: and socat"},
 };
 
-// "HOST:PORT" with an IPv6 address in brackets; HOST may be empty.
-Result<std::pair<std::string, std::string>> split_host_port(std::string_view text) {
-  std::string_view host;
-  if (text.starts_with('[')) {
-    const size_t end = text.find(']');
-    if (end == std::string_view::npos) return fail("'{}' lacks the ']' after its IPv6 address", text);
-    host = text.substr(1, end - 1);
-    text.remove_prefix(end + 1);
-  } else {
-    host = text.substr(0, text.find(':'));
-    text.remove_prefix(host.size());
-  }
-  if (!text.starts_with(':') || text.size() == 1) return fail("tcp: wants HOST:PORT, as in tcp:127.0.0.1:4444");
-  return std::pair(std::string(host), std::string(text.substr(1)));
-}
-
 Result<OptionPairs> tcp_pairs(std::string_view text) {
   KITE_ASSIGN(const OptionPairs given, parse_options(text, "address"));
   if (given.empty() || given.front().first != "address") return fail("tcp: wants HOST:PORT, as in tcp:127.0.0.1:4444");
-  KITE_ASSIGN(const auto address, split_host_port(given.front().second));
-  OptionPairs pairs{{"backend", "socket"}, {"host", address.first}, {"port", address.second}};
+  const auto address = parse_host_port(given.front().second);
+  if (!address) return fail("tcp: {}", address.error().message);
+  OptionPairs pairs{{"backend", "socket"}, {"host", address->host}, {"port", address->port}};
   pairs.insert(pairs.end(), given.begin() + 1, given.end());
   return pairs;
 }

@@ -16,7 +16,7 @@ namespace kite {
 namespace {
 
 Result<Endpoint> unix_endpoint(const SocketAddress& address) {
-  Endpoint endpoint{};
+  Endpoint endpoint{.address = {}, .length = 0, .type = address.datagram ? SOCK_DGRAM : SOCK_STREAM};
   sockaddr_un target{};
   target.sun_family = AF_UNIX;
   const size_t first =
@@ -59,19 +59,16 @@ std::string endpoint_text(int fd, int (*get)(int, sockaddr*, socklen_t*)) {
   return host_and_port(host.data(), port.data());
 }
 
-const sockaddr* generic_address(const Endpoint& endpoint) {
-  return reinterpret_cast<const sockaddr*>(&endpoint.address);
-}
-
 // A socket file stays behind when its process dies. Nobody answers on such a one, and bind() wants it gone.
 Result<> clear_unix_path(const SocketAddress& address, const Endpoint& endpoint) {
   struct stat info{};
   if (address.abstract || ::lstat(address.path.c_str(), &info) != 0) return {};
   if (!S_ISSOCK(info.st_mode)) return fail("'{}' exists and is no socket", address.path);
   const Fd probe = make_socket(endpoint);
-  if (probe.valid() && ::connect(probe.get(), generic_address(endpoint), endpoint.length) == 0) {
+  if (probe.valid() && ::connect(probe.get(), endpoint.generic(), endpoint.length) == 0) {
     return fail("another process listens on the unix socket '{}'", address.path);
   }
+  if (errno == EPROTOTYPE) return fail("another process has a unix socket of another kind at '{}'", address.path);
   if (errno == EAGAIN) return fail("another process listens on the unix socket '{}' and is busy", address.path);
   if (::unlink(address.path.c_str()) != 0) {
     return fail("cannot remove the old socket '{}': {}", address.path, errno_text(errno));
@@ -83,7 +80,24 @@ Result<> clear_unix_path(const SocketAddress& address, const Endpoint& endpoint)
 
 std::string SocketAddress::text() const {
   if (is_unix()) return (abstract ? "unix:@" : "unix:") + path;
-  return "tcp:" + host_and_port(host, port);
+  return (datagram ? "udp:" : "tcp:") + host_and_port(host, port);
+}
+
+Result<SocketAddress> parse_host_port(std::string_view text) {
+  const std::string_view whole = text;
+  SocketAddress address;
+  if (text.starts_with('[')) {
+    const size_t end = text.find(']');
+    if (end == std::string_view::npos) return fail("'{}' lacks the ']' after its IPv6 address", whole);
+    address.host = text.substr(1, end - 1);
+    text.remove_prefix(end + 1);
+  } else {
+    address.host = text.substr(0, text.find(':'));
+    text.remove_prefix(address.host.size());
+  }
+  if (!text.starts_with(':') || text.size() == 1) return fail("'{}': HOST:PORT is wanted, as in 127.0.0.1:4444", whole);
+  address.port = text.substr(1);
+  return address;
 }
 
 Result<std::vector<Endpoint>> resolve(const SocketAddress& address, bool server) {
@@ -93,7 +107,7 @@ Result<std::vector<Endpoint>> resolve(const SocketAddress& address, bool server)
   }
   addrinfo hints{};
   hints.ai_family = family_of(address);
-  hints.ai_socktype = SOCK_STREAM;
+  hints.ai_socktype = address.datagram ? SOCK_DGRAM : SOCK_STREAM;
   hints.ai_flags = server ? AI_PASSIVE : 0;
   addrinfo* found = nullptr;
   const char* host = address.host.empty() ? nullptr : address.host.c_str();
@@ -107,13 +121,14 @@ Result<std::vector<Endpoint>> resolve(const SocketAddress& address, bool server)
     Endpoint& endpoint = endpoints.emplace_back();
     std::memcpy(&endpoint.address, at->ai_addr, at->ai_addrlen);
     endpoint.length = at->ai_addrlen;
+    endpoint.type = at->ai_socktype;
   }
   if (endpoints.empty()) return fail("cannot resolve '{}': no address", address.text());
   return endpoints;
 }
 
 Fd make_socket(const Endpoint& endpoint) {
-  return Fd(::socket(endpoint.address.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  return Fd(::socket(endpoint.address.ss_family, endpoint.type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
 }
 
 Result<Fd> listen_on(const SocketAddress& address, const std::vector<Endpoint>& endpoints) {
@@ -124,13 +139,14 @@ Result<Fd> listen_on(const SocketAddress& address, const std::vector<Endpoint>& 
     Fd socket = make_socket(endpoint);
     const int on = 1;
     if (socket.valid() && !address.is_unix()) {
-      ::setsockopt(socket.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+      // Of datagrams this would take the port from somebody else.
+      if (!address.datagram) ::setsockopt(socket.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
       if (endpoint.address.ss_family == AF_INET6 && !address.ipv4.value_or(true)) {
         ::setsockopt(socket.get(), IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof on);
       }
     }
-    if (socket.valid() && ::bind(socket.get(), generic_address(endpoint), endpoint.length) == 0 &&
-        ::listen(socket.get(), kBacklog) == 0) {
+    if (socket.valid() && ::bind(socket.get(), endpoint.generic(), endpoint.length) == 0 &&
+        (address.datagram || ::listen(socket.get(), kBacklog) == 0)) {
       return socket;
     }
     error = errno;
@@ -143,7 +159,7 @@ Result<Fd> connect_to(const SocketAddress& address, const std::vector<Endpoint>&
   for (const Endpoint& endpoint : endpoints) {
     Fd socket = make_socket(endpoint);
     if (!socket.valid()) return fail("cannot make a socket for '{}': {}", address.text(), errno_text(errno));
-    if (::connect(socket.get(), generic_address(endpoint), endpoint.length) == 0) return socket;
+    if (::connect(socket.get(), endpoint.generic(), endpoint.length) == 0) return socket;
     error = errno;
     if (error == EINPROGRESS) {
       pollfd ready{.fd = socket.get(), .events = POLLOUT, .revents = 0};

@@ -5,6 +5,7 @@
 
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "support/fd.h"
@@ -13,28 +14,34 @@
 namespace kite {
 
 struct SocketAddress {
-  // A unix socket when `path` is not empty, else TCP.
+  // A unix socket when `path` is not empty, else TCP or UDP.
   std::string path{};
   bool abstract = false;  // `path` is a name in Linux's abstract namespace
   std::string host{};     // "" for every address of a server, the loopback of a client
   std::string port{};     // number or service name
   std::optional<bool> ipv4{}, ipv6{};
+  bool datagram = false;  // UDP, or datagrams of a unix socket
 
   [[nodiscard]] bool is_unix() const { return !path.empty(); }
   [[nodiscard]] std::string text() const;  // "unix:/run/x.sock", "tcp:127.0.0.1:4444"
 };
+// "HOST:PORT" with an IPv6 address in brackets; HOST may be empty.
+Result<SocketAddress> parse_host_port(std::string_view text);
 
 // One address of the host's, ready for bind() or connect().
 struct Endpoint {
   sockaddr_storage address;
   socklen_t length;
+  int type = SOCK_STREAM;
+
+  [[nodiscard]] const sockaddr* generic() const { return reinterpret_cast<const sockaddr*>(&address); }
 };
 
 // Looks names up, which may take a while; never empty.
 Result<std::vector<Endpoint>> resolve(const SocketAddress& address, bool server);
 
-// A listening socket on the first endpoint that can be had. A dead unix socket of the same path is replaced, one that
-// is in use is not.
+// A listening socket on the first endpoint that can be had; one for datagrams is bound there. A dead unix socket of the
+// same path is replaced, one that is in use is not.
 Result<Fd> listen_on(const SocketAddress& address, const std::vector<Endpoint>& endpoints);
 
 // A new non-blocking socket for this endpoint.

@@ -17,82 +17,33 @@
 namespace kite {
 namespace {
 
-constexpr int64_t kRetryAcceptNs = 1'000'000'000;
 constexpr size_t kMostFds = 16;  // descriptors taken with one read
-
-int socket_option(int fd, int option) {
-  int value = -1;
-  socklen_t length = sizeof value;
-  return ::getsockopt(fd, SOL_SOCKET, option, &value, &length) == 0 ? value : -1;
-}
 
 }  // namespace
 
 SocketChardev::SocketChardev(std::string id, Executor& executor, Fd log, Clock& clock, Config config)
     : StreamChardev(std::move(id), executor, std::move(log)),
-      config_(std::move(config)),
-      later_(clock, [this] { config_.server ? listen_again() : start_connecting(); }) {}
+      wait_(config.wait),
+      no_delay_(config.no_delay),
+      peers_(std::move(config.peers), {.executor = executor,
+                                       .clock = clock,
+                                       .who = fmt::format("chardev '{}'", this->id()),
+                                       .arrived = [this](Fd peer) { take_peer(std::move(peer)); }}) {}
 
 Result<std::unique_ptr<SocketChardev>> SocketChardev::create(std::string id, Executor& executor, Fd log, Clock& clock,
                                                              Config config) {
   std::unique_ptr<SocketChardev> socket(
       new SocketChardev(std::move(id), executor, std::move(log), clock, std::move(config)));
-  KITE_TRY(socket->start());
+  KITE_TRY(socket->peers_.start(SocketPeers::Connect::kWait));
   return socket;
 }
 
-SocketChardev::~SocketChardev() {
-  shut_down();
-  if (connecting_.valid()) executor().unwatch(connecting_.get());
-  if (listener_.valid()) executor().unwatch(listener_.get());
-  const bool made_file = config_.server && config_.fd < 0 && config_.address.is_unix() && !config_.address.abstract;
-  if (made_file && listener_.valid()) ::unlink(config_.address.path.c_str());
-}
-
-Result<> SocketChardev::start() {
-  if (config_.fd >= 0) {
-    KITE_TRY(adopt_fd());
-  } else {
-    where_ = config_.address.text();
-    KITE_ASSIGN(endpoints_, resolve(config_.address, config_.server));
-    if (config_.server) {
-      KITE_ASSIGN(listener_, listen_on(config_.address, endpoints_));
-      if (!config_.address.is_unix()) where_ = "tcp:" + local_text(listener_.get());  // port 0 has become a real one
-    }
-  }
-  if (config_.server) {
-    executor().watch(listener_.get(), EPOLLIN, [this](uint32_t) { accept_peer(); });
-  } else if (config_.fd < 0 && config_.reconnect_ns != 0) {
-    start_connecting();
-  } else if (config_.fd < 0) {
-    KITE_ASSIGN(Fd peer, connect_to(config_.address, endpoints_));
-    take_peer(std::move(peer));
-  }
-  return {};
-}
-
-Result<> SocketChardev::adopt_fd() {
-  const int fd = config_.fd;
-  where_ = fmt::format("fd:{}", fd);
-  if (socket_option(fd, SO_TYPE) != SOCK_STREAM)
-    return fail("fd={} is no stream socket that this process has open", fd);
-  const bool listening = socket_option(fd, SO_ACCEPTCONN) == 1;
-  if (config_.server && !listening) return fail("fd={} does not listen; leave server=on out", fd);
-  if (!config_.server && listening) return fail("fd={} is a listening socket; add server=on", fd);
-  ::fcntl(fd, F_SETFL, ::fcntl(fd, F_GETFL) | O_NONBLOCK);
-  ::fcntl(fd, F_SETFD, FD_CLOEXEC);
-  if (config_.server) {
-    listener_.reset(fd);
-  } else {
-    take_peer(Fd(fd));
-  }
-  return {};
-}
+SocketChardev::~SocketChardev() { shut_down(); }
 
 std::string SocketChardev::filename() const {
   std::string text = is_open() ? "" : "disconnected:";
-  text += where_;
-  if (config_.server) text += ",server=on";
+  text += peers_.where();
+  if (peers_.config().server) text += ",server=on";
   if (is_open()) {
     if (const std::string peer = peer_text(peer_.get()); !peer.empty()) text += " <-> " + peer;
   }
@@ -101,58 +52,11 @@ std::string SocketChardev::filename() const {
 
 // --- peers come and go ---
 
-void SocketChardev::listen_again() { executor().modify(listener_.get(), EPOLLIN); }
-
-void SocketChardev::accept_peer() {
-  Fd peer(::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
-  if (peer.valid()) {
-    executor().modify(listener_.get(), 0);  // the next one waits in the backlog
-    take_peer(std::move(peer));
-  } else if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
-    log::warn("chardev '{}': cannot accept a connection: {}", id(), errno_text(errno));
-    executor().modify(listener_.get(), 0);
-    try_later(kRetryAcceptNs);
-  }
-}
-
-void SocketChardev::start_connecting() {
-  endpoint_ = 0;
-  try_endpoint();
-}
-
-// Tries the endpoints from `endpoint_` on, without waiting for any.
-void SocketChardev::try_endpoint() {
-  for (; endpoint_ < endpoints_.size(); ++endpoint_) {
-    const Endpoint& endpoint = endpoints_[endpoint_];
-    Fd socket = make_socket(endpoint);
-    if (!socket.valid()) continue;
-    if (::connect(socket.get(), reinterpret_cast<const sockaddr*>(&endpoint.address), endpoint.length) == 0) {
-      return take_peer(std::move(socket));
-    }
-    if (errno == EINPROGRESS) {
-      connecting_ = std::move(socket);
-      executor().watch(connecting_.get(), EPOLLOUT, [this](uint32_t) { connection_ready(); });
-      return;
-    }
-  }
-  try_later(config_.reconnect_ns);
-}
-
-void SocketChardev::connection_ready() {
-  executor().unwatch(connecting_.get());
-  Fd socket = std::move(connecting_);
-  if (socket_option(socket.get(), SO_ERROR) == 0) return take_peer(std::move(socket));
-  ++endpoint_;
-  try_endpoint();
-}
-
-void SocketChardev::try_later(int64_t ns) { later_.arm_at(later_.clock().now() + ns); }
-
 void SocketChardev::take_peer(Fd peer) {
   peer_ = std::move(peer);
   peer_leaving_ = false;
   const int on = 1;
-  if (config_.no_delay) ::setsockopt(peer_.get(), IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);  // unix sockets refuse it
+  if (no_delay_) ::setsockopt(peer_.get(), IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);  // unix sockets refuse it
   connect(peer_.get(), peer_.get(), Output::kSocket);
 }
 
@@ -161,11 +65,7 @@ void SocketChardev::lose_peer() {
   disconnect();
   peer_.reset();
   fds_.clear();
-  if (config_.server) {
-    listen_again();
-  } else if (config_.reconnect_ns != 0 && config_.fd < 0) {
-    try_later(config_.reconnect_ns);
-  }
+  peers_.left();
 }
 
 void SocketChardev::wait_for_peer() {
@@ -175,11 +75,11 @@ void SocketChardev::wait_for_peer() {
   // Only looked at, never read: whoever handles the blocked signals still gets them.
   const Fd pending(::signalfd(-1, &endings, SFD_CLOEXEC | SFD_NONBLOCK));
   while (!is_open()) {
-    std::array<pollfd, 2> ready{pollfd{.fd = listener_.get(), .events = POLLIN, .revents = 0},
+    std::array<pollfd, 2> ready{pollfd{.fd = peers_.listener(), .events = POLLIN, .revents = 0},
                                 pollfd{.fd = pending.get(), .events = POLLIN, .revents = 0}};
     if (::poll(ready.data(), ready.size(), -1) < 0 && errno != EINTR) return;
     if (ready[1].revents != 0) return;
-    if (ready[0].revents != 0) accept_peer();
+    if (ready[0].revents != 0) peers_.accept();
   }
 }
 

@@ -36,7 +36,7 @@ class SocketChardevTest : public testing::Test {
     chardev->set_client(&client);
     return {};
   }
-  void serve() { ASSERT_TRUE(create({.address = {.path = path}, .server = true})); }
+  void serve() { ASSERT_TRUE(create({.peers = {.address = {.path = path}, .server = true}})); }
 
   // A peer of ours, whose reads wait at most for the loop.
   Fd connect_peer() {
@@ -229,13 +229,13 @@ TEST_F(SocketChardevTest, DeadSocketOfThePathIsReplaced) {
   listen_at_path().reset();
   ASSERT_TRUE(std::filesystem::exists(path));
 
-  EXPECT_TRUE(create({.address = {.path = path}, .server = true}));
+  EXPECT_TRUE(create({.peers = {.address = {.path = path}, .server = true}}));
 }
 
 TEST_F(SocketChardevTest, LiveSocketOfThePathIsLeftAlone) {
   const Fd other = listen_at_path();
 
-  const auto result = create({.address = {.path = path}, .server = true});
+  const auto result = create({.peers = {.address = {.path = path}, .server = true}});
 
   ASSERT_FALSE(result);
   EXPECT_EQ(result.error().message, "another process listens on the unix socket '" + path + "'");
@@ -245,19 +245,19 @@ TEST_F(SocketChardevTest, LiveSocketOfThePathIsLeftAlone) {
 TEST_F(SocketChardevTest, FileOfThePathIsLeftAlone) {
   const Fd file(::open(path.c_str(), O_CREAT | O_WRONLY | O_CLOEXEC, 0600));
 
-  const auto result = create({.address = {.path = path}, .server = true});
+  const auto result = create({.peers = {.address = {.path = path}, .server = true}});
 
   ASSERT_FALSE(result);
   EXPECT_EQ(result.error().message, "'" + path + "' exists and is no socket");
 }
 
 TEST_F(SocketChardevTest, LongPathIsRefused) {
-  EXPECT_FALSE(create({.address = {.path = std::string(108, 'p')}, .server = true}));
+  EXPECT_FALSE(create({.peers = {.address = {.path = std::string(108, 'p')}, .server = true}}));
 }
 
 TEST_F(SocketChardevTest, AbstractNamesNeedNoFile) {
   const SocketAddress address{.path = "kite-test-" + std::to_string(::getpid()), .abstract = true};
-  ASSERT_TRUE(create({.address = address, .server = true}));
+  ASSERT_TRUE(create({.peers = {.address = address, .server = true}}));
 
   auto peer = connect_to(address, *resolve(address, false));
   ASSERT_TRUE(peer) << peer.error().message;
@@ -276,7 +276,7 @@ TEST_F(SocketChardevTest, FilenameTellsWhetherItIsConnected) {
 }
 
 TEST_F(SocketChardevTest, TcpServerOnAnyPort) {
-  ASSERT_TRUE(create({.address = {.host = "127.0.0.1", .port = "0"}, .server = true}));
+  ASSERT_TRUE(create({.peers = {.address = {.host = "127.0.0.1", .port = "0"}, .server = true}}));
   const std::string name = chardev->filename();
   ASSERT_TRUE(name.starts_with("disconnected:tcp:127.0.0.1:")) << name;
   const std::string port = name.substr(27, name.find(',') - 27);
@@ -292,7 +292,7 @@ TEST_F(SocketChardevTest, TcpServerOnAnyPort) {
 }
 
 TEST_F(SocketChardevTest, WaitingEndsWhenAPeerComes) {
-  ASSERT_TRUE(create({.address = {.path = path}, .server = true, .wait = true}));
+  ASSERT_TRUE(create({.peers = {.address = {.path = path}, .server = true}, .wait = true}));
   ASSERT_TRUE(chardev->wants_to_wait());
   Fd peer;
   std::thread connector([&] { peer = connect_peer(); });
@@ -305,7 +305,7 @@ TEST_F(SocketChardevTest, WaitingEndsWhenAPeerComes) {
 }
 
 TEST_F(SocketChardevTest, WaitingEndsWhenTheProcessIsToEnd) {
-  ASSERT_TRUE(create({.address = {.path = path}, .server = true, .wait = true}));
+  ASSERT_TRUE(create({.peers = {.address = {.path = path}, .server = true}, .wait = true}));
   sigset_t set, before;
   ::sigemptyset(&set);
   ::sigaddset(&set, SIGTERM);
@@ -326,7 +326,7 @@ TEST_F(SocketChardevTest, WaitingEndsWhenTheProcessIsToEnd) {
 TEST_F(SocketChardevTest, ClientIsConnectedAtOnce) {
   const Fd listener = listen_at_path();
 
-  ASSERT_TRUE(create({.address = {.path = path}}));
+  ASSERT_TRUE(create({.peers = {.address = {.path = path}}}));
 
   EXPECT_TRUE(chardev->is_open());
   EXPECT_EQ(client.events, std::vector{kOpened});
@@ -336,7 +336,7 @@ TEST_F(SocketChardevTest, ClientIsConnectedAtOnce) {
 }
 
 TEST_F(SocketChardevTest, ClientWithoutAServerIsRefusedByName) {
-  const auto result = create({.address = {.path = path}});
+  const auto result = create({.peers = {.address = {.path = path}}});
 
   ASSERT_FALSE(result);
   EXPECT_EQ(result.error().message, "cannot connect to 'unix:" + path + "': No such file or directory");
@@ -344,7 +344,7 @@ TEST_F(SocketChardevTest, ClientWithoutAServerIsRefusedByName) {
 
 TEST_F(SocketChardevTest, ClientStaysClosedWhenTheServerLeaves) {
   Fd listener = listen_at_path();
-  ASSERT_TRUE(create({.address = {.path = path}}));
+  ASSERT_TRUE(create({.peers = {.address = {.path = path}}}));
   Fd peer(::accept(listener.get(), nullptr, nullptr));
 
   peer.reset();
@@ -357,7 +357,7 @@ TEST_F(SocketChardevTest, ClientStaysClosedWhenTheServerLeaves) {
 
 TEST_F(SocketChardevTest, ClientConnectsAgainAfterTheGivenTime) {
   constexpr int64_t kSecond = 1'000'000'000;
-  ASSERT_TRUE(create({.address = {.path = path}, .reconnect_ns = 2 * kSecond}));
+  ASSERT_TRUE(create({.peers = {.address = {.path = path}, .reconnect_ns = 2 * kSecond}}));
   EXPECT_FALSE(chardev->is_open());
   const Fd listener = listen_at_path();
   clock.advance(2 * kSecond - 1);
@@ -381,7 +381,7 @@ TEST_F(SocketChardevTest, TcpClientConnectsAgainWithoutBlocking) {
   const std::string where = local_text(listener.get());
   const std::string port = where.substr(where.find(':') + 1);
   listener.reset();
-  ASSERT_TRUE(create({.address = {.host = "127.0.0.1", .port = port}, .reconnect_ns = kSecond}));
+  ASSERT_TRUE(create({.peers = {.address = {.host = "127.0.0.1", .port = port}, .reconnect_ns = kSecond}}));
   settle(*executor);
   EXPECT_FALSE(chardev->is_open());
 
@@ -426,7 +426,7 @@ TEST_F(SocketChardevTest, TakesAConnectedDescriptor) {
   ASSERT_EQ(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends.data()), 0);
   const Fd peer(ends[1]);
 
-  ASSERT_TRUE(create({.address = {}, .fd = ends[0]}));
+  ASSERT_TRUE(create({.peers = {.address = {}, .fd = ends[0]}}));
   chardev->write(bytes_of("fd"));
 
   EXPECT_EQ(read_from(*executor, peer.get(), 2), "fd");
@@ -434,7 +434,7 @@ TEST_F(SocketChardevTest, TakesAConnectedDescriptor) {
 
 TEST_F(SocketChardevTest, TakesAListeningDescriptorForAServer) {
   Fd listener = listen_at_path();
-  ASSERT_TRUE(create({.address = {}, .fd = listener.release(), .server = true}));
+  ASSERT_TRUE(create({.peers = {.address = {}, .fd = listener.release(), .server = true}}));
 
   const Fd peer = connect_and_accept();
   put(peer, "x");
@@ -444,8 +444,8 @@ TEST_F(SocketChardevTest, TakesAListeningDescriptorForAServer) {
 TEST_F(SocketChardevTest, RefusesDescriptorsOfAnotherKind) {
   const Fd null(::open("/dev/null", O_RDWR | O_CLOEXEC));
 
-  EXPECT_FALSE(create({.address = {}, .fd = null.get()}));
-  EXPECT_FALSE(create({.address = {}, .fd = 9999}));
+  EXPECT_FALSE(create({.peers = {.address = {}, .fd = null.get()}}));
+  EXPECT_FALSE(create({.peers = {.address = {}, .fd = 9999}}));
 
   EXPECT_GE(::fcntl(null.get(), F_GETFD), 0);  // not closed by the refusal
 }

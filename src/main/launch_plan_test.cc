@@ -336,6 +336,8 @@ TEST_F(LaunchPlanTest, EveryFormOfANetworkIsACardAndABackend) {
        {"virtio-net-pci nic0", "type=user,hostfwd=tcp::1-:2,id=nic0"}},
       {{"-net", "nic,model=virtio", "-net", "user,restrict=on"},
        {"virtio-net-pci net0", "type=user,restrict=on,id=net0"}},
+      {{"-nic", "bridge,br=lan0"}, {"virtio-net-pci nic0", "type=bridge,br=lan0,id=nic0"}},
+      {{"-net", "nic", "-net", "socket,listen=:1234"}, {"virtio-net-pci net0", "type=socket,listen=:1234,id=net0"}},
       {{"-redir", "tcp:8022::22", "-redir", ":80::80"},
        {"virtio-net-pci redir0", "type=user,id=redir0,hostfwd=tcp::8022-:22,hostfwd=::80-:80"}},
       {{"-redir", ":80::80", "-nic", "user"}, {"virtio-net-pci nic0", "type=user,id=nic0,hostfwd=::80-:80"}},

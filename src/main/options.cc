@@ -227,16 +227,20 @@ constexpr OptionSpec kOptions[] = {
     {"snapshot", "", kDisks, "write to temporary files instead of the images; they are lost at the end",
      [](Context& context, Text) { return on(context.plan.snapshot); }},
 
-    {"nic", "user|tap|none[,model=virtio-net-pci][,mac=ADDRESS][,OPTION=VALUE]...", kNetwork,
+    {"nic", "user|tap|bridge|socket|stream|dgram|none[,model=virtio-net-pci][,mac=ADDRESS][,OPTION=VALUE]...", kNetwork,
      "a network card with a back end of its own; without this, -net or -redir, or -device, there is none", apply_nic},
     {"netdev",
      "user,id=ID[,net=ADDRESS/BITS][,host=ADDRESS][,dhcpstart=ADDRESS][,dns=ADDRESS][,hostname=NAME]"
      "[,restrict=on|off][,ipv6=on|off][,hostfwd=[tcp|udp]:[HOSTADDR]:HOSTPORT-[GUESTADDR]:GUESTPORT]... or "
-     "tap,id=ID[,ifname=NAME][,fd=N], or JSON",
+     "tap,id=ID[,ifname=NAME][,br=BRIDGE][,script=PATH|no][,downscript=PATH|no][,vnet_hdr=on|off][,sndbuf=SIZE][,fd=N] "
+     "or bridge,id=ID[,br=BRIDGE][,helper=PATH] or "
+     "socket,id=ID,listen=[HOST]:PORT|connect=HOST:PORT|mcast=GROUP:PORT[,localaddr=ADDRESS]|"
+     "udp=HOST:PORT,localaddr=HOST:PORT|fd=N or stream,id=ID[,server=on],addr.type=inet|unix|fd,... or "
+     "dgram,id=ID,local.type=inet|unix|fd,...,remote.type=inet|unix,..., or JSON",
      kNetwork, "where a card's cable ends, for -device virtio-net-pci,netdev=ID ('help' lists the kinds)",
      apply_netdev},
-    {"net", "nic[,model=virtio][,macaddr=ADDRESS] or user|tap[,OPTION=VALUE]... or none", kNetwork,
-     "a card, and where its cable ends, as two options", apply_net},
+    {"net", "nic[,model=virtio][,macaddr=ADDRESS] or user|tap|bridge|socket|stream|dgram[,OPTION=VALUE]... or none",
+     kNetwork, "a card, and where its cable ends, as two options", apply_net},
     {"redir", "[tcp|udp]:HOSTPORT:[GUESTADDR]:GUESTPORT", kNetwork,
      "forward a port of the host's to the guest; makes a card with -netdev user where there is none", apply_redir},
 

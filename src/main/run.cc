@@ -26,6 +26,7 @@
 #include "monitor/display_servers.h"
 #include "monitor/human_session.h"
 #include "monitor/migration_control.h"
+#include "monitor/net_commands.h"
 #include "monitor/qmp_session.h"
 #include "monitor/qtest_server.h"
 #include "net/net_registry.h"
@@ -265,9 +266,10 @@ Result<> Program::open_monitors() {
 }
 
 void Program::announce_clients() {
-  const auto announce = [this](const monitor::DisplayEvent& event) {
+  const auto announce = [this](const auto& event) {
     for (auto& session : qmp_) session->announce(event.name, event.data);
   };
+  nets_->on_stream_change([announce](const net::StreamBackend& backend) { announce(monitor::stream_event(backend)); });
   if (vnc_ != nullptr)
     vnc_->on_event([this, announce](display::ClientEvent event, const display::Place& client) {
       announce(monitor::vnc_event(*vnc_, event, client));

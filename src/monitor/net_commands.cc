@@ -33,7 +33,7 @@ Result<> add_netdev(Context& context, std::string_view text) {
   // Names that getfd gave stand for their descriptors, which the back end takes if it comes to be.
   std::vector<Fd> passed;
   for (auto& [name, value] : settings) {
-    if ((name != "fd" && name != "vhostfd") || is_number(value)) continue;
+    if (!net::is_netdev_descriptor(name) || is_number(value)) continue;
     Fd fd = context.fds == nullptr ? Fd() : context.fds->take(value);
     if (!fd.valid()) return fail("{}={}: no descriptor of that name was passed with getfd", name, value);
     value = fmt::format("{}", fd.get());
@@ -62,6 +62,23 @@ constexpr QmpCommand kCommands[] = {
     {"netdev_add", kNetdevAdd, netdev_add, true},
     {"netdev_del", kNetdevDel, netdev_del},
 };
+
+// --- events
+
+constexpr ArgumentSpec kConnected[] = {{"netdev-id", Type::string, true}, {"addr", Type::object, true}};
+constexpr ArgumentSpec kDisconnected[] = {{"netdev-id", Type::string, true}};
+constexpr StreamEventSpec kStreamEvents[] = {{"NETDEV_STREAM_CONNECTED", kConnected},
+                                             {"NETDEV_STREAM_DISCONNECTED", kDisconnected}};
+
+// [QMP] SocketAddress.
+Json address_json(const net::StreamBackend& backend) {
+  if (backend.given_fd() >= 0) return {{"type", "fd"}, {"str", std::to_string(backend.given_fd())}};
+  const SocketAddress address = backend.address();
+  if (!address.is_unix()) return {{"type", "inet"}, {"host", address.host}, {"port", address.port}};
+  Json json{{"type", "unix"}, {"path", address.path}};
+  if (address.abstract) json["abstract"] = true;
+  return json;
+}
 
 // --- for people
 
@@ -98,6 +115,14 @@ Result<> change_forward(Context& context, const std::vector<std::string_view>& w
 }  // namespace
 
 std::span<const QmpCommand> net_commands() { return kCommands; }
+
+std::span<const StreamEventSpec> stream_events() { return kStreamEvents; }
+
+StreamEvent stream_event(const net::StreamBackend& backend) {
+  Json data{{"netdev-id", backend.id()}};
+  if (backend.connected()) data["addr"] = address_json(backend);
+  return {.name = kStreamEvents[backend.connected() ? 0 : 1].name, .data = std::move(data)};
+}
 
 std::string info_network(Context& context, std::string_view) {
   std::string text;

@@ -12,6 +12,18 @@ namespace kite::monitor {
 // set_link, netdev_add, netdev_del.
 std::span<const QmpCommand> net_commands();
 
+// What QMP announces of a -netdev stream whose other end has come or gone.
+struct StreamEvent {
+  std::string_view name;
+  Json data;
+};
+StreamEvent stream_event(const net::StreamBackend& backend);
+struct StreamEventSpec {
+  std::string_view name;
+  std::span<const ArgumentSpec> members;
+};
+std::span<const StreamEventSpec> stream_events();
+
 // For people; each ends with a newline unless it is empty.
 std::string info_network(MonitorContext& context, std::string_view rest);
 std::string info_usernet(MonitorContext& context, std::string_view rest);

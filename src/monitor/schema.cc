@@ -3,6 +3,7 @@
 #include <map>
 #include <set>
 
+#include "monitor/net_commands.h"
 #include "monitor/qmp_events.h"
 
 namespace kite::monitor {
@@ -24,8 +25,8 @@ class Schema {
     if (!command.features.empty()) entry["features"] = command.features;
     entries_.push_back(std::move(entry));
   }
-  void add(const EventSpec& event) {
-    entries_.push_back({{"name", event.name}, {"meta-type", "event"}, {"arg-type", arguments_type(event.members)}});
+  void add_event(std::string_view name, std::span<const ArgumentSpec> members) {
+    entries_.push_back({{"name", name}, {"meta-type", "event"}, {"arg-type", arguments_type(members)}});
   }
   [[nodiscard]] Json take() { return std::move(entries_); }
 
@@ -99,7 +100,8 @@ class Schema {
 QmpReply query_qmp_schema(MonitorContext& context, const Json&) {
   Schema schema(context);
   for (const QmpCommand& command : qmp_commands()) schema.add(command);
-  for (const EventSpec& event : qmp_events()) schema.add(event);
+  for (const EventSpec& event : qmp_events()) schema.add_event(event.name, event.members);
+  for (const StreamEventSpec& event : stream_events()) schema.add_event(event.name, event.members);
   return schema.take();
 }
 

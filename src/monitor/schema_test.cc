@@ -2,6 +2,7 @@
 
 #include <set>
 
+#include "monitor/net_commands.h"
 #include "monitor/qmp_events.h"
 #include "monitor/test_monitor.h"
 
@@ -32,6 +33,7 @@ class SchemaTest : public ::testing::Test {
 TEST_F(SchemaTest, HasEveryCommandAndEvent) {
   for (const QmpCommand& command : qmp_commands()) EXPECT_EQ(entry(command.name).at("meta-type"), "command");
   for (const EventSpec& event : qmp_events()) EXPECT_EQ(entry(event.name).at("meta-type"), "event");
+  for (const StreamEventSpec& event : stream_events()) EXPECT_EQ(entry(event.name).at("meta-type"), "event");
 }
 
 TEST_F(SchemaTest, NamesAreUniqueAndAllThatAreUsedAreThere) {
@@ -49,7 +51,8 @@ TEST_F(SchemaTest, NamesAreUniqueAndAllThatAreUsedAreThere) {
 TEST_F(SchemaTest, TellsWhatAnArgumentCanBe) {
   EXPECT_TRUE(has_value("screendump", "format", "png"));
   EXPECT_TRUE(has_value("netdev_add", "type", "tap"));
-  EXPECT_FALSE(has_value("netdev_add", "type", "dgram"));
+  EXPECT_TRUE(has_value("netdev_add", "type", "dgram"));
+  EXPECT_FALSE(has_value("netdev_add", "type", "vde"));
   EXPECT_TRUE(has_value("blockdev-add", "driver", "qcow2"));
   EXPECT_EQ(argument("query-named-block-nodes", "flat").at("json-type"), "boolean");
   EXPECT_TRUE(argument("query-named-block-nodes", "deep").is_null());

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "net/socket_options.h"
 #include "net/tap_backend.h"
 #include "object/object_type.h"
 #include "support/suggest.h"
@@ -12,29 +13,86 @@ namespace {
 
 using Made = Result<std::unique_ptr<NetBackend>>;
 
-Made make_user(std::string id, Executor& executor, Clock& clock, const Settings& settings) {
+struct Place {
+  std::string id;
+  Executor& executor;
+  Clock& clock;
+  StreamBackend::Changed stream_changed;
+};
+
+Made make_user(Place place, const Settings& settings) {
   KITE_ASSIGN(const UserConfig config, parse_user_options(settings));
-  KITE_ASSIGN(auto made, UserBackend::create(std::move(id), executor, clock, config));
+  KITE_ASSIGN(auto made, UserBackend::create(std::move(place.id), place.executor, place.clock, config));
   return made;
 }
 
-Made make_tap(std::string id, Executor& executor, Clock&, const Settings& settings) {
+Made make_tap(Place place, const Settings& settings) {
   KITE_ASSIGN(const TapConfig config, parse_tap_options(settings));
-  KITE_ASSIGN(auto made, TapBackend::create(std::move(id), executor, config));
+  KITE_ASSIGN(auto made, TapBackend::create(std::move(place.id), place.executor, config));
   return made;
+}
+
+Made make_bridge(Place place, const Settings& settings) {
+  KITE_ASSIGN(const TapConfig config, parse_bridge_options(settings));
+  KITE_ASSIGN(auto made, TapBackend::create(std::move(place.id), place.executor, config));
+  return made;
+}
+
+Made of_stream(Place place, const StreamConfig& config) {
+  KITE_ASSIGN(auto made, StreamBackend::create(std::move(place.id), place.executor, place.clock, config,
+                                               std::move(place.stream_changed)));
+  return made;
+}
+
+Made of_datagrams(Place place, const DatagramConfig& config) {
+  KITE_ASSIGN(auto made, DatagramBackend::create(std::move(place.id), place.executor, place.clock, config));
+  return made;
+}
+
+Made make_socket(Place place, const Settings& settings) {
+  KITE_ASSIGN(const SocketConfig config, parse_socket_options(settings));
+  if (const auto* const stream = std::get_if<StreamConfig>(&config); stream != nullptr)
+    return of_stream(std::move(place), *stream);
+  return of_datagrams(std::move(place), std::get<DatagramConfig>(config));
+}
+
+Made make_stream(Place place, const Settings& settings) {
+  KITE_ASSIGN(const StreamConfig config, parse_stream_options(settings));
+  return of_stream(std::move(place), config);
+}
+
+Made make_dgram(Place place, const Settings& settings) {
+  KITE_ASSIGN(const DatagramConfig config, parse_dgram_options(settings));
+  return of_datagrams(std::move(place), config);
 }
 
 struct Type {
   std::string_view name, help;
-  Made (*make)(std::string id, Executor& executor, Clock& clock, const Settings& settings);
+  Made (*make)(Place place, const Settings& settings);
 };
 constexpr Type kTypes[] = {
-    {"tap", "a tap interface of the host's: ifname=NAME or fd=NUMBER; no scripts are run", make_tap},
+    {"bridge", "a new tap interface on a bridge of the host's: [br=br0][,helper=PATH]", make_bridge},
+    {"dgram",
+     "a datagram a frame: local.type=inet,local.host=,local.port=,remote.type=inet,remote.host=,remote.port=, or unix "
+     "with path=, or local.type=fd,local.str=, or a multicast group as remote",
+     make_dgram},
+    {"socket",
+     "a cable to another machine, QEMU's included: listen=[HOST]:PORT, connect=HOST:PORT, mcast=GROUP:PORT, "
+     "udp=HOST:PORT,localaddr=HOST:PORT or fd=NUMBER",
+     make_socket},
+    {"stream",
+     "the same over TCP or a unix socket: [server=on,]addr.type=inet,addr.host=,addr.port=, or "
+     "addr.type=unix,addr.path=, "
+     "or addr.type=fd,addr.str=; [,reconnect=SECONDS]",
+     make_stream},
+    {"tap",
+     "a tap interface of the host's: ifname=NAME[,br=BRIDGE][,script=PATH][,downscript=PATH], fd=NUMBER, or "
+     "br=BRIDGE,helper=PATH",
+     make_tap},
     {"user", "NAT in this process, with DHCP, DNS and port forwards; needs no rights", make_user},
 };
 
-constexpr std::string_view kMissing[] = {"bridge", "socket", "stream",     "dgram",      "vde",
-                                         "l2tpv3", "netmap", "vhost-user", "vhost-vdpa", "hubport"};
+constexpr std::string_view kMissing[] = {"vde", "l2tpv3", "netmap", "vhost-user", "vhost-vdpa", "hubport"};
 
 const Type* find_type(std::string_view name) {
   const auto* const found = std::ranges::find(kTypes, name, &Type::name);
@@ -63,6 +121,11 @@ std::vector<std::string> netdev_types() {
   return names;
 }
 
+bool is_netdev_descriptor(std::string_view setting) {
+  constexpr std::string_view kNames[] = {"fd", "fds", "vhostfd", "vhostfds", "addr.str", "local.str"};
+  return std::ranges::find(kNames, setting) != std::end(kNames);
+}
+
 NetRegistry::NetRegistry(Executor& executor) : executor_(executor) { executor_.attach(clock_); }
 
 NetRegistry::~NetRegistry() {
@@ -87,7 +150,12 @@ Result<NetBackend*> NetRegistry::add(const Settings& settings) {
   if (id.empty()) return fail("it wants id=ID, by which a card names it");
   if (!valid_id(id)) return fail("id '{}': an id is a letter followed by letters, digits, '-', '.' and '_'", id);
   if (find(id) != nullptr) return fail("there is a network back end '{}' already", id);
-  KITE_ASSIGN(auto made, known->make(std::move(id), executor_, clock_, rest));
+  const auto changed = [this](const StreamBackend& backend) {
+    if (stream_changed_ && backend.type() == "stream") stream_changed_(backend);
+  };
+  KITE_ASSIGN(
+      auto made,
+      known->make({.id = std::move(id), .executor = executor_, .clock = clock_, .stream_changed = changed}, rest));
   backends_.push_back(std::move(made));
   return backends_.back().get();
 }

@@ -2,6 +2,7 @@
 // thread or before it runs. Cards are gone, or learn that their back end is, before it is destroyed.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <set>
 #include <string>
@@ -9,6 +10,7 @@
 #include <vector>
 
 #include "async/clock.h"
+#include "net/stream_backend.h"
 #include "net/user_backend.h"
 
 namespace kite::net {
@@ -16,6 +18,8 @@ namespace kite::net {
 // One line each for -netdev help.
 std::string netdev_help();
 std::vector<std::string> netdev_types();
+// Whether a setting of this name is a descriptor, which the back end takes when it comes to be.
+bool is_netdev_descriptor(std::string_view setting);
 
 class NetRegistry {
  public:
@@ -30,6 +34,8 @@ class NetRegistry {
   Result<> remove(std::string_view id);
   [[nodiscard]] NetBackend* find(std::string_view id) const;
   [[nodiscard]] const std::vector<std::unique_ptr<NetBackend>>& all() const { return backends_; }
+  // Hears of every other end of a -netdev stream that comes or goes.
+  void on_stream_change(StreamBackend::Changed changed) { stream_changed_ = std::move(changed); }
   // For a card: one that no other has.
   Result<NetBackend*> claim(std::string_view id) const;
   // A user back end: that of this id, the first one without.
@@ -43,6 +49,7 @@ class NetRegistry {
  private:
   Executor& executor_;
   HostClock clock_{HostClock::Kind::kMonotonic};
+  StreamBackend::Changed stream_changed_;
   std::vector<std::unique_ptr<NetBackend>> backends_;
   std::set<MacAddress> macs_;
 };

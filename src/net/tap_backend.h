@@ -1,5 +1,5 @@
-// TapBackend: a tap interface of the host's, made by this process (ifname=) or by another that hands its descriptor
-// over (fd=). What the host does with the interface is the user's business: no scripts are run.
+// TapBackend: a tap interface of the host's (-netdev tap, bridge). Where it comes from is tap_device.h; what the host
+// does with it is a bridge's business, a script's, or the user's.
 #pragma once
 
 #include <memory>
@@ -7,24 +7,15 @@
 #include <vector>
 
 #include "net/net_backend.h"
-#include "support/fd.h"
+#include "net/tap_device.h"
 
 namespace kite::net {
-
-struct TapConfig {
-  std::string interface;  // "" for a name that the kernel chooses
-  int fd = -1;            // instead; taken when all is well
-  bool vhost = false;     // the kernel's vhost-net is wished for, which is not used
-  int vhost_fd = -1;      // closed when all is well
-};
-// `settings` without type and id.
-Result<TapConfig> parse_tap_options(const Settings& settings);
 
 class TapBackend final : public NetBackend {
  public:
   static Result<std::unique_ptr<TapBackend>> create(std::string id, Executor& executor, const TapConfig& config);
-  // `tap` does not block, and takes and gives one frame a call, behind `header_bytes` that say nothing (zeroes).
-  TapBackend(std::string id, Executor& executor, Fd tap, std::string interface, size_t header_bytes);
+  // `config` for what info() tells and the end.
+  TapBackend(std::string id, Executor& executor, TapDevice device, TapConfig config);
   ~TapBackend() override;
 
   [[nodiscard]] std::string info() const override;
@@ -32,15 +23,16 @@ class TapBackend final : public NetBackend {
  private:
   Delivery do_send(Frame frame) override;
   void room_again() override { update_interest(); }
+  Result<> set_up();
   void ready(uint32_t events);
   void read_frames();
   void update_interest();
 
-  const Fd tap_;
-  const std::string interface_;
-  const size_t header_bytes_;
-  bool full_ = false;  // the card waits for writable()
-  bool over_ = false;  // the interface is gone
+  const TapConfig config_;
+  TapDevice tap_;
+  bool full_ = false;    // the card waits for writable()
+  bool over_ = false;    // the interface is gone
+  bool set_up_ = false;  // its script has run
   std::vector<uint8_t> buffer_;
 };
 

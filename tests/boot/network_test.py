@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """A Linux guest uses its network card: DHCP, a file from a server on this host through the NAT, and one from the guest's
 server through a port forward; for every form of the options that make a card, both interfaces of the card, both kinds of
-rings, and cards that come and go. Nothing leaves this host.
+rings, and cards that come and go. Also on a tap interface, on a bridge, and on a cable between two machines. Nothing leaves
+this host.
 
 usage: network_test.py KITE GUESTS
 Ends with 'network: N passed, N failed, N skipped'.
@@ -69,10 +70,24 @@ class Bench:
                 "-initrd", str(self.initrd), "-append", "console=ttyS0 quiet", *options]
 
     def start(self, *options):
-        guest = Guest(self.command(*options))
-        guest.expect("Kite: user space runs")
-        guest.expect("kite# ")
-        return guest
+        return up(Guest(self.command(*options)))
+
+
+def up(guest):
+    """Waits for the guest's shell."""
+    guest.expect("Kite: user space runs")
+    guest.expect("kite# ")
+    return guest
+
+
+def set_address(guest, address):
+    """Gives the guest's card an address of a network without DHCP."""
+    guest.run("modprobe -a virtio_pci virtio_net; i=0; while [ ! -e /sys/class/net/eth0 ] && [ $i -lt 200 ]; do "
+              f"sleep 0.1; i=$((i + 1)); done; ip link set eth0 up; ip addr add {address}/24 dev eth0")
+
+
+def ping(guest, address):
+    guest.run(f"ping -c 2 -W 60 {address}")  # it fails when there is no answer
 
 
 def lease(guest, wanted="10.0.2.15/24"):
@@ -183,10 +198,56 @@ def tap(bench):
         subprocess.run(["ip", *words.split()], check=True)
     card = ["-netdev", f"tap,id=n0,ifname={TAP},script=no,downscript=no", "-device", "virtio-net-pci,netdev=n0"]
     with tempfile.TemporaryDirectory() as folder, Server(folder, TAP_HOST) as server, bench.start(*card) as guest:
-        guest.run("modprobe -a virtio_pci virtio_net; sleep 1; ip link set eth0 up; "
-                  f"ip addr add {TAP_GUEST}/24 dev eth0; ping -c 1 -W 20 {TAP_HOST}")
+        set_address(guest, TAP_GUEST)
+        ping(guest, TAP_HOST)
         download(guest, server, folder, TAP_HOST)
         upload(guest, 80, serve(guest, UPLOAD), TAP_GUEST)
+
+
+def cable(bench):
+    """Two machines on one cable over TCP reach each other. Another peer, when one has left, sends nonsense."""
+    port = free_port()
+    client = f"stream,addr.type=inet,addr.host=127.0.0.1,addr.port={port},reconnect=1"
+    ends = [(f"socket,listen=127.0.0.1:{port}", "192.168.218.1", "52:54:00:12:34:56"),
+            (client, "192.168.218.2", "52:54:00:12:34:57")]
+    commands = [bench.command("-smp", "1", "-nic", f"{kind},mac={mac}") for kind, _, mac in ends]
+    with Guest(commands[0]) as first:
+        with Guest(commands[1]) as second:
+            for guest, (_, address, _) in zip((first, second), ends):
+                set_address(up(guest), address)
+            ping(first, ends[1][1])
+            ping(second, ends[0][1])
+        with socket.create_connection(("127.0.0.1", port), timeout=60) as peer:
+            peer.sendall(b"\xff" * 64)  # the length of no frame, which ends this connection and no more
+            try:
+                while peer.recv(4096):
+                    pass
+            except ConnectionError:
+                pass
+            except TimeoutError:
+                first.fail("a peer that sends nonsense is not hung up on")
+        if first.run("echo still here") != "still here":
+            first.fail("the machine is not what it was")
+
+
+def bridge_refused():
+    """Why there can be no bridge in a network namespace here, or ""."""
+    if os.geteuid() != 0:
+        return "not root"
+    if shutil.which("ip") is None or shutil.which("unshare") is None:
+        return "there is no 'ip' (iproute2) or no 'unshare'"
+    tried = subprocess.run(["unshare", "-n", "sh", "-c", "ip link add b0 type bridge && ip tuntap add dev t0 mode tap"],
+                           capture_output=True, text=True)
+    return tried.stderr.strip() if tried.returncode != 0 else ""
+
+
+def bridge(bench):
+    """A guest on a bridge of a network namespace of its own reaches the bridge's address."""
+    make = f"ip link add br7 type bridge && ip addr add {TAP_HOST}/24 dev br7 && ip link set br7 up"
+    machine = bench.command("-smp", "1", "-nic", "bridge,br=br7")
+    with Guest(["unshare", "-n", "sh", "-c", f'{make} && exec "$@"', "sh", *machine]) as guest:
+        set_address(up(guest), TAP_GUEST)
+        ping(guest, TAP_HOST)
 
 
 def comes_and_goes(bench):
@@ -244,6 +305,11 @@ def main():
     tally.run("addresses and names", settings, bench)
     tally.run("a card that comes and goes", comes_and_goes, bench)
     tally.run("a restricted network", restricted, bench)
+    tally.run("a cable between two machines", cable, bench)
+    if why := bridge_refused():
+        tally.skip("a bridge", why)
+    else:
+        tally.run("a bridge", bridge, bench)
     if why := tap_refused():
         tally.skip("a tap interface", why)
     else:
