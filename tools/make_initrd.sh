@@ -38,7 +38,7 @@ chmod 755 "$tree/bin/load-disks"
 cat >"$tree/bin/load-net" <<'LOAD'
 #!/bin/sh
 # Loads the drivers of network cards and asks DHCP for an address of the first one.
-for module in af_packet virtio_pci virtio_net; do modprobe -q "$module"; done
+for module in af_packet virtio_pci virtio_net e1000; do modprobe -q "$module"; done
 for turn in 1 2 3 4 5; do
   [ -e /sys/class/net/eth0 ] && break
   sleep 1

@@ -32,13 +32,22 @@ constexpr Range kMemory[] = {{0xa0000, 0x60000},
                              {Zoo::kXhci + 0x40, 0x40},
                              {Zoo::kXhci + 0x440, 0x80},
                              {Zoo::kUsbMemory, 0x9000},
+                             {Zoo::kE1000, 0x6000},
+                             {Zoo::kE1000Rings, 0x3000},
                              {0, Zoo::kRamSize}};
-// PIRQs and ISA interrupts that no device here drives (NVMe and xHCI have PIRQA, UHCI PIRQD), and a line that does not
-// exist.
+// PIRQs and ISA interrupts that no device here drives (NVMe, xHCI and e1000 have PIRQA, UHCI PIRQD), and a line that
+// does not exist.
 constexpr uint32_t kFreeLines[8] = {1, 1, 2, 2, 16 + 5, 16 + 11, 16 + 15, 32};
 constexpr uint64_t kPs2Data[] = {200, 200, 100, 80, 80, 3, 2, 1};
-constexpr uint8_t kFunctions[] = {
-    0x00, 0x08, 0x0a, 0x0b, Zoo::kXhciSlot << 3, Zoo::kTestdevSlot << 3, Zoo::kNvmeSlot << 3, Zoo::kVgaSlot << 3};
+constexpr uint8_t kFunctions[] = {0x00,
+                                  0x08,
+                                  0x0a,
+                                  0x0b,
+                                  Zoo::kE1000Slot << 3,
+                                  Zoo::kXhciSlot << 3,
+                                  Zoo::kTestdevSlot << 3,
+                                  Zoo::kNvmeSlot << 3,
+                                  Zoo::kVgaSlot << 3};
 
 class Hostile {
  public:
@@ -79,8 +88,10 @@ class Hostile {
       nvme_command(zoos);
     } else if (kind < 96) {
       floppy_command(zoos);
-    } else if (kind < 98) {
+    } else if (kind < 97) {
       usb(zoos);
+    } else if (kind < 98) {
+      network(zoos);
     } else {
       host_event(zoos);
     }
@@ -245,6 +256,41 @@ class Hostile {
     }
   }
 
+  // Descriptors, mostly such as make sense, the tails, and frames from the cable.
+  void network(std::initializer_list<Zoo*> zoos) {
+    namespace nic = e1000;
+    constexpr uint32_t kRegisters[] = {nic::RCTL,  nic::TCTL,  nic::RXCSUM, nic::CTRL, nic::MDIC, nic::EECD,
+                                       nic::ITR,   nic::RDTR,  nic::RADV,   nic::TIDV, nic::TADV, nic::RDH,
+                                       nic::RDLEN, nic::TDLEN, nic::RAH,    nic::IMS,  nic::ICR,  nic::ICS};
+    const bool sets_up = chance(25), full = chance(10), cut = chance(2);
+    const uint64_t index = below(16), commands = below(256) | (chance(70) ? nic::kEnd | nic::kReport : 0);
+    const bool context = chance(30);
+    const uint64_t address = context ? value() : chance(90) ? Zoo::kE1000Rings + 0x2000 + below(0x1000) : value();
+    const uint64_t rest = (chance(90) ? below(600) : below(0x100000)) | commands << 24 |
+                          (context ? uint64_t{nic::kExtended} << 24 : below(2) << 20) | below(0x100) << 40 |
+                          (chance(80) ? below(200) : value()) << 48;
+    const uint32_t offset = pick(kRegisters);
+    const uint64_t written = value();
+    const bool pokes = chance(30);
+    std::vector<uint8_t> frame(chance(95) ? below(300) : below(20'000));
+    for (uint8_t& byte : frame) byte = static_cast<uint8_t>(random_());
+    if (chance(50) && frame.size() > 14) store_be16(&frame[12], chance(50) ? 0x0800 : 0x8100);
+    for (Zoo* zoo : zoos) {
+      if (sets_up) zoo->set_up_e1000();
+      if (pokes) zoo->store(Zoo::kE1000 + offset, written, 4);
+      store(zoo->ram->host() + Zoo::kE1000Rings + 0x1000 + index * 16, address);
+      store(zoo->ram->host() + Zoo::kE1000Rings + 0x1000 + index * 16 + 8, rest);
+      zoo->store(Zoo::kE1000 + nic::TDT, (index + 1) % 16, 4);
+      zoo->store(Zoo::kE1000 + nic::RDT, index, 4);
+      zoo->cable->full = full;
+      zoo->cable->client()->writable();
+      // Not by way of the back end, which would keep it for later: that is not the guest's state.
+      static_cast<void>(zoo->cable->client()->receive(frame));
+      if (cut) zoo->cable->set_link(net::NetBackend::End::kHost, !zoo->cable->link_up());
+      zoo->cable->sent.clear();
+    }
+  }
+
   // The bytes of a read, a write, a format, with the DMA channel open.
   void floppy_command(std::initializer_list<Zoo*> zoos) {
     constexpr uint8_t kCommands[] = {0xe6, 0xc5, 0x4d, 0x46, 0x4a, 0x0f, 0x16, 0x42};
@@ -315,6 +361,8 @@ void settle(Zoo& zoo) {
   zoo.console.set_open(true);
   zoo.console.set_room(SIZE_MAX);
   zoo.log.set_room(SIZE_MAX);
+  zoo.cable->full = false;
+  zoo.cable->client()->writable();
   zoo.settle_disks();
   for (int i = 0; i < 100'000 && !zoo.console.waiting_input().empty(); ++i) {
     write_reg(zoo.serial->region(), uart_regs::kMcr, 0);
@@ -353,6 +401,7 @@ TEST(HostileGuestTest, RestoredMachinesGoOnIdentically) {
 
     Zoo copy;
     copy.clock.advance_to(original.clock.now());
+    copy.cable->set_link(net::NetBackend::End::kHost, original.cable->link_up());
     std::memcpy(copy.ram->host(), original.ram->host(), Zoo::kRamSize);
     for (size_t i = 0; i < original.disks.size(); ++i) {
       std::vector<uint8_t> content(original.disks[i]->length());

@@ -14,6 +14,7 @@
 #include "devices/apic/cpu_apic.h"
 #include "devices/debug_exit/debug_exit.h"
 #include "devices/debugcon/debugcon.h"
+#include "devices/e1000/test_e1000.h"
 #include "devices/fdc/fdc.h"
 #include "devices/fdc/fdc_types.h"
 #include "devices/fpu_error/fpu_error.h"
@@ -49,9 +50,10 @@ class Zoo {
   static constexpr uint64_t kIoApic = 0xfec00000;
   static constexpr uint64_t kHpet = 0xfed00000;
   static constexpr unsigned kCpus = 2;
-  static constexpr uint8_t kTestdevSlot = 4, kNvmeSlot = 5, kVgaSlot = 6, kXhciSlot = 9;
-  static constexpr uint64_t kNvme = 0xd0000000;                  // where set_up_nvme() puts its registers
-  static constexpr uint64_t kUhci = 0xd000, kXhci = 0xd0100000;  // where set_up_usb() puts theirs
+  static constexpr uint8_t kTestdevSlot = 4, kNvmeSlot = 5, kVgaSlot = 6, kXhciSlot = 9, kE1000Slot = 13;
+  static constexpr uint64_t kNvme = 0xd0000000;                           // where set_up_nvme() puts its registers
+  static constexpr uint64_t kUhci = 0xd000, kXhci = 0xd0100000;           // where set_up_usb() puts theirs
+  static constexpr uint64_t kE1000 = 0xd0200000, kE1000Rings = 0x1c0000;  // set_up_e1000()'s
   static constexpr uint64_t kFloppyBytes = 1440 * 1024, kDiskBytes = 1 << 20;
 
   Zoo() {
@@ -76,6 +78,7 @@ class Zoo {
     fdc->drive_bus().detach(*floppy);
     floppy.reset();
     fdc.reset();
+    e1000.reset();
     for (auto& drive : drives) EXPECT_TRUE(block::run_until_done(*executor, drive->close()));
   }
 
@@ -124,6 +127,26 @@ class Zoo {
     store(kNvme + devices::nvme::ASQ, kNvmeQueues, 8);
     store(kNvme + devices::nvme::ACQ, kNvmeQueues + 0x1000, 8);
     store(kNvme + devices::nvme::CC, 0x00460001, 4);
+  }
+
+  // Rings of 16 descriptors, receive and transmit, with buffers of 256 bytes behind them.
+  void set_up_e1000() {
+    using namespace devices::e1000;
+    e1000->config_write(0x10, 4, kE1000);
+    e1000->config_write(0x04, 2, 7);
+    for (const uint32_t base : {uint32_t{RDBAL}, uint32_t{TDBAL}}) {
+      store(kE1000 + base, kE1000Rings + (base == TDBAL ? 0x1000 : 0), 4);
+      store(kE1000 + base + 4, 0, 4);
+      store(kE1000 + base + 8, 256, 4);
+      store(kE1000 + base + 0x10, 0, 4);
+      store(kE1000 + base + 0x18, 0, 4);
+    }
+    for (uint64_t i = 0; i < 16; ++i) store_le(ram->host() + kE1000Rings + i * 16, 8, kE1000Rings + 0x2000 + i * 256);
+    store(kE1000 + RCTL, kRxEnable | kAllUnicast | kBroadcast | kLongPackets | 3u << kSizeShift, 4);
+    store(kE1000 + RXCSUM, kCheckIp | kCheckTcpUdp, 4);
+    store(kE1000 + TCTL, kTxEnable | kPadShort, 4);
+    store(kE1000 + RDT, 15, 4);
+    store(kE1000 + IMS, ~0u, 4);
   }
 
   // Controllers as their drivers leave them: schedule, rings and contexts at kUsbMemory, with nothing in them.
@@ -241,6 +264,8 @@ class Zoo {
   std::unique_ptr<devices::Fdc> fdc;
   std::unique_ptr<bus::Device> floppy;
   std::unique_ptr<devices::NvmeController> nvme;
+  std::unique_ptr<E1000Backend> cable;
+  std::unique_ptr<devices::E1000> e1000;
   std::vector<bus::Device*> all;  // in the order in which they are reset and saved
 
  private:
@@ -399,6 +424,13 @@ class Zoo {
     config.drive = make_drive("disk", kDiskBytes);
     EXPECT_TRUE(nvme->add_own_namespace(config, {.nsid = 1, .eui64 = 1}));
     EXPECT_TRUE(pci->attach(*nvme, kNvmeSlot, 0));
+    cable = std::make_unique<E1000Backend>(*executor);
+    auto card = devices::E1000::create("e1000", {.mac = kCardMac, .backend = cable.get(), .rom = {}},
+                                       {.memory = guest_memory, .clock = clock, .home = *executor});
+    EXPECT_TRUE(card);
+    e1000 = add(std::move(*card));
+    EXPECT_TRUE(pci->attach(*e1000, kE1000Slot, 0));
+    e1000->start();
     ports.map(0x00, dma->byte_ports());
     ports.map(0xc0, dma->word_ports());
     ports.map(0x80, dma->page_ports());

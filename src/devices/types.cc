@@ -6,6 +6,7 @@
 #include "devices/ahci/ahci_types.h"
 #include "devices/debug_exit/debug_exit.h"
 #include "devices/debugcon/debugcon.h"
+#include "devices/e1000/e1000_types.h"
 #include "devices/fdc/fdc_types.h"
 #include "devices/ide/ide_types.h"
 #include "devices/nvme/nvme_types.h"
@@ -217,6 +218,7 @@ void register_device_types(TypeRegistry& registry) {
   register_virtio_scsi_types(registry);
   register_virtio_types(registry);
   register_virtio_net_types(registry);
+  register_e1000_types(registry);
   register_virtio_balloon_types(registry);
   register_virtio_rng_types(registry);
   register_virtio_serial_types(registry);

@@ -332,6 +332,8 @@ TEST_F(LaunchPlanTest, ThereIsNoNetworkUnlessItIsAskedFor) {
 TEST_F(LaunchPlanTest, EveryFormOfANetworkIsACardAndABackend) {
   using Lines = std::vector<std::string>;
   const std::pair<Lines, Lines> forms[] = {
+      {{"-nic", "user,model=e1000"}, {"e1000 nic0", "type=user,id=nic0"}},
+      {{"-net", "nic,model=e1000-82540em", "-net", "user"}, {"e1000-82540em net0", "type=user,id=net0"}},
       {{"-nic", "user,model=virtio-net-pci,hostfwd=tcp::1-:2"},
        {"virtio-net-pci nic0", "type=user,hostfwd=tcp::1-:2,id=nic0"}},
       {{"-net", "nic,model=virtio", "-net", "user,restrict=on"},

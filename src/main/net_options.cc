@@ -13,11 +13,16 @@ namespace {
 using net::Settings;
 
 constexpr std::string_view kDefaultModel = "virtio-net-pci";
-constexpr std::string_view kModels[] = {"virtio", "virtio-net", "virtio-net-pci", "virtio-net-pci-non-transitional",
+constexpr std::string_view kModels[] = {"e1000",
+                                        "e1000-82540em",
+                                        "virtio",
+                                        "virtio-net",
+                                        "virtio-net-pci",
+                                        "virtio-net-pci-non-transitional",
                                         "virtio-net-pci-transitional"};
 constexpr std::string_view kMissingModels[] = {
-    "e1000",    "e1000e",   "e1000-82544gc", "e1000-82545em", "i82550", "i82551",  "i82557b", "i82559er", "igb",
-    "ne2k_isa", "ne2k_pci", "pcnet",         "rtl8139",       "tulip",  "vmxnet3", "usb-net", "i82557a"};
+    "e1000e",   "e1000-82544gc", "e1000-82545em", "i82550",  "i82551", "i82557b", "i82559er", "igb",
+    "ne2k_isa", "ne2k_pci",      "pcnet",         "rtl8139", "tulip",  "vmxnet3", "usb-net",  "i82557a"};
 
 bool asks_for_help(std::string_view text) { return text == "help" || text == "?"; }
 
@@ -25,7 +30,7 @@ std::string models_help() { return fmt::format("Network cards:\n  {}\n", fmt::jo
 
 Result<std::string> card_type(std::string_view model) {
   if (std::ranges::find(kModels, model) != std::end(kModels))
-    return std::string(model.starts_with(kDefaultModel) ? model : kDefaultModel);
+    return std::string(model == "virtio" || model == "virtio-net" ? kDefaultModel : model);
   if (std::ranges::find(kMissingModels, model) != std::end(kMissingModels))
     return fail("model={}: this version of Kite has no such card yet; use model={}", model, kDefaultModel);
   return fail("model={}: there is no such card{}", model, suggestion(model, kModels));

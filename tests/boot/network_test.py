@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """A Linux guest uses its network card: DHCP, a file from a server on this host through the NAT, and one from the guest's
-server through a port forward; for every form of the options that make a card, both interfaces of the card, both kinds of
-rings, and cards that come and go. Also on a tap interface, on a bridge, and on a cable between two machines. Nothing leaves
-this host.
+server through a port forward; for every form of the options that make a card, both interfaces of virtio-net, both kinds
+of rings, e1000, and cards that come and go. Also on a tap interface, on a bridge, and on a cable between two machines.
+Nothing leaves this host.
 
 usage: network_test.py KITE GUESTS
 Ends with 'network: N passed, N failed, N skipped'.
@@ -25,6 +25,7 @@ from boot_test import command, wait_event
 from guest import Guest, Stream, Tally
 
 FLAVOUR = "6.1-cloud"
+E1000_FLAVOUR = "6.1"  # the cloud kernels have no driver for it
 DOWNLOAD = 8 << 20  # bytes
 UPLOAD = 4 << 20
 MAC = "52:54:00:ab:cd:ef"
@@ -60,10 +61,13 @@ def free_port():
 
 
 class Bench:
-    def __init__(self, kite, guests):
+    def __init__(self, kite, guests, flavour=FLAVOUR):
         self.kite = kite
-        self.kernel = guests / FLAVOUR / "vmlinuz"
-        self.initrd = guests / FLAVOUR / "initrd-disks.gz"
+        self.kernel = guests / flavour / "vmlinuz"
+        self.initrd = guests / flavour / "initrd-disks.gz"
+
+    def missing(self):
+        return [path for path in (self.kernel, self.initrd) if not path.exists()]
 
     def command(self, *options):
         return [self.kite, "-accel", "jit", "-smp", "2", "-m", "256", "-nographic", "-kernel", str(self.kernel),
@@ -250,7 +254,36 @@ def bridge(bench):
         ping(guest, TAP_HOST)
 
 
-def comes_and_goes(bench):
+def wait_carrier(guest, up):
+    is_there = f"[ $(cat /sys/class/net/eth0/carrier) = {int(up)} ]"
+    guest.run(f"for i in $(seq 1 100); do {is_there} && break; sleep 0.1; done; {is_there}")
+
+
+def e1000(bench):
+    """Linux' driver is content with the card: it reads the EEPROM and the PHY, files come both ways with checksums and
+    segments of the card's making, also after the interface was down."""
+    port = free_port()
+    options = ["-netdev", f"user,id=n0,hostfwd=tcp:127.0.0.1:{port}-:80", "-device", f"e1000,netdev=n0,mac={MAC}"]
+    with tempfile.TemporaryDirectory() as folder, Server(folder) as server, bench.start(*options) as guest:
+        lease(guest)
+        for asked, wanted in (("cat /sys/class/net/eth0/address", MAC), ("cat /sys/class/net/eth0/speed", "1000"),
+                              ("basename $(readlink /sys/class/net/eth0/device/driver)", "e1000")):
+            if guest.run(asked).strip() != wanted:
+                guest.fail(f"'{asked}' does not say {wanted}")
+        download(guest, server, folder)
+        checksum = serve(guest, UPLOAD)
+        upload(guest, port, checksum)
+        guest.run("ip link set eth0 down && ip link set eth0 up")
+        wait_carrier(guest, True)
+        lease(guest)
+        download(guest, server, folder)
+        upload(guest, port, checksum)
+        said = guest.run("dmesg | grep -E 'e1000.*(Hang|hang|invalid|error|timed out)|NETDEV WATCHDOG' || echo content")
+        if said.strip() != "content":
+            guest.fail(f"the driver is not content: {said}")
+
+
+def comes_and_goes(bench, card):
     """A card and its back end are added while the guest runs; its link goes, the machine stops and is reset; it leaves."""
     with tempfile.TemporaryDirectory() as folder, Server(folder) as server:
         path = os.path.join(folder, "qmp")
@@ -261,13 +294,12 @@ def comes_and_goes(bench):
             monitor.readline()
             command(guest, monitor, "qmp_capabilities", {})
             command(guest, monitor, "netdev_add", {"type": "user", "id": "n0"})
-            command(guest, monitor, "device_add", {"driver": "virtio-net-pci", "id": "card", "netdev": "n0"})
+            command(guest, monitor, "device_add", {"driver": card, "id": "card", "netdev": "n0"})
             lease(guest)
             download(guest, server, folder)
             for up in (False, True):
                 command(guest, monitor, "set_link", {"name": "card", "up": up})
-                guest.run(f"for i in $(seq 1 100); do [ $(cat /sys/class/net/eth0/carrier) = {int(up)} ] && break; sleep 0.1; done; "
-                          f"[ $(cat /sys/class/net/eth0/carrier) = {int(up)} ]")
+                wait_carrier(guest, up)
             guest.send(f"wget -q -O - http://10.0.2.2:{server.port}/down.bin | md5sum\n")
             for _ in range(20):
                 command(guest, monitor, "stop", {})
@@ -292,7 +324,7 @@ def main():
     kite, guests = sys.argv[1], pathlib.Path(sys.argv[2])
     tally = Tally("network")
     bench = Bench(kite, guests)
-    if not bench.kernel.exists() or not bench.initrd.exists():
+    if bench.missing():
         tally.skip("network", f"there is no kernel {FLAVOUR} with its initrd in {guests}; tools/get_kernel.sh gets it")
         return tally.finish()
     port = free_port()
@@ -303,7 +335,16 @@ def main():
         options = [*before, "-netdev", f"user,id=n0,hostfwd=tcp:127.0.0.1:{port}-:80", "-device", f"{device},netdev=n0"]
         tally.run(f"both ways, {name}", both_ways, bench, options, port)
     tally.run("addresses and names", settings, bench)
-    tally.run("a card that comes and goes", comes_and_goes, bench)
+    tally.run("a card that comes and goes", comes_and_goes, bench, "virtio-net-pci")
+    other = Bench(kite, guests, E1000_FLAVOUR)
+    if other.missing():
+        tally.skip("e1000", f"there is no kernel {E1000_FLAVOUR} with its initrd in {guests}; tools/get_kernel.sh")
+    else:
+        tally.run("e1000", e1000, other)
+        port = free_port()
+        card = ["-nic", f"user,model=e1000,hostfwd=tcp:127.0.0.1:{port}-:80"]
+        tally.run("both ways, e1000 by -nic", both_ways, other, card, port)
+        tally.run("an e1000 that comes and goes", comes_and_goes, other, "e1000")
     tally.run("a restricted network", restricted, bench)
     tally.run("a cable between two machines", cable, bench)
     if why := bridge_refused():

@@ -113,7 +113,7 @@ WRONG = [
      ["nr=2", "'a'"]),
     (["-device", "virtio-serial-pci", "-device", "virtserialport,name=a", "-device", "virtserialport,name=a"],
      ["name=a", "already"]),
-    (["-nic", "user,model=e1000"], ["e1000", "virtio-net-pci"]),
+    (["-nic", "user,model=rtl8139"], ["rtl8139", "virtio-net-pci"]),
     (["-nic", "user,model=virtio-nett"], ["virtio-nett", "virtio-net"]),
     (["-net", "nic,modl=virtio"], ["modl", "model"]),
     (["-net", "nic", "-net", "nic", "-net", "user"], ["-netdev user,id=n0"]),

@@ -5,6 +5,7 @@
 
 #include "devices/section.h"
 #include "devices/virtio/virtio_net_regs.h"
+#include "net/checksum.h"
 #include "support/bytes.h"
 
 namespace kite::devices {
@@ -245,13 +246,8 @@ bool VirtioNet::complete_checksum(const uint8_t* header) {
   const size_t start = load<uint16_t>(&header[kChecksumStartAt]);
   const size_t place = start + load<uint16_t>(&header[kChecksumOffsetAt]);
   if (!agreed(kChecksum) || start > frame_.size() || place + 2 > frame_.size()) return false;
-  uint64_t sum = 0;
-  size_t at = start;
-  for (; at + 4 <= frame_.size(); at += 4) sum += load<uint32_t>(&frame_[at]);
-  if (at < frame_.size()) sum += load_le(&frame_[at], frame_.size() - at);
-  while (sum > 0xffff) sum = (sum & 0xffff) + (sum >> 16);
-  const auto folded = static_cast<uint16_t>(~sum);
-  store(&frame_[place], folded != 0 ? folded : uint16_t{0xffff});
+  const auto sum = static_cast<uint16_t>(~net::internet_sum(std::span(frame_).subspan(start)));
+  store(&frame_[place], sum != 0 ? sum : uint16_t{0xffff});
   return true;
 }
 

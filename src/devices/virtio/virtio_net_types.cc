@@ -50,7 +50,7 @@ void register_virtio_net_types(TypeRegistry& registry) {
   add_short_virtio_name(registry, "virtio-net");
 }
 
-bool is_network_card(std::string_view type) { return type == "virtio-net" || type.starts_with("virtio-net-pci"); }
+bool is_virtio_net(std::string_view type) { return type == "virtio-net" || type.starts_with("virtio-net-pci"); }
 
 Result<std::unique_ptr<VirtioPci>> make_virtio_net(std::string_view type, const std::string& path,
                                                    const PropertyMap& properties, const bus::PciBus& pci,

@@ -15,7 +15,7 @@ namespace kite::devices {
 void register_virtio_net_types(TypeRegistry& registry);
 
 // Whether it is one of these.
-bool is_network_card(std::string_view type);
+bool is_virtio_net(std::string_view type);
 
 // `pci` is where it will be attached, `path` its bus::Device path; `backend` may be null, `home` is its executor.
 Result<std::unique_ptr<VirtioPci>> make_virtio_net(std::string_view type, const std::string& path,

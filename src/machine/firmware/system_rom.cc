@@ -18,8 +18,8 @@ constexpr uint64_t kMostRom = 16 * kMib, kMostFlash = 8 * kMib;
 constexpr uint64_t kIsaWindow = 128 << 10;
 constexpr const char* kDefaultImage = "bios-256k.bin";
 
-constexpr const char* kFirmwareDirectories[] = {"/usr/share/seabios", "/usr/share/ovmf", "/usr/share/OVMF",
-                                                "/usr/share/qemu", "/usr/local/share/qemu"};
+constexpr const char* kFirmwareDirectories[] = {"/usr/share/seabios", "/usr/share/ovmf",       "/usr/share/OVMF",
+                                                "/usr/share/qemu",    "/usr/local/share/qemu", "/usr/lib/ipxe/qemu"};
 
 }  // namespace
 
@@ -30,8 +30,8 @@ Result<std::string> find_firmware(const std::string& name, const std::vector<std
   for (const std::string& place : places)
     if (const std::string path = place + "/" + name; ::access(path.c_str(), R_OK) == 0) return path;
   return fail(
-      "there is no firmware file '{}' in {}; install Debian's seabios or ovmf package, name a file with -bios, "
-      "or a directory with -L",
+      "there is no firmware file '{}' in {}; install Debian's package seabios, ovmf or ipxe-qemu, give the "
+      "file's whole path, or a directory with -L",
       name, fmt::join(places, ", "));
 }
 

@@ -157,6 +157,7 @@ class PcChassis : public Board {
                                                           const bus::PciBus& bus);
   Result<std::unique_ptr<bus::PciDevice>> make_network_card(const DeviceConfig& device, const std::string& path,
                                                             const bus::PciBus& bus);
+  [[nodiscard]] Result<std::vector<uint8_t>> card_rom(const DeviceConfig& device) const;
   Result<> add_pci_device(const DeviceConfig& device, const std::string& path, bool running);
   // pc_virtio.cc.
   [[nodiscard]] static bool is_virtio_device(std::string_view type);

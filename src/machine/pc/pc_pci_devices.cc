@@ -2,6 +2,8 @@
 #include <algorithm>
 #include <charconv>
 
+#include "boot/image_bytes.h"
+#include "devices/e1000/e1000_types.h"
 #include "devices/pci_bridges/pcie_root_port.h"
 #include "devices/pci_bridges/plain_bridge.h"
 #include "devices/pci_testdev/pci_testdev.h"
@@ -51,11 +53,13 @@ void collect_buses(bus::PciBus& from, std::vector<bus::PciBus*>& all) {
     if (device->as_bridge() != nullptr) collect_buses(device->as_bridge()->secondary(), all);
 }
 
+bool is_network_card(std::string_view type) { return devices::is_virtio_net(type) || devices::is_e1000(type); }
+
 bool is_pci(std::string_view type) {
   constexpr std::string_view kTypes[] = {"pci-testdev", "pcie-root-port",  "ioh3420", "i82801b11-bridge",
                                          "pci-bridge",  "pcie-pci-bridge", "VGA"};
   if (std::find(std::begin(kTypes), std::end(kTypes), type) != std::end(kTypes)) return true;
-  if (devices::is_network_card(type) || devices::is_usb_controller(type)) return true;
+  if (is_network_card(type) || devices::is_usb_controller(type)) return true;
   const DiskMaker* const maker = find_disk_maker(type);
   return maker != nullptr && maker->place == DiskMaker::Place::kPci;
 }
@@ -88,7 +92,7 @@ Result<std::unique_ptr<bus::PciDevice>> PcChassis::make_pci_device(const DeviceC
   const PropertyMap& properties = device.properties;
   if (find_disk_maker(device.type) != nullptr) return make_pci_disk(device, path);
   if (device.type == "VGA") return make_vga(device, path);
-  if (devices::is_network_card(device.type)) return make_network_card(device, path, bus);
+  if (is_network_card(device.type)) return make_network_card(device, path, bus);
   if (is_virtio_device(device.type)) return make_virtio_device(device, path, bus);
   if (devices::is_usb_controller(device.type)) return make_usb_controller(device, path, bus);
   if (device.type == "pci-testdev") return Made(std::make_unique<devices::PciTestdev>(path));
@@ -128,9 +132,34 @@ Result<std::unique_ptr<bus::PciDevice>> PcChassis::make_network_card(const Devic
   }
   const auto mac = context_.nets->mac_for(device.properties.string("mac"));
   if (!mac) return fail("-device {}: mac: {}", device.type, mac.error().message);
+  if (devices::is_e1000(device.type)) {
+    devices::E1000::Config config{.mac = *mac, .backend = backend, .rom = {}};
+    if (device.properties.integer("rombar") != 0) {
+      KITE_ASSIGN(config.rom, card_rom(device));
+    }
+    KITE_ASSIGN(auto card,
+                devices::E1000::create(path, std::move(config),
+                                       {.memory = guest_memory_, .clock = context_.clock, .home = *context_.executor}));
+    return std::unique_ptr<bus::PciDevice>(std::move(card));
+  }
   KITE_ASSIGN(auto made, devices::make_virtio_net(device.type, path, device.properties, bus, *mac, backend,
                                                   guest_memory_, *context_.executor));
   return made;
+}
+
+// The usual firmware of a network card is for booting from it: a host without it has a card that does everything else.
+Result<std::vector<uint8_t>> PcChassis::card_rom(const DeviceConfig& device) const {
+  const std::string name = device.properties.string("romfile");
+  if (name.empty()) return std::vector<uint8_t>{};
+  const auto file = find_firmware(name, context_.config.firmware.directories);
+  if (file) return boot::read_file(*file, "card firmware", devices::E1000::kMostRom);
+  if (name != devices::kE1000Rom) return fail("-device {},romfile={}: {}", device.type, name, file.error().message);
+  const PropertyValue* const index = device.properties.find("bootindex");
+  const int64_t* const place = index == nullptr ? nullptr : std::get_if<int64_t>(index);
+  if (place != nullptr && *place >= 0)
+    log::warn("-device {}: it cannot be booted from without its firmware {} (Debian's package ipxe-qemu)", device.type,
+              name);
+  return std::vector<uint8_t>{};
 }
 
 Result<> PcChassis::add_pci_device(const DeviceConfig& device, const std::string& path, bool running) {
@@ -165,8 +194,7 @@ Result<> PcChassis::add_pci_device(const DeviceConfig& device, const std::string
   if (device.properties.boolean("multifunction")) made->mark_multifunction();
   if (const DiskMaker* const maker = find_disk_maker(device.type); maker != nullptr && !maker->boot_rest.empty())
     KITE_TRY(note_boot_place(device, path, pci_boot_path(*made) + std::string(maker->boot_rest)));
-  if (devices::is_network_card(device.type))
-    KITE_TRY(note_boot_place(device, path, pci_boot_path(*made) + "/ethernet-phy@0"));
+  if (is_network_card(device.type)) KITE_TRY(note_boot_place(device, path, pci_boot_path(*made) + "/ethernet-phy@0"));
   const bus::PciDevice& function = *made;
   user_devices_.push_back(std::move(made));
   if (!running) return {};
