@@ -5,6 +5,7 @@
 #include "block/chain.h"
 #include "block/image.h"
 #include "block/overlay.h"
+#include "machine/drive_images.h"
 #include "support/log.h"
 
 namespace kite::machine {
@@ -12,7 +13,6 @@ namespace kite::machine {
 namespace {
 
 using block::BlockGraph;
-using block::BlockOptions;
 using block::FormatNode;
 using block::NodePtr;
 using block::OverlayPlan;
@@ -28,44 +28,22 @@ struct Prepared {
   bool has_internal = false;
 };
 
-Task<Result<NodePtr>> open_format(BlockGraph& graph, const Prepared& part, NodePtr file) {
-  BlockOptions options;
-  options.set("driver", part.action.format);
-  options.set("file", file->name());
-  options.set("backing", "");
-  options.set("discard", part.node->config().discard_unmap ? "unmap" : "ignore");
-  if (!part.action.overlay.empty()) options.set("node-name", part.action.overlay);
-  co_return co_await graph.open(std::move(options));
-}
-
 Task<Result<NodePtr>> open_overlay(BlockGraph& graph, const Prepared& part) {
   const SnapshotAction& action = part.action;
   const block::ImageFormat* const format = block::find_image_format(action.format);
   if (format == nullptr || !format->has_backing)
     co_return fail("The format '{}' does not support backing images", action.format);
-  if (!action.overlay.empty() && graph.find(action.overlay) != nullptr)
-    co_return fail("New overlay node-name already in use: '{}'", action.overlay);
-  if (!action.existing) KITE_CO_TRY(block::create_host_file(action.filename, false));
-  BlockOptions file_options;
-  file_options.set("driver", "file");
-  file_options.set("filename", action.filename);
-  file_options.set("cache.direct", part.node->config().direct ? "on" : "off");
-  file_options.set("cache.no-flush", part.node->config().no_flush ? "on" : "off");
-  KITE_CO_ASSIGN(const NodePtr file, co_await graph.open(std::move(file_options)));
-  Result<> made;
-  if (!action.existing) {
-    const block::BlockNode& image = *block::skip_filters(part.node.get());
-    made = co_await format->create(graph, file,
-                                   {.filename = action.filename,
-                                    .bytes = part.node->length(),
-                                    .options = {},
-                                    .backing_filename = image.filename(),
-                                    .backing_format = image.driver()});
-    file->set_kept(false);
-  }
-  Result<NodePtr> overlay = made ? co_await open_format(graph, part, file) : Failure(std::move(made).error());
-  if (!overlay && file->user_count() == 0) (void)co_await file->close();
-  co_return overlay;
+  const block::BlockNode& image = *block::skip_filters(part.node.get());
+  co_return co_await open_new_image(graph,
+                                    {.filename = action.filename,
+                                     .format = action.format,
+                                     .node_name = action.overlay,
+                                     .existing = action.existing,
+                                     .bytes = part.node->length(),
+                                     .backing_filename = image.filename(),
+                                     .backing_format = image.driver(),
+                                     .backing = ""},
+                                    part.node);
 }
 
 Task<Result<>> take_internal(Prepared& part) {

@@ -104,7 +104,7 @@ TEST_F(JobCommands, AnOverlayIsCommittedAndTheEventsSaySo) {
 TEST_F(JobCommands, WhatIsNotThere) {
   EXPECT_EQ(monitor_->ask("block-job-cancel", {{"device", "x"}}).error().error_class, "DeviceNotActive");
   EXPECT_EQ(monitor_->ask("job-cancel", {{"id", "x"}}).error().description, "Job not found");
-  for (const char* const command : {"blockdev-backup", "drive-backup", "drive-mirror"})
+  for (const char* const command : {"blockdev-backup", "drive-backup"})
     EXPECT_EQ(monitor_->ask(command, {{"device", "base"}}).error().error_class, "CommandNotFound") << command;
   const auto wrong = monitor_->ask(
       "blockdev-mirror", {{"device", "base"}, {"target", "base-file"}, {"sync", "incremental"}, {"job-id", "m"}});

@@ -4,8 +4,8 @@
 #include "block/chain.h"
 #include "block/jobs/chain_jobs.h"
 #include "block/jobs/create_job.h"
-#include "block/jobs/job_filter.h"
 #include "block/jobs/mirror.h"
+#include "machine/drive_images.h"
 #include "machine/drive_store.h"
 #include "monitor/job_commands.h"
 
@@ -274,6 +274,58 @@ QmpReply blockdev_mirror(Context& context, const Json& arguments) {
                                   arguments.at("target").get<std::string>(), std::move(*request)));
 }
 
+// --- mirror into a file
+
+struct DriveMirrorArguments {
+  Named device;
+  machine::NewImage image;
+  MirrorRequest request;
+};
+
+Task<Result<std::shared_ptr<Job>>> make_drive_mirror(BlockGraph& graph, const JobTable& jobs,
+                                                     DriveMirrorArguments arguments) {
+  using Sync = MirrorRequest::Sync;
+  MirrorRequest& request = arguments.request;
+  machine::NewImage& image = arguments.image;
+  KITE_CO_ASSIGN(request.source, find_image(graph, arguments.device));
+  KITE_CO_TRY(jobs.may_start(request.job.id));
+  KITE_CO_TRY(jobs.may_change(*request.source));
+  BlockNode* const backing = block::backing_of(request.source.get());
+  if (request.sync == Sync::kTop && backing == nullptr) request.sync = Sync::kFull;
+  if (image.format.empty()) image.format = block::skip_filters(request.source.get())->driver();
+  image.bytes = request.source->length();
+  if (request.sync == Sync::kFull) image.backing = "";
+  if (request.sync == Sync::kTop && !image.existing) {
+    image.backing = backing->name();
+    image.backing_filename = backing->filename();
+    image.backing_format = backing->driver();
+  }
+  KITE_CO_ASSIGN(const NodePtr target, co_await machine::open_new_image(graph, std::move(image), request.source));
+  request.target = target;
+  auto made = co_await block::MirrorJob::create(graph, jobs, std::move(request));
+  if (!made && target->user_count() == 0) (void)co_await target->close();
+  co_return made;
+}
+
+QmpReply drive_mirror(Context& context, const Json& arguments) {
+  if (auto may = may_begin(context); !may) return std::unexpected(may.error());
+  auto request = mirror_request(context, arguments);
+  if (!request) return std::unexpected(request.error());
+  const std::string mode = arguments.value("mode", std::string("absolute-paths"));
+  if (mode != "existing" && mode != "absolute-paths")
+    return qmp_fail("Parameter 'mode' does not accept value '{}'", mode);
+  if (mode != "existing" && request->sync == MirrorRequest::Sync::kNone)
+    return qmp_fail("Parameter 'sync': none needs mode=existing, a target whose content fits");
+  machine::DriveStore& store = *context.machine.drives();
+  return begin(store, make_drive_mirror(store.graph(), store.jobs(),
+                                        {.device = named_by(context, arguments),
+                                         .image = {.filename = arguments.at("target"),
+                                                   .format = arguments.value("format", std::string()),
+                                                   .node_name = arguments.value("node-name", std::string()),
+                                                   .existing = mode == "existing"},
+                                         .request = std::move(*request)}));
+}
+
 // --- create
 
 Task<Result<std::shared_ptr<Job>>> make_create(BlockGraph& graph, const JobTable& jobs, std::string id,
@@ -328,13 +380,28 @@ constexpr ArgumentSpec kMirror[] = {{"job-id", Type::string, false},
                                     {"copy-mode", Type::string, false, copy_modes},
                                     {"auto-finalize", Type::boolean, false},
                                     {"auto-dismiss", Type::boolean, false}};
+std::vector<std::string> image_modes(const Context&) { return {"existing", "absolute-paths"}; }
+constexpr ArgumentSpec kDriveMirror[] = {{"job-id", Type::string, false},
+                                         {"device", Type::string, true},
+                                         {"target", Type::string, true},
+                                         {"format", Type::string, false},
+                                         {"node-name", Type::string, false},
+                                         {"sync", Type::string, true, sync_modes},
+                                         {"mode", Type::string, false, image_modes},
+                                         {"speed", Type::number_integer, false},
+                                         {"granularity", Type::number_integer, false},
+                                         {"buf-size", Type::number_integer, false},
+                                         {"on-source-error", Type::string, false, error_actions},
+                                         {"on-target-error", Type::string, false, error_actions},
+                                         {"copy-mode", Type::string, false, copy_modes},
+                                         {"auto-finalize", Type::boolean, false},
+                                         {"auto-dismiss", Type::boolean, false}};
 constexpr ArgumentSpec kCreate[] = {{"job-id", Type::string, true}, {"options", Type::object, true}};
 
 constexpr QmpCommand kCommands[] = {
-    {"blockdev-create", kCreate, blockdev_create},
-    {"block-commit", kCommit, block_commit},
-    {"block-stream", kStream, block_stream},
-    {"blockdev-mirror", kMirror, blockdev_mirror},
+    {"blockdev-create", kCreate, blockdev_create}, {"block-commit", kCommit, block_commit},
+    {"block-stream", kStream, block_stream},       {"blockdev-mirror", kMirror, blockdev_mirror},
+    {"drive-mirror", kDriveMirror, drive_mirror},
 };
 
 }  // namespace

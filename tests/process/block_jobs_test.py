@@ -221,6 +221,26 @@ def mirror(mode):
                 check(file.read(MIB // 2) == bytes([number]) * (MIB // 2), f"{number} is not in the copy")
 
 
+def drive_mirror():
+    with Disks() as disks:
+        chain(disks)
+        for name, sync in (("full.qcow2", "full"), ("top.qcow2", "top")):
+            if sync == "top":
+                disks.snapshot("over.qcow2")
+                disks.fill()
+            disks.do("drive-mirror", device="d", target=disks.path(name), sync=sync, format="qcow2")
+            disks.qmp.event("BLOCK_JOB_READY")
+            disks.fill()
+            disks.do("block-job-complete", device="d")
+            disks.ended("d")
+            check(disks.top()["file"] == disks.path(name), disks.top())
+            disks.verify()
+        check(disks.top()["backing_file"] == disks.path("full.qcow2"), disks.top())
+        disks.close()
+        for name in ("full.qcow2", "top.qcow2"):
+            disks.img("check", "-q", disks.path(name))
+
+
 def ends_in_the_middle():
     """The machine ends while a job is under way: what is on the disk is a chain with everything in it."""
     with Disks() as disks:
@@ -239,7 +259,7 @@ def ends_in_the_middle():
 
 CASES = {"overlays": overlays, "commit of the active image": commit_active, "commit of images between": commit_between,
          "stream": stream, "mirror, background": lambda: mirror("background"),
-         "mirror, write-blocking": lambda: mirror("write-blocking"), "the machine ends": ends_in_the_middle}
+         "mirror, write-blocking": lambda: mirror("write-blocking"), "drive-mirror": drive_mirror, "the machine ends": ends_in_the_middle}
 
 
 def main():
