@@ -20,14 +20,17 @@ SIZE = 16 * MIB
 
 
 class Disks:
-    """Images of a test, and a machine that has the first of them as the drive "d"."""
+    """Images of a test, and a machine that has the last of `names`, each over the one before, as the drive "d"."""
 
-    def __init__(self, *arguments):
+    def __init__(self, *names):
         self.folder = tempfile.TemporaryDirectory()
         self.number = 0
-        self.create("base.qcow2")
-        self.machine = Machine("-drive", f"if=none,id=d,file={self.path('base.qcow2')},format=qcow2,node-name=base",
-                               "-device", "virtio-blk-pci,drive=d", *arguments, qtest=True)
+        names = names or ("base.qcow2",)
+        self.create(names[0])
+        for below, name in zip(names, names[1:]):
+            self.img("create", "-q", "-f", "qcow2", "-b", self.path(below), "-F", "qcow2", self.path(name))
+        self.machine = Machine("-drive", f"if=none,id=d,file={self.path(names[-1])},format=qcow2,"
+                               f"node-name={names[-1].split('.')[0]}", "-device", "virtio-blk-pci,drive=d", qtest=True)
         self.qmp = self.machine.qmp
 
     def __enter__(self):
@@ -174,6 +177,25 @@ def commit_between():
         disks.img("check", "-q", disks.path("three.qcow2"))
 
 
+def commit_what_was_there():
+    """Backing files that were opened for reading alone are written to, and only as long as that takes."""
+    with Disks("base.qcow2", "middle.qcow2", "top.qcow2") as disks:
+        disks.fill()
+        disks.do("block-commit", device="d", top=disks.path("middle.qcow2"))
+        disks.ended("d")
+        check(disks.top()["backing_file"] == disks.path("base.qcow2"), disks.top())
+        disks.img("info", disks.path("base.qcow2"))  # nobody writes to it, so it can be looked at
+        disks.do("block-commit", device="d")
+        disks.qmp.event("BLOCK_JOB_READY")
+        disks.fill()
+        disks.do("block-job-complete", device="d")
+        disks.ended("d")
+        check(disks.top()["file"] == disks.path("base.qcow2"), disks.top())
+        disks.verify()
+        disks.close()
+        disks.img("check", "-q", disks.path("base.qcow2"))
+
+
 def stream():
     with Disks() as disks:
         chain(disks)
@@ -258,7 +280,7 @@ def ends_in_the_middle():
 
 
 CASES = {"overlays": overlays, "commit of the active image": commit_active, "commit of images between": commit_between,
-         "stream": stream, "mirror, background": lambda: mirror("background"),
+         "commit of a chain that was there": commit_what_was_there, "stream": stream, "mirror, background": lambda: mirror("background"),
          "mirror, write-blocking": lambda: mirror("write-blocking"), "drive-mirror": drive_mirror, "the machine ends": ends_in_the_middle}
 
 
