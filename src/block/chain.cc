@@ -61,4 +61,12 @@ std::vector<BlockNode*> images_below(BlockNode& node) {
   return images;
 }
 
+Result<> nothing_else_on(BlockNode& above, const BlockNode& base) {
+  for (BlockNode* at = backing_of(&above); at != nullptr; at = backing_of(at)) {
+    if (at->user_count() > 1) return fail("Node '{}' is used by others than '{}', too", at->name(), above.name());
+    if (at == &base) break;
+  }
+  return {};
+}
+
 }  // namespace kite::block

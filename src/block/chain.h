@@ -22,5 +22,8 @@ BlockNode* skip_filters(BlockNode* node);
 BlockNode* backing_of(BlockNode* node);
 // The images from the node down, itself first; filters passed over.
 std::vector<BlockNode*> images_below(BlockNode& node);
+// An error when something else than this chain stands on an image from below `above` down to `base`: what it shows
+// would change with them.
+Result<> nothing_else_on(BlockNode& above, const BlockNode& base);
 
 }  // namespace kite::block

@@ -157,6 +157,7 @@ Task<Result<std::shared_ptr<Job>>> CommitJob::create(BlockGraph& graph, const Jo
 
 Task<Result<>> CommitJob::set_up() {
   const NodePtr base = request_.base;
+  KITE_CO_TRY(nothing_else_on(*request_.overlay, *skip_filters(base.get())));
   base_was_read_only_ = base->read_only();
   KITE_CO_TRY(co_await base->set_read_only(false));
   KITE_CO_ASSIGN(base_, NodeUse::claim(base, fmt::format("job '{}'", id()),

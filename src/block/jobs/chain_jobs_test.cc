@@ -132,6 +132,18 @@ TEST_F(ChainJobsTest, CancelledJobsLeaveTheChain) {
   EXPECT_EQ(count(JobEvent::Kind::kCancelled), 2u);
 }
 
+TEST_F(ChainJobsTest, WhatAnotherImageStandsOnIsNotCommittedTo) {
+  make_chain();
+  image("other", "b");
+  EXPECT_EQ(commit("d", "c", "a"), nullptr);
+  EXPECT_NE(error_.find("'b' is used by others"), std::string::npos) << error_;
+  ASSERT_TRUE(run(graph_->remove("other")));
+  const auto job = commit("d", "c", "a");
+  ASSERT_NE(job, nullptr) << error_;
+  until_over(job);
+  EXPECT_EQ(content(), model_);
+}
+
 TEST_F(ChainJobsTest, ABaseMustBeBelow) {
   make_chain();
   EXPECT_EQ(stream("b", "c"), nullptr);

@@ -66,6 +66,7 @@ Result<> JobFilter::move_out(const NodePtr& to, NodeUse* passing, const std::fun
 
 Task<void> JobFilter::retire() {
   const NodePtr keep = shared_from_this();
+  watcher_ = nullptr;
   while (under_way_ != 0 || waiting_ != 0) co_await quiet_.wait();
   co_await close_use(own_);
 }

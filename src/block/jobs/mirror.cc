@@ -48,6 +48,7 @@ Task<Result<>> MirrorJob::set_up() {
   if (source == target) co_return fail("Can't mirror node into itself");
   Permissions permissions{.need = Permissions::kWriteUnchanged | Permissions::kResize, .shared = Permissions::kAll};
   if (request_.commits) {
+    KITE_CO_TRY(nothing_else_on(*source, *skip_filters(target.get())));
     target_was_read_only_ = target->read_only();
     KITE_CO_TRY(co_await target->set_read_only(false));
   } else {
