@@ -190,6 +190,24 @@ Result<> FileNode::set_permissions(uint32_t need, uint32_t shared) {
   return {};
 }
 
+// The descriptor keeps its number: requests may be on their way with it.
+Task<Result<>> FileNode::do_set_read_only(bool read_only) {
+  const int mode = ::fcntl(fd_.get(), F_GETFL) & O_ACCMODE;
+  if (!read_only && mode != O_RDWR) {
+    const std::string same = fmt::format("/proc/self/fd/{}", fd_.get());
+    Fd fresh(::open(same.c_str(), O_CLOEXEC | O_RDWR | (config_.direct ? O_DIRECT : 0)));
+    if (!fresh.valid()) co_return fail("Could not open '{}' for writing: {}", settings_.filename, errno_text(errno));
+    FileLock lock;
+    const bool locks = settings_.locking && !is_device_ && active();
+    if (locks) KITE_CO_TRY(lock.change(fresh.get(), settings_.filename, need_, shared_));
+    if (::dup3(fresh.get(), fd_.get(), O_CLOEXEC) < 0)
+      co_return fail("Could not open '{}' for writing: {}", settings_.filename, errno_text(errno));
+    lock_ = lock;
+  }
+  config_.read_only = read_only;
+  co_return Result<>{};
+}
+
 bool FileNode::direct_ready(uint64_t offset, const IoSlice& slice) const {
   return is_aligned(offset | slice.bytes(), request_alignment_) && slice.aligned_to(memory_alignment_);
 }

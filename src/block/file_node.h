@@ -59,6 +59,7 @@ class FileNode final : public BlockNode {
   Task<Result<>> do_close() override;
   Task<Result<>> do_deactivate() override;
   Task<Result<>> do_activate() override;
+  Task<Result<>> do_set_read_only(bool read_only) override;
   Result<> set_permissions(uint32_t need, uint32_t shared) override;
   Task<IoResult<>> do_read(uint64_t offset, IoSlice to, IoHow how) override;
   Task<IoResult<>> do_write(uint64_t offset, IoSlice from, IoHow how) override;

@@ -36,6 +36,7 @@ class FilterNode : public BlockNode {
  protected:
   Result<> set_permissions(uint32_t need, uint32_t shared) override;
   Task<Result<>> do_close() override { return close_use(file_); }
+  Task<Result<>> do_set_read_only(bool read_only) override;
   Task<IoResult<>> do_read(uint64_t offset, IoSlice to, IoHow how) override { return file_->read(offset, to, how); }
   Task<IoResult<>> do_write(uint64_t offset, IoSlice from, IoHow how) override {
     return file_->write(offset, from, how);

@@ -318,10 +318,11 @@ Task<Result<>> BlockGraph::close_all() {
     for (const NodePtr& node : nodes()) {
       if (node->user_count() != 0 || node->closed()) continue;
       owned_.erase(node->name());
+      const std::string filename = node->filename();  // a closed node has none
       if (const Result<> done = co_await node->close(); !done && result) {
         std::string why = done.error().message;
         std::ranges::replace(why, '\n', ' ');
-        result = fail("'{}' could not be closed cleanly: {}", node->filename(), why);
+        result = fail("'{}' could not be closed cleanly: {}", filename, why);
       }
       progress = true;
     }

@@ -52,23 +52,22 @@ std::string permission_names(uint32_t bits) {
   return text.empty() ? "none" : text;
 }
 
-NodeUse::NodeUse(NodeUse&& other) noexcept
-    : node_(std::move(other.node_)),
-      user_(std::move(other.user_)),
-      permissions_(other.permissions_),
-      slot_(other.slot_) {
-  other.node_ = nullptr;
-}
+NodeUse::NodeUse(NodeUse&& other) noexcept { take_from(other); }
 
 NodeUse& NodeUse::operator=(NodeUse&& other) noexcept {
   if (this == &other) return *this;
   reset();
+  take_from(other);
+  return *this;
+}
+
+void NodeUse::take_from(NodeUse& other) {
   node_ = std::move(other.node_);
   other.node_ = nullptr;
   user_ = std::move(other.user_);
   permissions_ = other.permissions_;
   slot_ = other.slot_;
-  return *this;
+  if (node_ != nullptr) node_->users_[slot_].use = this;
 }
 
 Result<NodeUse> NodeUse::claim(NodePtr node, std::string user, Permissions permissions) {
@@ -78,16 +77,16 @@ Result<NodeUse> NodeUse::claim(NodePtr node, std::string user, Permissions permi
   const auto free = std::find_if(users.begin(), users.end(), [](const auto& entry) { return !entry.present; });
   use.slot_ = static_cast<size_t>(free - users.begin());
   if (free == users.end()) users.emplace_back();
-  users[use.slot_] = {.name = user, .permissions = permissions, .present = true};
+  users[use.slot_] = {.name = user, .permissions = permissions, .present = true, .use = &use};
   use.user_ = std::move(user);
   use.permissions_ = permissions;
   use.node_ = std::move(node);
-  return use;
+  return use;  // whoever gets it says where it is (take_from())
 }
 
 void NodeUse::reset() {
   if (node_ == nullptr) return;
-  node_->users_[slot_].present = false;
+  node_->users_[slot_] = {};
   const Result<> relaxed = node_->apply_users(std::nullopt, {.need = 0, .shared = Permissions::kAll});
   if (!relaxed) log::warn("node '{}': {}", node_->name(), relaxed.error().message);
   node_ = nullptr;
@@ -113,7 +112,7 @@ Result<> BlockNode::check_users(const std::string& name, Permissions permissions
   }
   for (size_t i = 0; i < users_.size(); ++i) {
     const User& other = users_[i];
-    if (!other.present || except == i) continue;
+    if (!other.counts() || except == i) continue;
     if (const uint32_t denied = permissions.need & ~other.permissions.shared; denied != 0) {
       return fail("{} cannot use the node '{}': it needs '{}', which {} does not share", name, config_.name,
                   permission_names(denied), other.name);
@@ -128,7 +127,7 @@ Result<> BlockNode::check_users(const std::string& name, Permissions permissions
 
 Result<> BlockNode::apply_users(std::optional<size_t> except, Permissions more) {
   for (size_t i = 0; i < users_.size(); ++i) {
-    if (!users_[i].present || except == i) continue;
+    if (!users_[i].counts() || except == i) continue;
     more.need |= users_[i].permissions.need;
     more.shared &= users_[i].permissions.shared;
   }
@@ -136,6 +135,62 @@ Result<> BlockNode::apply_users(std::optional<size_t> except, Permissions more) 
 }
 
 Result<> BlockNode::set_permissions(uint32_t, uint32_t) { return {}; }
+
+Result<> BlockNode::move_users(const NodePtr& fresh, const NodeUse* stays, NodeUse* passing,
+                               const std::function<Result<>()>& between) {
+  const NodePtr keep = shared_from_this();
+  std::vector<NodeUse*> movers;
+  for (User& user : users_) {
+    if (!user.present || user.use == stays) continue;
+    user.away = true;
+    movers.push_back(user.use);
+  }
+  const auto pass = [&](bool away) {
+    if (passing != nullptr) passing->node_->users_[passing->slot_].away = away;
+  };
+  pass(true);
+  Result<> done = between ? between() : Result<>{};
+  std::vector<NodeUse> claims;
+  for (const NodeUse* mover : movers) {
+    if (!done) break;
+    auto claim = NodeUse::claim(fresh, mover->user_, mover->permissions_);
+    if (claim) {
+      claims.push_back(std::move(*claim));
+    } else {
+      done = Failure(std::move(claim).error());
+    }
+  }
+  if (!done) claims.clear();
+  for (size_t i = 0; i < movers.size(); ++i) {
+    if (!done) {
+      users_[movers[i]->slot_].away = false;
+    } else {
+      users_[movers[i]->slot_] = {};
+      movers[i]->take_from(claims[i]);
+    }
+  }
+  // Nothing is needed here any more that moved: locks are let go only now that the claims on `fresh` hold.
+  if (done) {
+    if (const Result<> relaxed = apply_users(std::nullopt, {.need = 0, .shared = Permissions::kAll}); !relaxed)
+      log::warn("node '{}': {}", name(), relaxed.error().message);
+  }
+  pass(false);
+  return done;
+}
+
+Task<Result<>> BlockNode::do_set_read_only(bool) {
+  co_return fail("the node '{}' ({}) cannot change between reading and writing", name(), driver());
+}
+
+Task<Result<>> BlockNode::set_read_only(bool read_only) {
+  const NodePtr keep = shared_from_this();
+  if (read_only == config_.read_only) co_return Result<>{};
+  for (const User& user : users_) {
+    if (read_only && user.counts() && (user.permissions.need & (Permissions::kWrite | Permissions::kResize)) != 0)
+      co_return fail("{} writes to the node '{}'", user.name, name());
+  }
+  co_return co_await do_set_read_only(read_only);
+}
 
 Task<IoResult<>> BlockNode::read(uint64_t offset, IoSlice to, IoHow how) {
   if (closed_) return ready<IoResult<>>(io_fail(EBADF));

@@ -62,6 +62,7 @@ class NodeUse {
 
  private:
   friend class BlockNode;
+  void take_from(NodeUse& other);
   NodePtr node_;
   std::string user_;
   Permissions permissions_;
@@ -140,6 +141,15 @@ class BlockNode : public std::enable_shared_from_this<BlockNode> {
   // The first byte behind all that was written since the node was opened; 0: nothing was.
   [[nodiscard]] uint64_t highest_written() const { return highest_written_; }
   [[nodiscard]] size_t user_count() const;
+  // All users of this node but `stays` go on with `fresh` and claim there what they claimed here; whoever has requests
+  // under way has waited for them. `between` runs while they claim nothing (a new overlay takes this node then).
+  // `passing` is a use of `fresh` that does not stand in their way: through which they have reached it up to now. On an
+  // error all is as before, but for what `between` did.
+  Result<> move_users(const NodePtr& fresh, const NodeUse* stays, NodeUse* passing = nullptr,
+                      const std::function<Result<>()>& between = {});
+  // Makes a node that was opened for reading writable, with the nodes that store its bytes, or takes that away: then
+  // what it caches has been written back. Refused while a user writes.
+  Task<Result<>> set_read_only(bool read_only);
   // A node that the graph holds by name stays open when its last user goes.
   void set_kept(bool kept) { kept_ = kept; }
   [[nodiscard]] bool kept() const { return kept_; }
@@ -154,8 +164,9 @@ class BlockNode : public std::enable_shared_from_this<BlockNode> {
   // has children passes it on. On an error nothing has changed.
   virtual Result<> set_permissions(uint32_t need, uint32_t shared);
   virtual Task<Result<>> do_close();
-  virtual Task<Result<>> do_deactivate();  // before the nodes below
-  virtual Task<Result<>> do_activate();    // after them
+  virtual Task<Result<>> do_deactivate();                   // before the nodes below
+  virtual Task<Result<>> do_activate();                     // after them
+  virtual Task<Result<>> do_set_read_only(bool read_only);  // sets config_.read_only
   virtual Task<IoResult<>> do_read(uint64_t offset, IoSlice to, IoHow how) = 0;
   virtual Task<IoResult<>> do_write(uint64_t offset, IoSlice from, IoHow how);
   // ENOTSUP: the caller writes zeroes by hand (unless kNoFallback).
@@ -175,6 +186,9 @@ class BlockNode : public std::enable_shared_from_this<BlockNode> {
     std::string name;
     Permissions permissions;
     bool present = false;
+    bool away = false;  // on its way to another node: its claim does not count
+    NodeUse* use = nullptr;
+    [[nodiscard]] bool counts() const { return present && !away; }
   };
   Task<IoResult<>> write_zeroes_fallback(uint64_t offset, uint64_t bytes, IoHow how);
   Result<> check_users(const std::string& name, Permissions permissions, std::optional<size_t> except);

@@ -47,17 +47,4 @@ struct CreateCall {
 };
 Result<> create_image(Session& session, CreateCall call);
 
-// What is stored at an offset of a chain of images.
-struct ChainStatus {
-  uint64_t bytes = 0;
-  unsigned depth = 0;    // 0: the image itself
-  bool present = false;  // some image of the chain has it
-  block::BlockStatus status;
-};
-Task<block::IoResult<ChainStatus>> chain_status(block::BlockNode& node, uint64_t offset, uint64_t bytes,
-                                                const block::BlockNode* until = nullptr);
-// The node that decides the content: filters passed over.
-block::BlockNode* skip_filters(block::BlockNode* node);
-block::BlockNode* backing_of(block::BlockNode* node);
-
 }  // namespace kite::img

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "async/executor.h"
+#include "block/chain.h"
 #include "block/graph.h"
 #include "block/image.h"
 

@@ -112,4 +112,37 @@ Task<Result<NodePtr>> open_image(BlockGraph& graph, DriveSpec spec) {
   co_return node;
 }
 
+Task<Result<NodePtr>> open_new_image(BlockGraph& graph, NewImage image, NodePtr like) {
+  const block::ImageFormat* const format = block::find_image_format(image.format);
+  if (format == nullptr) co_return fail("The format '{}' does not support image creation", image.format);
+  if (!image.node_name.empty() && graph.find(image.node_name) != nullptr)
+    co_return fail("New node-name already in use: '{}'", image.node_name);
+  if (!image.existing) KITE_CO_TRY(block::create_host_file(image.filename, false));
+  const block::NodeConfig& config = like->config();
+  BlockOptions file_options;
+  file_options.set("filename", image.filename);
+  file_options.set("cache.direct", config.direct ? "on" : "off");
+  file_options.set("cache.no-flush", config.no_flush ? "on" : "off");
+  KITE_CO_ASSIGN(const NodePtr file, co_await graph.open(std::move(file_options)));
+  if (!image.existing) {
+    Result<> made = co_await format->create(graph, file,
+                                            {.filename = image.filename,
+                                             .bytes = image.bytes,
+                                             .options = {},
+                                             .backing_filename = image.backing_filename,
+                                             .backing_format = image.backing_format});
+    file->set_kept(false);
+    if (!made) co_return co_await close_and_fail(file, Failure(std::move(made).error()));
+  }
+  BlockOptions options;
+  options.set("driver", image.format);
+  options.set("file", file->name());
+  options.set("discard", config.discard_unmap ? "unmap" : "ignore");
+  if (format->has_backing && image.backing) options.set("backing", *image.backing);
+  if (!image.node_name.empty()) options.set("node-name", image.node_name);
+  auto node = co_await graph.open(std::move(options));
+  if (!node) co_return co_await close_and_fail(file, Failure(std::move(node).error()));
+  co_return node;
+}
+
 }  // namespace kite::machine

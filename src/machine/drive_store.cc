@@ -22,7 +22,11 @@ Result<std::unique_ptr<DriveStore>> DriveStore::create() {
 }
 
 DriveStore::DriveStore(std::unique_ptr<Executor> executor)
-    : executor_(std::move(executor)), graph_(std::make_unique<block::BlockGraph>(*executor_)) {}
+    : executor_(std::move(executor)), graph_(std::make_unique<block::BlockGraph>(*executor_)) {
+  jobs_ = std::make_unique<block::JobTable>([this](const block::JobEvent& event) {
+    if (job_hook_) job_hook_(event);
+  });
+}
 
 DriveStore::~DriveStore() {
   run(close_everything());
@@ -143,6 +147,11 @@ DriveStore::Entry* DriveStore::find(const Drive* drive) {
 
 namespace {
 
+// Media stay where they are while a job is at work on them.
+Task<Result<>> medium_is_free(const block::JobTable& jobs, const Drive& drive) {
+  co_return drive.node() == nullptr ? Result<>{} : jobs.may_change(*drive.node());
+}
+
 Task<Result<>> put_in(Drive& drive, NodePtr node, bool read_only) {
   const NodePtr keep = node;
   Result<> done = co_await drive.change_medium(std::move(node), read_only);
@@ -165,14 +174,16 @@ Task<Result<>> find_and_put_in(block::BlockGraph& graph, Drive& drive, std::stri
 }
 
 // The node itself, or what a drive has in it.
-Task<Result<>> resize_node(block::BlockGraph& graph, Drive* drive, std::string name, uint64_t bytes) {
+Task<Result<>> resize_node(block::BlockGraph& graph, const block::JobTable& jobs, Drive* drive, std::string name,
+                           uint64_t bytes) {
   const NodePtr node = drive != nullptr ? drive->node() : graph.find(name);
   if (node == nullptr) co_return fail("Cannot find device='{}' nor node-name='{}'", name, name);
+  KITE_CO_TRY(jobs.may_change(*node));
   if (node->read_only()) co_return fail("Block node '{}' is read-only", node->name());
   co_return co_await node->truncate(bytes);
 }
 
-Task<std::vector<Drive*>> take_new_length(std::vector<Drive*> drives) {
+Task<std::vector<Drive*>> refresh_all(std::vector<Drive*> drives) {
   std::vector<Drive*> changed;
   for (Drive* drive : drives) {
     const uint64_t before = drive->length();
@@ -193,16 +204,41 @@ Result<> DriveStore::insert_node(Entry& entry, std::string_view name) {
   return run(find_and_put_in(*graph_, *entry.drive, std::string(name), read_only));
 }
 
-Result<> DriveStore::remove_medium(Entry& entry) { return run(close_drive(*entry.drive)); }
+Result<> DriveStore::remove_medium(Entry& entry) {
+  KITE_TRY(run(medium_is_free(*jobs_, *entry.drive)));
+  return run(close_drive(*entry.drive));
+}
 
 Result<> DriveStore::resize(std::string_view name, uint64_t bytes) {
   Entry* const entry = find(name);
-  KITE_TRY(run(resize_node(*graph_, entry == nullptr ? nullptr : entry->drive.get(), std::string(name), bytes)));
-  std::vector<Drive*> all;
-  for (const auto& each : entries_) all.push_back(each->drive.get());
-  for (const Drive* drive : run(take_new_length(std::move(all)))) drive->resized();
+  KITE_TRY(
+      run(resize_node(*graph_, *jobs_, entry == nullptr ? nullptr : entry->drive.get(), std::string(name), bytes)));
+  take_new_lengths();
   return {};
 }
+
+void DriveStore::take_new_lengths() {
+  std::vector<Drive*> all;
+  for (const auto& each : entries_) all.push_back(each->drive.get());
+  for (const Drive* drive : run(refresh_all(std::move(all)))) drive->resized();
+}
+
+// --- jobs
+
+namespace {
+
+Task<Result<>> look_for_job(const block::JobTable& jobs) {
+  const block::Job* const job = jobs.running();
+  if (job == nullptr) co_return Result<>{};
+  co_return fail("block job '{}' ({}) is under way; wait for its end or cancel it (block-job-cancel)", job->id(),
+                 block::job_type_name(job->type()));
+}
+Task<void> end_all(block::JobTable& jobs) { co_await jobs.cancel_all(); }
+
+}  // namespace
+
+Result<> DriveStore::no_job() { return run(look_for_job(*jobs_)); }
+void DriveStore::cancel_jobs() { run(end_all(*jobs_)); }
 
 namespace {
 Task<void> apply_throttle(Drive& drive, std::shared_ptr<block::ThrottleGroup> group, block::ThrottleLimits limits) {
@@ -444,6 +480,7 @@ Result<> DriveStore::activate() {
 Result<> DriveStore::flush_all() { return run(flush_drives()); }
 
 Task<void> DriveStore::close_everything() {
+  co_await jobs_->cancel_all();
   for (const auto& entry : entries_) {
     if (const auto closed = co_await entry->drive->close(); !closed)
       log::error("drive '{}': {}", entry->drive->id(), closed.error().message);

@@ -20,6 +20,7 @@
 #include "async/task.h"
 #include "block/drive.h"
 #include "block/graph.h"
+#include "block/jobs/job.h"
 #include "block/options.h"
 #include "machine/drive_spec.h"
 #include "machine/machine_config.h"
@@ -48,6 +49,7 @@ class DriveStore {
   [[nodiscard]] Executor& executor() { return *executor_; }
   // On the block thread only.
   [[nodiscard]] block::BlockGraph& graph() { return *graph_; }
+  [[nodiscard]] block::JobTable& jobs() { return *jobs_; }
 
   // Runs the task on the block thread and waits for it. Not on the block thread.
   template <class T>
@@ -73,6 +75,15 @@ class DriveStore {
   Result<> remove_medium(Entry& entry);
   // Makes a node longer or shorter, and tells the devices that use it. `name` is a drive or a node.
   Result<> resize(std::string_view name, uint64_t bytes);
+
+  // Nodes have changed their size, or are others now: drives and their devices hear of it.
+  void take_new_lengths();
+  // An error that names the job which is under way; what moves or keeps the whole machine cannot have one.
+  Result<> no_job();
+  // All jobs end, as far as they have come, and leave chains that are whole.
+  void cancel_jobs();
+  // Called on the block thread for every event of a job; null: not any more. With no job under way.
+  void set_job_hook(std::function<void(const block::JobEvent&)> hook) { job_hook_ = std::move(hook); }
 
   // Limits for a drive's requests, shared with all drives of the group; an empty name is a group of its own.
   void set_throttle(Entry& entry, const block::ThrottleLimits& limits, const std::string& group);
@@ -155,8 +166,10 @@ class DriveStore {
 
   std::unique_ptr<Executor> executor_;
   std::unique_ptr<block::BlockGraph> graph_;
+  std::unique_ptr<block::JobTable> jobs_;
   std::vector<std::unique_ptr<Entry>> entries_;
   ErrorHook error_hook_;
+  std::function<void(const block::JobEvent&)> job_hook_;
   std::map<std::string, std::weak_ptr<block::ThrottleGroup>, std::less<>> throttle_groups_;
   int quiet_ = 0;  // calls of quiesce()
   bool active_ = true;

@@ -17,6 +17,7 @@
 #include "accel/accelerator.h"
 #include "async/executor.h"
 #include "block/drive.h"
+#include "block/jobs/job_report.h"
 #include "bus/device.h"
 #include "machine/board.h"
 #include "machine/dirty_rate.h"
@@ -83,7 +84,13 @@ struct MachineEvent {
     kMigration,
     kMigrationPass,
     kBalloonChange,
-    kPortChange
+    kPortChange,
+    kJobStatus,
+    kJobReady,
+    kJobCompleted,
+    kJobCancelled,
+    kJobError,
+    kJobPending
   } kind;
   Cause cause = Cause::kHostQmpQuit;  // kReset, kShutdown
   // kWatchdog: what happens, as -watchdog-action names it; kMigration: the status, as query-migrate names it.
@@ -95,6 +102,7 @@ struct MachineEvent {
   bool port_open = false;                // kPortChange
   uint64_t bytes = 0;                    // kBalloonChange: what the guest has
   uint64_t pass = 0;                     // kMigrationPass
+  block::JobEvent job = {};              // kJob...
 };
 
 class Machine {
@@ -137,6 +145,7 @@ class Machine {
   [[nodiscard]] bool held() const;
   // For as long as a migration is under way, running or not: no device comes or goes.
   void set_devices_fixed(bool fixed) { devices_fixed_ = fixed; }
+  [[nodiscard]] bool devices_fixed() const { return devices_fixed_; }
   // Everything but the contents of RAM and disks, while nothing runs; see machine_saved.cc. restore_state() is for a
   // machine with the same devices, and undoes nothing on an error: reset it then.
   [[nodiscard]] std::vector<uint8_t> save_state();
@@ -216,6 +225,7 @@ class Machine {
   void leave_disks();
   void tray_moved(const block::Drive* drive, bool open);
   void disk_failed(const block::Drive* drive, block::DriveErrorEvent event);
+  void job_changed(const block::JobEvent& event);
 
   struct VcpuThread {
     std::thread thread;
@@ -241,6 +251,7 @@ class Machine {
   size_t debugged_vcpu_ = 0;
   RunState state_ = RunState::kPrelaunch;
   bool disks_quiet_ = false, devices_fixed_ = false;
+  std::shared_ptr<bool> jobs_watched_ = std::make_shared<bool>(true);  // posted tasks look whether the machine is there
   DirtyRate dirty_rate_{memory_, monotonic_};
   EventLimiter event_limiter_{monotonic_};
 

@@ -25,12 +25,29 @@ void Machine::watch_disks() {
     if (event.action == block::OnError::kStop) gate_.close();
     services_.executor.post([this, drive, event] { disk_failed(drive, event); });
   });
+  services_.drives->set_job_hook([this, alive = std::weak_ptr(jobs_watched_)](const block::JobEvent& event) {
+    services_.executor.post([this, alive, event] {
+      if (!alive.expired()) job_changed(event);
+    });
+  });
+}
+
+void Machine::job_changed(const block::JobEvent& event) {
+  using Kind = block::JobEvent::Kind;
+  static constexpr MachineEvent::Kind kKinds[] = {MachineEvent::Kind::kJobStatus,    MachineEvent::Kind::kJobReady,
+                                                  MachineEvent::Kind::kJobCompleted, MachineEvent::Kind::kJobCancelled,
+                                                  MachineEvent::Kind::kJobError,     MachineEvent::Kind::kJobPending};
+  if (event.kind == Kind::kStatus && event.job.status == block::JobStatus::kConcluded)
+    services_.drives->take_new_lengths();
+  emit({.kind = kKinds[static_cast<size_t>(event.kind)], .job = event});
 }
 
 // Devices go: nothing of theirs may be under way or wait.
 void Machine::leave_disks() {
   DriveStore* const drives = services_.drives;
   if (drives == nullptr) return;
+  drives->cancel_jobs();
+  drives->set_job_hook({});
   drives->quiesce();
   drives->cancel_waiting();
   drives->set_error_hook({});

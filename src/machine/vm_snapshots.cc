@@ -162,9 +162,9 @@ Result<std::vector<Part>> parts_of(Machine& machine, std::string_view name) {
   return parts;
 }
 
-Result<> may_be_held(const Machine& machine) {
+Result<> may_be_held(Machine& machine) {
   const bool here = machine.state() != RunState::kSuspended && machine.state() != RunState::kPostMigrate;
-  if (!machine.held() && here) return {};
+  if (!machine.held() && here) return machine.drives() == nullptr ? Result<>{} : machine.drives()->no_job();
   return fail("a machine in state '{}' has no snapshots made or gone back to", run_state_name(machine.state()));
 }
 

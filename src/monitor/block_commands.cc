@@ -53,8 +53,6 @@ QmpReply query_stats_of_blocks(Context& context, const Json& arguments) {
   return block_stats_json(*store_of(context), arguments.value("query-nodes", false));
 }
 
-QmpReply no_jobs(Context&, const Json&) { return Json::array(); }
-
 QmpReply blockdev_add(Context& context, const Json& arguments) {
   if (store_of(context) == nullptr) return qmp_fail("this machine has no disks");
   auto options = block::BlockOptions::parse(arguments.dump());
@@ -284,8 +282,6 @@ constexpr QmpCommand kCommands[] = {
     {"query-block", {}, query_block},
     {"query-named-block-nodes", kFlat, query_nodes},
     {"query-blockstats", kQueryNodes, query_stats_of_blocks},
-    {"query-block-jobs", {}, no_jobs},
-    {"query-jobs", {}, no_jobs},
     {"blockdev-add", kBlockdevAdd, blockdev_add, true},
     {"blockdev-del", kNodeName, blockdev_del},
     {"blockdev-open-tray", kTray, open_tray_command},

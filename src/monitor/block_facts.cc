@@ -1,6 +1,8 @@
 #include "monitor/block_facts.h"
 
+#include "block/chain.h"
 #include "block/image.h"
+#include "block/jobs/job_filter.h"
 #include "devices/storage/removable.h"
 
 namespace kite::monitor {
@@ -46,10 +48,19 @@ unsigned backing_depth(const BlockNode& node) {
   return depth;
 }
 
+// What a client knows by name: the filters of jobs stand above it unseen, unless they were given a name.
+const BlockNode* shown(const BlockNode* node) {
+  while (const auto* const filter = dynamic_cast<const block::JobFilter*>(node)) {
+    if (!filter->implicit()) break;
+    node = filter->file();
+  }
+  return node;
+}
+
 // The image files from the node downwards, as nested backing-image members.
 Json image_chain_json(const BlockNode& node, bool flat) {
   Json image = image_json(node);
-  if (!flat && node.backing() != nullptr) image["backing-image"] = image_chain_json(*node.backing(), flat);
+  if (!flat && node.backing() != nullptr) image["backing-image"] = image_chain_json(*shown(node.backing()), flat);
   return image;
 }
 
@@ -76,7 +87,7 @@ Json node_json(const BlockNode& node, bool flat, bool writeback) {
 
 Task<Json> drive_json(block::Drive& drive) {
   if (drive.node() == nullptr) co_return Json();
-  Json json = node_json(*drive.node(), false, drive.write_cache());
+  Json json = node_json(*shown(drive.node().get()), false, drive.write_cache());
   json["ro"] = drive.read_only();
   co_return json;
 }
@@ -136,7 +147,7 @@ Task<Json> all_stats(block::BlockGraph& graph) {
 }
 
 Task<std::string> node_name(block::Drive& drive) {
-  co_return drive.node() == nullptr ? std::string() : drive.node()->name();
+  co_return drive.node() == nullptr ? std::string() : shown(drive.node().get())->name();
 }
 
 // The limits in the words of block_set_io_throttle, over the zeroes that node_json() put there.

@@ -13,6 +13,7 @@
 #include "monitor/display_commands.h"
 #include "monitor/display_servers.h"
 #include "monitor/input_commands.h"
+#include "monitor/job_commands.h"
 #include "monitor/migration_commands.h"
 #include "monitor/net_commands.h"
 #include "monitor/stats_commands.h"
@@ -92,6 +93,7 @@ std::string info_registers(Context& context, std::string_view) {
 constexpr HumanCommand kInfo[] = {
     {"balloon", "", "show how much memory the guest has", info_balloon},
     {"block", "", "show the disks: [-n] [-v] [DEVICE]", info_block},
+    {"block-jobs", "", "show the block jobs and how far they are", info_block_jobs},
     {"blockstats", "", "show what the disks did", info_blockstats},
     {"chardev", "", "show the character devices", info_chardev},
     {"cpus", "", "show the CPUs and their threads", info_cpus},
@@ -187,6 +189,12 @@ std::string help(Context& context, std::string_view rest);
 
 constexpr HumanCommand kCommands[] = {
     {"balloon", "", "say how much memory the guest should have: MEBIBYTES", human_balloon},
+    {"block_job_cancel", "", "end a block job: [-f] JOB", human_job_cancel},
+    {"block_job_complete", "", "let a block job that is ready do what it is for: JOB", human_job_complete},
+    {"block_job_pause", "", "let a block job wait: JOB", human_job_pause},
+    {"block_job_resume", "", "let it go on: JOB", human_job_resume},
+    {"block_job_set_speed", "", "limit a block job: JOB SPEED (in MiB a second, or with a suffix)",
+     human_job_set_speed},
     {"block_resize", "", "make a disk longer or shorter: DEVICE SIZE", human_block_resize},
     {"calc_dirty_rate", "", "measure how fast the guest writes its memory: [-b] SECONDS [SAMPLES]",
      [](Context& context, std::string_view rest) { return human_calc_dirty_rate(context.machine.dirty_rate(), rest); }},
@@ -234,6 +242,7 @@ constexpr HumanCommand kCommands[] = {
     {"set_link", "", "plug a network cable in or out: CARD|NETDEV on|off", human_set_link},
     {"set_password", "", "set the password of a display server: vnc|spice PASSWORD [keep|fail|disconnect]",
      human_set_password},
+    {"snapshot_blkdev", "", "put a new image above a disk's: [-n] DEVICE FILE [FORMAT]", human_snapshot_blkdev},
     {"stop", "s", "stop the machine", [](Context& context, std::string_view) { return through_qmp(context, "stop"); }},
     {"system_powerdown", "", "press the power button",
      [](Context& context, std::string_view) { return through_qmp(context, "system_powerdown"); }},

@@ -11,6 +11,7 @@
 #include "monitor/display_servers.h"
 #include "monitor/human_commands.h"
 #include "monitor/input_commands.h"
+#include "monitor/job_commands.h"
 #include "monitor/migration_commands.h"
 #include "monitor/net_commands.h"
 #include "monitor/qom_commands.h"
@@ -233,8 +234,10 @@ bool type_matches(const Json& value, Type type) {
   return type == Type::number_integer ? value.is_number_integer() : value.type() == type;
 }
 
-std::expected<void, QmpError> check_arguments(const QmpCommand& command, const Json& arguments) {
-  for (const ArgumentSpec& spec : command.arguments) {
+}  // namespace
+
+std::expected<void, QmpError> check_arguments(std::span<const ArgumentSpec> specs, const Json& arguments, bool open) {
+  for (const ArgumentSpec& spec : specs) {
     const auto found = arguments.find(spec.name);
     if (found == arguments.end()) {
       if (spec.required) return qmp_fail("Parameter '{}' is missing", spec.name);
@@ -244,14 +247,12 @@ std::expected<void, QmpError> check_arguments(const QmpCommand& command, const J
       return qmp_fail("Invalid parameter type for '{}', expected: {}", spec.name, type_text(spec.type));
   }
   for (const auto& [name, value] : arguments.items()) {
-    const bool known = command.open || std::any_of(command.arguments.begin(), command.arguments.end(),
-                                                   [&](const ArgumentSpec& spec) { return spec.name == name; });
+    const bool known =
+        open || std::any_of(specs.begin(), specs.end(), [&](const ArgumentSpec& spec) { return spec.name == name; });
     if (!known) return qmp_fail("Parameter '{}' is unexpected", name);
   }
   return {};
 }
-
-}  // namespace
 
 std::span<const QmpCommand> qmp_commands() {
   static const std::vector<QmpCommand> kAll = [] {
@@ -260,6 +261,9 @@ std::span<const QmpCommand> qmp_commands() {
     all.insert(all.end(), qom_commands().begin(), qom_commands().end());
     all.insert(all.end(), balloon_commands().begin(), balloon_commands().end());
     all.insert(all.end(), block_commands().begin(), block_commands().end());
+    all.insert(all.end(), job_commands().begin(), job_commands().end());
+    all.insert(all.end(), start_job_commands().begin(), start_job_commands().end());
+    all.insert(all.end(), snapshot_commands().begin(), snapshot_commands().end());
     all.insert(all.end(), display_commands().begin(), display_commands().end());
     all.insert(all.end(), display_server_commands().begin(), display_server_commands().end());
     all.insert(all.end(), input_commands().begin(), input_commands().end());
@@ -275,7 +279,8 @@ QmpReply run_qmp_command(MonitorContext& context, std::string_view name, const J
   const auto command = std::ranges::find(all, name, &QmpCommand::name);
   if (command == all.end())
     return std::unexpected(QmpError{"CommandNotFound", fmt::format("The command {} has not been found", name)});
-  if (auto checked = check_arguments(*command, arguments); !checked) return std::unexpected(checked.error());
+  if (auto checked = check_arguments(command->arguments, arguments, command->open); !checked)
+    return std::unexpected(checked.error());
   return command->run(context, arguments);
 }
 

@@ -52,6 +52,9 @@ struct QmpCommand {
 
 std::span<const QmpCommand> qmp_commands();
 
+// Required ones are there, none is of a wrong type, and, unless `open`, there are no others.
+std::expected<void, QmpError> check_arguments(std::span<const ArgumentSpec> specs, const Json& arguments, bool open);
+
 // Finds the command, checks the arguments against its table and runs it.
 QmpReply run_qmp_command(MonitorContext& context, std::string_view name, const Json& arguments);
 

@@ -51,6 +51,31 @@ Json migration_json(const MachineEvent& event) { return {{"status", event.action
 
 Json pass_json(const MachineEvent& event) { return {{"pass", event.pass}}; }
 
+Json job_status_json(const MachineEvent& event) {
+  return {{"status", block::job_status_name(event.job.job.status)}, {"id", event.job.job.id}};
+}
+
+Json job_json(const MachineEvent& event) {
+  const block::JobReport& job = event.job.job;
+  Json data{{"type", block::job_type_name(job.type)},
+            {"device", job.id},
+            {"len", job.total},
+            {"offset", job.done},
+            {"speed", job.speed}};
+  if (!job.error.empty()) data["error"] = job.error;
+  return data;
+}
+
+Json job_error_json(const MachineEvent& event) {
+  return {{"device", event.job.job.id},
+          {"operation", event.job.reading ? "read" : "write"},
+          {"action", action_name(event.job.action)}};
+}
+
+Json job_pending_json(const MachineEvent& event) {
+  return {{"type", block::job_type_name(event.job.job.type)}, {"id", event.job.job.id}};
+}
+
 constexpr ArgumentSpec kCause[] = {{"guest", Type::boolean, true}, {"reason", Type::string, true}};
 constexpr ArgumentSpec kAction[] = {{"action", Type::string, true}};
 constexpr ArgumentSpec kDeleted[] = {{"device", Type::string, false}, {"path", Type::string, true}};
@@ -63,6 +88,19 @@ constexpr ArgumentSpec kBalloon[] = {{"actual", Type::number_integer, true}};
 constexpr ArgumentSpec kPort[] = {{"id", Type::string, true}, {"open", Type::boolean, true}};
 constexpr ArgumentSpec kMigration[] = {{"status", Type::string, true}};
 constexpr ArgumentSpec kPass[] = {{"pass", Type::number_integer, true}};
+
+constexpr ArgumentSpec kJobStatus[] = {{"status", Type::string, true}, {"id", Type::string, true}};
+constexpr ArgumentSpec kJob[] = {{"type", Type::string, true},
+                                 {"device", Type::string, true},
+                                 {"len", Type::number_integer, true},
+                                 {"offset", Type::number_integer, true},
+                                 {"speed", Type::number_integer, true}};
+constexpr ArgumentSpec kJobCompleted[] = {{"type", Type::string, true},          {"device", Type::string, true},
+                                          {"len", Type::number_integer, true},   {"offset", Type::number_integer, true},
+                                          {"speed", Type::number_integer, true}, {"error", Type::string, false}};
+constexpr ArgumentSpec kJobError[] = {
+    {"device", Type::string, true}, {"operation", Type::string, true}, {"action", Type::string, true}};
+constexpr ArgumentSpec kJobPending[] = {{"type", Type::string, true}, {"id", Type::string, true}};
 
 constexpr EventSpec kEvents[] = {
     {Kind::kReset, "RESET", kCause, cause_json},
@@ -81,6 +119,12 @@ constexpr EventSpec kEvents[] = {
     {Kind::kPortChange, "VSERPORT_CHANGE", kPort, port_json},
     {Kind::kMigration, "MIGRATION", kMigration, migration_json},
     {Kind::kMigrationPass, "MIGRATION_PASS", kPass, pass_json},
+    {Kind::kJobStatus, "JOB_STATUS_CHANGE", kJobStatus, job_status_json},
+    {Kind::kJobReady, "BLOCK_JOB_READY", kJob, job_json},
+    {Kind::kJobCompleted, "BLOCK_JOB_COMPLETED", kJobCompleted, job_json},
+    {Kind::kJobCancelled, "BLOCK_JOB_CANCELLED", kJob, job_json},
+    {Kind::kJobError, "BLOCK_JOB_ERROR", kJobError, job_error_json},
+    {Kind::kJobPending, "BLOCK_JOB_PENDING", kJobPending, job_pending_json},
 };
 
 }  // namespace

@@ -14,14 +14,15 @@ namespace kite::monitor {
 
 class TestMonitor {
  public:
-  explicit TestMonitor(machine::MachineConfig config = {}) {
+  explicit TestMonitor(machine::MachineConfig config = {}, machine::DriveStore* drives = nullptr) {
     devices::register_device_types(types);
     machine::register_machine_types(types);
     config.accelerators = {"qtest"};
     config.ram_bytes = 2 << 20;
     executor = must(Executor::create("test"));
     chardevs = std::make_unique<ChardevRegistry>(*executor, MuxHooks{});
-    machine = must(machine::Machine::create(config, {.executor = *executor, .types = types, .exit = [](int) {}}));
+    machine = must(machine::Machine::create(
+        config, {.executor = *executor, .types = types, .exit = [](int) {}, .drives = drives}));
     must(machine->start());
     context = std::make_unique<MonitorContext>(MonitorContext{.machine = *machine, .chardevs = *chardevs});
   }

@@ -490,11 +490,53 @@ def saved(bench):
         domain.virsh("snapshot-delete", "first")
 
 
+def block_jobs(bench):
+    """Snapshots outside of the image, and what makes of them one image again; a disk that moves to another file. The guest
+    has written before each, and finds everything afterwards."""
+    with bench.domain("jobs") as domain, domain.boot() as console:
+        console.run("load-disks 2>&1")
+
+        def put(number):
+            console.run(f"yes part{number} | dd of=/dev/vda bs=1M seek={number} count=1 iflag=fullblock oflag=direct 2>&1")
+
+        def look(most):
+            for number in range(1, most + 1):
+                said = console.run(f"dd if=/dev/vda bs=1M skip={number} count=1 iflag=direct 2>/dev/null | tail -n +2 | head -n 1")
+                wanted(said == f"part{number}", f"part {number} of the disk is '{said}'")
+
+        def source():
+            return domain.virsh("domblklist", "--details").split()[-1]
+
+        put(1)
+        domain.virsh("snapshot-create-as", "one", "--disk-only", "--no-metadata")
+        wanted(source().endswith("jobs.one"), f"after the snapshot the disk is {source()}")
+        put(2)
+        domain.virsh("snapshot-create-as", "two", "--disk-only", "--no-metadata")
+        put(3)
+        look(3)
+        domain.virsh("blockcommit", "vda", "--active", "--pivot", "--wait")
+        wanted(source() == domain.disk, f"after the commit the disk is {source()}")
+        put(4)
+        look(4)
+        domain.virsh("snapshot-create-as", "three", "--disk-only", "--no-metadata")
+        put(5)
+        domain.virsh("blockpull", "vda", "--wait")
+        wanted("backingStore" not in domain.virsh("dumpxml") or "<backingStore/>" in domain.virsh("dumpxml"),
+               "it still has a backing file")
+        look(5)
+        copy = f"{bench.host.folder}/copy.qcow2"
+        domain.virsh("blockcopy", "vda", "--dest", copy, "--format", "qcow2", "--transient-job", "--wait", "--pivot")
+        wanted(source() == copy, f"after the copy the disk is {source()}")
+        put(6)
+        look(6)
+        subprocess.run([bench.kite, "img", "check", "-q", "--force-share", copy], check=True)
+
+
 def not_there(bench):
     """What Kite does not have is refused, and the machine goes on."""
     with bench.domain("refusals") as domain:
         domain.start()
-        for words in (["snapshot-create-as", "refusals", "s1", "--disk-only"],
+        for words in (["backup-begin", "refusals"],
                       ["migrate", "--live", "refusals", "qemu+unix:///system"]):
             error = domain.host.refused(*words)
             wanted(error, f"virsh {words[0]} says nothing")
@@ -521,6 +563,7 @@ def cases(bench):
         yield "kvm", kvm, ()
     yield "memory", memory, ()
     yield "saved and restored", saved, ()
+    yield "block jobs", block_jobs, ()
     yield "what is not there", not_there, ()
 
 

@@ -183,7 +183,7 @@ std::vector<uint8_t> render_feature_names() {
 
 }  // namespace
 
-Result<std::vector<uint8_t>> render_header(Header& header) {
+Result<std::vector<uint8_t>> render_header(Header& header, uint64_t name_at) {
   constexpr uint32_t kKnown = 112;
   header.header_bytes =
       header.version == 2 ? kHeaderBytesV2 : kKnown + static_cast<uint32_t>(header.unknown_fields.size());
@@ -195,6 +195,7 @@ Result<std::vector<uint8_t>> render_header(Header& header) {
   if (header.version == 3) put_extension(out, static_cast<uint32_t>(Extension::kFeatureNames), render_feature_names());
   for (const UnknownExtension& extension : header.unknown) put_extension(out, extension.type, extension.data);
   put_extension(out, static_cast<uint32_t>(Extension::kEnd), {});
+  if (name_at > out.size()) out.resize(name_at);
   header.backing_offset = header.backing_name.empty() ? 0 : out.size();
   header.backing_bytes = static_cast<uint32_t>(header.backing_name.size());
   out.insert(out.end(), header.backing_name.begin(), header.backing_name.end());

@@ -114,6 +114,7 @@ Result<Header> parse_header(std::span<const uint8_t> first);
 // Checks that go beyond the form: features we do not know, limits of the tables.
 Result<> check_header(const Header& header, bool for_check);
 // The first cluster's content up to the end of the extensions and the backing name; an error when it does not fit.
-Result<std::vector<uint8_t>> render_header(Header& header);
+// `name_at`: the backing file's name lies there, or behind all else where that ends later.
+Result<std::vector<uint8_t>> render_header(Header& header, uint64_t name_at = 0);
 
 }  // namespace kite::block::qcow2

@@ -15,6 +15,12 @@ constexpr uint32_t kFileShared = Permissions::kConsistentRead | Permissions::kWr
 constexpr uint32_t kBackingShared = kFileShared | Permissions::kResize;
 constexpr size_t kMostKnownTables = size_t{1} << 20;
 
+Permissions file_permissions(bool writes) {
+  Permissions permissions{.need = Permissions::kConsistentRead, .shared = kFileShared};
+  if (writes) permissions.need |= Permissions::kWrite | Permissions::kResize;
+  return permissions;
+}
+
 }  // namespace
 
 int Qcow2Node::probe(std::span<const uint8_t> head) {
@@ -33,9 +39,8 @@ Task<Result<NodePtr>> Qcow2Node::open(BlockGraph& graph, NodeConfig config, Bloc
   const bool backing_given = options.has_child("backing");
   BlockOptions backing_options = options.take_child("backing");
   KITE_CO_TRY(node->take_options(options));
-  Permissions permissions{.need = Permissions::kConsistentRead, .shared = kFileShared};
-  if (!node->read_only()) permissions.need |= Permissions::kWrite | Permissions::kResize;
-  KITE_CO_ASSIGN(node->file_, NodeUse::claim(std::move(below), fmt::format("node '{}'", node->name()), permissions));
+  KITE_CO_ASSIGN(node->file_, NodeUse::claim(std::move(below), fmt::format("node '{}'", node->name()),
+                                             file_permissions(!node->read_only())));
   KITE_CO_TRY(co_await node->load());
   KITE_CO_TRY(co_await node->open_backing(graph, std::move(backing_options), backing_given));
   node->loaded_ = true;
@@ -163,8 +168,10 @@ Task<Result<>> Qcow2Node::open_backing(BlockGraph& graph, BlockOptions options, 
 }
 
 Result<> Qcow2Node::set_backing(NodePtr backing) {
-  backing_.reset();
-  if (backing == nullptr) return {};
+  if (backing == nullptr) {
+    backing_.reset();
+    return {};
+  }
   KITE_ASSIGN(backing_, NodeUse::claim(std::move(backing), fmt::format("node '{}'", name()),
                                        {.need = Permissions::kConsistentRead, .shared = kBackingShared}));
   return {};
@@ -285,6 +292,26 @@ Task<Result<>> Qcow2Node::do_activate() {
   co_return co_await recover_dirty();
 }
 
+Task<Result<>> Qcow2Node::do_set_read_only(bool read_only) {
+  const ExclusiveAccess access = co_await ExclusiveAccess::enter(*this);
+  if (read_only) {
+    KITE_CO_TRY(co_await make_clean_if_used());
+    KITE_CO_TRY(file_.change(file_permissions(false)));
+    config_.read_only = true;
+    co_return Result<>{};
+  }
+  if (corrupt_ || (header_.incompatible & kCorrupt) != 0)
+    co_return fail("qcow2: Image is corrupt; cannot be opened read/write");
+  KITE_CO_TRY(co_await file_->set_read_only(false));
+  KITE_CO_TRY(file_.change(file_permissions(true)));
+  config_.read_only = false;
+  // [qcow2] autoclear, as in load().
+  Result<> done;
+  if (std::exchange(header_.autoclear, 0) != 0) done = co_await write_header();
+  config_.read_only = !done;
+  co_return done;
+}
+
 Task<Result<>> Qcow2Node::do_close() {
   Result<> result = co_await make_clean_if_used();
   if (Result<> closed = co_await close_use(backing_); !closed && result) result = std::move(closed);
@@ -318,7 +345,7 @@ ImageInfo Qcow2Node::image_info() const {
   info.vm_state_offset = vm_state_offset();
   info.dirty = (header_.incompatible & kDirty) != 0;
   info.backing_filename = header_.backing_name;
-  info.backing_format = header_.backing_format;
+  if (!header_.backing_name.empty()) info.backing_format = header_.backing_format;
   info.has_format_specific = true;
   const std::string type = header_.compression == Compression::kZlib ? "zlib" : "zstd";
   InfoItems& items = info.format_specific;
@@ -334,11 +361,52 @@ ImageInfo Qcow2Node::image_info() const {
   return info;
 }
 
+namespace {
+
+constexpr uint64_t kAtomic = 512;  // bytes that a disk writes whole or not at all
+
+// Where the name in `changed` can lie so that it can be written before the header's first sector, and nothing between
+// changes: what `raw`, the header as it would be, has behind its first sector is as it is now, but for the name. 0:
+// nowhere.
+uint64_t place_for_name(Header now, const Header& changed, const std::vector<uint8_t>& raw) {
+  const uint64_t old_from = now.backing_offset, old_to = old_from + now.backing_name.size();
+  const auto before = render_header(now);
+  const uint64_t natural = raw.size() - changed.backing_name.size();
+  if (!before || before->size() - now.backing_name.size() != natural) return 0;
+  if (natural > kAtomic &&
+      !std::equal(raw.begin() + kAtomic, raw.begin() + static_cast<std::ptrdiff_t>(natural), before->begin() + kAtomic))
+    return 0;
+  const bool apart = old_from == 0 || align_up(raw.size(), kAtomic) <= old_from;
+  const uint64_t place = apart ? natural : align_up(old_to, kAtomic);
+  return place + changed.backing_name.size() <= changed.cluster_bytes() ? place : 0;
+}
+
+}  // namespace
+
+// The first sector of the header makes the switch: a name is written beside the old one, durably, before it.
 Task<Result<>> Qcow2Node::change_backing_name(std::string filename, std::string format) {
   if (filename.size() > kMaxBackingName) co_return fail("Backing file name too long");
-  header_.backing_name = std::move(filename);
-  header_.backing_format = std::move(format);
-  co_return co_await write_header();
+  Header changed = header_;
+  // Without a name the format means nothing; its extension stays, so that what follows it stays where it is.
+  if (!filename.empty() || !format.empty()) changed.backing_format = std::move(format);
+  changed.backing_name = std::move(filename);
+  KITE_CO_ASSIGN(std::vector<uint8_t> raw, render_header(changed));
+  if (const uint64_t place = place_for_name(header_, changed, raw); place != 0 && raw.size() > kAtomic) {
+    KITE_CO_ASSIGN(raw, render_header(changed, place));
+    const uint64_t from = std::max(place & ~(kAtomic - 1), kAtomic);
+    IoResult<> done;
+    if (!changed.backing_name.empty()) {
+      done = co_await file_->write(from, IoSlice::of_const(raw.data() + from, raw.size() - from));
+      if (done) done = co_await file_->flush();
+    }
+    if (!done) co_return fail("Could not write the qcow2 header: {}", errno_text(done.error().code));
+    raw.resize(kAtomic);
+  }
+  header_ = std::move(changed);
+  IoResult<> done = co_await file_->write(0, IoSlice::of_const(raw.data(), raw.size()));
+  if (done) done = co_await file_->flush();
+  if (!done) co_return fail("Could not write the qcow2 header: {}", errno_text(done.error().code));
+  co_return Result<>{};
 }
 
 }  // namespace kite::block::qcow2

@@ -86,6 +86,7 @@ class Qcow2Node final : public FormatNode {
   Task<Result<>> do_close() override;
   Task<Result<>> do_deactivate() override;
   Task<Result<>> do_activate() override;
+  Task<Result<>> do_set_read_only(bool read_only) override;
   Task<IoResult<>> do_read(uint64_t offset, IoSlice to, IoHow how) override;
   Task<IoResult<>> do_write(uint64_t offset, IoSlice from, IoHow how) override;
   Task<IoResult<>> do_write_zeroes(uint64_t offset, uint64_t bytes, IoHow how) override;

@@ -85,8 +85,10 @@ Task<Result<>> QedNode::open_backing(BlockGraph& graph, BlockOptions options, bo
 }
 
 Result<> QedNode::set_backing(NodePtr backing) {
-  backing_.reset();
-  if (backing == nullptr) return {};
+  if (backing == nullptr) {
+    backing_.reset();
+    return {};
+  }
   KITE_ASSIGN(backing_,
               NodeUse::claim(std::move(backing), fmt::format("node '{}'", name()),
                              {.need = Permissions::kConsistentRead, .shared = kFileShared | Permissions::kResize}));
