@@ -227,8 +227,9 @@ constexpr OptionSpec kOptions[] = {
     {"snapshot", "", kDisks, "write to temporary files instead of the images; they are lost at the end",
      [](Context& context, Text) { return on(context.plan.snapshot); }},
 
-    {"nic", "user|tap|bridge|socket|stream|dgram|none[,model=virtio-net-pci|e1000][,mac=ADDRESS][,OPTION=VALUE]...", kNetwork,
-     "a network card with a back end of its own; without this, -net or -redir, or -device, there is none", apply_nic},
+    {"nic", "user|tap|bridge|socket|stream|dgram|none[,model=virtio-net-pci|e1000][,mac=ADDRESS][,OPTION=VALUE]...",
+     kNetwork, "a network card with a back end of its own; without this, -net or -redir, or -device, there is none",
+     apply_nic},
     {"netdev",
      "user,id=ID[,net=ADDRESS/BITS][,host=ADDRESS][,dhcpstart=ADDRESS][,dns=ADDRESS][,hostname=NAME]"
      "[,restrict=on|off][,ipv6=on|off][,hostfwd=[tcp|udp]:[HOSTADDR]:HOSTPORT-[GUESTADDR]:GUESTPORT]... or "
