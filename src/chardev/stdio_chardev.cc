@@ -1,6 +1,7 @@
 #include "chardev/stdio_chardev.h"
 
 #include <fcntl.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 
 #include <cerrno>
@@ -46,6 +47,12 @@ Result<std::unique_ptr<StdioChardev>> StdioChardev::create(std::string id, Execu
       new StdioChardev(std::move(id), executor, std::move(log), std::move(input), std::move(output)));
   stdio->connect(stdio->input_.get(), stdio->output_.get(), kind);
   return stdio;
+}
+
+// A socket has no description of our own, and its flags are others' too: who reads on must not wait.
+ssize_t StdioChardev::receive(int fd, std::span<uint8_t> buffer) {
+  const ssize_t count = ::recv(fd, buffer.data(), buffer.size(), MSG_DONTWAIT);
+  return count < 0 && errno == ENOTSOCK ? ::read(fd, buffer.data(), buffer.size()) : count;
 }
 
 StdioChardev::~StdioChardev() {

@@ -19,6 +19,7 @@ class StdioChardev final : public StreamChardev {
   [[nodiscard]] std::string filename() const override { return "stdio"; }
 
  private:
+  ssize_t receive(int fd, std::span<uint8_t> buffer) override;
   StdioChardev(std::string id, Executor& executor, Fd log, Fd input, Fd output);
   Fd input_, output_;
 };

@@ -150,7 +150,8 @@ class Raw:
             match = re.search(rb"\$([^#]*)#..", self.bytes, re.DOTALL)
             if match:
                 self.bytes = self.bytes[match.end():]
-                self.send(b"+")
+                with contextlib.suppress(BrokenPipeError):  # it said the last that it has to say
+                    self.send(b"+")
                 return re.sub(rb"}(.)", lambda m: bytes([m[1][0] ^ 0x20]), match[1], flags=re.DOTALL).decode("latin-1")
             data = self.socket.recv(65536)
             check(data, "the stub closed the connection")
@@ -207,7 +208,7 @@ def test_breakpoints_in_code_that_is_hot():
     with machine() as m:
         while not re.search(r"blocks-translated\D+[1-9]", m.qmp.human("info stats vcpu")):
             pass
-        said = m.gdb("break work", "continue", show("first", "$rbx"), "continue", show("second", "$rbx"), "finish",
+        said = m.gdb("break work", "continue", show("first", "$rbx"), "continue", show("second", "$rbx"), "tbreak round_stores", "continue",
                      show("rip", "$rip"), "delete", "break round_ends if $rbx % 8 == 0", "continue", show("third", "$rbx"),
                      show("stored", "*(long*)&counter"))
         check(number(said, "second") == number(said, "first") + 1, said)
@@ -322,11 +323,17 @@ def test_a_client_that_is_lost_leaves_nothing():
         check(client.ask(f"Z0,{m.symbols['work']:x},1") == "OK", "no breakpoint")
         check(client.ask(f"Z2,{m.symbols['counter']:x},8") == "OK", "no watchpoint")
         client.close()
-        m.gdb()  # has been let in, so the first is gone
-        check(m.qmp.status() in ("paused", "prelaunch"), m.qmp.status())
-        m.qmp.ask("cont")
-        said = m.gdb(show("first", "counter"), target=m.gdb_path)
-        check(m.qmp.status() == "paused", said)
+        client = m.raw()  # is let in once the first is gone
+        check(client.ask(f"z0,{m.symbols['work']:x},1") == "E22", "its breakpoint is there")
+        check(client.ask(f"z2,{m.symbols['counter']:x},8") == "E22", "its watchpoint is there")
+        check(m.qmp.status() == "prelaunch", m.qmp.status())
+        client.send(Raw.frame("c"))
+        m.qmp.event("RESUME")
+        client.close()
+        client = m.raw()
+        client.ask("qC")
+        m.qmp.event("STOP")
+        client.close()
 
 
 def test_the_monitor_through_gdb():
@@ -350,7 +357,8 @@ def test_gdb_starts_kite_and_talks_through_its_pipe():
     with tempfile.TemporaryDirectory() as folder:
         guest, symbols = GUEST
         command = f"{KITE} -accel jit -nodefaults -display none -m 16 -kernel {guest} -S -gdb stdio"
-        done = subprocess.run(["gdb", "--batch", "-nx", "-ex", "set confirm off", "-ex", f"target remote | exec {command}",
+        done = subprocess.run(["gdb", "--batch", "-nx", "-ex", "set confirm off", "-ex", "set remotetimeout 60", "-ex",
+                               f"target remote | exec {command}",
                                "-ex", "hbreak work", "-ex", "continue", "-ex", show("rip", "$rip"), "-ex", "kill", guest],
                               stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=LIMIT,
                               check=False, text=True, cwd=folder)
@@ -402,7 +410,6 @@ def test_physical_memory():
         check(client.ask("Qqemu.PhyMemMode:1") == "OK", "refused")
         check(client.ask("M8000,2:abcd") == "OK" and client.ask("m8000,2") == "abcd", "memory")
         check(client.ask("mf000000000,4") == "E14", "there is no memory")
-        check(len(client.ask("mfffffff0,10")) == 32, "the firmware's end")
         client.close()
 
 
