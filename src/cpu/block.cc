@@ -22,7 +22,6 @@ namespace {
 constexpr size_t kMaxInsnBytes = BlockCache::kMaxInsnBytes;
 // How far a block goes on a page that data shares (RamBlock::mark_code); others go to its end.
 constexpr uint64_t kSharedPageBytes = 256;
-constexpr unsigned kBucketBits = 17;  // a boot decodes some 50,000 blocks
 
 // The instruction is longer than 15 bytes, or reaches beyond the limit of CS (SDM 2A 2.3.11, 3A 5.3).
 void bad_fetch(Cpu& cpu, const Op* op) {
@@ -177,8 +176,6 @@ struct BlockCache::Code {
   }
 };
 
-BlockCache::BlockCache() : buckets_(size_t{1} << kBucketBits, nullptr) {}
-
 // Pages are mapped at many addresses: programs and libraries by every process at those of its own.
 uint64_t BlockCache::hash(Gpa physical, uint64_t rip, uint32_t mode_key) {
   constexpr uint64_t kOdd = 0x9e3779b97f4a7c15;
@@ -234,8 +231,7 @@ void BlockCache::shed(Block& block) {
 void BlockCache::flush(Cpu& cpu) {
   flush_pending_ = false;
   if (cpu.translator != nullptr) cpu.translator->flush(cpu);
-  std::fill(buckets_.begin(), buckets_.end(), nullptr);
-  jumps_.fill(JumpEntry{});
+  std::construct_at(tables_);
   blocks_.clear();
   op_memory_.clear();
   next_idle_ = 0;
@@ -244,14 +240,14 @@ void BlockCache::flush(Cpu& cpu) {
 }
 
 void BlockCache::insert(Block& block) {
-  Block*& bucket = buckets_[hash(block.physical, block.rip, block.mode_key)];
+  Block*& bucket = tables_->buckets[hash(block.physical, block.rip, block.mode_key)];
   block.hash_next = bucket;
   block.removed = false;
   bucket = &block;
 }
 
 void BlockCache::remove(Block& block) {
-  Block** at = &buckets_[hash(block.physical, block.rip, block.mode_key)];
+  Block** at = &tables_->buckets[hash(block.physical, block.rip, block.mode_key)];
   while (*at != nullptr && *at != &block) at = &(*at)->hash_next;
   if (*at != nullptr) *at = block.hash_next;
   block.epoch = 0;
@@ -299,7 +295,7 @@ Block* BlockCache::find(Cpu& cpu, bool may_flush) {
 }
 
 Block* BlockCache::lookup(Cpu& cpu, Gpa physical) {
-  Block* block = buckets_[hash(physical, cpu.state.rip, cpu.mode_key)];
+  Block* block = tables_->buckets[hash(physical, cpu.state.rip, cpu.mode_key)];
   while (block != nullptr &&
          (block->physical != physical || block->rip != cpu.state.rip || block->mode_key != cpu.mode_key))
     block = block->hash_next;

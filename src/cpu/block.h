@@ -121,8 +121,6 @@ class BlockCache {
     Block* block = &no_block;
   };
 
-  BlockCache();
-
   // The block at state.rip, decoded if need be. Null: an exception was raised (or the cache must be flushed first, when
   // `may_flush` is false, as it must be while Ops are still looked at).
   Block* find(Cpu& cpu, bool may_flush);
@@ -131,7 +129,7 @@ class BlockCache {
   // A block without an instruction, in front of one that the debugger wants to know of (debugger.h).
   Block* fence(Cpu& cpu);
   [[nodiscard]] JumpEntry& jump_entry(uint64_t rip) {
-    return jumps_[(rip ^ (rip >> kJumpBits)) & ((1u << kJumpBits) - 1)];
+    return tables_->jumps[(rip ^ (rip >> kJumpBits)) & ((1u << kJumpBits) - 1)];
   }
   // Whether `block`, which led from here before, still stands for state.rip: then it is current again. Spares the
   // search after a TLB flush.
@@ -165,9 +163,13 @@ class BlockCache {
   size_t shed_idle(const Cpu& cpu);
   uint8_t* allocate_code(size_t bytes);
 
-  std::vector<Block*> buckets_;
-  std::array<JumpEntry, 1u << kJumpBits> jumps_;
+  static constexpr unsigned kBucketBits = 17;  // a boot decodes some 50,000 blocks
+  struct Tables {
+    std::array<Block*, size_t{1} << kBucketBits> buckets{};
+    std::array<JumpEntry, 1u << kJumpBits> jumps;
+  };
   Slabs slabs_;
+  Tables* tables_ = slabs_.add<Tables>();
   Pool<Block> blocks_{slabs_};
   OpMemory op_memory_;
   size_t next_idle_ = 0;    // of blocks_, to be looked at

@@ -22,6 +22,7 @@
 #include "cpu/translation.h"
 #include "memory/address_space.h"
 #include "metrics/metrics.h"
+#include "support/huge_pages.h"
 #include "support/low_memory.h"
 #include "x86/arch_state.h"
 #include "x86/cpuid.h"
@@ -106,7 +107,10 @@ class Cpu {
   ~Cpu();
   Cpu(const Cpu&) = delete;
   Cpu& operator=(const Cpu&) = delete;
-#if !__has_feature(address_sanitizer)  // which looks for pointers in memory of its own alone
+#if __has_feature(address_sanitizer)  // which looks for pointers in memory of its own alone
+  static void* operator new(size_t bytes, std::align_val_t) { return allocate_in_huge_pages(bytes); }
+  static void operator delete(void* memory, size_t, std::align_val_t) { std::free(memory); }
+#else
   // Where translated code can name the fields by their addresses.
   static void* operator new(size_t bytes, std::align_val_t) { return allocate_low(bytes); }
   static void operator delete(void* memory, size_t bytes, std::align_val_t) { free_low(memory, bytes); }

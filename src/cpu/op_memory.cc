@@ -4,6 +4,8 @@
 #include <new>
 #include <utility>
 
+#include "support/page_stock.h"
+
 namespace kite::cpu {
 
 void* OpMemory::take(size_t count) {
@@ -32,7 +34,7 @@ void* OpMemory::take_of_new_chunk(size_t count) {
     const size_t rest = std::min(kMostOps, static_cast<size_t>(end_ - next_) / sizeof(Op));
     give_back(std::exchange(next_, next_ + rest * sizeof(Op)), rest);
   }
-  chunks_.emplace_back(static_cast<std::byte*>(allocate_in_huge_pages(kHugePageSize)));
+  chunks_.emplace_back(PageStock::instance().take());
   next_ = chunks_.back().get();
   end_ = next_ + kHugePageSize;
   return take(count);

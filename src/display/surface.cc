@@ -1,6 +1,7 @@
 #include "display/surface.h"
 
 #include <algorithm>
+#include <new>
 #include <utility>
 
 namespace kite::display {
@@ -15,7 +16,8 @@ Rect join(const Rect& a, const Rect& b) {
 void Surface::resize(uint32_t width, uint32_t height) {
   width_ = std::clamp(width, 1u, kMostSide);
   height_ = std::clamp(height, 1u, kMostSide);
-  pixels_.assign(size_t{width_} * height_, 0);
+  pixels_.reset(static_cast<uint32_t*>(std::calloc(size_t{width_} * height_, sizeof(uint32_t))));
+  if (pixels_ == nullptr) throw std::bad_alloc();
   damage_ = {{0, 0, width_, height_}};
 }
 

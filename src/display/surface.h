@@ -3,6 +3,8 @@
 #pragma once
 
 #include <cstdint>
+#include <cstdlib>
+#include <memory>
 #include <span>
 #include <vector>
 
@@ -30,8 +32,8 @@ class Surface {
   [[nodiscard]] uint32_t width() const { return width_; }
   [[nodiscard]] uint32_t height() const { return height_; }
   [[nodiscard]] std::span<const uint32_t> row(uint32_t y) const { return {&pixels_[size_t{y} * width_], width_}; }
-  [[nodiscard]] std::span<const uint32_t> pixels() const { return pixels_; }
-  [[nodiscard]] PictureView view() const { return {width_, height_, pixels_.data()}; }
+  [[nodiscard]] std::span<const uint32_t> pixels() const { return {pixels_.get(), size_t{width_} * height_}; }
+  [[nodiscard]] PictureView view() const { return {width_, height_, pixels_.get()}; }
   // Replaces a row, as far as both reach; what differs from before counts as changed.
   void put_row(uint32_t y, std::span<const uint32_t> pixels);
   void damage(Rect rect);  // cut to the surface
@@ -40,7 +42,10 @@ class Surface {
 
  private:
   uint32_t width_ = 0, height_ = 0;
-  std::vector<uint32_t> pixels_;
+  struct Free {
+    void operator()(uint32_t* pixels) const { std::free(pixels); }
+  };
+  std::unique_ptr<uint32_t[], Free> pixels_;  // those that stay black cost no memory
   std::vector<Rect> damage_;
 };
 

@@ -36,7 +36,7 @@ void announce_missing(std::span<const FlatRange> from, const FlatView& in, auto&
 
 FlatView::FlatView(std::vector<FlatRange> ranges) : ranges_(std::move(ranges)) {
   if (ranges_.empty() || ranges_.back().end > kDenseLimit || ranges_.size() > UINT16_MAX) return;
-  dense_.resize(kDenseLimit);
+  dense_.resize(ranges_.back().end);
   for (size_t i = 0; i < ranges_.size(); ++i)
     std::fill(dense_.begin() + static_cast<ptrdiff_t>(ranges_[i].start),
               dense_.begin() + static_cast<ptrdiff_t>(ranges_[i].end), static_cast<uint16_t>(i + 1));

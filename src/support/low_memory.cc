@@ -6,6 +6,7 @@
 #include <new>
 
 #include "support/huge_pages.h"
+#include "support/page_stock.h"
 
 namespace kite {
 namespace {
@@ -14,13 +15,19 @@ size_t rounded(size_t bytes) { return (bytes + kHugePageSize - 1) & ~(kHugePageS
 
 }  // namespace
 
-void* allocate_low(size_t bytes) {
+void* map_low(size_t bytes) {
   for (const int where : {MAP_32BIT, 0}) {
     void* const memory = map_at_huge_page(rounded(bytes), where);
     if (memory == nullptr) continue;
     prefer_huge_pages(memory, rounded(bytes));
     return memory;
   }
+  return nullptr;
+}
+
+void* allocate_low(size_t bytes) {
+  if (void* const ready = PageStock::instance().take_low(bytes)) return ready;
+  if (void* const memory = map_low(bytes)) return memory;
   throw std::bad_alloc();
 }
 

@@ -3,9 +3,11 @@
 
 #include <cstddef>
 #include <memory>
+#include <type_traits>
 #include <vector>
 
 #include "support/huge_pages.h"
+#include "support/page_stock.h"
 
 namespace kite {
 
@@ -22,7 +24,7 @@ class Slabs {
       return slab;
     }
     if (pages_.empty() || used_ == kHugePageSize) {
-      pages_.emplace_back(static_cast<std::byte*>(allocate_in_huge_pages(kHugePageSize)));
+      pages_.emplace_back(PageStock::instance().take());
       used_ = 0;
       free_.reserve(pages_.size() * (kHugePageSize / kBytes));
     }
@@ -30,6 +32,18 @@ class Slabs {
     return pages_.back().get() + used_ - kBytes;
   }
   void give_back(std::byte* slab) noexcept { free_.push_back(slab); }
+  // A large object that is there as long as this is. What a huge page has left is for slabs.
+  template <class T>
+  T* add() {
+    static_assert(sizeof(T) <= kHugePageSize && std::is_trivially_destructible_v<T>);
+    pages_.emplace_back(PageStock::instance().take());
+    std::byte* const page = pages_.back().get();
+    const size_t slabs_used = (sizeof(T) + kBytes - 1) / kBytes;
+    for (size_t i = slabs_used; i < kHugePageSize / kBytes; ++i) free_.push_back(page + i * kBytes);
+    used_ = kHugePageSize;
+    free_.reserve(pages_.size() * (kHugePageSize / kBytes));
+    return std::construct_at(reinterpret_cast<T*>(page));
+  }
   [[nodiscard]] size_t bytes() const { return pages_.size() * kHugePageSize; }
 
  private:

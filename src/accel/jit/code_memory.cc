@@ -6,16 +6,20 @@
 
 #include "support/huge_pages.h"
 #include "support/low_memory.h"
+#include "support/page_stock.h"
 
 namespace kite::jit {
 namespace {
 
 // What has to be there of a huge page before it is asked for: less is not worth clearing the rest.
 constexpr size_t kWorthwhile = size_t{128} << 10;
+// And how much, before the next is asked for, too.
+constexpr size_t kNextIsNear = kHugePageSize / 4 * 3;
 
 }  // namespace
 
 CodeMemory::~CodeMemory() {
+  PageStock::instance().forget(reinterpret_cast<const std::byte*>(run_), size_);
   if (write_ != nullptr) ::munmap(write_, size_);
   if (run_ != nullptr) ::munmap(run_, size_ + data_size_);
 }
@@ -42,10 +46,17 @@ Result<> CodeMemory::map(size_t bytes, size_t data_bytes, std::span<const std::b
 // Linux gives huge pages to shared memory in its own time, if at all; this asks for one at once.
 void CodeMemory::written_to(const uint8_t* place) {
   const auto offset = static_cast<size_t>(place - write_);
-  const size_t number = offset / kHugePageSize;
-  if (offset % kHugePageSize < kWorthwhile || number >= huge_pages_.size() || huge_pages_[number]) return;
+  if (offset % kHugePageSize < kWorthwhile) return;
+  ask_for(offset / kHugePageSize);
+  if (offset % kHugePageSize >= kNextIsNear) ask_for(offset / kHugePageSize + 1);
+}
+
+void CodeMemory::ask_for(size_t number) {
+  if (number >= huge_pages_.size() || huge_pages_[number]) return;
   huge_pages_[number] = true;
-  collapse_to_huge_page(run_ + number * kHugePageSize);
+  const size_t offset = number * kHugePageSize;
+  PageStock::instance().collapse(reinterpret_cast<std::byte*>(write_ + offset),
+                                 reinterpret_cast<const std::byte*>(run_ + offset));
 }
 
 }  // namespace kite::jit

@@ -33,6 +33,8 @@ class CodeMemory {
   [[nodiscard]] ptrdiff_t delta() const { return run_ - write_; }
 
  private:
+  void ask_for(size_t number);
+
   uint8_t* write_ = nullptr;
   uint8_t* run_ = nullptr;
   uint8_t* data_ = nullptr;

@@ -10,6 +10,7 @@
 #include "cpu/machine_check.h"
 #include "cpu/mmu.h"
 #include "metrics/metrics.h"
+#include "support/page_stock.h"
 #include "x86/host_features.h"
 
 namespace kite {
@@ -158,6 +159,19 @@ constexpr Offer kOffers[] = {
 
 }  // namespace
 
+namespace {
+
+// The memory of the next one.
+void prepare_cpu() {
+#if !__has_feature(address_sanitizer)
+  PageStock::instance().prepare_low(sizeof(cpu::Cpu));
+#endif
+}
+
+}  // namespace
+
+JitAccelerator::JitAccelerator(const JitOptions& options) : options_(options) { prepare_cpu(); }
+
 JitAccelerator::~JitAccelerator() {
   if (memory_ != nullptr) memory_->remove_observer(*this);
   if (smm_memory_ != nullptr) smm_memory_->remove_observer(*this);
@@ -191,6 +205,7 @@ Result<std::unique_ptr<Vcpu>> JitAccelerator::create_vcpu(const VcpuConfig& conf
   if (memory_ == nullptr) return fail("the jit accelerator needs an address space before its vCPUs");
   if (config.cpu == nullptr || config.clock == nullptr) return fail("a vCPU needs a CPU model and a clock");
   auto vcpu = std::make_unique<JitVcpu>(*this, config, *memory_);
+  if (config.index + 1 < config.cpu_count) prepare_cpu();
   if (options_.translate) {
     KITE_TRY(make_perf_map());
     KITE_TRY(vcpu->translate(options_, perf_map_));

@@ -18,7 +18,7 @@ class PerfMap;
 
 class JitAccelerator final : public Accelerator, private MapObserver {
  public:
-  explicit JitAccelerator(const JitOptions& options = {}) : options_(options) {}
+  explicit JitAccelerator(const JitOptions& options = {});
   ~JitAccelerator() override;  // after its vCPUs, before the address space
 
   [[nodiscard]] std::string_view name() const override { return "jit"; }
