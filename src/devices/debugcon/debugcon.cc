@@ -39,11 +39,18 @@ void Debugcon::io_write(uint64_t, unsigned, uint64_t value) {
       return;
     }
     backlog_.push_back(static_cast<uint8_t>(value));
+    if (full_ && chardev_->is_open()) return;
   }
   drain();
 }
 
-void Debugcon::writable() { drain(); }
+void Debugcon::writable() {
+  {
+    const std::lock_guard lock(lock_);
+    full_ = false;
+  }
+  drain();
+}
 
 // The chardev is called without the lock, since it may call back; who finds another thread at it leaves the bytes to
 // it.
@@ -59,6 +66,7 @@ void Debugcon::drain() {
     lock.unlock();
     const size_t taken = chardev_->is_open() ? std::min(chardev_->write(bytes), bytes.size()) : bytes.size();
     lock.lock();
+    full_ = taken < bytes.size();
     backlog_.insert(backlog_.begin(), bytes.begin() + static_cast<ptrdiff_t>(taken), bytes.end());
   }
   draining_ = false;

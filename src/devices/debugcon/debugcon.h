@@ -51,6 +51,7 @@ class Debugcon final : public bus::Device, private IoHandler, private ChardevCli
   std::vector<uint8_t> backlog_;  // on its way to the host; no part of the guest's state
   bool draining_ = false;         // one thread at a time hands bytes over, without the lock
   bool drain_again_ = false;      // somebody found it draining
+  bool full_ = false;             // the chardev took a part, and will say when there is room
 };
 
 }  // namespace kite::devices

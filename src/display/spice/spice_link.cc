@@ -62,9 +62,8 @@ void SpiceLink::ready(uint32_t events) {
 }
 
 bool SpiceLink::receive() {
-  std::vector<uint8_t> bytes(SpicePacket::kMostBytes);
   uint8_t kind = 0;
-  iovec parts[] = {{&kind, 1}, {bytes.data(), bytes.size()}};
+  iovec parts[] = {{&kind, 1}, {received_bytes_.data(), received_bytes_.size()}};
   Control control{};
   msghdr message{};
   message.msg_iov = parts;
@@ -85,7 +84,7 @@ bool SpiceLink::receive() {
     end();
     return false;
   }
-  bytes.resize(static_cast<size_t>(count - 1));
+  std::vector<uint8_t> bytes(received_bytes_.begin(), received_bytes_.begin() + (count - 1));
   received_(SpicePacket(static_cast<SpicePacketKind>(kind), std::move(bytes), std::move(fd)));
   return true;
 }

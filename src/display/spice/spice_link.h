@@ -117,6 +117,7 @@ class SpiceLink {
   const std::function<void(SpicePacket)> received_;
   const std::function<void()> closed_;
   std::deque<SpicePacket> waiting_;
+  std::vector<uint8_t> received_bytes_ = std::vector<uint8_t>(SpicePacket::kMostBytes);  // of the message at hand
   bool ended_ = false;
 };
 
