@@ -1,5 +1,5 @@
 # A room is one folder under src/: a static library of its *.cc files and one test program of its *_test.cc files.
-# kite_room(NAME [DIR dir] DEPS room... [LIBS target...] [TEST_LIBS target...])
+# kite_room(NAME [DIR dir] DEPS room... [LIBS target...] [TEST_LIBS target...] [OPTIMISED_TESTS])
 add_library(kite_flags INTERFACE)
 target_compile_options(kite_flags INTERFACE
   -Wall -Wextra -Wconversion -Wsign-conversion -Wshadow -Wnon-virtual-dtor -Woverloaded-virtual -Wcast-qual
@@ -49,7 +49,7 @@ if(KITE_TESTS)
 endif()
 
 function(kite_room name)
-  cmake_parse_arguments(ROOM "" "DIR" "DEPS;LIBS;TEST_LIBS" ${ARGN})
+  cmake_parse_arguments(ROOM "OPTIMISED_TESTS" "DIR" "DEPS;LIBS;TEST_LIBS" ${ARGN})
   if(NOT ROOM_DIR)
     set(ROOM_DIR ${name})
   endif()
@@ -77,6 +77,9 @@ function(kite_room name)
   if(KITE_TESTS AND tests)
     add_executable(kite_${name}_test ${tests})
     target_link_libraries(kite_${name}_test PRIVATE kite_${name} kite_test_flags GTest::gtest_main ${ROOM_TEST_LIBS})
+    if(ROOM_OPTIMISED_TESTS)
+      set_source_files_properties(${tests} PROPERTIES COMPILE_OPTIONS -O1 SKIP_PRECOMPILE_HEADERS ON)
+    endif()
     target_precompile_headers(kite_${name}_test REUSE_FROM kite_test_headers)
     gtest_discover_tests(kite_${name}_test TEST_PREFIX "${name}." DISCOVERY_MODE PRE_TEST
                          PROPERTIES TIMEOUT 300)
