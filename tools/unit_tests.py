@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Runs the GoogleTest programs of a build, in as many processes as there are CPUs. CTest starts a process for each test,
-which takes longer than most of them, above all with sanitizers.
+"""Runs the GoogleTest programs of a build, in as many processes at a time as there are CPUs, or PROCESSES. CTest starts a
+process for each test, which takes longer than most of them, above all with sanitizers.
 
-usage: unit_tests.py BUILD
+usage: unit_tests.py BUILD [PROCESSES]
 Ends with 'unit-NAME: N passed, N failed, N skipped', where NAME is the last part of BUILD.
 """
 import collections
@@ -46,13 +46,14 @@ def run(program, part, total):
 
 
 def main():
-    if len(sys.argv) != 2:
+    if len(sys.argv) not in (2, 3):
         print(__doc__, file=sys.stderr)
         return 2
     build = pathlib.Path(sys.argv[1]).resolve()
     programs = [path for path in sorted(build.rglob("kite_*_test")) if path.is_file() and os.access(path, os.X_OK)]
     passed, failed, skipped = 0, 0 if programs else 1, collections.Counter()
-    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+    processes = int(sys.argv[2]) if len(sys.argv) == 3 else os.cpu_count()
+    with concurrent.futures.ThreadPoolExecutor(processes) as pool:
         totals = list(pool.map(parts, programs))
         runs = [(program, part, total) for program, total in zip(programs, totals) for part in range(total)]
         results = pool.map(run, *zip(*runs)) if runs else []
