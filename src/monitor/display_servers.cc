@@ -159,6 +159,15 @@ constexpr QmpCommand kCommands[] = {
     {"change-vnc-password", kPassword, change_vnc_password},
 };
 
+// By ClientEvent, those of VNC before those of SPICE.
+constexpr ArgumentSpec kClient[] = {{"server", Type::object, true}, {"client", Type::object, true}};
+constexpr PeerEventSpec kEvents[] = {{"VNC_CONNECTED", kClient},     {"VNC_INITIALIZED", kClient},
+                                     {"VNC_DISCONNECTED", kClient},  {"SPICE_CONNECTED", kClient},
+                                     {"SPICE_INITIALIZED", kClient}, {"SPICE_DISCONNECTED", kClient}};
+constexpr size_t kClientEvents = std::size(kEvents) / 2;
+static_assert(ClientEvent{} == ClientEvent::kConnected && static_cast<size_t>(ClientEvent::kInitialized) == 1 &&
+              static_cast<size_t>(ClientEvent::kDisconnected) == 2);
+
 std::string error_text(const QmpReply& reply) {
   return reply ? std::string{} : fmt::format("Error: {}\n", reply.error().description);
 }
@@ -172,22 +181,20 @@ std::string text_of(const Place& place) {
 
 std::span<const QmpCommand> display_server_commands() { return kCommands; }
 
-DisplayEvent vnc_event(const VncServer& server, ClientEvent event, const Place& client) {
+std::span<const PeerEventSpec> display_events() { return kEvents; }
+
+PeerEvent vnc_event(const VncServer& server, ClientEvent event, const Place& client) {
   Json place = vnc_place(server.place());
   place["auth"] = vnc_auth(server);
-  const std::string_view name = event == ClientEvent::kConnected     ? "VNC_CONNECTED"
-                                : event == ClientEvent::kInitialized ? "VNC_INITIALIZED"
-                                                                     : "VNC_DISCONNECTED";
-  return {name, {{"server", place}, {"client", vnc_place(client)}}};
+  return {kEvents[static_cast<size_t>(event)].name, {{"server", place}, {"client", vnc_place(client)}}};
 }
 
-DisplayEvent spice_event(const SpiceDisplay& server, ClientEvent event, const SpiceChannel& channel) {
+PeerEvent spice_event(const SpiceDisplay& server, ClientEvent event, const SpiceChannel& channel) {
+  const std::string_view name = kEvents[kClientEvents + static_cast<size_t>(event)].name;
   Json place = spice_place(channel.server);
-  if (event != ClientEvent::kInitialized)
-    return {event == ClientEvent::kConnected ? "SPICE_CONNECTED" : "SPICE_DISCONNECTED",
-            {{"server", place}, {"client", spice_place(channel.client)}}};
+  if (event != ClientEvent::kInitialized) return {name, {{"server", place}, {"client", spice_place(channel.client)}}};
   place["auth"] = spice_auth(server);
-  return {"SPICE_INITIALIZED", {{"server", place}, {"client", spice_channel(channel)}}};
+  return {name, {{"server", place}, {"client", spice_channel(channel)}}};
 }
 
 // --- for people

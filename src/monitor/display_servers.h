@@ -1,10 +1,12 @@
 // VNC and SPICE in the monitors: who is connected, passwords, events. Main executor's thread.
 #pragma once
 
+#include <span>
 #include <string>
 #include <string_view>
 
 #include "monitor/qmp_commands.h"
+#include "monitor/qmp_events.h"
 
 namespace kite::monitor {
 
@@ -12,13 +14,10 @@ namespace kite::monitor {
 std::span<const QmpCommand> display_server_commands();
 
 // What QMP announces of clients.
-struct DisplayEvent {
-  std::string_view name;
-  Json data;
-};
-DisplayEvent vnc_event(const display::VncServer& server, display::ClientEvent event, const display::Place& client);
-DisplayEvent spice_event(const display::SpiceDisplay& server, display::ClientEvent event,
-                         const display::SpiceChannel& channel);
+PeerEvent vnc_event(const display::VncServer& server, display::ClientEvent event, const display::Place& client);
+PeerEvent spice_event(const display::SpiceDisplay& server, display::ClientEvent event,
+                      const display::SpiceChannel& channel);
+std::span<const PeerEventSpec> display_events();
 
 // For people; each ends with a newline unless it is empty.
 std::string info_vnc(MonitorContext& context, std::string_view rest);

@@ -67,8 +67,8 @@ constexpr QmpCommand kCommands[] = {
 
 constexpr ArgumentSpec kConnected[] = {{"netdev-id", Type::string, true}, {"addr", Type::object, true}};
 constexpr ArgumentSpec kDisconnected[] = {{"netdev-id", Type::string, true}};
-constexpr StreamEventSpec kStreamEvents[] = {{"NETDEV_STREAM_CONNECTED", kConnected},
-                                             {"NETDEV_STREAM_DISCONNECTED", kDisconnected}};
+constexpr PeerEventSpec kStreamEvents[] = {{"NETDEV_STREAM_CONNECTED", kConnected},
+                                           {"NETDEV_STREAM_DISCONNECTED", kDisconnected}};
 
 // [QMP] SocketAddress.
 Json address_json(const net::StreamBackend& backend) {
@@ -116,9 +116,9 @@ Result<> change_forward(Context& context, const std::vector<std::string_view>& w
 
 std::span<const QmpCommand> net_commands() { return kCommands; }
 
-std::span<const StreamEventSpec> stream_events() { return kStreamEvents; }
+std::span<const PeerEventSpec> stream_events() { return kStreamEvents; }
 
-StreamEvent stream_event(const net::StreamBackend& backend) {
+PeerEvent stream_event(const net::StreamBackend& backend) {
   Json data{{"netdev-id", backend.id()}};
   if (backend.connected()) data["addr"] = address_json(backend);
   return {.name = kStreamEvents[backend.connected() ? 0 : 1].name, .data = std::move(data)};

@@ -6,6 +6,7 @@
 #include <string_view>
 
 #include "monitor/qmp_commands.h"
+#include "monitor/qmp_events.h"
 
 namespace kite::monitor {
 
@@ -13,16 +14,8 @@ namespace kite::monitor {
 std::span<const QmpCommand> net_commands();
 
 // What QMP announces of a -netdev stream whose other end has come or gone.
-struct StreamEvent {
-  std::string_view name;
-  Json data;
-};
-StreamEvent stream_event(const net::StreamBackend& backend);
-struct StreamEventSpec {
-  std::string_view name;
-  std::span<const ArgumentSpec> members;
-};
-std::span<const StreamEventSpec> stream_events();
+PeerEvent stream_event(const net::StreamBackend& backend);
+std::span<const PeerEventSpec> stream_events();
 
 // For people; each ends with a newline unless it is empty.
 std::string info_network(MonitorContext& context, std::string_view rest);

@@ -16,6 +16,16 @@ struct EventSpec {
 };
 
 std::span<const EventSpec> qmp_events();
+
+// Events that are not the machine's, but of who is connected to it.
+struct PeerEventSpec {
+  std::string_view name;
+  std::span<const ArgumentSpec> members;
+};
+struct PeerEvent {
+  std::string_view name;
+  Json data;
+};
 // {"event": NAME, "data": {...}} without its time.
 Json event_json(const machine::MachineEvent& event);
 

@@ -3,6 +3,7 @@
 #include <map>
 #include <set>
 
+#include "monitor/display_servers.h"
 #include "monitor/net_commands.h"
 #include "monitor/qmp_events.h"
 
@@ -101,7 +102,8 @@ QmpReply query_qmp_schema(MonitorContext& context, const Json&) {
   Schema schema(context);
   for (const QmpCommand& command : qmp_commands()) schema.add(command);
   for (const EventSpec& event : qmp_events()) schema.add_event(event.name, event.members);
-  for (const StreamEventSpec& event : stream_events()) schema.add_event(event.name, event.members);
+  for (const auto& events : {stream_events(), display_events()})
+    for (const PeerEventSpec& event : events) schema.add_event(event.name, event.members);
   return schema.take();
 }
 

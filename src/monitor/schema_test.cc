@@ -2,6 +2,7 @@
 
 #include <set>
 
+#include "monitor/display_servers.h"
 #include "monitor/net_commands.h"
 #include "monitor/qmp_events.h"
 #include "monitor/test_monitor.h"
@@ -33,7 +34,8 @@ class SchemaTest : public ::testing::Test {
 TEST_F(SchemaTest, HasEveryCommandAndEvent) {
   for (const QmpCommand& command : qmp_commands()) EXPECT_EQ(entry(command.name).at("meta-type"), "command");
   for (const EventSpec& event : qmp_events()) EXPECT_EQ(entry(event.name).at("meta-type"), "event");
-  for (const StreamEventSpec& event : stream_events()) EXPECT_EQ(entry(event.name).at("meta-type"), "event");
+  for (const auto& events : {stream_events(), display_events()})
+    for (const PeerEventSpec& event : events) EXPECT_EQ(entry(event.name).at("meta-type"), "event");
 }
 
 TEST_F(SchemaTest, NamesAreUniqueAndAllThatAreUsedAreThere) {
