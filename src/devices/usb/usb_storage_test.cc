@@ -142,7 +142,10 @@ Bytes write10(uint32_t first, uint16_t blocks) {
 
 class UsbStorageTest : public ::testing::Test {
  protected:
-  UsbStorageTest() { stick_.ready(); }
+  UsbStorageTest() {
+    stick_.ready();
+    stick_.host.ready.clear();
+  }
   using Status = Stick::Status;
   Stick stick_;
 };
