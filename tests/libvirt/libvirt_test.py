@@ -3,7 +3,8 @@
 with virsh what its users do, while a Linux guest on the serial console says what it sees.
 
 usage: libvirt_test.py KITE GUESTS
-GUESTS holds 6.1-cloud/vmlinuz and 6.1-cloud/initrd-disks.gz, and for USB the same of 6.1. Ends with 'libvirt: N passed, N failed, N skipped'.
+GUESTS holds 6.1-cloud/vmlinuz and 6.1-cloud/initrd-disks.gz, and for USB the same of 6.1. Ends with 'libvirt: N passed,
+N failed, N skipped'.
 """
 import json
 import os

@@ -4,10 +4,10 @@
 
 #include <random>
 
-#include "block/plain_nodes.h"
 #include "devices/test_device.h"
 #include "devices/usb/test_usb.h"
 #include "devices/usb/usb_storage_regs.h"
+#include "devices/virtio/test_virtio.h"
 #include "support/bytes.h"
 
 namespace kite::devices {
@@ -28,10 +28,8 @@ struct Stick {
     auto made = Executor::create("block");
     EXPECT_TRUE(made);
     executor = std::move(*made);
-    block::NodeConfig node_config;
-    node_config.discard_unmap = true;
-    node = std::make_shared<block::MemoryNode>(*executor, std::move(node_config), kDiskBytes);
-    auto opened = block::Drive::create(*executor, {.id = "disk"}, node);
+    disk = std::make_shared<TestDisk>(*executor, kDiskBytes);
+    auto opened = block::Drive::create(*executor, {.id = "disk"}, disk);
     EXPECT_TRUE(opened);
     drive = std::move(*opened);
     config.disk.drive = drive.get();
@@ -119,7 +117,7 @@ struct Stick {
   }
 
   std::unique_ptr<Executor> executor;
-  std::shared_ptr<block::MemoryNode> node;
+  std::shared_ptr<TestDisk> disk;
   std::unique_ptr<block::Drive> drive;
   ManualClock clock;
   FakeUsbHost host;
@@ -412,6 +410,51 @@ TEST_F(UsbStorageTest, ASavedCommandBeginsAnew) {
   EXPECT_EQ(other.status(), (Status{kPassed, 0}));
   EXPECT_EQ(other.content(512, 1024), Bytes(1024, 0x77));
   EXPECT_EQ(other.run(0, {0x00}).status, (Status{kPassed, 0}));  // the unit's section: no attention is due
+}
+
+TEST_F(UsbStorageTest, ErrorsOfTheHostAreReported) {
+  stick_.disk->error = EIO;
+  EXPECT_EQ(stick_.run(512, read10(0, 1)).status, (Status{kFailed, 512}));
+  EXPECT_EQ(stick_.sense()[2], 3);
+  EXPECT_EQ(stick_.run(512, write10(0, 1), Bytes(512)).status, (Status{kFailed, 512}));
+  stick_.disk->error = 0;
+  EXPECT_EQ(stick_.run(512, write10(0, 1), Bytes(512)).status, (Status{kPassed, 0}));
+}
+
+TEST_F(UsbStorageTest, AStoppedCommandEndsWhenItIsTriedAgain) {
+  stick_.drive->set_error_policy(block::OnError::kStop, block::OnError::kStop);
+  stick_.disk->error = ENOSPC;
+  stick_.command(512, false, write10(5, 1));
+  stick_.send(Bytes(512, 0x42));
+  stick_.settle();
+  Bytes data;
+  EXPECT_EQ(stick_.receive(data, kCswBytes), kNotNow);
+  EXPECT_EQ(stick_.drive->stopped_requests(), 1u);
+
+  stick_.disk->error = 0;
+  stick_.drive->resume();
+  stick_.settle();
+
+  EXPECT_EQ(stick_.status(), (Status{kPassed, 0}));
+  EXPECT_EQ(stick_.disk->data[5 * 512], 0x42);
+}
+
+TEST_F(UsbStorageTest, NothingIsToldWhileTheMachineStandsStill) {
+  stick_.drive->hold();
+  stick_.command(512, true, read10(0, 1));
+  stick_.settle();
+  Bytes data;
+  EXPECT_EQ(stick_.receive(data, 512), kNotNow);
+  stick_.drive->release();
+  for (int turn = 0; turn < 100; ++turn) stick_.executor->run_once(0);  // the clock stands
+  stick_.device->stop();
+  stick_.settle();
+  EXPECT_TRUE(stick_.host.ready.empty());
+
+  stick_.device->start();
+  stick_.settle();
+
+  EXPECT_EQ(stick_.host.ready.front().second, kInEndpoint);
 }
 
 TEST_F(UsbStorageTest, DataGoesOnWhereItWasSaved) {
