@@ -134,6 +134,12 @@ BOOT_SECTOR = bytes.fromhex(
     "f4 ebfd")  # hlt
 
 
+FIRST_DISK = {"floppy": ["-device", "floppy,drive=d,bootindex=0"],
+              "nvme": ["-device", "nvme,drive=d,serial=boot,bootindex=0"],
+              "usb-uhci": ["-usb", "-device", "usb-storage,drive=d,bootindex=0"],
+              "usb-xhci": ["-device", "qemu-xhci", "-device", "usb-storage,drive=d,bootindex=0"]}
+
+
 def seabios_disk(bench, device):
     """Firmware boots from the disk, and reads and writes it."""
     image = os.path.join(bench.scratch, f"{device}.img")
@@ -141,12 +147,7 @@ def seabios_disk(bench, device):
     with open(image, "wb") as file:
         file.write(BOOT_SECTOR.ljust(510, b"\0") + b"\x55\xaa" + text)
         file.truncate(1440 * 1024)
-    options = ["-drive", f"if=none,id=d,format=raw,file={image}"]
-    if device == "floppy":
-        options += ["-device", "floppy,drive=d,bootindex=0"]
-    else:
-        options += ["-device", "nvme,drive=d,serial=boot,bootindex=0"]
-    with bench.start(*options) as guest:
+    with bench.start("-drive", f"if=none,id=d,format=raw,file={image}", *FIRST_DISK[device]) as guest:
         guest.expect(f"booted from {device}")
         with open(image, "rb") as file:
             if file.read(3 * 512)[1024:] != text:
@@ -175,7 +176,7 @@ def cases(bench):
         yield f"SeaBIOS hands over to -kernel on {board}", [SEABIOS, *kernel], seabios_kernel, board
         yield f"OVMF shell on {board}", [OVMF], ovmf_shell, board
     yield "SeaBIOS resets", [SEABIOS], seabios_resets, "pc"
-    for device in ("floppy", "nvme"):
+    for device in FIRST_DISK:
         yield f"SeaBIOS boots from {device}", [SEABIOS], seabios_disk, device
     yield "OVMF variables in flash", [OVMF_CODE], ovmf_variables, "pc"
     yield "OVMF starts -kernel", [OVMF, *kernel], ovmf_kernel, "pc"

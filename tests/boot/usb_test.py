@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """USB as guests see it: Linux finds a tablet and a keyboard on each controller, reads what is typed and pointed at by the
-monitor and over VNC, and sees them come and go; SeaBIOS takes keys from a USB keyboard.
+monitor and over VNC, and sees them come and go; it reads and writes a stick, and one that is pulled out; SeaBIOS takes
+keys from a USB keyboard.
 
 usage: usb_test.py KITE GUESTS
 GUESTS holds 6.1/vmlinuz and 6.1/initrd-disks.gz. Ends with 'usb: N passed, N failed, N skipped'.
@@ -251,6 +252,137 @@ def plug_controller(bench, *_):
         guest.wait_names(["Kite USB Tablet"], there=False)
 
 
+STICK_MIB = 4
+
+
+class Stick:
+    """An image file, and what a guest does with it as a disk."""
+
+    def __init__(self, guest, form="raw"):
+        self.guest, self.path, self.form = guest, f"{guest.folder}/stick.img", form
+
+    def make(self, bench):
+        subprocess.run([bench.kite, "img", "create", "-q", "-f", self.form, self.path, f"{STICK_MIB}M"], check=True)
+
+    def drive(self):
+        return {"driver": self.form, "node-name": "stick", "file": {"driver": "file", "filename": self.path}}
+
+    def wait(self, there=True):
+        for _ in range(120):
+            if (self.guest.run("cat /sys/block/sda/size 2>/dev/null || true") == str(STICK_MIB * 2048)) == there:
+                return
+            self.guest.run("sleep 0.5")
+        self.guest.fail(f"the disk does not {'come' if there else 'go'}: {self.guest.run('dmesg | tail -n 20')}")
+
+
+def checksum(guest, where):
+    return guest.run(f"dd if={where} bs=64k count={STICK_MIB * 16} 2>/dev/null | md5sum").split()[0]
+
+
+def storage(bench, *options):
+    """A stick comes, is written, read, pulled out, and plugged in again with what was written; its image has it."""
+    with UsbGuest(bench, *bench.linux(*options)) as guest:
+        stick = Stick(guest, "qcow2")
+        stick.make(bench)
+        guest.user_space()
+        guest.run("load-usb; modprobe -q sd_mod")
+        guest.run(f"dd if=/dev/urandom of=/tmp/data bs=64k count={STICK_MIB * 16} 2>/dev/null")
+        wanted = checksum(guest, "/tmp/data")
+        for turn in range(2):
+            guest.qmp("blockdev-add", **stick.drive())
+            guest.qmp("device_add", driver="usb-storage", id="st", drive="stick", serial="KITE4711",
+                      removable=turn == 1)
+            stick.wait()
+            if guest.run("cat /sys/block/sda/removable") != str(turn):
+                guest.fail("the disk is not as removable as it was to be")
+            if guest.run("cat /sys/bus/usb/devices/*/serial | grep -c KITE4711 || true") != "1":
+                guest.fail("the serial number is another one")
+            if turn == 0:
+                guest.run("dd if=/tmp/data of=/dev/sda bs=64k conv=fsync 2>/dev/null")
+            guest.run("echo 3 >/proc/sys/vm/drop_caches")
+            if checksum(guest, "/dev/sda") != wanted:
+                guest.fail(f"what was read is not what was written, in turn {turn}: {guest.run('dmesg | tail -n 20')}")
+            shown = guest.qmp("query-block")
+            if [block["qdev"] for block in shown] != ["/machine/peripheral/st/st.0/legacy[0]"]:
+                guest.fail(f"query-block shows {shown}")
+            guest.qmp("device_del", id="st")
+            guest.wait_event("DEVICE_DELETED", device="st")
+            stick.wait(there=False)
+            guest.qmp("blockdev-del", **{"node-name": "stick"})
+            guest.events.clear()
+
+
+def pull_under_load(bench, *options):
+    """A stick that is pulled out while it is written to ends the writing, and another one works."""
+    with UsbGuest(bench, *bench.linux(*options)) as guest:
+        stick = Stick(guest)
+        stick.make(bench)
+        guest.user_space()
+        guest.run("load-usb; modprobe -q sd_mod")
+        for _ in range(2):
+            guest.qmp("blockdev-add", **stick.drive())
+            guest.qmp("device_add", driver="usb-storage", id="st", drive="stick")
+            stick.wait()
+            guest.run("(while dd if=/dev/zero of=/dev/sda bs=64k oflag=direct; do :; done) 2>/dev/null & sleep 1")
+            guest.qmp("device_del", id="st")
+            guest.wait_event("DEVICE_DELETED", device="st")
+            guest.run("wait")
+            stick.wait(there=False)
+            guest.qmp("blockdev-del", **{"node-name": "stick"})
+            guest.events.clear()
+
+
+def saved(bench, *options):
+    """A machine that is kept while its stick is written to goes on with the writing."""
+    with UsbGuest(bench, *bench.linux(*options)) as guest:
+        stick = Stick(guest, "qcow2")
+        stick.make(bench)
+        guest.user_space()
+        guest.run("load-usb; modprobe -q sd_mod")
+        guest.qmp("blockdev-add", **stick.drive())
+        guest.qmp("device_add", driver="usb-storage", id="st", drive="stick")
+        stick.wait()
+        guest.run(f"dd if=/dev/urandom of=/tmp/data bs=64k count={STICK_MIB * 16} 2>/dev/null")
+        wanted = checksum(guest, "/tmp/data")
+        guest.run("(dd if=/tmp/data of=/dev/sda bs=64k oflag=direct; echo status $? >/tmp/done) 2>/dev/null & true")
+        said = guest.human("savevm one")
+        for turn in range(2):
+            for _ in range(240):
+                if "status 0" in guest.run("cat /tmp/done 2>/dev/null || true"):
+                    break
+                guest.run("sleep 0.5")
+            else:
+                guest.fail(f"the writing does not end: {guest.run('dmesg | tail -n 20')}")
+            guest.run("echo 3 >/proc/sys/vm/drop_caches")
+            if checksum(guest, "/dev/sda") != wanted:
+                guest.fail(f"the stick has not what was written to it, in turn {turn}")
+            if turn == 0 and (said or guest.human("loadvm one")):
+                guest.fail(f"savevm or loadvm: {said}")
+
+
+def speeds(bench, *_):
+    """On a connector with both sides a stick runs at its fastest, and at USB 2's where there is no other."""
+    buses = ("-device", "qemu-xhci,id=three", "-device", "qemu-xhci,id=two,p3=0", "-usb")
+    with UsbGuest(bench, *bench.linux(*buses)) as guest:
+        stick = Stick(guest)
+        stick.make(bench)
+        guest.user_space()
+        guest.run("load-usb; modprobe -q sd_mod")
+        for bus, speed in (("three.0", "5000"), ("two.0", "480"), ("usb-bus.0", "12")):
+            guest.qmp("blockdev-add", **stick.drive())
+            guest.qmp("device_add", driver="usb-storage", id="st", drive="stick", bus=bus)
+            stick.wait()
+            if guest.run("cat $(dirname $(grep -l 46f4 /sys/bus/usb/devices/*/idVendor))/speed") != speed:
+                guest.fail(f"on {bus} the stick does not run at {speed} Mb/s")
+            if f"Speed {speed} Mb/s, Product USB Storage, ID: st" not in guest.human("info usb"):
+                guest.fail(f"'info usb' shows {guest.human('info usb')}")
+            guest.qmp("device_del", id="st")
+            guest.wait_event("DEVICE_DELETED", device="st")
+            stick.wait(there=False)
+            guest.qmp("blockdev-del", **{"node-name": "stick"})
+            guest.events.clear()
+
+
 def seabios_keyboard(bench, *options):
     """SeaBIOS gives the keyboard an address, and its key opens the boot menu."""
     with UsbGuest(bench, "-vga", "std", "-boot", "menu=on,splash-time=60000", "-chardev",
@@ -271,6 +403,11 @@ def command_line(bench, *_):
              ("-usb", "-device", "usb-tablet,port=3"): "no port '3'",
              ("-usb", "-device", "usb-tablet,port=1", "-device", "usb-kbd,port=1"): "is taken",
              ("-usb", *(["-device", "usb-kbd"] * 3)): "no USB port is free",
+             ("-usb", "-device", "usb-storage"): "no drive",
+             ("-device", "usb-storage,drive=x"): "can't find value 'x'",
+             ("-drive", "if=none,id=x,driver=null-co,size=1M", "-device", "usb-storage,drive=x"): "has no USB",
+             ("-usb", "-drive", "if=none,id=x,driver=null-co,size=1M", "-device", "usb-storage,drive=x,removeable=on"):
+             "removable",
              ("-usbdevice", "disk:x"): "no such device",
              ("-device", "qemu-xhci,p2=0,p3=0"): "needs a port",
              ("-M", "none", "-usb"): "no place"}
@@ -301,7 +438,12 @@ CASES += [("input, pc, nec-usb-xhci", linux_input, ("-device", "nec-usb-xhci"), 
           ("vnc pointer, uhci", vnc_pointer, UHCI, True), ("vnc pointer, xhci", vnc_pointer, XHCI, True),
           ("wake-up, uhci", wake_up, UHCI, True), ("wake-up, xhci", wake_up, XHCI, True),
           ("hot-plug, uhci", hotplug, UHCI, True), ("hot-plug, xhci", hotplug, XHCI, True),
-          ("hot-plug of a controller", plug_controller, (), True)]
+          ("hot-plug of a controller", plug_controller, (), True),
+          ("storage, uhci", storage, UHCI, True), ("storage, xhci", storage, XHCI, True),
+          ("storage, speeds", speeds, (), True),
+          ("storage, saved, uhci", saved, UHCI, True), ("storage, saved, xhci", saved, XHCI, True),
+          ("storage, pulled out, uhci", pull_under_load, UHCI, True),
+          ("storage, pulled out, xhci", pull_under_load, XHCI, True)]
 
 
 def main():

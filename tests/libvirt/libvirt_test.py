@@ -3,7 +3,8 @@
 with virsh what its users do, while a Linux guest on the serial console says what it sees.
 
 usage: libvirt_test.py KITE GUESTS
-GUESTS holds 6.1-cloud/vmlinuz and 6.1-cloud/initrd-disks.gz. Ends with 'libvirt: N passed, N failed, N skipped'.
+GUESTS holds 6.1-cloud/vmlinuz and 6.1-cloud/initrd-disks.gz, and for USB the same of 6.1. Ends with 'libvirt: N passed,
+N failed, N skipped'.
 """
 import json
 import os
@@ -20,7 +21,7 @@ sys.path[:0] = [HERE, os.path.join(HERE, "..", "boot")]
 from guest import GuestError, Tally  # noqa: E402
 import host as libvirt  # noqa: E402
 
-FLAVOUR = "6.1-cloud"
+FLAVOUR, USB_FLAVOUR = "6.1-cloud", "6.1"  # the second has drivers for USB
 LIMIT = 200
 DISK_BYTES = 64 << 20
 
@@ -108,7 +109,7 @@ class Domain:
     """A domain that is defined for the length of a test."""
 
     def __init__(self, bench, name, kind="qemu", board="pc", extra="", devices="", firmware="", memory=256,
-                 cpus=2):
+                 cpus=2, flavour=FLAVOUR):
         self.bench, self.host, self.name = bench, bench.host, name
         self.disk = f"{bench.host.folder}/{name}.qcow2"
         subprocess.run([bench.kite, "img", "create", "-q", "-f", "qcow2", self.disk, str(DISK_BYTES)], check=True)
@@ -119,8 +120,8 @@ class Domain:
   <os>
     <type arch='x86_64' machine='{board}'>hvm</type>
     {firmware}
-    <kernel>{bench.kernel}</kernel>
-    <initrd>{bench.initrd}</initrd>
+    <kernel>{bench.guests / flavour}/vmlinuz</kernel>
+    <initrd>{bench.guests / flavour}/initrd-disks.gz</initrd>
     <cmdline>console=ttyS0 quiet panic=-1</cmdline>
   </os>
   <features><acpi/><apic/></features>
@@ -193,9 +194,7 @@ class Domain:
 
 class Bench:
     def __init__(self, kite, guests, host):
-        self.kite, self.host = kite, host
-        self.kernel = guests / FLAVOUR / "vmlinuz"
-        self.initrd = guests / FLAVOUR / "initrd-disks.gz"
+        self.kite, self.guests, self.host = kite, guests, host
 
     def domain(self, name, **options):
         return Domain(self, name, **options)
@@ -316,6 +315,28 @@ def media(bench, board, bus, target):
         wanted(re.search(rf"{target} +-", domain.virsh("domblklist")), "libvirt still has the medium")
         said = console.run("head -c 19 /dev/sr0 2>&1")
         wanted("compact" not in said, f"the guest still reads '{said}'")
+
+
+def sticks(bench, controller):
+    """A USB stick from the start, and one that comes and goes."""
+    image, second = f"{bench.host.folder}/stick.img", f"{bench.host.folder}/second.img"
+    pathlib.Path(image).write_bytes(b"on the stick".ljust(1 << 20, b"\0"))
+    pathlib.Path(second).write_bytes(b"the second one".ljust(1 << 20, b"\0"))
+    devices = f"""<controller type='usb' index='0' model='{controller}'/>
+    <disk type='file' device='disk'><driver name='qemu' type='raw' error_policy='report'/><source file='{image}'/>
+      <target dev='sda' bus='usb' removable='on'/><serial>KITE4711</serial></disk>"""
+    with bench.domain("sticks", devices=devices, flavour=USB_FLAVOUR) as domain, domain.boot() as console:
+        console.run("dmesg -n 1; load-usb 2>&1; modprobe sd_mod")
+        look = "for i in $(seq 1 100); do [ -b /dev/{0} ] && break; sleep 0.1; done; head -c {1} /dev/{0}"
+        said = console.run(look.format("sda", 12) + "; cat /sys/block/sda/removable")
+        wanted(said == "on the stick1", f"the guest reads '{said}'")
+        wanted(re.search(r"rd_bytes [1-9]", domain.virsh("domblkstat", "sda")), "domblkstat has no reads")
+        domain.virsh("attach-disk", second, "sdb", "--targetbus", "usb", "--subdriver", "raw", "--live")
+        said = console.run(look.format("sdb", 14))
+        wanted(said == "the second one", f"the guest reads '{said}' from the new stick")
+        domain.virsh("detach-disk", "sdb", "--live")
+        said = console.run("for i in $(seq 1 100); do [ -b /dev/sdb ] || break; sleep 0.1; done; ls /sys/block")
+        wanted("sdb" not in said and "sda" in said, f"the guest has the disks {said}")
 
 
 def efi(bench):
@@ -551,6 +572,9 @@ def cases(bench):
     yield "disks", disks, ()
     for board, bus, target in (("pc", "ide", "hdc"), ("q35", "scsi", "sdc")):
         yield f"media, {bus}", media, (board, bus, target)
+    if (bench.guests / USB_FLAVOUR / "initrd-disks.gz").exists():
+        yield "sticks, uhci", sticks, ("piix3-uhci",)
+        yield "sticks, xhci", sticks, ("qemu-xhci",)
     if os.path.exists("/usr/share/OVMF/OVMF_CODE_4M.fd"):
         yield "EFI", efi, ()
     yield "network", network, ()

@@ -160,6 +160,30 @@ Result<ScsiAddress> ScsiBus::place(const DiskDevice& device) const {
   return address;
 }
 
+std::unique_ptr<ScsiDevice> ScsiBus::make_unit(std::string path, ScsiUnitConfig config, bool cdrom) {
+  std::unique_ptr<ScsiDevice> unit;
+  if (cdrom) {
+    unit = std::make_unique<WithTray<ScsiCd>>(std::move(path), std::move(config));
+  } else if (config.removable) {
+    unit = std::make_unique<WithTray<ScsiHd>>(std::move(path), std::move(config));
+  } else {
+    unit = std::make_unique<ScsiHd>(std::move(path), std::move(config));
+  }
+  unit->bus_ = this;
+  // [SPC-4] 6.33: the target's other units tell that its inventory is another one.
+  for (ScsiDevice* other : units_) {
+    if (other->address().channel == unit->address().channel && other->address().id == unit->address().id)
+      other->post_attention(sense::kLunsChanged);
+  }
+  units_.push_back(unit.get());
+  return unit;
+}
+
+std::unique_ptr<ScsiDevice> ScsiBus::add_unit(std::string path, ScsiUnitConfig config, bool cdrom) {
+  const std::lock_guard lock(mutex_);
+  return make_unit(std::move(path), std::move(config), cdrom);
+}
+
 Result<std::unique_ptr<bus::Device>> ScsiBus::attach(const DiskDevice& device) {
   ScsiUnitConfig config;
   const bool cd = device.type == "scsi-cd";
@@ -169,20 +193,7 @@ Result<std::unique_ptr<bus::Device>> ScsiBus::attach(const DiskDevice& device) {
   {
     const std::lock_guard lock(mutex_);
     KITE_ASSIGN(config.address, place(device));
-    if (cd) {
-      unit = std::make_unique<WithTray<ScsiCd>>(device.path, std::move(config));
-    } else if (config.removable) {
-      unit = std::make_unique<WithTray<ScsiHd>>(device.path, std::move(config));
-    } else {
-      unit = std::make_unique<ScsiHd>(device.path, std::move(config));
-    }
-    unit->bus_ = this;
-    // [SPC-4] 6.33: the target's other units tell that its inventory is another one.
-    for (ScsiDevice* other : units_) {
-      if (other->address().channel == unit->address().channel && other->address().id == unit->address().id)
-        other->post_attention(sense::kLunsChanged);
-    }
-    units_.push_back(unit.get());
+    unit = make_unit(device.path, std::move(config), cd);
   }
   if (listener_ != nullptr) listener_->unit_attached(unit->address());
   return unit;

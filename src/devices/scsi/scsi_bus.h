@@ -43,6 +43,8 @@ class ScsiBus final : public DiskBus {
   ScsiReply absent_unit(const ScsiAddress& address, const ScsiCommand& command) const;
   [[nodiscard]] static ScsiTransfer absent_transfer(const Cdb& cdb);
   ScsiReply report_luns(const ScsiAddress& target, const ScsiCommand& command) const;
+  // A unit that is no -device of its own, at config.address, which is free. It goes as one of attach().
+  std::unique_ptr<ScsiDevice> add_unit(std::string path, ScsiUnitConfig config, bool cdrom);
   void unit_changed(const ScsiDevice& unit, ScsiSense what);
   // Every unit is told of a reset of the bus, a target of it.
   void reset_units(ScsiSense attention);
@@ -57,7 +59,9 @@ class ScsiBus final : public DiskBus {
 
  private:
   [[nodiscard]] Result<ScsiAddress> place(const DiskDevice& device) const;
-  [[nodiscard]] ScsiDevice* find(const ScsiAddress& address) const;  // with mutex_
+  // With mutex_.
+  [[nodiscard]] ScsiDevice* find(const ScsiAddress& address) const;
+  std::unique_ptr<ScsiDevice> make_unit(std::string path, ScsiUnitConfig config, bool cdrom);
 
   // Static configuration.
   const std::string name_;
@@ -69,6 +73,9 @@ class ScsiBus final : public DiskBus {
   mutable std::mutex mutex_;  // before a unit's
   std::vector<ScsiDevice*> units_;
 };
+
+// What a unit says of itself unless it is told to say something else.
+ScsiUnitConfig usual_scsi_unit(const DiskConfig& disk, bool cdrom);
 
 // scsi-hd, scsi-cd.
 void register_scsi_types(TypeRegistry& registry);

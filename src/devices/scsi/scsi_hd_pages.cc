@@ -172,29 +172,25 @@ std::vector<Property> joined(std::initializer_list<std::vector<Property>> lists)
   return all;
 }
 
-Result<std::string> text_property(const DiskDevice& device, const char* name, size_t most, const char* otherwise) {
+Result<std::string> text_property(const DiskDevice& device, const char* name, size_t most, std::string otherwise) {
   const std::string text = device.properties.string(name);
   if (text.size() > most)
     return fail("-device {}: {}='{}' is longer than the {} characters that INQUIRY has", device.type, name, text, most);
-  return text.empty() ? std::string(otherwise) : text;
+  return text.empty() ? otherwise : text;
 }
 
-Result<ScsiUnitConfig> unit_config(const DiskDevice& device, const char* product) {
-  constexpr size_t kLongestId = 255 - 8;
+constexpr size_t kLongestId = 255 - 8;
+
+Result<ScsiUnitConfig> unit_config(const DiskDevice& device, bool cdrom) {
   const PropertyMap& given = device.properties;
-  ScsiUnitConfig config;
-  config.disk = device.disk;
-  KITE_ASSIGN(config.vendor, text_property(device, "vendor", 8, "QEMU"));
-  KITE_ASSIGN(config.product, text_property(device, "product", 16, product));
-  KITE_ASSIGN(config.version, text_property(device, "ver", 4, "2.5+"));
-  config.device_id = given.string("device_id");
-  if (config.device_id.size() > kLongestId)
-    return fail("-device {}: device_id has {} characters; it may have {}", device.type, config.device_id.size(),
-                kLongestId);
-  // The names under /dev/disk/by-id come from here.
-  if (config.device_id.empty()) config.device_id = device.disk.serial.substr(0, 20);
-  if (config.device_id.empty() && device.disk.drive != nullptr)
-    config.device_id = device.disk.drive->id().substr(0, kLongestId);
+  ScsiUnitConfig config = usual_scsi_unit(device.disk, cdrom);
+  KITE_ASSIGN(config.vendor, text_property(device, "vendor", 8, config.vendor));
+  KITE_ASSIGN(config.product, text_property(device, "product", 16, config.product));
+  KITE_ASSIGN(config.version, text_property(device, "ver", 4, config.version));
+  const std::string id = given.string("device_id");
+  if (id.size() > kLongestId)
+    return fail("-device {}: device_id has {} characters; it may have {}", device.type, id.size(), kLongestId);
+  if (!id.empty()) config.device_id = id;
   config.disk.wwn = given.integer("wwn");
   config.port_wwn = given.integer("port_wwn");
   config.port_index = static_cast<uint16_t>(given.integer("port_index"));
@@ -205,10 +201,23 @@ Result<ScsiUnitConfig> unit_config(const DiskDevice& device, const char* product
 
 }  // namespace
 
+ScsiUnitConfig usual_scsi_unit(const DiskConfig& disk, bool cdrom) {
+  ScsiUnitConfig config;
+  config.disk = disk;
+  config.vendor = "QEMU";
+  config.product = cdrom ? "QEMU CD-ROM" : "QEMU HARDDISK";
+  config.version = "2.5+";
+  config.removable = cdrom;
+  // The names under /dev/disk/by-id come from here.
+  config.device_id = disk.serial.substr(0, 20);
+  if (config.device_id.empty() && disk.drive != nullptr) config.device_id = disk.drive->id().substr(0, kLongestId);
+  return config;
+}
+
 Result<ScsiUnitConfig> scsi_hd_config(const DiskDevice& device) {
   if (device.disk.drive == nullptr)
     return fail("-device scsi-hd: it has no drive; give drive=ID of a -drive if=none or a -blockdev");
-  KITE_ASSIGN(ScsiUnitConfig config, unit_config(device, "QEMU HARDDISK"));
+  KITE_ASSIGN(ScsiUnitConfig config, unit_config(device, false));
   config.rotation_rate = static_cast<uint16_t>(device.properties.integer("rotation_rate"));
   config.dpofua = device.properties.boolean("dpofua");
   config.removable = device.properties.boolean("removable");
@@ -222,8 +231,7 @@ Result<ScsiUnitConfig> scsi_hd_config(const DiskDevice& device) {
 }
 
 Result<ScsiUnitConfig> scsi_cd_config(const DiskDevice& device) {
-  KITE_ASSIGN(ScsiUnitConfig config, unit_config(device, "QEMU CD-ROM"));
-  config.removable = true;
+  KITE_ASSIGN(ScsiUnitConfig config, unit_config(device, true));
   if (config.disk.logical_block_bytes != mmc::kSectorBytes)
     return fail("-device scsi-cd: logical_block_size={} is no disc's; leave it out, or give 2048",
                 config.disk.logical_block_bytes);

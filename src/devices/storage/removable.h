@@ -25,7 +25,7 @@ class Removable {
 
   // Called whenever the tray has moved, by the guest or by set_tray(), on whatever thread moved it and with the
   // device's lock held: it posts, and calls nothing of the device. Set before the machine runs.
-  void set_tray_hook(std::function<void(bool open)> hook) { tray_hook_ = std::move(hook); }
+  virtual void set_tray_hook(std::function<void(bool open)> hook) { tray_hook_ = std::move(hook); }
 
  protected:
   void tray_moved(bool open) const {

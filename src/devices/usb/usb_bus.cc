@@ -1,6 +1,7 @@
 #include "devices/usb/usb_bus.h"
 
 #include <algorithm>
+#include <charconv>
 #include <optional>
 
 #include "support/suggest.h"
@@ -63,6 +64,13 @@ void UsbBus::detach(UsbDevice& device) {
   at->device = nullptr;
   device.plugged(nullptr, 0, device.speed());
   controller_.port_detached(static_cast<unsigned>(at - ports_.begin()));
+}
+
+std::string UsbBus::boot_path(const UsbDevice& device) const {
+  const std::string& connector = ports_[device.port()].name;
+  unsigned number = 0;
+  std::from_chars(connector.data(), connector.data() + connector.size(), number);
+  return fmt::format("storage@{:x}", number);
 }
 
 }  // namespace kite::devices

@@ -38,6 +38,8 @@ class UsbBus {
   // detached before it or the controller goes. As UsbController's functions.
   Result<> attach(UsbDevice& device, std::string_view port);
   void detach(UsbDevice& device);
+  // Where firmware looks for storage in that port, below the controller.
+  [[nodiscard]] std::string boot_path(const UsbDevice& device) const;
 
  private:
   [[nodiscard]] const Port* best_free(const UsbDevice& device, std::string_view name) const;

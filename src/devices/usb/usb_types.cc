@@ -2,9 +2,12 @@
 
 #include <algorithm>
 #include <array>
+#include <cctype>
 
+#include "devices/storage/mmc.h"
 #include "devices/uhci/uhci.h"
 #include "devices/usb/usb_hid.h"
+#include "devices/usb/usb_storage.h"
 #include "devices/xhci/xhci.h"
 
 namespace kite::devices {
@@ -65,14 +68,21 @@ void register_usb_types(TypeRegistry& registry) {
                   .description = std::string(input.description),
                   .bus = "usb-bus",
                   .properties = {}});
+  std::vector<Property> storage{property::boolean("removable", "the medium can be taken out", false)};
+  for (Property& one : disk_properties()) storage.push_back(std::move(one));
+  registry.add({.name = std::string(kUsbStorage),
+                .parent = "usb-device",
+                .description = "USB stick: a disk (or with media=cdrom a CD drive) on the Bulk-Only Transport",
+                .bus = "usb-bus",
+                .properties = std::move(storage)});
 }
 
 bool is_usb_controller(std::string_view type) {
   return Uhci::find_model(type) != nullptr || find_xhci(type) != nullptr;
 }
 
-bool is_usb_input(std::string_view type) {
-  return std::ranges::find(kInputs, type, &InputType::type) != std::end(kInputs);
+bool is_usb_device(std::string_view type) {
+  return type == kUsbStorage || std::ranges::find(kInputs, type, &InputType::type) != std::end(kInputs);
 }
 
 Result<MadeUsbController> make_usb_controller(std::string_view type, const std::string& path, std::string bus_name,
@@ -103,6 +113,23 @@ Result<MadeUsbController> make_usb_controller(std::string_view type, const std::
 std::unique_ptr<UsbDevice> make_usb_input(std::string_view type, const std::string& path, Clock& clock) {
   if (type == "usb-kbd") return std::make_unique<UsbKeyboard>(path, clock);
   return std::make_unique<UsbPointer>(path, type == "usb-tablet", clock);
+}
+
+Result<std::unique_ptr<UsbDevice>> make_usb_storage(const std::string& path, const PropertyMap& properties,
+                                                    const DiskConfig& disk, bool cdrom, Clock& clock) {
+  constexpr size_t kLongestSerial = 126;  // [USB 2.0] 9.6.7
+  const auto printable = [](unsigned char letter) { return std::isprint(letter) != 0; };
+  if (disk.serial.size() > kLongestSerial || !std::ranges::all_of(disk.serial, printable))
+    return fail("-device {}: serial='{}' is no USB serial number: up to {} ASCII characters", kUsbStorage, disk.serial,
+                kLongestSerial);
+  if (cdrom && disk.logical_block_bytes != 512 && disk.logical_block_bytes != mmc::kSectorBytes)
+    return fail("-device {}: logical_block_size={} is no disc's; leave it out, or give 2048", kUsbStorage,
+                disk.logical_block_bytes);
+  if (disk.discard_granularity > INT32_MAX)
+    return fail("-device {}: discard_granularity={} is above 2 GiB", kUsbStorage, disk.discard_granularity);
+  const UsbStorage::Config config{.disk = disk, .cdrom = cdrom, .removable = properties.boolean("removable")};
+  if (cdrom || config.removable) return std::make_unique<UsbStorageWithTray>(path, config, clock);
+  return std::make_unique<UsbStorage>(path, config, clock);
 }
 
 }  // namespace kite::devices

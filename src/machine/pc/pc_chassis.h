@@ -189,7 +189,10 @@ class PcChassis : public Board {
                                                               const bus::PciBus& bus);
   void forget_usb_controller(bus::Device& device);  // its bus goes with it
   Result<devices::UsbBus*> usb_bus_for(const DeviceConfig& device, const devices::UsbDevice& made);
+  Result<devices::UsbBus*> plug_usb(const DeviceConfig& device, devices::UsbDevice& made);
   Result<> add_usb_device(const DeviceConfig& device, const std::string& path);
+  Result<> add_usb_storage(DeviceConfig device, const std::string& path);
+  Result<UsbPlug> plug_usb_storage(const DeviceConfig& device, const std::string& path, bool cdrom);
   void unplug_usb(UsbPlug& plug);
   std::vector<std::unique_ptr<bus::Device>> take_usb(std::string_view path);
   // pc_disks.cc: controllers and disks.

@@ -5,6 +5,7 @@
 #include "bus/pci.h"
 #include "devices/ata/ata_disk.h"
 #include "devices/storage/removable.h"
+#include "devices/usb/usb_types.h"
 #include "machine/memory_backends.h"
 #include "machine/pc/pc_chassis.h"
 #include "support/bits.h"
@@ -24,6 +25,7 @@ std::string function_name(bus::PciDevice& function) {
     case 0x0200: return "ethernet";
     case 0x0601: return "isa";
     case 0x0604: return "pci-bridge";
+    case 0x0c03: return "usb";
     default: break;
   }
   return fmt::format("pci{:x},{:x}", function.config_read(pci::kVendorId, 2), function.config_read(pci::kDeviceId, 2));
@@ -82,10 +84,11 @@ void PcChassis::give_back(block::Drive* drive) {
 void PcChassis::own_drive(const DeviceConfig& device, const std::string& path) {
   if (device.drive == nullptr) return;
   // The monitor's name of a device is its id, or the path of its object without one; virtio's drive belongs to the back
-  // end inside, which has no id.
+  // end inside, which has no id, and a USB stick's to the unit inside.
   const std::string object = device.id.empty() ? "/machine/unattached/" + path : "/machine/peripheral/" + device.id;
   const bool inside = device.type.starts_with("virtio-blk");
   std::string qdev = inside ? object + "/virtio-backend" : device.id.empty() ? object : device.id;
+  if (device.type == devices::kUsbStorage) qdev = fmt::format("{}/{}.0/legacy[0]", object, path);
   context_.drives->set_owner(*device.drive, path, std::move(qdev));
 }
 
