@@ -5,7 +5,7 @@
 
 #include <algorithm>
 #include <cstdlib>
-#include <utility>
+#include <system_error>
 
 #include "support/huge_pages.h"
 #include "support/low_memory.h"
@@ -40,9 +40,14 @@ PageStock::~PageStock() {
   for (const Low& piece : low_) free_low(piece.memory, piece.bytes);
 }
 
-// Under the lock.
+// Under the lock. Where the host has no thread to give, nothing is made ready.
 void PageStock::wake() {
-  if (!thread_.joinable()) thread_ = std::thread([this] { work(); });
+  try {
+    if (!thread_.joinable()) thread_ = std::thread([this] { work(); });
+  } catch (const std::system_error&) {
+    collapses_.clear();
+    low_wanted_.clear();
+  }
   changed_.notify_all();
 }
 
@@ -70,7 +75,7 @@ void PageStock::forget(const std::byte* start, size_t bytes) {
   const auto is_there = [&](const std::byte* page) { return page >= start && page < start + bytes; };
   std::unique_lock lock(mutex_);
   std::erase_if(collapses_, [&](const Collapse& one) { return is_there(one.page); });
-  changed_.wait(lock, [&] { return !is_there(collapsing_); });
+  changed_.wait(lock, [&] { return collapsing_ == nullptr || !is_there(collapsing_); });
 }
 
 void PageStock::prepare_low(size_t bytes) {
