@@ -256,16 +256,27 @@ STICK_MIB = 4
 
 
 class Stick:
-    """An image file, and what a guest does with it as a disk."""
+    """An image, plugged into a guest that has booted, and pulled out."""
 
-    def __init__(self, guest, form="raw"):
-        self.guest, self.path, self.form = guest, f"{guest.folder}/stick.img", form
+    def __init__(self, bench, guest, form="raw"):
+        self.guest, self.form, self.path = guest, form, f"{guest.folder}/stick.img"
+        subprocess.run([bench.kite, "img", "create", "-q", "-f", form, self.path, f"{STICK_MIB}M"], check=True)
+        guest.user_space()
+        guest.run("load-usb; modprobe -q sd_mod")
 
-    def make(self, bench):
-        subprocess.run([bench.kite, "img", "create", "-q", "-f", self.form, self.path, f"{STICK_MIB}M"], check=True)
+    def plug(self, **properties):
+        self.guest.qmp("blockdev-add", **{"driver": self.form, "node-name": "stick",
+                                          "file": {"driver": "file", "filename": self.path}})
+        self.guest.qmp("device_add", driver="usb-storage", id="st", drive="stick", **properties)
+        self.wait()
 
-    def drive(self):
-        return {"driver": self.form, "node-name": "stick", "file": {"driver": "file", "filename": self.path}}
+    def pull(self, meanwhile="true"):
+        self.guest.qmp("device_del", id="st")
+        self.guest.wait_event("DEVICE_DELETED", device="st")
+        self.guest.run(meanwhile)
+        self.wait(there=False)
+        self.guest.qmp("blockdev-del", **{"node-name": "stick"})
+        self.guest.events.clear()
 
     def wait(self, there=True):
         for _ in range(120):
@@ -274,76 +285,53 @@ class Stick:
             self.guest.run("sleep 0.5")
         self.guest.fail(f"the disk does not {'come' if there else 'go'}: {self.guest.run('dmesg | tail -n 20')}")
 
+    def make_data(self):
+        """Fills /tmp/data with as much as the stick holds; answers its sum."""
+        self.guest.run(f"dd if=/dev/urandom of=/tmp/data bs=64k count={STICK_MIB * 16} 2>/dev/null")
+        return self.checksum("/tmp/data")
 
-def checksum(guest, where):
-    return guest.run(f"dd if={where} bs=64k count={STICK_MIB * 16} 2>/dev/null | md5sum").split()[0]
+    def checksum(self, where="/dev/sda"):
+        self.guest.run("echo 3 >/proc/sys/vm/drop_caches")
+        return self.guest.run(f"dd if={where} bs=64k count={STICK_MIB * 16} 2>/dev/null | md5sum").split()[0]
 
 
 def storage(bench, *options):
     """A stick comes, is written, read, pulled out, and plugged in again with what was written; its image has it."""
     with UsbGuest(bench, *bench.linux(*options)) as guest:
-        stick = Stick(guest, "qcow2")
-        stick.make(bench)
-        guest.user_space()
-        guest.run("load-usb; modprobe -q sd_mod")
-        guest.run(f"dd if=/dev/urandom of=/tmp/data bs=64k count={STICK_MIB * 16} 2>/dev/null")
-        wanted = checksum(guest, "/tmp/data")
+        stick = Stick(bench, guest, "qcow2")
+        wanted = stick.make_data()
         for turn in range(2):
-            guest.qmp("blockdev-add", **stick.drive())
-            guest.qmp("device_add", driver="usb-storage", id="st", drive="stick", serial="KITE4711",
-                      removable=turn == 1)
-            stick.wait()
+            stick.plug(serial="KITE4711", removable=turn == 1)
             if guest.run("cat /sys/block/sda/removable") != str(turn):
                 guest.fail("the disk is not as removable as it was to be")
             if guest.run("cat /sys/bus/usb/devices/*/serial | grep -c KITE4711 || true") != "1":
                 guest.fail("the serial number is another one")
             if turn == 0:
                 guest.run("dd if=/tmp/data of=/dev/sda bs=64k conv=fsync 2>/dev/null")
-            guest.run("echo 3 >/proc/sys/vm/drop_caches")
-            if checksum(guest, "/dev/sda") != wanted:
+            if stick.checksum() != wanted:
                 guest.fail(f"what was read is not what was written, in turn {turn}: {guest.run('dmesg | tail -n 20')}")
             shown = guest.qmp("query-block")
             if [block["qdev"] for block in shown] != ["/machine/peripheral/st/st.0/legacy[0]"]:
                 guest.fail(f"query-block shows {shown}")
-            guest.qmp("device_del", id="st")
-            guest.wait_event("DEVICE_DELETED", device="st")
-            stick.wait(there=False)
-            guest.qmp("blockdev-del", **{"node-name": "stick"})
-            guest.events.clear()
+            stick.pull()
 
 
 def pull_under_load(bench, *options):
     """A stick that is pulled out while it is written to ends the writing, and another one works."""
     with UsbGuest(bench, *bench.linux(*options)) as guest:
-        stick = Stick(guest)
-        stick.make(bench)
-        guest.user_space()
-        guest.run("load-usb; modprobe -q sd_mod")
+        stick = Stick(bench, guest)
         for _ in range(2):
-            guest.qmp("blockdev-add", **stick.drive())
-            guest.qmp("device_add", driver="usb-storage", id="st", drive="stick")
-            stick.wait()
+            stick.plug()
             guest.run("(while dd if=/dev/zero of=/dev/sda bs=64k oflag=direct; do :; done) 2>/dev/null & sleep 1")
-            guest.qmp("device_del", id="st")
-            guest.wait_event("DEVICE_DELETED", device="st")
-            guest.run("wait")
-            stick.wait(there=False)
-            guest.qmp("blockdev-del", **{"node-name": "stick"})
-            guest.events.clear()
+            stick.pull(meanwhile="wait")
 
 
 def saved(bench, *options):
     """A machine that is kept while its stick is written to goes on with the writing."""
     with UsbGuest(bench, *bench.linux(*options)) as guest:
-        stick = Stick(guest, "qcow2")
-        stick.make(bench)
-        guest.user_space()
-        guest.run("load-usb; modprobe -q sd_mod")
-        guest.qmp("blockdev-add", **stick.drive())
-        guest.qmp("device_add", driver="usb-storage", id="st", drive="stick")
-        stick.wait()
-        guest.run(f"dd if=/dev/urandom of=/tmp/data bs=64k count={STICK_MIB * 16} 2>/dev/null")
-        wanted = checksum(guest, "/tmp/data")
+        stick = Stick(bench, guest, "qcow2")
+        stick.plug()
+        wanted = stick.make_data()
         guest.run("(dd if=/tmp/data of=/dev/sda bs=64k oflag=direct; echo status $? >/tmp/done) 2>/dev/null & true")
         said = guest.human("savevm one")
         for turn in range(2):
@@ -353,8 +341,7 @@ def saved(bench, *options):
                 guest.run("sleep 0.5")
             else:
                 guest.fail(f"the writing does not end: {guest.run('dmesg | tail -n 20')}")
-            guest.run("echo 3 >/proc/sys/vm/drop_caches")
-            if checksum(guest, "/dev/sda") != wanted:
+            if stick.checksum() != wanted:
                 guest.fail(f"the stick has not what was written to it, in turn {turn}")
             if turn == 0 and (said or guest.human("loadvm one")):
                 guest.fail(f"savevm or loadvm: {said}")
@@ -364,23 +351,14 @@ def speeds(bench, *_):
     """On a connector with both sides a stick runs at its fastest, and at USB 2's where there is no other."""
     buses = ("-device", "qemu-xhci,id=three", "-device", "qemu-xhci,id=two,p3=0", "-usb")
     with UsbGuest(bench, *bench.linux(*buses)) as guest:
-        stick = Stick(guest)
-        stick.make(bench)
-        guest.user_space()
-        guest.run("load-usb; modprobe -q sd_mod")
+        stick = Stick(bench, guest)
         for bus, speed in (("three.0", "5000"), ("two.0", "480"), ("usb-bus.0", "12")):
-            guest.qmp("blockdev-add", **stick.drive())
-            guest.qmp("device_add", driver="usb-storage", id="st", drive="stick", bus=bus)
-            stick.wait()
+            stick.plug(bus=bus)
             if guest.run("cat $(dirname $(grep -l 46f4 /sys/bus/usb/devices/*/idVendor))/speed") != speed:
                 guest.fail(f"on {bus} the stick does not run at {speed} Mb/s")
             if f"Speed {speed} Mb/s, Product USB Storage, ID: st" not in guest.human("info usb"):
                 guest.fail(f"'info usb' shows {guest.human('info usb')}")
-            guest.qmp("device_del", id="st")
-            guest.wait_event("DEVICE_DELETED", device="st")
-            stick.wait(there=False)
-            guest.qmp("blockdev-del", **{"node-name": "stick"})
-            guest.events.clear()
+            stick.pull()
 
 
 def seabios_keyboard(bench, *options):
