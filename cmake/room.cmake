@@ -1,5 +1,5 @@
 # A room is one folder under src/: a static library of its *.cc files and one test program of its *_test.cc files.
-# kite_room(NAME [DIR dir] DEPS room... [LIBS target...] [TEST_LIBS target...] [OPTIMISED_TESTS])
+# kite_room(NAME [DIR dir] DEPS room... [LIBS target...] [TEST_LIBS target...] [GROUND] [OPTIMISED_TESTS])
 add_library(kite_flags INTERFACE)
 target_compile_options(kite_flags INTERFACE
   -Wall -Wextra -Wconversion -Wsign-conversion -Wshadow -Wnon-virtual-dtor -Woverloaded-virtual -Wcast-qual
@@ -30,30 +30,61 @@ if(KITE_SANITIZE AND KITE_FUZZ)
   target_compile_options(kite_test_flags INTERFACE -fno-sanitize=fuzzer-no-link)
 endif()
 
-# Headers of libraries that most files include are parsed once for all. Sources still include what they use: a build
-# with CMAKE_DISABLE_PRECOMPILE_HEADERS=ON shows what one forgot.
-set(kite_headers
+if(KITE_BATCHES)
+  find_package(Python3 REQUIRED COMPONENTS Interpreter)
+  target_compile_options(kite_flags INTERFACE -Wno-shadow)  # by what another source of the batch declares
+endif()
+# kite_batched(LIST NAME): with KITE_BATCHES, the sources in LIST become fewer that include them.
+function(kite_batched list name)
+  if(NOT KITE_BATCHES OR NOT ${list})
+    return()
+  endif()
+  execute_process(COMMAND ${Python3_EXECUTABLE} ${CMAKE_SOURCE_DIR}/tools/batches.py ${CMAKE_SOURCE_DIR}/src
+                          ${CMAKE_BINARY_DIR}/batches/${name} 12 ${${list}}
+                  OUTPUT_VARIABLE batches OUTPUT_STRIP_TRAILING_WHITESPACE COMMAND_ERROR_IS_FATAL ANY)
+  string(REPLACE "\n" ";" batches "${batches}")
+  set(${list} ${batches} PARENT_SCOPE)
+endfunction()
+
+# Headers that most files include are parsed once for all: those of libraries, and above the ground floor (GROUND) those
+# of the ground floor, too, whose templates cost more than most sources. So a room sees no header of a room that it may
+# not use. Sources still include what they use: a build with CMAKE_DISABLE_PRECOMPILE_HEADERS=ON shows what one forgot.
+set(kite_library_headers
   <algorithm> <array> <atomic> <bit> <chrono> <condition_variable> <coroutine> <cstdint> <cstring> <deque> <expected>
   <filesystem> <functional> <map> <memory> <mutex> <optional> <set> <span> <string> <string_view> <thread>
   <unordered_map> <utility> <variant> <vector> <fmt/format.h> <nlohmann/json.hpp>)
+set(kite_ground_headers
+  support/fd.h support/log.h metrics/metrics.h async/executor.h async/task.h memory/doorbell.h memory/guest_memory.h
+  object/live_property.h object/object_type.h state/codec.h)
+list(TRANSFORM kite_ground_headers PREPEND ${CMAKE_SOURCE_DIR}/src/)
 file(CONFIGURE OUTPUT ${CMAKE_BINARY_DIR}/headers/empty.cc CONTENT "")  # kept as it is while it is the same
-add_library(kite_headers OBJECT ${CMAKE_BINARY_DIR}/headers/empty.cc)
-target_link_libraries(kite_headers PRIVATE kite_flags nlohmann_json::nlohmann_json)
-target_precompile_headers(kite_headers PRIVATE ${kite_headers})
-if(KITE_TESTS)
-  add_library(kite_test_headers OBJECT ${CMAKE_BINARY_DIR}/headers/empty.cc)
-  target_link_libraries(kite_test_headers PRIVATE kite_flags kite_test_flags nlohmann_json::nlohmann_json GTest::gtest)
-  target_precompile_headers(kite_test_headers PRIVATE ${kite_headers} <gtest/gtest.h>)
-  set_target_properties(kite_test_headers PROPERTIES POSITION_INDEPENDENT_CODE OFF)  # tests are programs: PIE
-  target_compile_options(kite_test_headers PRIVATE -fPIE)
-endif()
+# kite_precompiled(NAME header...): kite_headers_NAME for rooms, kite_headers_NAME_test for their test programs.
+function(kite_precompiled name)
+  add_library(kite_headers_${name} OBJECT ${CMAKE_BINARY_DIR}/headers/empty.cc)
+  target_link_libraries(kite_headers_${name} PRIVATE kite_flags nlohmann_json::nlohmann_json)
+  target_precompile_headers(kite_headers_${name} PRIVATE ${ARGN})
+  if(KITE_TESTS)
+    add_library(kite_headers_${name}_test OBJECT ${CMAKE_BINARY_DIR}/headers/empty.cc)
+    target_link_libraries(kite_headers_${name}_test
+                          PRIVATE kite_flags kite_test_flags nlohmann_json::nlohmann_json GTest::gtest)
+    target_precompile_headers(kite_headers_${name}_test PRIVATE ${ARGN} <gtest/gtest.h>)
+    set_target_properties(kite_headers_${name}_test PROPERTIES POSITION_INDEPENDENT_CODE OFF)  # tests are programs: PIE
+    target_compile_options(kite_headers_${name}_test PRIVATE -fPIE)
+  endif()
+endfunction()
+kite_precompiled(ground ${kite_library_headers})
+kite_precompiled(above ${kite_library_headers} ${kite_ground_headers})
 
 function(kite_room name)
-  cmake_parse_arguments(ROOM "OPTIMISED_TESTS" "DIR" "DEPS;LIBS;TEST_LIBS" ${ARGN})
+  cmake_parse_arguments(ROOM "GROUND;OPTIMISED_TESTS" "DIR" "DEPS;LIBS;TEST_LIBS" ${ARGN})
   if(NOT ROOM_DIR)
     set(ROOM_DIR ${name})
   endif()
   set(dir ${CMAKE_SOURCE_DIR}/src/${ROOM_DIR})
+  set(headers kite_headers_above)
+  if(ROOM_GROUND)
+    set(headers kite_headers_ground)
+  endif()
   if(ROOM_DIR STREQUAL "accel")
     file(GLOB sources CONFIGURE_DEPENDS ${dir}/*.cc)
   else()
@@ -62,6 +93,8 @@ function(kite_room name)
   set(tests ${sources})
   list(FILTER sources EXCLUDE REGEX "_test\\.cc$")
   list(FILTER tests INCLUDE REGEX "_test\\.cc$")
+  kite_batched(sources ${name})
+  kite_batched(tests ${name}_test)
   set(deps)
   foreach(dep IN LISTS ROOM_DEPS)
     list(APPEND deps kite_${dep})
@@ -69,7 +102,7 @@ function(kite_room name)
   if(sources)
     add_library(kite_${name} STATIC ${sources})
     target_link_libraries(kite_${name} PUBLIC kite_flags ${deps} ${ROOM_LIBS})
-    target_precompile_headers(kite_${name} REUSE_FROM kite_headers)
+    target_precompile_headers(kite_${name} REUSE_FROM ${headers})
   else()
     add_library(kite_${name} INTERFACE)
     target_link_libraries(kite_${name} INTERFACE kite_flags ${deps} ${ROOM_LIBS})
@@ -80,7 +113,7 @@ function(kite_room name)
     if(ROOM_OPTIMISED_TESTS)
       set_source_files_properties(${tests} PROPERTIES COMPILE_OPTIONS -O1 SKIP_PRECOMPILE_HEADERS ON)
     endif()
-    target_precompile_headers(kite_${name}_test REUSE_FROM kite_test_headers)
+    target_precompile_headers(kite_${name}_test REUSE_FROM ${headers}_test)
     gtest_discover_tests(kite_${name}_test TEST_PREFIX "${name}." DISCOVERY_MODE PRE_TEST
                          PROPERTIES TIMEOUT 300)
   endif()
