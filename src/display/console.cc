@@ -93,7 +93,25 @@ void Console::look_at_devices() {
 
 bool Console::takes_keys() const { return first_keyboard() != nullptr; }
 
+void Console::set_running(bool running) {
+  if (std::exchange(running_, running) == running) return;
+  if (!running) {
+    still_held_ = buttons_;
+    return;
+  }
+  for (const KeyNumber number : std::exchange(let_go_, {})) key(number, false);
+  if (still_held_ != buttons_) point({.buttons = still_held_});
+}
+
 void Console::key(KeyNumber key, bool down) {
+  if (!running_) {
+    if (!down && down_.erase(key) != 0) let_go_.push_back(key);
+    return;
+  }
+  if (down)
+    down_.insert(key);
+  else
+    down_.erase(key);
   if (Keyboard* const keyboard = first_keyboard()) keyboard->key(key, down);
 }
 
@@ -135,6 +153,10 @@ Pointer* Console::first_ready(bool absolute) const {
 }
 
 void Console::point(const PointerChange& wanted) {
+  if (!running_) {
+    still_held_ &= wanted.buttons;
+    return;
+  }
   const auto cut = [](int32_t distance) { return std::clamp(distance, -kMostMove, kMostMove); };
   PointerChange change = wanted;
   for (int32_t* const distance : {&change.dx, &change.dy, &change.dz}) *distance = cut(*distance);

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <deque>
 #include <optional>
+#include <set>
 #include <span>
 #include <string_view>
 #include <utility>
@@ -87,6 +88,10 @@ class Console {
   [[nodiscard]] bool takes_movement() const { return first_ready(false) != nullptr; }
   [[nodiscard]] bool takes_places() const { return first_ready(true) != nullptr; }
 
+  // Whether the machine runs, as it does at first. One that stands still is not typed or clicked at; what was down
+  // before and is let go of meanwhile is let go of once it runs again.
+  void set_running(bool running);
+  [[nodiscard]] bool running() const { return running_; }
   void key(KeyNumber key, bool down);
   // What has changed about the pointer. Movement goes to the first relative pointer in line, a place to the first
   // absolute one, wheel and buttons to the first of all.
@@ -101,7 +106,6 @@ class Console {
   void point_at(uint32_t x, uint32_t y, int32_t dz, uint8_t buttons);
   void forget_place() { last_pixel_.reset(); }  // the next pixel is no movement
   [[nodiscard]] uint8_t buttons() const { return buttons_; }
-  void let_go_of_buttons();
   // Presses these together, in their order, and lets go of them `hold_ns` later; after what was asked for before.
   void press_keys(std::vector<KeyNumber> keys, int64_t hold_ns = kHoldNs);
 
@@ -128,9 +132,13 @@ class Console {
   };
   std::vector<Hand> hands_;
   unsigned next_hand_ = 1;
-  uint8_t buttons_ = 0;
-  uint8_t leds_ = 0;     // as the sinks know them
-  bool tablet_ = false;  // so do they
+  bool running_ = true;
+  std::set<KeyNumber> down_;       // as the keyboards were told
+  std::vector<KeyNumber> let_go_;  // of these, while the machine stood still
+  uint8_t buttons_ = 0;            // as the pointers were told
+  uint8_t still_held_ = 0;         // of them, while the machine stands still
+  uint8_t leds_ = 0;               // as the sinks know them
+  bool tablet_ = false;            // so do they
   int32_t place_x_ = 0, place_y_ = 0;
   std::optional<std::pair<uint32_t, uint32_t>> last_pixel_;
   Surface surface_;

@@ -194,5 +194,41 @@ TEST_F(ConsoleTest, MovementHasAnEnd) {
   EXPECT_EQ(mouse.take(), (Told{{-kMost, kMost, -kMost, 0}}));
 }
 
+// What a machine that stands still cannot take is lost, but for what was down before: nothing stays pressed for ever.
+TEST_F(ConsoleTest, AStoppedMachineIsNotTypedAt) {
+  FakeKeyboard keyboard;
+  console_.add_keyboard(keyboard);
+  console_.key(0x1e, true);
+  console_.key(0x2a, true);
+  console_.set_running(false);
+  console_.key(0x2a, false);
+  console_.key(0x2a, true);
+  console_.key(0x30, true);
+  console_.key(0x30, false);
+  console_.press_keys({0x31});
+  clock_.advance(Console::kHoldNs);
+  EXPECT_EQ(keyboard.events, (std::vector<int>{0x1e, 0x2a}));
+  console_.set_running(true);
+  EXPECT_EQ(keyboard.events, (std::vector<int>{0x1e, 0x2a, -0x2a}));
+  console_.key(0x1e, false);
+  EXPECT_EQ(keyboard.events.back(), -0x1e);
+}
+
+TEST_F(ConsoleTest, AStoppedMachineIsNotClickedAt) {
+  FakePointer mouse{false};
+  console_.add_pointer(mouse);
+  console_.point({.buttons = kButtonLeft | kButtonRight});
+  mouse.take();
+  console_.set_running(false);
+  console_.point({.dx = 5, .buttons = kButtonLeft | kButtonMiddle});
+  console_.point({.dz = 1, .buttons = kButtonLeft | kButtonRight});
+  EXPECT_EQ(mouse.take(), Told{});
+  console_.set_running(true);
+  EXPECT_EQ(mouse.take(), (Told{{0, 0, 0, kButtonLeft}}));
+  console_.set_running(false);
+  console_.set_running(true);
+  EXPECT_EQ(mouse.take(), Told{});
+}
+
 }  // namespace
 }  // namespace kite::display

@@ -196,6 +196,7 @@ Result<> Machine::start() {
       threads_[index]->thread = std::thread([this, index] { run_vcpu(index); });
     for (auto& thread : threads_) thread->tid.wait(0);  // named and known from here on
   }
+  set_input_running(false);
   if (config_.incoming) state_ = RunState::kInMigrate;
   if (config_.incoming || config_.start_paused) return {};
   return resume();
@@ -222,7 +223,12 @@ void Machine::set_clock_running(bool running) {
   }
 }
 
+void Machine::set_input_running(bool running) {
+  if (services_.console != nullptr) services_.console->set_running(running);
+}
+
 void Machine::halt_now() {
+  set_input_running(false);
   gate_.close();
   gate_.wait_parked();
   io_.drain_coalesced();
@@ -265,6 +271,7 @@ Result<> Machine::resume() {
   state_ = RunState::kRunning;
   emit({.kind = MachineEvent::Kind::kResume});
   set_clock_running(true);
+  set_input_running(true);
   wake_disks();
   gate_.open();
   return {};
@@ -296,6 +303,7 @@ void Machine::reset(Cause cause) {
   for (bus::Device* device : board_->devices()) device->start();
   state_ = RunState::kRunning;
   set_clock_running(true);
+  set_input_running(true);
   wake_disks();
   gate_.open();
 }

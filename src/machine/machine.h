@@ -208,6 +208,7 @@ class Machine {
   void request_debug(size_t index);
   void stop_threads();
   void set_clock_running(bool running);
+  void set_input_running(bool running);
   void emit(const MachineEvent& event);
   void emit_limited(MachineEvent event);  // of its kind and device; any thread
   void handle_requests();

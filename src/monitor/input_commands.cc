@@ -122,6 +122,7 @@ QmpReply input_send_event(Context& context, const Json& arguments) {
     return std::unexpected(QmpError{"DeviceNotFound", fmt::format("Device '{}' not found", device)});
   if (arguments.value("head", 0) != 0) return qmp_fail("There is one head only: leave 'head' out");
   if (console == nullptr) return qmp_fail("the machine has no keyboard and no mouse");
+  if (!console->running()) return qmp_fail("VM not running");
   Gathered gathered{.change = {.buttons = console->buttons()}, .keys = {}};
   for (const Json& event : arguments.at("events"))
     if (const auto added = add_event(*console, event, gathered); !added) return std::unexpected(added.error());
