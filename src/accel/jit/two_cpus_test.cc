@@ -142,19 +142,21 @@ TEST_F(TwoInterpretingCpus, WhatIsWrittenWhileTheOtherDecodesIsExecutedToo) {
   callee.insert(callee.end(), 90, 0x90);
   callee.push_back(0xc3);  // ret
   m.load(kCallee, callee);
-  load(0, {0xff, 0xd3,                          // 1: call rbx
-           0x39, 0xc8, 0x75, 0xfa,              // cmp eax, ecx; jne 1b
-           0x89, 0x0f, 0xff, 0xc1,              // mov [rdi], ecx; inc ecx
-           0x81, 0xf9, 0x20, 0x4e, 0, 0,        // cmp ecx, 20000
-           0x75, 0xee, 0xf4});                  // jne 1b; hlt
+  load(0, {0xff, 0xd3, 0x39, 0xc8, 0x74, 0x04,  // 1: call rbx; cmp eax, ecx; je 2f
+           0xf3, 0x90, 0xeb, 0xf6,              // pause; jmp 1b
+           0x89, 0x0f, 0xff, 0xc1,              // 2: mov [rdi], ecx; inc ecx
+           0x81, 0xf9, 0x20, 0x4e, 0,    0,     // cmp ecx, 20000
+           0x75, 0xea, 0xf4});                  // jne 1b; hlt
   load(1, {0x89, 0x53, 0x01,                    // 1: mov [rbx+1], edx
            0x69, 0xc1, 0xb1, 0x79, 0x37, 0x9e,  // imul eax, ecx, 0x9e3779b1
            0xc1, 0xe8, 20,   0xff, 0xc0,        // shr eax, 20; inc eax
            0xff, 0xc8, 0x75, 0xfc,              // 2: dec eax; jnz 2b
            0x89, 0x4b, 0x01,                    // mov [rbx+1], ecx
-           0x39, 0x0f, 0x75, 0xfc, 0xff, 0xc1,  // 3: cmp [rdi], ecx; jne 3b; inc ecx
+           0x39, 0x0f, 0x74, 0x04,              // 3: cmp [rdi], ecx; je 4f
+           0xf3, 0x90, 0xeb, 0xf8,              // pause; jmp 3b
+           0xff, 0xc1,                          // 4: inc ecx
            0x81, 0xf9, 0x20, 0x4e, 0,    0,     // cmp ecx, 20000
-           0x75, 0xdd, 0xf4});                  // jne 1b; hlt
+           0x75, 0xd9, 0xf4});                  // jne 1b; hlt
   for (const unsigned side : {0u, 1u}) {
     gpr(side, x::kRbx) = kCallee;
     gpr(side, x::kRdi) = kData;
