@@ -386,6 +386,7 @@ void settle(Zoo& zoo) {
   zoo.log.set_room(SIZE_MAX);
   zoo.cable->full = false;
   zoo.cable->client()->writable();
+  zoo.memory.commit();
   zoo.gpu->device().kick_all();  // as a restored device does it
   zoo.settle_disks();
   for (int i = 0; i < 100'000 && !zoo.console.waiting_input().empty(); ++i) {
