@@ -13,7 +13,8 @@ namespace {
 std::vector<Property> gpu_properties() {
   std::vector<Property> properties = virtio_pci_properties();
   std::vector<Property> own{
-      property::choice("disable-legacy", "no legacy interface, which it has not", "auto", {"on", "off", "auto"}),
+      property::choice("disable-legacy", "no legacy interface; there is none, and off is refused", "auto",
+                       {"on", "off", "auto"}),
       property::boolean("disable-modern", "no modern interface; it has no other", false),
       property::unsigned_integer("max_outputs", "screens; there is one", 1, 1, 16),
       property::unsigned_integer("xres", "width that the monitor prefers", 1280, 64, 4095),
