@@ -14,7 +14,7 @@ case "$flavour" in
 esac
 modules="ata_piix ata_generic ahci sd_mod sr_mod sg nvme virtio_pci virtio_blk virtio_scsi sym53c8xx floppy crc32c_generic ext4
   isofs vfat nls_ascii nls_cp437 nls_utf8 virtio_net e1000 af_packet virtio_balloon virtio-rng virtio_console
-  uhci-hcd xhci-pci usbhid hid-generic evdev usb-storage psmouse button"
+  uhci-hcd xhci-pci usbhid hid-generic evdev usb-storage psmouse button virtio-gpu"
 # The list that a folder was made with is in it: a longer one makes it anew.
 [ ! -s "$folder/$flavour/vmlinuz" ] || [ "$(cat "$folder/$flavour/modules/wanted" 2>/dev/null)" != "$modules" ] || exit 0
 

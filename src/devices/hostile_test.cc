@@ -5,6 +5,7 @@
 #include <random>
 
 #include "devices/test_zoo.h"
+#include "devices/virtio/test_gpu_commands.h"
 
 namespace kite::devices {
 namespace {
@@ -34,9 +35,11 @@ constexpr Range kMemory[] = {{0xa0000, 0x60000},
                              {Zoo::kUsbMemory, 0x9000},
                              {Zoo::kE1000, 0x6000},
                              {Zoo::kE1000Rings, 0x3000},
+                             {Zoo::kGpu, 0x40},
+                             {Zoo::kGpu, 0x4000},
                              {0, Zoo::kRamSize}};
-// PIRQs and ISA interrupts that no device here drives (NVMe, xHCI and e1000 have PIRQA, UHCI PIRQD), and a line that
-// does not exist.
+// PIRQs and ISA interrupts that no device here drives (NVMe, xHCI, e1000 and the GPU have PIRQA, UHCI PIRQD), and a
+// line that does not exist.
 constexpr uint32_t kFreeLines[8] = {1, 1, 2, 2, 16 + 5, 16 + 11, 16 + 15, 32};
 constexpr uint64_t kPs2Data[] = {200, 200, 100, 80, 80, 3, 2, 1};
 constexpr uint8_t kFunctions[] = {0x00,
@@ -44,6 +47,7 @@ constexpr uint8_t kFunctions[] = {0x00,
                                   0x0a,
                                   0x0b,
                                   Zoo::kE1000Slot << 3,
+                                  Zoo::kGpuSlot << 3,
                                   Zoo::kXhciSlot << 3,
                                   Zoo::kTestdevSlot << 3,
                                   Zoo::kNvmeSlot << 3,
@@ -72,8 +76,10 @@ class Hostile {
   // One thing that happens, to every machine alike; what the machines answered must be the same.
   void step(std::initializer_list<Zoo*> zoos) {
     const unsigned kind = static_cast<unsigned>(below(100));
-    if (kind < 55) {
+    if (kind < 54) {
       port_access(zoos);
+    } else if (kind < 55) {
+      graphics(zoos);
     } else if (kind < 65) {
       config_access(zoos);
     } else if (kind < 80) {
@@ -291,6 +297,23 @@ class Hostile {
     }
   }
 
+  // Some commands of a driver's.
+  void graphics(std::initializer_list<Zoo*> zoos) {
+    if (chance(15))
+      for (Zoo* zoo : zoos) zoo->set_up_gpu();
+    for (int count = 0; count < 6; ++count) {
+      auto words =
+          gpu_command([this](uint64_t bound) { return static_cast<uint32_t>(below(bound)); }, Zoo::kGpuPictures);
+      if (chance(10)) words[below(words.size())] = static_cast<uint32_t>(value());
+      const uint64_t queue = words[0] >= virtio_gpu::kUpdateCursor ? 1 : 0, room = uint64_t{8} << below(8);
+      for (Zoo* zoo : zoos) {
+        std::memcpy(zoo->ram->host() + Zoo::kGpuRequest, words.data(), words.size() * sizeof words[0]);
+        zoo->offer_gpu(queue, words.size() * sizeof words[0], room);
+        zoo->settle_disks(2);
+      }
+    }
+  }
+
   // The bytes of a read, a write, a format, with the DMA channel open.
   void floppy_command(std::initializer_list<Zoo*> zoos) {
     constexpr uint8_t kCommands[] = {0xe6, 0xc5, 0x4d, 0x46, 0x4a, 0x0f, 0x16, 0x42};
@@ -363,6 +386,8 @@ void settle(Zoo& zoo) {
   zoo.log.set_room(SIZE_MAX);
   zoo.cable->full = false;
   zoo.cable->client()->writable();
+  zoo.memory.commit();
+  zoo.gpu->device().kick_all();  // as a restored device does it
   zoo.settle_disks();
   for (int i = 0; i < 100'000 && !zoo.console.waiting_input().empty(); ++i) {
     write_reg(zoo.serial->region(), uart_regs::kMcr, 0);

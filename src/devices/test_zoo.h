@@ -40,6 +40,8 @@
 #include "devices/usb/test_usb.h"
 #include "devices/usb/usb_hid.h"
 #include "devices/vga/vga.h"
+#include "devices/virtio/virtio_gpu.h"
+#include "devices/virtio/virtio_pci.h"
 #include "devices/xhci/xhci.h"
 
 namespace kite::testing {
@@ -50,10 +52,13 @@ class Zoo {
   static constexpr uint64_t kIoApic = 0xfec00000;
   static constexpr uint64_t kHpet = 0xfed00000;
   static constexpr unsigned kCpus = 2;
-  static constexpr uint8_t kTestdevSlot = 4, kNvmeSlot = 5, kVgaSlot = 6, kXhciSlot = 9, kE1000Slot = 13;
+  static constexpr uint8_t kTestdevSlot = 4, kNvmeSlot = 5, kVgaSlot = 6, kXhciSlot = 9, kE1000Slot = 13, kGpuSlot = 17;
+  // Which of two BARs at one place answers is not told by their state: these stay apart when one byte of them changes.
   static constexpr uint64_t kNvme = 0xd0000000;                           // where set_up_nvme() puts its registers
-  static constexpr uint64_t kUhci = 0xd000, kXhci = 0xd0100000;           // where set_up_usb() puts theirs
-  static constexpr uint64_t kE1000 = 0xd0200000, kE1000Rings = 0x1c0000;  // set_up_e1000()'s
+  static constexpr uint64_t kUhci = 0xd000, kXhci = 0xd1100000;           // where set_up_usb() puts theirs
+  static constexpr uint64_t kE1000 = 0xd2200000, kE1000Rings = 0x1c0000;  // set_up_e1000()'s
+  static constexpr uint64_t kGpu = 0xd3300000, kGpuRings = 0x1e0000, kGpuRequest = 0x1e8000;  // set_up_gpu()'s
+  static constexpr uint32_t kGpuPictures = 0x140000;
   static constexpr uint64_t kFloppyBytes = 1440 * 1024, kDiskBytes = 1 << 20;
 
   Zoo() {
@@ -79,6 +84,7 @@ class Zoo {
     floppy.reset();
     fdc.reset();
     e1000.reset();
+    gpu.reset();
     for (auto& drive : drives) EXPECT_TRUE(block::run_until_done(*executor, drive->close()));
   }
 
@@ -106,6 +112,7 @@ class Zoo {
   Result<> restore(std::span<const uint8_t> bytes) {
     StateReader reader(bytes);
     for (bus::Device* device : all) device->restore(reader);
+    memory.commit();
     return reader.finish();
   }
   void reset() {
@@ -147,6 +154,46 @@ class Zoo {
     store(kE1000 + TCTL, kTxEnable | kPadShort, 4);
     store(kE1000 + RDT, 15, 4);
     store(kE1000 + IMS, ~0u, 4);
+  }
+
+  // Two rings of eight descriptors.
+  void set_up_gpu() {
+    using namespace devices::virtio_pci;
+    gpu->config_write(0x20, 4, kGpu);
+    gpu->config_write(0x24, 4, 0);
+    gpu->config_write(0x04, 2, 6);
+    for (const unsigned status : {0u, 1u, 3u}) {
+      store(kGpu + kDeviceStatus, status, 1);
+      settle_disks(2);
+    }
+    for (const unsigned half : {0u, 1u}) {
+      store(kGpu + kDriverFeatureSelect, half, 4);
+      store(kGpu + kDriverFeature, half == 0 ? devices::virtio_gpu::kEdid : 1, 4);
+    }
+    store(kGpu + kDeviceStatus, 11, 1);
+    for (uint64_t queue = 0; queue < 2; ++queue) {
+      const uint64_t ring = kGpuRings + queue * 0x1000;
+      std::memset(ram->host() + ring, 0, 0x300);
+      store(kGpu + kQueueSelect, queue, 2);
+      store(kGpu + kQueueSize, 8, 2);
+      store(kGpu + kQueueDescriptors, ring, 4);
+      store(kGpu + kQueueDriver, ring + 0x100, 4);
+      store(kGpu + kQueueDevice, ring + 0x200, 4);
+      store(kGpu + kQueueEnable, 1, 2);
+    }
+    store(kGpu + kDeviceStatus, 15, 1);
+  }
+  // What lies at kGpuRequest, with room for an answer of `room` bytes behind it.
+  void offer_gpu(uint64_t queue, uint64_t bytes, uint64_t room) {
+    uint8_t* const ring = ram->host() + kGpuRings + queue * 0x1000;
+    const auto index = kite::load<uint16_t>(ring + 0x102);
+    kite::store(ring, kGpuRequest);
+    kite::store(ring + 8, bytes | uint64_t{devices::virtio::kNext} << 32 | uint64_t{1} << 48);
+    kite::store(ring + 16, kGpuRequest + 0x800);
+    kite::store(ring + 24, room | uint64_t{devices::virtio::kWrite} << 32);
+    kite::store(ring + 0x104 + index % 8 * 2, uint16_t{0});
+    kite::store(ring + 0x102, static_cast<uint16_t>(index + 1));
+    store(kGpu + 0x3000 + queue * 4, queue, 2);
   }
 
   // Controllers as their drivers leave them: schedule, rings and contexts at kUsbMemory, with nothing in them.
@@ -266,6 +313,7 @@ class Zoo {
   std::unique_ptr<devices::NvmeController> nvme;
   std::unique_ptr<E1000Backend> cable;
   std::unique_ptr<devices::E1000> e1000;
+  std::unique_ptr<devices::VirtioPci> gpu;
   std::vector<bus::Device*> all;  // in the order in which they are reset and saved
 
  private:
@@ -329,7 +377,7 @@ class Zoo {
                                                    .eject = [this](unsigned, uint32_t) { ++ejects; }}));
     pci_testdev = add(std::make_unique<devices::PciTestdev>("pci-testdev"));
     auto card = devices::Vga::create("vga", {.memory_megs = 1, .rom = {0x55, 0xaa, 1}},
-                                     {.memory = *pci_memory, .ports = ports.root(), .clock = clock});
+                                     {.vga = {.memory = *pci_memory, .ports = ports.root(), .clock = clock}});
     EXPECT_TRUE(card);
     vga = add(std::move(*card));
     EXPECT_TRUE(pci->attach(*vga, kVgaSlot, 0));
@@ -431,6 +479,14 @@ class Zoo {
     e1000 = add(std::move(*card));
     EXPECT_TRUE(pci->attach(*e1000, kE1000Slot, 0));
     e1000->start();
+    gpu = add(std::make_unique<devices::VirtioPci>(
+        "gpu",
+        devices::VirtioPci::Config{
+            .legacy = false, .doorbells = false, .vectors = 3, .class_code = devices::virtio_gpu::kClass},
+        std::make_unique<devices::VirtioGpu>(devices::VirtioGpu::Config{.name = "gpu", .max_bytes = 256 << 10}, nullptr,
+                                             guest_memory, *executor, devices::VirtioDevice::Options{})));
+    EXPECT_TRUE(pci->attach(*gpu, kGpuSlot, 0));
+    gpu->start();
     ports.map(0x00, dma->byte_ports());
     ports.map(0xc0, dma->word_ports());
     ports.map(0x80, dma->page_ports());

@@ -14,6 +14,7 @@
 #include "devices/usb/usb_types.h"
 #include "devices/vga/vga_types.h"
 #include "devices/virtio/virtio_balloon_types.h"
+#include "devices/virtio/virtio_gpu_types.h"
 #include "devices/virtio/virtio_net_types.h"
 #include "devices/virtio/virtio_rng_types.h"
 #include "devices/virtio/virtio_scsi_types.h"
@@ -222,6 +223,7 @@ void register_device_types(TypeRegistry& registry) {
   register_virtio_balloon_types(registry);
   register_virtio_rng_types(registry);
   register_virtio_serial_types(registry);
+  register_virtio_gpu_types(registry);
   register_nvme_types(registry);
   register_floppy_types(registry);
   register_usb_types(registry);

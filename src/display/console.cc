@@ -18,13 +18,13 @@ Console::Console(Clock& clock)
 
 Console::~Console() = default;
 
-void Console::add_source(Source& source) {
-  sources_.push_back(&source);
+void Console::add_source(Source& source, std::string device) {
+  screens_.push_back({.source = &source, .device = std::move(device)});
   watch();
 }
 
 void Console::remove_source(Source& source) {
-  std::erase(sources_, &source);
+  std::erase_if(screens_, [&](const Screen& screen) { return screen.source == &source; });
   watch();
 }
 
@@ -43,8 +43,8 @@ void Console::remove_sink(Sink& sink) {
 }
 
 void Console::watch() {
-  const bool looked_at = !sinks_.empty() && !sources_.empty();
-  if (!sources_.empty()) sources_.front()->watched(looked_at);
+  const bool looked_at = !sinks_.empty() && !screens_.empty();
+  if (!screens_.empty()) screens_.front().source->watched(looked_at);
   if (!looked_at) return refresh_timer_.disarm();
   refresh(true);
 }
@@ -54,11 +54,20 @@ const Surface& Console::look() {
   return surface_;
 }
 
+const Surface* Console::look_at(std::string_view device) {
+  const auto at = std::ranges::find(screens_, device, &Screen::device);
+  if (at == screens_.end()) return nullptr;
+  if (at == screens_.begin()) return &look();
+  other_.resize(kFirstWidth, kFirstHeight);
+  at->source->draw(other_, true);
+  return &other_;
+}
+
 void Console::refresh(bool all) {
-  if (sources_.empty()) return;
+  if (screens_.empty()) return;
   const uint32_t width = surface_.width(), height = surface_.height();
   const Mode before = mode_;
-  mode_ = sources_.front()->draw(surface_, all);
+  mode_ = screens_.front().source->draw(surface_, all);
   const std::vector<Rect> rects = surface_.take_damage();
   const bool resized = surface_.width() != width || surface_.height() != height;
   for (Sink* const sink : sinks_) {

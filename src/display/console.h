@@ -8,6 +8,7 @@
 #include <optional>
 #include <set>
 #include <span>
+#include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
@@ -56,15 +57,17 @@ class Console {
   Console(const Console&) = delete;
   Console& operator=(const Console&) = delete;
 
-  // The first source is the one that is shown. It is forgotten before it goes.
-  void add_source(Source& source);
+  // The first source is the one that is shown. It is forgotten before it goes. `device` is the path of its device.
+  void add_source(Source& source, std::string device = {});
   void remove_source(Source& source);
-  [[nodiscard]] bool has_source() const { return !sources_.empty(); }
+  [[nodiscard]] bool has_source() const { return !screens_.empty(); }
   void add_sink(Sink& sink);
   void remove_sink(Sink& sink);
 
   // The screen as it is now.
   const Surface& look();
+  // What this device has for the screen, whether or not it is shown; null: it is no source. Until the next call.
+  const Surface* look_at(std::string_view device);
   [[nodiscard]] const Surface& surface() const { return surface_; }
   [[nodiscard]] Mode mode() const { return mode_; }
 
@@ -123,7 +126,11 @@ class Console {
   [[nodiscard]] Pointer* first_ready(bool absolute) const;
 
   Clock& clock_;
-  std::vector<Source*> sources_;
+  struct Screen {
+    Source* source;
+    std::string device;
+  };
+  std::vector<Screen> screens_;
   std::vector<Sink*> sinks_;
   std::vector<Keyboard*> keyboards_;
   struct Hand {
@@ -142,6 +149,7 @@ class Console {
   int32_t place_x_ = 0, place_y_ = 0;
   std::optional<std::pair<uint32_t, uint32_t>> last_pixel_;
   Surface surface_;
+  Surface other_;  // of a source that is not shown
   Mode mode_ = Mode::kBlank;
   std::deque<Chord> chords_;  // the first is down while `held_`
   bool held_ = false;

@@ -94,6 +94,23 @@ TEST_F(ConsoleTest, LookingOnceDrawsEverything) {
   EXPECT_EQ(source_.all_asked, 1);
 }
 
+TEST_F(ConsoleTest, ASourceThatIsNotShownCanBeLookedAtByItsDevice) {
+  FakeSource second;
+  second.width = 7;
+  second.color = 5;
+  console_.add_source(source_, "first");
+  console_.add_source(second, "second");
+  const Surface* const surface = console_.look_at("second");
+  ASSERT_NE(surface, nullptr);
+  EXPECT_EQ(surface->width(), 7U);
+  EXPECT_EQ(surface->row(0)[0], 5U);
+  EXPECT_EQ(console_.look_at("first"), &console_.look());
+  EXPECT_EQ(console_.look_at("third"), nullptr);
+  console_.remove_source(source_);
+  EXPECT_EQ(console_.look().width(), 7U);
+  console_.remove_source(second);
+}
+
 TEST_F(ConsoleTest, AConsoleWithoutASourceIsBlack) {
   console_.add_sink(sink_);
   EXPECT_EQ(console_.look().row(0)[0], 0U);

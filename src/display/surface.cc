@@ -21,9 +21,9 @@ void Surface::resize(uint32_t width, uint32_t height) {
   damage_ = {{0, 0, width_, height_}};
 }
 
-void Surface::put_row(uint32_t y, std::span<const uint32_t> pixels) {
-  if (y >= height_) return;
-  const std::span<uint32_t> to(&pixels_[size_t{y} * width_], std::min<size_t>(width_, pixels.size()));
+void Surface::put_row(uint32_t y, std::span<const uint32_t> pixels, uint32_t x) {
+  if (y >= height_ || x >= width_) return;
+  const std::span<uint32_t> to(&pixels_[size_t{y} * width_ + x], std::min<size_t>(width_ - x, pixels.size()));
   const auto [first, same] = std::mismatch(to.begin(), to.end(), pixels.begin());
   if (first == to.end()) return;
   auto last = to.end();
@@ -31,7 +31,7 @@ void Surface::put_row(uint32_t y, std::span<const uint32_t> pixels) {
   }
   const auto start = first - to.begin(), count = last + 1 - first;
   std::copy_n(pixels.begin() + start, count, first);
-  damage({static_cast<uint32_t>(start), y, static_cast<uint32_t>(count), 1});
+  damage({x + static_cast<uint32_t>(start), y, static_cast<uint32_t>(count), 1});
 }
 
 void Surface::damage(Rect rect) {

@@ -34,8 +34,8 @@ class Surface {
   [[nodiscard]] std::span<const uint32_t> row(uint32_t y) const { return {&pixels_[size_t{y} * width_], width_}; }
   [[nodiscard]] std::span<const uint32_t> pixels() const { return {pixels_.get(), size_t{width_} * height_}; }
   [[nodiscard]] PictureView view() const { return {width_, height_, pixels_.get()}; }
-  // Replaces a row, as far as both reach; what differs from before counts as changed.
-  void put_row(uint32_t y, std::span<const uint32_t> pixels);
+  // Replaces a row from `x` on, as far as both reach; what differs from before counts as changed.
+  void put_row(uint32_t y, std::span<const uint32_t> pixels, uint32_t x = 0);
   void damage(Rect rect);  // cut to the surface
   // What has changed since it was last taken; the rectangles may overlap.
   [[nodiscard]] std::vector<Rect> take_damage();

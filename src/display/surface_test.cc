@@ -35,6 +35,16 @@ TEST_F(SurfaceTest, ARowDamagesWhatDiffers) {
   EXPECT_EQ(surface_.row(2)[4], 6U);
 }
 
+TEST_F(SurfaceTest, APartOfARowIsReplaced) {
+  surface_.put_row(2, std::vector<uint32_t>{0, 5, 6, 0}, 3);
+  surface_.put_row(3, std::vector<uint32_t>{1, 2, 3}, 6);
+  surface_.put_row(3, std::vector<uint32_t>{1, 2, 3}, 8);
+  EXPECT_EQ(surface_.take_damage(), (std::vector<Rect>{{4, 2, 4, 2}}));
+  EXPECT_EQ(surface_.row(2)[4], 5U);
+  EXPECT_EQ(surface_.row(3)[7], 2U);
+  EXPECT_EQ(surface_.row(3)[0], 0U);
+}
+
 TEST_F(SurfaceTest, TheSameRowDamagesNothing) {
   surface_.put_row(2, std::vector<uint32_t>(8, 0));
   EXPECT_TRUE(surface_.take_damage().empty());

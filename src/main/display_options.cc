@@ -124,11 +124,11 @@ Result<> apply_display(OptionContext& context, Text text) {
 }
 
 Result<> apply_vga(OptionContext& context, Text text) {
-  if (text == "none" || text == "std") {
+  if (text == "none" || text == "std" || text == "virtio") {
     context.plan.vga = std::string(text);
     return {};
   }
-  return fail("-vga {}: this version of Kite has no such graphics card; use -vga std or -vga none", text);
+  return fail("-vga {}: this version of Kite has no such graphics card; use -vga std, virtio or none", text);
 }
 
 }  // namespace kite::main

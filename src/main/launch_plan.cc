@@ -154,19 +154,25 @@ Result<LaunchPlan> plan_launch(const std::vector<std::string>& arguments, TypeRe
 
 namespace {
 
-// Whether the machine has the card that -device does not name: -vga std, or a display without one.
-bool wants_card(const LaunchPlan& plan) {
-  if (!plan.vga.empty()) return plan.vga == "std";
-  if ((!plan.vnc && !plan.spice) || !plan.defaults || plan.machine.board == "none") return false;
-  return std::ranges::none_of(plan.devices, [](const std::string& text) {
-    return text == "VGA" || text.starts_with("VGA,") || text.starts_with("driver=VGA");
-  });
+bool is_card(std::string_view device) {
+  if (device.starts_with("driver=")) device.remove_prefix(7);
+  constexpr std::string_view kCards[] = {"VGA", "virtio-vga", "virtio-gpu-pci", "virtio-gpu"};
+  return std::ranges::find(kCards, device.substr(0, device.find(','))) != std::end(kCards);
+}
+
+// The card that -device does not name: that of -vga, or a display's that has none; empty: there is none.
+std::string_view unnamed_card(const LaunchPlan& plan) {
+  if (plan.vga == "virtio") return "virtio-vga";
+  if (!plan.vga.empty()) return plan.vga == "std" ? "VGA" : "";
+  if ((!plan.vnc && !plan.spice) || !plan.defaults || plan.machine.board == "none") return "";
+  return std::ranges::any_of(plan.devices, is_card) ? "" : "VGA";
 }
 
 }  // namespace
 
 Result<> resolve_devices(LaunchPlan& plan, TypeRegistry& types) {
-  if (wants_card(plan)) plan.devices.insert(plan.devices.begin(), "VGA");
+  if (const std::string_view card = unnamed_card(plan); !card.empty())
+    plan.devices.insert(plan.devices.begin(), std::string(card));
   for (const std::string& text : plan.globals) KITE_TRY(types.add_global(text));
   const auto add = [&](const ObjectOptions& options) -> Result<> {
     KITE_ASSIGN(PropertyMap properties, types.resolve(options, "-device"));

@@ -74,6 +74,11 @@ TEST_F(LaunchPlanTest, ADisplayBringsItsCard) {
   EXPECT_EQ(cards({"-vnc", ":0", "-nodefaults"}), 0);
   EXPECT_EQ(cards({"-vnc", ":0", "-device", "VGA,vgamem_mb=8"}), 1);
   EXPECT_EQ(cards({"-vnc", ":0", "-vnc", "none"}), 0);
+  for (const char* card : {"virtio-vga", "virtio-gpu-pci,xres=800", "driver=virtio-gpu"})
+    EXPECT_EQ(cards({"-vnc", ":0", "-device", card}), 0) << card;
+  LaunchPlan made = plan({"-vga", "virtio"});
+  EXPECT_TRUE(resolve_devices(made, types_));
+  EXPECT_EQ(std::ranges::count(made.machine.devices, "virtio-vga", &machine::DeviceConfig::type), 1);
 }
 
 TEST_F(LaunchPlanTest, TakesWhatLibvirtWrites) {

@@ -284,7 +284,7 @@ constexpr OptionSpec kOptions[] = {
     {"qmp-pretty", "CHARDEV", kCharacter, "QMP monitor there, with indented replies",
      [](Context& context, Text text) { return monitor(context, text, true, true); }},
     {"mon", "chardev=ID[,mode=readline|control][,pretty=on|off]", kCharacter, "monitor on a -chardev", apply_mon},
-    {"vga", "std|none", kCharacter, "the graphics card; std where there is a -vnc or -spice", apply_vga},
+    {"vga", "std|virtio|none", kCharacter, "the graphics card; std where there is a -vnc or -spice", apply_vga},
     {"vnc", "[HOST]:N|unix:PATH|none[,to=N][,password=on][,password-secret=ID][,share=POLICY][,audiodev=ID]",
      kCharacter, "show the screen to VNC clients, display N being port 5900 + N", apply_vnc},
     {"spice", "port=N[,addr=HOST]|unix=on,addr=PATH[,disable-ticketing=on|,password-secret=ID][,OPTION=VALUE]...",

@@ -21,6 +21,7 @@ std::string_view class_name(uint32_t class_code) {
     case 0x0108: return "NVMe controller";
     case 0x0200: return "Ethernet controller";
     case 0x0300: return "VGA controller";
+    case 0x0380: return "Display controller";
     case 0x0600: return "Host bridge";
     case 0x0601: return "ISA bridge";
     case 0x0604: return "PCI bridge";

@@ -26,7 +26,8 @@ QmpReply empty() { return Json::object(); }
 std::expected<display::Console*, QmpError> screen_of(Context& context) {
   display::Console* const console = context.machine.console();
   if (console == nullptr || !console->has_source())
-    return qmp_fail("There is no console to take a screendump from: the machine has no display adapter (-vga std)");
+    return qmp_fail(
+        "There is no console to take a screendump from: the machine has no display adapter (-vga std, -vga virtio)");
   return console;
 }
 
@@ -34,14 +35,16 @@ QmpReply screendump(Context& context, const Json& arguments) {
   const std::string format = arguments.value("format", "ppm"), device = arguments.value("device", "");
   if (format != "ppm" && format != "png") return qmp_fail("Parameter 'format' does not accept value '{}'", format);
   if (arguments.value("head", 0) != 0) return qmp_fail("There is one head only: leave 'head' out");
-  if (!device.empty() && context.machine.board().find_device(device) == nullptr)
+  const bus::Device* const named = device.empty() ? nullptr : context.machine.board().find_device(device);
+  if (!device.empty() && named == nullptr)
     return std::unexpected(QmpError{"DeviceNotFound", fmt::format("Device '{}' not found", device)});
   const auto console = screen_of(context);
   if (!console) return std::unexpected(console.error());
   const auto kind = format == "png" ? display::PictureFormat::kPng : display::PictureFormat::kPpm;
   const std::string path = arguments.at("filename");
-  if (auto done = display::write_picture((*console)->look(), kind, path); !done)
-    return qmp_fail("{}", done.error().message);
+  const display::Surface* const surface = named == nullptr ? &(*console)->look() : (*console)->look_at(named->path());
+  if (surface == nullptr) return qmp_fail("Device '{}' has no screen", device);
+  if (auto done = display::write_picture(*surface, kind, path); !done) return qmp_fail("{}", done.error().message);
   return empty();
 }
 

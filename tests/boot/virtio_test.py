@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""A Linux guest with virtio's balloon, random number generator and serial ports: memory that it gives back is the
-host's again, random numbers are those of the file that was named, and ports carry bytes both ways, however slowly one
-side reads, and come and go.
+"""A Linux guest with virtio's balloon, random number generator, serial ports and graphics card: memory that it gives
+back is the host's again, random numbers are those of the file that was named, ports carry bytes both ways, however slowly
+one side reads, and come and go, and what it draws is on the screen.
 
 usage: virtio_test.py KITE GUESTS
 Ends with 'virtio: N passed, N failed, N skipped'.
@@ -18,7 +18,11 @@ import time
 
 from guest import Guest, Stream, Tally
 
-FLAVOUR = "6.1-cloud"
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "display"))
+import screen  # noqa: E402
+from vnc_client import VncClient  # noqa: E402
+
+FLAVOUR, SCREEN_FLAVOUR = "6.1-cloud", "6.1"  # the second has drivers for screens
 MIB = 1 << 20
 BULK = 4 * MIB  # through a serial port
 
@@ -69,24 +73,27 @@ class Monitor:
 
 class Bench:
     def __init__(self, kite, guests):
-        self.kite = kite
-        self.kernel = guests / FLAVOUR / "vmlinuz"
-        self.initrd = guests / FLAVOUR / "initrd-disks.gz"
+        self.kite, self.guests = kite, guests
+        self.kernel, self.initrd = self.files(FLAVOUR)
         self.commands = set()  # of the monitor, once a guest has run
 
+    def files(self, flavour):
+        return self.guests / flavour / "vmlinuz", self.guests / flavour / "initrd-disks.gz"
+
     @contextlib.contextmanager
-    def start(self, *options, memory=256):
+    def start(self, *options, memory=256, flavour=FLAVOUR, load="load-virtio"):
         """A guest that has loaded its drivers, and its monitor."""
+        kernel, initrd = self.files(flavour)
         with tempfile.TemporaryDirectory() as folder:
             path = os.path.join(folder, "qmp")
             words = [self.kite, "-accel", "jit", "-smp", "2", "-m", str(memory), "-nographic", "-kernel",
-                     str(self.kernel), "-initrd", str(self.initrd), "-append", "console=ttyS0 quiet", "-qmp",
+                     str(kernel), "-initrd", str(initrd), "-append", "console=ttyS0 quiet", "-qmp",
                      f"unix:{path},server=on,wait=off", *options]
             with Guest(words) as guest:
                 guest.expect("kite# ")
                 monitor = Monitor(guest, path)
                 try:
-                    guest.run("load-virtio")
+                    guest.run(load)
                     self.commands = {command["name"] for command in monitor.run("query-commands")}
                     yield guest, monitor
                 finally:
@@ -349,6 +356,55 @@ def console(bench):
                 said += connection.recv(4096)
 
 
+# --- the graphics card
+
+def text_line(picture, font, row):
+    """A line of Linux's console: white characters of 8 by 16 on black."""
+    def glyph(column):
+        left, top = column * 8, row * 16
+        return bytes(sum(0x80 >> x for x in range(8) if any(picture.pixel(left + x, y))) for y in range(top, top + 16))
+    return "".join(font.get(glyph(column), "?") for column in range(picture.width // 8)).rstrip()
+
+
+def graphics(bench):
+    """A VGA until the driver is there; then Linux's console, and what is written to its frame buffer, pixel by pixel. A
+    VNC client is told of all that is new."""
+    width, height = 640, 480
+    font = screen.Bench(bench.kite, bench.guests).font()
+    with tempfile.TemporaryDirectory() as folder, \
+            bench.start("-device", f"virtio-vga,id=card,xres={width},yres={height}", "-vnc", f"unix:{folder}/vnc",
+                        flavour=SCREEN_FLAVOUR, load="true") as (guest, monitor):
+        def look():
+            path = os.path.join(folder, "screen.ppm")
+            monitor.run("screendump", filename=path, device="card")
+            return screen.Picture.read(path)
+
+        before = look()
+        if (before.width, before.height) != (720, 400):
+            guest.fail(f"before the driver is there, the screen is {before.width} by {before.height}")
+        guest.run("modprobe virtio_pci; modprobe virtio-gpu; for i in $(seq 1 100); do [ -e /dev/fb0 ] && break; sleep 0.1; done; [ -e /dev/fb0 ]")
+        said = "Kite paints the lines that it gets: 123456789"  # Linux's font has another w, x and 0
+        guest.run(f"printf '\\033[2J\\033[H\\033[?25l{said}' >/dev/tty0")
+        until(guest, "a screen of the driver's", lambda: (look().width, look().height) == (width, height))
+        until(guest, f"the console's line, which is '{text_line(look(), font, 0)}'",
+              lambda: text_line(look(), font, 0) == said)
+        # Blue, green, red and a byte that is not seen, of a text whose length is no power of two.
+        pattern = b"A virtio-gpu is a frame buffer that knows what is new.\n"
+        size = width * height * 4
+        drawn = (pattern * (size // len(pattern) + 1))[:size]
+        shown = bytearray(width * height * 3)
+        for part, source in enumerate((2, 1, 0)):
+            shown[part::3] = drawn[source::4]
+        with VncClient(f"{folder}/vnc") as client:
+            client.update(incremental=False)
+            guest.run(f"yes '{pattern.decode().strip()}' | head -c {size} >/dev/fb0")
+            try:
+                until(guest, "the picture at a client's", lambda: client.update() or client.pixels == shown)
+            except OSError as error:
+                guest.fail(f"a client is not told of the picture: {error}")
+        until(guest, "the picture that was written", lambda: look().pixels == bytes(shown))
+
+
 def main():
     kite, guests = sys.argv[1], pathlib.Path(sys.argv[2])
     tally = Tally("virtio")
@@ -376,6 +432,11 @@ def main():
     tally.run("a serial port of a machine that stops", stops_on_the_way, bench)
     tally.run("ports that come and go", ports_come_and_go, bench)
     tally.run("a console", console, bench)
+    missing = [file for file in (*bench.files(SCREEN_FLAVOUR), screen.SEABIOS, screen.VGABIOS) if not os.path.exists(file)]
+    if missing:
+        tally.skip("a graphics card", f"{missing[0]} is missing")
+    else:
+        tally.run("a graphics card", graphics, bench)
     return tally.finish()
 
 

@@ -116,6 +116,7 @@ Result<> HostileBoard::build(std::string board) {
                                     "virtio-serial-pci,addr=12,id=ports,max_ports=4",
                                     "virtserialport,name=org.kite.port",
                                     "virtconsole",
+                                    "virtio-gpu-pci,addr=13,id=screen,max_hostmem=1M",
                                     "qemu-xhci,id=xhci,addr=6",
                                     "usb-tablet,bus=xhci.0",
                                     "piix3-usb-uhci,id=uhci,addr=7",

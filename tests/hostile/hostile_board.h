@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "devices/i8042/i8042.h"
+#include "display/surface.h"
 #include "fuzz/byte_source.h"
 #include "hostile/hostile_console.h"
 #include "machine/machine.h"
@@ -99,9 +100,10 @@ class HostileBoard {
   // hostile_virtio.cc.
   void virtio();
   void virtio_set_up(unsigned device);
-  void virtio_offer(unsigned device, uint16_t queue, uint64_t buffer, uint32_t bytes, bool write);
+  void virtio_offer(unsigned device, uint16_t queue, uint64_t buffer, uint32_t bytes, bool write, uint32_t room = 0);
   void virtio_open_ports();
   void virtio_request(unsigned device);
+  void virtio_draw();
   void virtio_host();
 
   Result<> check_state(bus::Device& device);
@@ -114,6 +116,7 @@ class HostileBoard {
   std::vector<bus::Device*> devices_;  // as they are now: some come and go
   bool q35_ = false;
   devices::I8042* keyboard_ = nullptr;
+  display::Surface surface_;
 
   fuzz::ByteSource source_{nullptr, 0};
   size_t steps_ = 0;

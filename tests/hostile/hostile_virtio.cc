@@ -1,6 +1,10 @@
-// A hostile driver of the virtio balloon, random number generator and serial ports, and what the host does to these.
+// A hostile driver of the virtio balloon, random number generator, serial ports and graphics card, and what the host
+// does to these.
 #include <nlohmann/json.hpp>
 
+#include "devices/virtio/test_gpu_commands.h"
+#include "devices/virtio/virtio_gpu.h"
+#include "devices/virtio/virtio_pci.h"
 #include "devices/virtio/virtio_regs.h"
 #include "devices/virtio/virtio_serial_regs.h"
 #include "hostile/hostile_board.h"
@@ -11,7 +15,7 @@ namespace {
 
 using namespace devices::virtio_pci;  // NOLINT: the registers
 
-constexpr unsigned kDevices = 3, kFirstSlot = 0x10, kSerial = 2;
+constexpr unsigned kDevices = 4, kFirstSlot = 0x10, kSerial = 2, kScreen = 3;
 constexpr uint64_t kRegisters = 0xc1000000, kRegistersEach = 0x10000;
 constexpr unsigned kNotify = 0x3000, kDeviceConfig = 0x2000;
 constexpr uint16_t kQueues = 6, kRingSize = 8;
@@ -33,6 +37,9 @@ void HostileBoard::virtio() {
     case 1:
     case 2: return virtio_host();
     case 6: return virtio_open_ports();
+    case 8:
+    case 9:
+    case 10: return virtio_draw();
     case 7: io.mmio_write(registers_of(device) + below(kCommonBytes), width(), value()); break;
     case 3: io.mmio_write(registers_of(device) + kDeviceConfig + below(16), width(), value()); break;
     case 4: io.mmio_read(registers_of(device) + kDeviceConfig * below(2) + below(64), width()); break;
@@ -74,14 +81,21 @@ void HostileBoard::virtio_set_up(unsigned device) {
   put(kDeviceStatus, 1, 15);
 }
 
-// One buffer and a kick, as it should be.
-void HostileBoard::virtio_offer(unsigned device, uint16_t queue, uint64_t buffer, uint32_t bytes, bool write) {
+// One buffer and a kick, as it should be; `room` bytes behind the buffer are for an answer.
+void HostileBoard::virtio_offer(unsigned device, uint16_t queue, uint64_t buffer, uint32_t bytes, bool write,
+                                uint32_t room) {
   machine::MachineIo& io = machine_->io();
   const uint64_t ring = ring_of(device, queue);
   const auto index = static_cast<uint16_t>(io.mmio_read(ring + kAvail + 2, 2));
   const uint64_t slot = index % kRingSize;
   io.mmio_write(ring + slot * 16, 8, buffer);
-  io.mmio_write(ring + slot * 16 + 8, 8, bytes | uint64_t{write ? devices::virtio::kWrite : 0u} << 32);
+  const uint64_t next = (slot + 1) % kRingSize;
+  const uint64_t flags = (write ? devices::virtio::kWrite : 0u) | (room != 0 ? devices::virtio::kNext : 0u);
+  io.mmio_write(ring + slot * 16 + 8, 8, bytes | flags << 32 | next << 48);
+  if (room != 0) {
+    io.mmio_write(ring + next * 16, 8, buffer + bytes);
+    io.mmio_write(ring + next * 16 + 8, 8, room | uint64_t{devices::virtio::kWrite} << 32);
+  }
   io.mmio_write(ring + kAvail + 4 + slot * 2, 2, slot);
   io.mmio_write(ring + kAvail + 2, 2, static_cast<uint16_t>(index + 1));
   io.mmio_write(registers_of(device) + kNotify + 4u * queue, 2, queue);
@@ -134,6 +148,27 @@ void HostileBoard::virtio_request(unsigned device) {
   }
   io.mmio_write(registers_of(device) + kNotify + 4u * queue, 2, queue);
   for (unsigned turns = below(4); turns > 0; --turns) executor_->run_once(0);
+}
+
+// Some commands for the graphics card, and a look at the screen.
+void HostileBoard::virtio_draw() {
+  constexpr uint64_t kRequest = kBuffers + 0x10000;
+  machine::MachineIo& io = machine_->io();
+  if (below(8) == 0 || (io.mmio_read(registers_of(kScreen) + kDeviceStatus, 1) & devices::virtio::kDriverOk) == 0)
+    virtio_set_up(kScreen);
+  for (unsigned count = 1 + below(4); count > 0; --count) {
+    std::vector<uint32_t> words =
+        testing::gpu_command([this](uint32_t bound) { return below(bound); }, static_cast<uint32_t>(kBuffers));
+    if (below(8) == 0) words[below(static_cast<uint32_t>(words.size()))] = value();
+    const uint16_t queue = words[0] >= devices::virtio_gpu::kUpdateCursor ? 1 : 0;
+    for (size_t word = 0; word < words.size(); ++word) io.mmio_write(kRequest + word * 4, 4, words[word]);
+    virtio_offer(kScreen, queue, kRequest, static_cast<uint32_t>(words.size() * 4), false, 8u << below(8));
+  }
+  auto* const function = dynamic_cast<devices::VirtioPci*>(machine_->board().find_device("screen"));
+  if (function == nullptr || below(4) != 0) return;
+  auto& gpu = dynamic_cast<devices::VirtioGpu&>(function->device());
+  gpu.watched(flip());
+  gpu.draw(surface_, flip());
 }
 
 void HostileBoard::virtio_host() {

@@ -390,6 +390,21 @@ def screen(bench):
         wanted(domain.qmp("query-status")["return"]["status"] == "running", "query-status")
 
 
+def drawn_screen(bench):
+    """A virtio graphics card with a size of its own, whose screen is the firmware's until a driver is there."""
+    devices = ("<graphics type='vnc' port='-1' autoport='yes' listen='127.0.0.1'/>"
+               "<video><model type='virtio' heads='1' primary='yes'><resolution x='1024' y='600'/></model></video>")
+    with bench.domain("drawn", board="q35", devices=devices) as domain:
+        domain.start()
+        card = {"path": "/machine/peripheral/video0"}
+        size = [domain.qmp("qom-get", **card, property=name)["return"] for name in ("xres", "yres")]
+        wanted(size == [1024, 600], f"the card's size is {size}")
+        wanted(domain.qmp("qom-get", **card, property="type")["return"] == "virtio-vga", "it is another card")
+        picture = f"{bench.host.folder}/drawn.png"
+        domain.virsh("screenshot", picture)
+        wanted(pathlib.Path(picture).read_bytes()[:2] in (b"\x89P", b"P6"), "there is no picture")
+
+
 def reconnect(bench):
     """libvirtd ends and starts again while the machine runs."""
     with bench.domain("again") as domain:
@@ -579,6 +594,7 @@ def cases(bench):
         yield "EFI", efi, ()
     yield "network", network, ()
     yield "screen and keys", screen, ()
+    yield "a virtio screen", drawn_screen, ()
     yield "libvirtd restarts", reconnect, ()
     yield "what virt-install asks for", passthrough, ()
     yield "memory and output in files", file_memory, ()

@@ -1,281 +1,63 @@
 #include "devices/vga/vga.h"
 
-#include <algorithm>
-#include <bit>
+#include <utility>
 
 #include "devices/section.h"
 #include "devices/vga/edid.h"
 
 namespace kite::devices {
 
-using namespace vga_regs;
-
 namespace {
 
-constexpr uint64_t kMib = uint64_t{1} << 20;
-constexpr size_t kMostRom = 256 << 10;
-// [VGA] 2-65: the cursor is seen for 8 frames of 16, blinking text for 16 of 32, at 70 Hz.
-constexpr int64_t kFrameNs = 1'000'000'000 / 70, kCursorNs = 8 * kFrameNs, kTextNs = 16 * kFrameNs;
-
+// The core's fields, with the configuration space behind them.
 struct VgaV1 {
   static constexpr uint32_t kVersion = 1;
-  std::array<uint8_t, 8> general;  // misc, feature, enable, four indexes, status 1
-  std::array<bool, 2> flags;       // attribute data, big-endian
-  std::array<uint8_t, 8> sequencer;
-  std::array<uint8_t, kCrtcRegisters> crtc;
-  std::array<uint8_t, kGraphicsRegisters> graphics;
-  std::array<uint8_t, kAttributeRegisters> attribute;
-  uint32_t latch;
-  std::array<uint8_t, 8> dac_state;  // mask, state, read, write, component, three parts of a color
-  std::array<uint8_t, 768> dac;
-  uint16_t dispi_index;
-  std::array<uint16_t, kDispiRegisters> dispi;
-  std::vector<uint8_t> memory;
+  VgaCore& core;
 };
-template <class Codec>
-void visit(Codec& codec, VgaV1& wire) {
-  codec.field(1, wire.general);
-  codec.field(2, wire.flags);
-  codec.field(3, wire.sequencer);
-  codec.field(4, wire.crtc);
-  codec.field(5, wire.graphics);
-  codec.field(6, wire.attribute);
-  codec.field(7, wire.latch);
-  codec.field(8, wire.dac_state);
-  codec.field(9, wire.dac);
-  codec.field(10, wire.dispi_index);
-  codec.field(11, wire.dispi);
-  codec.field(12, wire.memory);
-}
-
-VgaV1 to_wire(const VgaState& state) {
-  const auto& [misc, feature, enable, sequencer_index, crtc_index, graphics_index, attribute_index, attribute_data,
-               sequencer, crtc, graphics, attribute, status1, latch, dac_mask, dac_state, dac_read, dac_write,
-               dac_component, dac_latch, dac, dispi_index, dispi, big_endian] = state;
-  return {
-      .general = {misc, feature, enable, sequencer_index, crtc_index, graphics_index, attribute_index, status1},
-      .flags = {attribute_data, big_endian},
-      .sequencer = sequencer,
-      .crtc = crtc,
-      .graphics = graphics,
-      .attribute = attribute,
-      .latch = latch,
-      .dac_state = {dac_mask, dac_state, dac_read, dac_write, dac_component, dac_latch[0], dac_latch[1], dac_latch[2]},
-      .dac = dac,
-      .dispi_index = dispi_index,
-      .dispi = dispi,
-      .memory = {}};
-}
-
-VgaState from_wire(const VgaV1& wire) {
-  const auto& general = wire.general;
-  const auto& dac = wire.dac_state;
-  return {.misc = general[0],
-          .feature = general[1],
-          .enable = general[2],
-          .sequencer_index = general[3],
-          .crtc_index = general[4],
-          .graphics_index = general[5],
-          .attribute_index = general[6],
-          .attribute_data = wire.flags[0],
-          .sequencer = wire.sequencer,
-          .crtc = wire.crtc,
-          .graphics = wire.graphics,
-          .attribute = wire.attribute,
-          .status1 = general[7],
-          .latch = wire.latch,
-          .dac_mask = dac[0],
-          .dac_state = dac[1],
-          .dac_read = dac[2],
-          .dac_write = dac[3],
-          .dac_component = dac[4],
-          .dac_latch = {dac[5], dac[6], dac[7]},
-          .dac = wire.dac,
-          .dispi_index = wire.dispi_index,
-          .dispi = wire.dispi,
-          .big_endian = wire.flags[1]};
-}
+constexpr uint16_t kFirstField = 1;
+void visit(StateWriter& writer, VgaV1& wire) { wire.core.save_fields(writer, kFirstField); }
+void visit(StateReader& reader, VgaV1& wire) { wire.core.restore_fields(reader, kFirstField); }
 
 }  // namespace
 
-Result<std::unique_ptr<Vga>> Vga::create(std::string path, Config config, Wiring wiring) {
-  const uint64_t bytes = std::bit_ceil(std::clamp<uint64_t>(config.memory_megs, 1, kMostMegs)) * kMib;
-  KITE_ASSIGN(auto memory, RamBlock::create(path + ".vram", bytes));
-  std::unique_ptr<Vga> vga(new Vga(std::move(path), config, wiring, std::move(memory)));
-  KITE_TRY(vga->add_rom(config.rom));
-  return vga;
+Result<std::unique_ptr<Vga>> Vga::create(std::string path, const Config& config, const Wiring& wiring) {
+  KITE_ASSIGN(auto core, VgaCore::create(path,
+                                         {.memory_megs = config.memory_megs,
+                                          .edid = config.edid ? make_edid(config.xres, config.yres) : VgaCore::Edid{}},
+                                         wiring.vga));
+  std::shared_ptr<Region> rom;
+  if (!config.rom.empty()) {
+    KITE_ASSIGN(rom, make_vga_rom(path, config.rom));
+  }
+  return std::unique_ptr<Vga>(new Vga(std::move(path), std::move(core), std::move(rom), wiring.console));
 }
 
-Vga::Vga(std::string path, const Config& config, const Wiring& wiring, std::shared_ptr<RamBlock> memory)
+Vga::Vga(std::string path, std::unique_ptr<VgaCore> core, std::shared_ptr<Region> rom, display::Console* console)
     : PciDevice(std::move(path), {.vendor = 0x1234, .device = 0x1111, .revision = 0x02, .class_code = 0x030000}),
-      wiring_(wiring),
-      ports_window_(*this, &Vga::read_ports, &Vga::write_ports),
-      dispi_window_(*this, &Vga::read_dispi, &Vga::write_dispi),
-      memory_window_(*this, &Vga::read_window, &Vga::write_window),
-      mmio_window_(*this, &Vga::read_mmio, &Vga::write_mmio),
-      port_region_(Region::io("vga", kPortBytes, ports_window_, {.min_size = 1, .max_size = 1})),
-      dispi_region_(Region::io("dispi", kDispiPorts, dispi_window_, {.min_size = 1, .max_size = 2, .unaligned = true})),
-      window_region_(Region::coalesced("vga-window", kWindowBytes, memory_window_, {.min_size = 1, .max_size = 8})),
-      chip_(memory),
-      picture_(memory) {
-  if (config.edid) edid_ = make_edid(config.xres, config.yres);
-  declare_bar(0, Region::ram_device("vga.vram", std::move(memory)), {.prefetchable = true});
-  declare_bar(2, Region::io("vga.mmio", kMmioBytes, mmio_window_, {.min_size = 1, .max_size = 4}), {});
-  wiring_.ports.add(kFirstPort, port_region_);
-  wiring_.ports.add(kDispiPort, dispi_region_);
-  wiring_.memory.add(kWindow, window_region_);
-  if (wiring_.console != nullptr) wiring_.console->add_source(*this);
+      console_(console),
+      core_(std::move(core)) {
+  declare_bar(0, core_->memory(), {.prefetchable = true});
+  declare_bar(2, core_->registers(), {});
+  if (rom != nullptr) declare_rom(std::move(rom));
+  if (console_ != nullptr) console_->add_source(*this, this->path());
 }
 
 Vga::~Vga() {
-  if (wiring_.console != nullptr) wiring_.console->remove_source(*this);
-  wiring_.memory.remove(window_region_);
-  wiring_.ports.remove(dispi_region_);
-  wiring_.ports.remove(port_region_);
-}
-
-Result<> Vga::add_rom(const std::vector<uint8_t>& image) {
-  if (image.empty()) return {};
-  if (image.size() > kMostRom)
-    return fail("{}: the VGA BIOS has {} bytes; at most {} fit", path(), image.size(), kMostRom);
-  KITE_ASSIGN(auto block,
-              RamBlock::create(path() + ".rom", std::max<uint64_t>(std::bit_ceil(image.size()), kPageSize)));
-  std::ranges::copy(image, block->host());
-  declare_rom(Region::rom("vga.rom", std::move(block)));
-  return {};
+  if (console_ != nullptr) console_->remove_source(*this);
 }
 
 void Vga::reset() {
   reset_config();
-  const std::lock_guard lock(lock_);
-  chip_.reset();
+  core_->reset();
 }
-
-// --- what the guest accesses
-
-uint64_t Vga::read_ports(uint64_t offset, unsigned) {
-  const std::lock_guard lock(lock_);
-  return chip_.read_port(static_cast<uint16_t>(kFirstPort + offset));
-}
-
-void Vga::write_ports(uint64_t offset, unsigned, uint64_t value) {
-  const std::lock_guard lock(lock_);
-  chip_.write_port(static_cast<uint16_t>(kFirstPort + offset), static_cast<uint8_t>(value));
-}
-
-uint64_t Vga::read_dispi(uint64_t offset, unsigned size) {
-  const std::lock_guard lock(lock_);
-  if (size != 2 || offset > 2) return 0xffff;
-  return chip_.read_dispi_port(static_cast<unsigned>(std::min<uint64_t>(offset, 1)));
-}
-
-void Vga::write_dispi(uint64_t offset, unsigned size, uint64_t value) {
-  const std::lock_guard lock(lock_);
-  if (size != 2 || offset > 2) return;
-  chip_.write_dispi_port(static_cast<unsigned>(std::min<uint64_t>(offset, 1)), static_cast<uint16_t>(value));
-}
-
-uint64_t Vga::read_window(uint64_t offset, unsigned size) {
-  const std::lock_guard lock(lock_);
-  uint64_t value = 0;
-  for (unsigned byte = 0; byte < size; ++byte) value |= uint64_t{chip_.read_window(offset + byte)} << (8 * byte);
-  return value;
-}
-
-void Vga::write_window(uint64_t offset, unsigned size, uint64_t value) {
-  const std::lock_guard lock(lock_);
-  for (unsigned byte = 0; byte < size; ++byte)
-    chip_.write_window(offset + byte, static_cast<uint8_t>(value >> (8 * byte)));
-}
-
-// An aligned word of the registers that are words there; zero elsewhere.
-uint16_t Vga::read_mmio_word(uint64_t offset) {
-  if (offset >= kMmioDispi && offset < kMmioDispiEnd)
-    return chip_.read_dispi(static_cast<uint16_t>((offset - kMmioDispi) / 2));
-  if (offset < kMmioExtension || offset >= kMmioExtensionEnd) return 0;
-  const uint32_t value = offset < kMmioByteOrder    ? kExtensionBytes
-                         : chip_.state().big_endian ? kBigEndian
-                                                    : kLittleEndian;
-  return static_cast<uint16_t>(value >> (8 * (offset & 2)));
-}
-
-uint64_t Vga::read_mmio(uint64_t offset, unsigned size) {
-  const std::lock_guard lock(lock_);
-  uint64_t value = 0;
-  for (unsigned byte = 0; byte < size; ++byte) {
-    const uint64_t at = offset + byte;
-    uint8_t part = 0;
-    if (at < edid_.size())
-      part = edid_[at];
-    else if (at >= kMmioVga && at < kMmioVgaEnd)
-      part = chip_.read_port(static_cast<uint16_t>(kAttribute + at - kMmioVga));
-    else
-      part = static_cast<uint8_t>(read_mmio_word(at & ~uint64_t{1}) >> (8 * (at & 1)));
-    value |= uint64_t{part} << (8 * byte);
-  }
-  return value;
-}
-
-void Vga::write_mmio(uint64_t offset, unsigned size, uint64_t value) {
-  const std::lock_guard lock(lock_);
-  if (offset >= kMmioVga && offset < kMmioVgaEnd) {
-    for (unsigned byte = 0; byte < size; ++byte)
-      chip_.write_port(static_cast<uint16_t>(kAttribute + offset - kMmioVga + byte),
-                       static_cast<uint8_t>(value >> (8 * byte)));
-  } else if (offset >= kMmioDispi && offset < kMmioDispiEnd && size == 2) {
-    chip_.write_dispi(static_cast<uint16_t>((offset - kMmioDispi) / 2), static_cast<uint16_t>(value));
-  } else if (offset == kMmioByteOrder && size == 4 && (value == kLittleEndian || value == kBigEndian)) {
-    chip_.set_big_endian(value == kBigEndian);
-  }
-}
-
-// --- what people see
-
-display::Mode Vga::draw(display::Surface& surface, bool all) {
-  VgaState state;
-  {
-    const std::lock_guard lock(lock_);
-    state = chip_.state();
-  }
-  RamBlock& memory = *chip_.memory();
-  const bool logged = memory.dirty_logging();
-  const std::vector<uint64_t> dirty = logged ? memory.collect_dirty() : std::vector<uint64_t>{};
-  const int64_t now = wiring_.clock.now();
-  const VgaPicture::Phases phases{.cursor = now / kCursorNs % 2 == 0, .text = now / kTextNs % 2 == 0};
-  return picture_.draw(state, phases, logged && !all ? &dirty : nullptr, surface);
-}
-
-void Vga::watched(bool on) {
-  RamBlock& memory = *chip_.memory();
-  if (memory.dirty_logging() != on) memory.set_dirty_logging(on);
-}
-
-// --- saved state
 
 void Vga::save(StateWriter& writer) {
-  VgaV1 wire{};
-  {
-    const std::lock_guard lock(lock_);
-    wire = to_wire(chip_.state());
-  }
-  const RamBlock& memory = *chip_.memory();
-  wire.memory.assign(memory.host(), memory.host() + memory.size());
-  save_section(writer, path(), std::move(wire), [&] { save_config(writer); });
+  save_section(writer, path(), VgaV1{*core_}, [&] { save_config(writer); });
 }
 
 void Vga::restore(StateReader& reader) {
-  VgaV1 wire{};
-  RamBlock& memory = *chip_.memory();
-  if (!restore_section(reader, path(), wire, [&] {
-        if (require(reader, wire.memory.size() == memory.size(), "the card has memory of another size here") &&
-            require(reader, VgaChip::possible(from_wire(wire), memory.size()), "the registers are impossible"))
-          restore_config(reader);
-      }))
-    return;
-  const std::lock_guard lock(lock_);
-  chip_.set_state(from_wire(wire));
-  std::ranges::copy(wire.memory, memory.host());
-  memory.note_write(0, memory.size());
+  VgaV1 wire{*core_};
+  if (restore_section(reader, path(), wire, [&] { restore_config(reader); })) core_->apply_restored();
 }
 
 }  // namespace kite::devices

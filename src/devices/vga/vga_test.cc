@@ -23,8 +23,9 @@ class VgaCardTest : public ::testing::Test {
     device_->config_write(0x04, 2, 3);
   }
   std::unique_ptr<Vga> make(display::Console* console = nullptr) {
-    auto made = Vga::create("vga", {.memory_megs = 2, .rom = {0x55, 0xaa, 0x40}},
-                            {.memory = memory_.root(), .ports = ports_.root(), .clock = clock_, .console = console});
+    auto made =
+        Vga::create("vga", {.memory_megs = 2, .rom = {0x55, 0xaa, 0x40}},
+                    {.vga = {.memory = memory_.root(), .ports = ports_.root(), .clock = clock_}, .console = console});
     EXPECT_TRUE(made);
     (*made)->reset();
     return std::move(*made);

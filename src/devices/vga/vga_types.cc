@@ -11,7 +11,7 @@ void register_vga_types(TypeRegistry& registry) {
                 .bus = "PCI",
                 .properties = {
                     property::unsigned_integer("vgamem_mb", "its memory in MiB, made a power of two", Vga::kUsualMegs,
-                                               1, Vga::kMostMegs),
+                                               1, VgaCore::kMostMegs),
                     property::boolean("edid", "its monitor tells of itself", true),
                     property::unsigned_integer("xres", "width that the monitor prefers", 1280, 64, 4095),
                     property::unsigned_integer("yres", "height that the monitor prefers", 800, 64, 4095),

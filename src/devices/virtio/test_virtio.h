@@ -248,9 +248,11 @@ class TestRing {
 // The modern interface of the function of a VirtioMachine.
 class TestDriver {
  public:
-  explicit TestDriver(VirtioMachine& machine) : machine_(machine) {}
-  uint64_t read(uint8_t at, unsigned size) { return machine_.load(VirtioMachine::kModern + at, size); }
-  void write(uint8_t at, uint64_t value, unsigned size) { machine_.store(VirtioMachine::kModern + at, value, size); }
+  // `common` is where the common configuration lies.
+  explicit TestDriver(VirtioMachine& machine, uint64_t common = VirtioMachine::kModern)
+      : machine_(machine), common_(common) {}
+  uint64_t read(uint8_t at, unsigned size) { return machine_.load(common_ + at, size); }
+  void write(uint8_t at, uint64_t value, unsigned size) { machine_.store(common_ + at, value, size); }
   uint64_t config(uint32_t at, unsigned size) { return machine_.load(VirtioMachine::kModern + 0x2000 + at, size); }
   uint8_t isr() { return static_cast<uint8_t>(machine_.load(VirtioMachine::kModern + 0x1000, 1)); }
   uint8_t status() { return static_cast<uint8_t>(read(0x14, 1)); }
@@ -299,6 +301,7 @@ class TestDriver {
 
  private:
   VirtioMachine& machine_;
+  uint64_t common_;
 };
 
 // Two machines alike with a `function`: the target goes on where the source was.

@@ -34,9 +34,9 @@ void visit(Codec& codec, VirtioPciV1& wire) {
 constexpr uint16_t kDeviceFields = 0x4010;
 
 // BARs.
-constexpr unsigned kLegacyBar = 0, kMsixBar = 1, kModernBar = 4;
-constexpr uint64_t kPart = 0x1000;  // of the modern BAR: common, ISR, device, notify follow each other
-constexpr uint64_t kCommonAt = 0, kIsrAt = kPart, kDeviceAt = 2 * kPart, kNotifyAt = 3 * kPart;
+constexpr unsigned kLegacyBar = 0;
+constexpr uint64_t kPart = 0x1000;  // of the modern BAR
+constexpr uint64_t kDeviceAt = 2 * kPart, kNotifyAt = 3 * kPart;
 constexpr uint32_t kMsixPending = 0x8000, kMsixPendingSmall = 0x800;
 constexpr uint16_t kSmallTable = kMsixPendingSmall / 16;
 
@@ -64,6 +64,30 @@ bus::PciIds ids_of(const VirtioPci::Config& config, uint16_t type) {
 }
 
 }  // namespace
+
+// Where parts of the modern interface lie in their BAR: common, ISR, device, notify follow each other.
+struct VirtioPci::Places {
+  uint8_t modern_bar, msix_bar;
+  uint32_t common, isr, small;  // `small`: bytes of these two
+
+  // What the BAR has at an offset, and how far into it that is.
+  struct Found {
+    Part part;
+    uint64_t offset;
+  };
+  [[nodiscard]] std::optional<Found> find(uint64_t at, uint64_t notify_bytes) const {
+    if (at >= kNotifyAt + notify_bytes || at < common) return {};
+    if (at >= kNotifyAt) return Found{Part::kNotify, at - kNotifyAt};
+    if (at >= kDeviceAt) return Found{Part::kDevice, at - kDeviceAt};
+    return at >= isr ? Found{Part::kIsr, at - isr} : Found{Part::kCommon, at - common};
+  }
+  static const Places kAlone, kBesideVga;
+};
+constexpr VirtioPci::Places VirtioPci::Places::kAlone{
+    .modern_bar = 4, .msix_bar = 1, .common = 0, .isr = kPart, .small = kPart};
+// The first page is the VGA's.
+constexpr VirtioPci::Places VirtioPci::Places::kBesideVga{
+    .modern_bar = 2, .msix_bar = 4, .common = kPart, .isr = kPart + kPart / 2, .small = kPart / 2};
 
 // One region's accesses.
 class VirtioPci::Handler final : public IoHandler {
@@ -93,20 +117,15 @@ class VirtioPci::ConfigAccess final : public bus::PciCapability {
 
  private:
   static constexpr unsigned kData = kAccessCapAt + kCapExtra;
-  struct Target {
-    Part part;
-    uint64_t offset;
-  };
   // Where the window points, if the access is one of the register's and what it names is there.
-  std::optional<Target> target(uint16_t offset, unsigned size) const {
+  std::optional<Places::Found> target(uint16_t offset, unsigned size) const {
     const bus::PciConfigSpace& config = owner_.config_;
     const uint32_t length = config.get32(kAccessCapAt + kCapRange);
-    if (offset != kData || size != length || config.bytes[kAccessCapAt + kCapBar] != kModernBar) return {};
+    if (offset != kData || size != length || config.bytes[kAccessCapAt + kCapBar] != owner_.places_.modern_bar)
+      return {};
     const uint32_t at = config.get32(kAccessCapAt + kCapOffset);
-    if (at % size != 0 || at >= kNotifyAt + owner_.notify_region_->size()) return {};
-    if (at >= kNotifyAt) return Target{Part::kNotify, at - kNotifyAt};
-    constexpr std::array kParts{Part::kCommon, Part::kIsr, Part::kDevice};
-    return Target{kParts[at / kPart], at % kPart};
+    if (at % size != 0) return {};
+    return owner_.places_.find(at, owner_.notify_region_->size());
   }
   void config_written(uint16_t offset, unsigned size) override {
     if (offset >= kData + 4 || offset + size <= kData) return;
@@ -135,6 +154,7 @@ VirtioPci::VirtioPci(std::string path, const Config& config, std::unique_ptr<Vir
     : PciDevice(std::move(path), ids_of(config, device->shape().type), bus::PciHeader::kDevice,
                 config.express ? bus::PciGeneration::kExpress : bus::PciGeneration::kConventional),
       config_choice_(config),
+      places_(config.beside_vga ? Places::kBesideVga : Places::kAlone),
       notify_multiplier_(config.page_per_queue ? 0x1000 : 4),
       device_(std::move(device)) {
   device_->connect(*this);
@@ -148,12 +168,12 @@ VirtioPci::VirtioPci(std::string path, const Config& config, std::unique_ptr<Vir
     msix_ = std::make_unique<bus::MsixCapability>(
         *this, bus::MsixCapability::Shape{.offset = kMsixCapAt,
                                           .vectors = config.vectors,
-                                          .bar = kMsixBar,
+                                          .bar = places_.msix_bar,
                                           .pending = small ? kMsixPendingSmall : kMsixPending});
     auto bar = Region::container("virtio-msix", small ? 0x1000 : 0x10000);
     bar->add(0, msix_->table_region());
     bar->add(small ? kMsixPendingSmall : kMsixPending, msix_->pending_region());
-    declare_bar(kMsixBar, std::move(bar), {});
+    declare_bar(places_.msix_bar, std::move(bar), {});
   }
   if (config.express) add_express(config.ats);
   if (config.doorbells) add_doorbells();
@@ -173,12 +193,12 @@ void VirtioPci::add_bars(const Config& config) {
   const uint64_t notify =
       std::bit_ceil(std::max<uint64_t>(kPart, uint64_t{device_->shape().queues} * notify_multiplier_));
   notify_region_ = Region::io("virtio-notify", notify, handler(Part::kNotify), kRule);
-  auto bar = Region::container("virtio-modern", std::bit_ceil(kNotifyAt + notify));
-  bar->add(kCommonAt, Region::io("virtio-common", kPart, handler(Part::kCommon), kRule));
-  bar->add(kIsrAt, Region::io("virtio-isr", kPart, handler(Part::kIsr), kRule));
-  bar->add(kDeviceAt, Region::io("virtio-device", kPart, handler(Part::kDevice), kRule));
-  bar->add(kNotifyAt, notify_region_);
-  declare_bar(kModernBar, std::move(bar), {.prefetchable = true, .is_64 = true});
+  modern_bar_ = Region::container("virtio-modern", std::bit_ceil(kNotifyAt + notify));
+  modern_bar_->add(places_.common, Region::io("virtio-common", places_.small, handler(Part::kCommon), kRule));
+  modern_bar_->add(places_.isr, Region::io("virtio-isr", places_.small, handler(Part::kIsr), kRule));
+  modern_bar_->add(kDeviceAt, Region::io("virtio-device", kPart, handler(Part::kDevice), kRule));
+  modern_bar_->add(kNotifyAt, notify_region_);
+  declare_bar(places_.modern_bar, modern_bar_, {.prefetchable = true, .is_64 = true});
 }
 
 void VirtioPci::add_capability_at(uint8_t offset, uint8_t type, uint8_t length, uint32_t bar_offset, uint32_t bytes) {
@@ -186,14 +206,14 @@ void VirtioPci::add_capability_at(uint8_t offset, uint8_t type, uint8_t length, 
   config_.bytes[offset + kCapLength] = length;
   config_.bytes[offset + kCapType] = type;
   if (type == kPciCap) return;  // its fields are the driver's
-  config_.bytes[offset + kCapBar] = kModernBar;
+  config_.bytes[offset + kCapBar] = places_.modern_bar;
   config_.set32(static_cast<uint16_t>(offset + kCapOffset), bar_offset);
   config_.set32(static_cast<uint16_t>(offset + kCapRange), bytes);
 }
 
 void VirtioPci::add_capabilities(const Config&) {
-  add_capability_at(kCommonCapAt, kCommonCap, kCapBytes, kCommonAt, kPart);
-  add_capability_at(kIsrCapAt, kIsrCap, kCapBytes, kIsrAt, kPart);
+  add_capability_at(kCommonCapAt, kCommonCap, kCapBytes, places_.common, places_.small);
+  add_capability_at(kIsrCapAt, kIsrCap, kCapBytes, places_.isr, places_.small);
   if (device_->shape().config_bytes != 0) add_capability_at(kDeviceCapAt, kDeviceCap, kCapBytes, kDeviceAt, kPart);
   add_capability_at(kNotifyCapAt, kNotifyCap, kNotifyCapBytes, kNotifyAt,
                     static_cast<uint32_t>(notify_region_->size()));
@@ -459,6 +479,7 @@ void VirtioPci::save(StateWriter& writer) {
   writer.begin(path(), VirtioPciV1::kVersion);
   device_->save_fields(writer, kDeviceFields);
   visit(writer, wire);
+  save_beside(writer);
   save_config(writer);
   writer.end();
 }
@@ -471,6 +492,7 @@ void VirtioPci::restore(StateReader& reader) {
         fmt::format("version {} is not known here; this build reads version {}", version, VirtioPciV1::kVersion));
   if (reader.ok()) device_->restore_fields(reader, kDeviceFields);
   if (reader.ok()) visit(reader, wire);
+  if (reader.ok()) restore_beside(reader);
   const auto vector_exists = [this](uint16_t vector) { return vector == kNoVector || vector < config_choice_.vectors; };
   if (reader.ok() &&
       require(reader, vector_exists(wire.config_vector) && device_->restored_vectors_below(config_choice_.vectors),
@@ -481,6 +503,7 @@ void VirtioPci::restore(StateReader& reader) {
   if (!reader.ok()) return;
   msix_changed();
   device_->apply_restored();
+  apply_beside();
   const std::lock_guard lock(device_->lock());
   state_ = State{.device_feature_select = wire.device_feature_select,
                  .driver_feature_select = wire.driver_feature_select,

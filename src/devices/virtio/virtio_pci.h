@@ -1,5 +1,6 @@
 // VirtioPci: the PCI transport of virtio devices. [VIRTIO 1.2] 4.1: the legacy interface in BAR 0 (ports), MSI-X in
-// BAR 1, and the modern interface in BAR 4 with its capabilities. A transitional function has both interfaces.
+// BAR 1, and the modern interface in BAR 4 with its capabilities. A transitional function has both interfaces. A card
+// that is a VGA, too, has other BARs.
 #pragma once
 
 #include <cstdint>
@@ -17,7 +18,7 @@
 
 namespace kite::devices {
 
-class VirtioPci final : public bus::PciDevice, private VirtioTransport {
+class VirtioPci : public bus::PciDevice, private VirtioTransport {
  public:
   struct Config {
     bool legacy = true, modern = true;  // one at least
@@ -28,6 +29,8 @@ class VirtioPci final : public bus::PciDevice, private VirtioTransport {
     uint16_t vectors = 2;               // of MSI-X; 0: none
     uint16_t legacy_device_id = 0;      // 0x1000-0x103f
     uint32_t class_code = 0;
+    // BAR 0 and the first page of BAR 2 are a VGA's: the modern interface follows there, MSI-X is in BAR 4.
+    bool beside_vga = false;
   };
   VirtioPci(std::string path, const Config& config, std::unique_ptr<VirtioDevice> device);
   ~VirtioPci() override;
@@ -40,8 +43,17 @@ class VirtioPci final : public bus::PciDevice, private VirtioTransport {
   [[nodiscard]] std::vector<LiveProperty> live_properties() override { return device_->live_properties(); }
   [[nodiscard]] VirtioDevice& device() { return *device_; }
 
+ protected:
+  // For functions that are something else besides: its part of the section, judged and read before anything changes,
+  // and taken once all was good.
+  virtual void save_beside(StateWriter& writer) { (void)writer; }
+  virtual void restore_beside(StateReader& reader) { (void)reader; }
+  virtual void apply_beside() {}
+  [[nodiscard]] Region& modern_bar() { return *modern_bar_; }
+
  private:
   enum class Part : uint8_t { kLegacy, kCommon, kIsr, kDevice, kNotify };
+  struct Places;
   class Handler;
   class ConfigAccess;
   struct State {
@@ -84,12 +96,13 @@ class VirtioPci final : public bus::PciDevice, private VirtioTransport {
 
   // Static configuration and wiring.
   const Config config_choice_;
+  const Places& places_;
   const uint32_t notify_multiplier_;
   std::unique_ptr<VirtioDevice> device_;
   std::vector<std::unique_ptr<Handler>> handlers_;  // by Part
   std::unique_ptr<bus::MsixCapability> msix_;       // null without vectors
   std::unique_ptr<ConfigAccess> config_access_;     // modern
-  std::shared_ptr<Region> legacy_ports_, notify_region_;
+  std::shared_ptr<Region> legacy_ports_, notify_region_, modern_bar_;
 
   // State; the rest is the device's and the configuration space's. Under the device's lock.
   State state_;
@@ -115,6 +128,9 @@ void add_short_virtio_name(TypeRegistry& registry, const std::string& base);
 // the device wants when the user does not say.
 Result<VirtioPci::Config> make_virtio_pci_config(std::string_view type, const PropertyMap& properties,
                                                  const bus::PciBus& bus, uint16_t vectors);
+// The same for a type whose name does not say what interfaces it has.
+Result<VirtioPci::Config> make_virtio_pci_config(std::string_view type, const PropertyMap& properties,
+                                                 const bus::PciBus& bus, uint16_t vectors, VirtioModel model);
 VirtioDevice::Options make_virtio_options(const PropertyMap& properties);
 
 }  // namespace kite::devices

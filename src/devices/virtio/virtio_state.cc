@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "devices/section.h"
+#include "devices/virtio/state_bytes.h"
 #include "devices/virtio/virtio_device.h"
 
 namespace kite::devices {
@@ -10,73 +11,19 @@ using namespace virtio;
 
 namespace {
 
-class Bytes {
- public:
-  template <class... T>
-  void put(const T&... values) {
-    (append(&values, sizeof values), ...);
-  }
-  std::vector<uint8_t> bytes;
-
- private:
-  void append(const void* from, size_t size) {
-    const auto* const at = static_cast<const uint8_t*>(from);
-    bytes.insert(bytes.end(), at, at + size);
-  }
-};
-
-// Short input answers zeroes and is remembered.
-class Cut {
- public:
-  explicit Cut(std::span<const uint8_t> bytes) : rest_(bytes) {}
-  template <class... T>
-  void get(T&... values) {
-    (take(values), ...);
-  }
-  [[nodiscard]] bool good() const { return good_; }
-  [[nodiscard]] bool empty() const { return rest_.empty(); }
-
- private:
-  template <class T>
-  void take(T& value) {
-    good_ = good_ && rest_.size() >= sizeof(T);
-    value = good_ ? load<T>(rest_.data()) : T{};
-    if (good_) rest_ = rest_.subspan(sizeof(T));
-  }
-  std::span<const uint8_t> rest_;
-  bool good_ = true;
-};
-
 constexpr uint8_t kEnabledBit = 1, kAvailWrapBit = 2, kUsedWrapBit = 4, kSignalledBit = 8, kSignalledWrapBit = 16;
 
-void put_list(Bytes& to, const std::vector<SgEntry>& list) {
-  for (const SgEntry& entry : list) to.put(entry.address, static_cast<uint32_t>(entry.bytes));
-}
-
-bool get_list(Cut& from, uint16_t count, std::vector<SgEntry>& list, uint64_t& total) {
-  for (unsigned i = 0; i < count && from.good(); ++i) {
-    SgEntry entry;
-    uint32_t bytes = 0;
-    from.get(entry.address, bytes);
-    entry.bytes = bytes;
-    if (bytes == 0 || bytes > UINT64_MAX - entry.address) return false;
-    list.push_back(entry);
-    total += bytes;
-  }
-  return from.good();
-}
-
-void put_chain(Bytes& to, const VirtioChain& chain) {
+void put_chain(StateBytes& to, const VirtioChain& chain) {
   to.put(chain.queue, chain.id, chain.slots, static_cast<uint16_t>(chain.out.size()),
          static_cast<uint16_t>(chain.in.size()));
-  put_list(to, chain.out);
-  put_list(to, chain.in);
+  to.put_list(chain.out);
+  to.put_list(chain.in);
 }
 
 }  // namespace
 
 std::vector<uint8_t> VirtioDevice::queue_bytes() const {
-  Bytes to;
+  StateBytes to;
   for (const auto& queue : queues_) {
     const auto& [size, enabled, vector, descriptors, driver, device, next_avail, next_used, avail_wrap, used_wrap,
                  signalled, signalled_wrap, signalled_valid] = queue->state;
@@ -89,7 +36,7 @@ std::vector<uint8_t> VirtioDevice::queue_bytes() const {
 }
 
 bool VirtioDevice::restore_queues(std::span<const uint8_t> bytes) {
-  Cut from(bytes);
+  StateCut from(bytes);
   restored_.queues.assign(queues_.size(), {});
   const bool packed = (restored_.state.features & offered_ & kRingPacked) != 0;
   for (Virtqueue::State& queue : restored_.queues) {
@@ -111,7 +58,7 @@ bool VirtioDevice::restore_queues(std::span<const uint8_t> bytes) {
 std::vector<uint8_t> VirtioDevice::chain_bytes() const {
   std::vector<const VirtioChain*> flying(flying_.begin(), flying_.end());
   std::ranges::sort(flying, {}, &VirtioChain::sequence);
-  Bytes to;
+  StateBytes to;
   for (uint16_t index = 0; index < queues_.size(); ++index) {
     const auto& waiting = queues_[index]->restored;
     for (const VirtioChain* chain : flying)
@@ -122,7 +69,7 @@ std::vector<uint8_t> VirtioDevice::chain_bytes() const {
 }
 
 bool VirtioDevice::restore_chains(std::span<const uint8_t> bytes) {
-  Cut from(bytes);
+  StateCut from(bytes);
   restored_.chains.clear();
   std::vector<unsigned> count(queues_.size());
   while (!from.empty()) {
@@ -133,7 +80,7 @@ bool VirtioDevice::restore_chains(std::span<const uint8_t> bytes) {
     const Virtqueue::State& queue = restored_.queues[chain->queue];
     if (!queue.enabled || ++count[chain->queue] > queue.size || chain->slots == 0 || chain->slots > queue.size)
       return false;
-    if (!get_list(from, out, chain->out, chain->out_bytes) || !get_list(from, in, chain->in, chain->in_bytes))
+    if (!from.get_list(out, chain->out, chain->out_bytes) || !from.get_list(in, chain->in, chain->in_bytes))
       return false;
     restored_.chains.push_back(std::move(chain));
   }

@@ -68,7 +68,11 @@ VirtioModel virtio_model(std::string_view type) {
 
 Result<VirtioPci::Config> make_virtio_pci_config(std::string_view type, const PropertyMap& properties,
                                                  const bus::PciBus& bus, uint16_t vectors) {
-  const VirtioModel model = virtio_model(type);
+  return make_virtio_pci_config(type, properties, bus, vectors, virtio_model(type));
+}
+
+Result<VirtioPci::Config> make_virtio_pci_config(std::string_view type, const PropertyMap& properties,
+                                                 const bus::PciBus& bus, uint16_t vectors, VirtioModel model) {
   const bool behind_port = bus.express() && bus.bridge() != nullptr;
   const std::string choice = properties.string("disable-legacy");
   VirtioPci::Config config{.legacy = model == VirtioModel::kTransitional,

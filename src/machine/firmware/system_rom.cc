@@ -39,7 +39,8 @@ SystemRom::Use SystemRom::use_of(const MachineConfig& config) {
   const FirmwareConfig& firmware = config.firmware;
   const bool named = !firmware.bios.empty() || firmware.flash[0].has_value();
   if (named) return Use::kRequired;
-  const bool has_card = std::ranges::find(config.devices, "VGA", &DeviceConfig::type) != config.devices.end();
+  const bool has_card = std::ranges::any_of(
+      config.devices, [](const DeviceConfig& device) { return device.type == "VGA" || device.type == "virtio-vga"; });
   if (!config.kernel_path.empty() && !has_card) return Use::kNone;
   const bool guest_runs = std::ranges::find(config.accelerators, "qtest") == config.accelerators.end();
   return guest_runs ? Use::kRequired : Use::kIfThere;

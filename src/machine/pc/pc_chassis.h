@@ -176,7 +176,11 @@ class PcChassis : public Board {
   [[nodiscard]] static std::vector<std::string> serial_ports_of(bus::PciDevice& function);
   // pc_display.cc.
   [[nodiscard]] bool has_vga() const;
-  Result<std::unique_ptr<bus::PciDevice>> make_vga(const DeviceConfig& device, const std::string& path);
+  [[nodiscard]] static bool is_display(std::string_view type);
+  [[nodiscard]] static bool is_display(bus::PciDevice& function);
+  Result<std::vector<uint8_t>> vga_rom(const DeviceConfig& device) const;
+  Result<std::unique_ptr<bus::PciDevice>> make_display(const DeviceConfig& device, const std::string& path,
+                                                       const bus::PciBus& bus);
   Result<> add_user_serial(const DeviceConfig& device, const std::string& path);
   Result<> add_pc_testdev();
   // pc_usb.cc.

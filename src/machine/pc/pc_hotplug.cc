@@ -4,7 +4,6 @@
 #include <algorithm>
 
 #include "devices/pci_bridges/plain_bridge.h"
-#include "devices/vga/vga.h"
 #include "machine/pc/pc_chassis.h"
 
 namespace kite::machine {
@@ -17,9 +16,7 @@ uint32_t slot_bit(const bus::PciDevice& function) { return uint32_t{1} << (funct
 
 }  // namespace
 
-bool PcChassis::stays(bus::PciDevice& function) {
-  return function.as_bridge() != nullptr || dynamic_cast<devices::Vga*>(&function) != nullptr;
-}
+bool PcChassis::stays(bus::PciDevice& function) { return function.as_bridge() != nullptr || is_display(function); }
 
 bool PcChassis::takes_functions(const bus::PciBus& bus) const {
   if (&bus == pci_.get()) return pci_hotplug() != nullptr;

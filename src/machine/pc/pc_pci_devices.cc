@@ -56,8 +56,8 @@ void collect_buses(bus::PciBus& from, std::vector<bus::PciBus*>& all) {
 bool is_network_card(std::string_view type) { return devices::is_virtio_net(type) || devices::is_e1000(type); }
 
 bool is_pci(std::string_view type) {
-  constexpr std::string_view kTypes[] = {"pci-testdev", "pcie-root-port",  "ioh3420", "i82801b11-bridge",
-                                         "pci-bridge",  "pcie-pci-bridge", "VGA"};
+  constexpr std::string_view kTypes[] = {"pci-testdev",      "pcie-root-port", "ioh3420",
+                                         "i82801b11-bridge", "pci-bridge",     "pcie-pci-bridge"};
   if (std::find(std::begin(kTypes), std::end(kTypes), type) != std::end(kTypes)) return true;
   if (is_network_card(type) || devices::is_usb_controller(type)) return true;
   const DiskMaker* const maker = find_disk_maker(type);
@@ -69,7 +69,7 @@ PcieRootPort* slot_above(const bus::PciBus& bus) { return dynamic_cast<PcieRootP
 }  // namespace
 
 bool PcChassis::is_pci_device(const DeviceConfig& device) {
-  return is_pci(device.type) || is_virtio_device(device.type);
+  return is_pci(device.type) || is_display(device.type) || is_virtio_device(device.type);
 }
 
 Result<bus::PciBus*> PcChassis::bus_for(const DeviceConfig& device) {
@@ -91,7 +91,7 @@ Result<std::unique_ptr<bus::PciDevice>> PcChassis::make_pci_device(const DeviceC
   using Made = std::unique_ptr<bus::PciDevice>;
   const PropertyMap& properties = device.properties;
   if (find_disk_maker(device.type) != nullptr) return make_pci_disk(device, path);
-  if (device.type == "VGA") return make_vga(device, path);
+  if (is_display(device.type)) return make_display(device, path, bus);
   if (is_network_card(device.type)) return make_network_card(device, path, bus);
   if (is_virtio_device(device.type)) return make_virtio_device(device, path, bus);
   if (devices::is_usb_controller(device.type)) return make_usb_controller(device, path, bus);
@@ -171,7 +171,7 @@ Result<> PcChassis::add_pci_device(const DeviceConfig& device, const std::string
         "Bus '{}' does not support hotplugging; put a pcie-root-port there before the machine starts (q35 board) and "
         "use the port's id as bus",
         bus->name());
-  if (running && device.type == "VGA")
+  if (running && is_display(device.type))
     return fail("{}: a display adapter cannot be added while the machine runs; add it before the start", device.type);
   Address address;
   if (const std::string text = device.properties.string("addr"); !text.empty()) {
