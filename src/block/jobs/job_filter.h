@@ -53,6 +53,10 @@ class JobFilter final : public FilterNode {
   [[nodiscard]] const NodePtr& below_ptr() const { return file_.node(); }
 
  protected:
+  // Nobody changes anything past it.
+  Result<> set_permissions(uint32_t need, uint32_t shared) override {
+    return FilterNode::set_permissions(need, shared & ~uint32_t{Permissions::kWrite});
+  }
   Task<IoResult<>> do_read(uint64_t offset, IoSlice to, IoHow how) override;
   Task<IoResult<>> do_write(uint64_t offset, IoSlice from, IoHow how) override;
   Task<IoResult<>> do_write_zeroes(uint64_t offset, uint64_t bytes, IoHow how) override;
