@@ -305,6 +305,7 @@ def backup():
         disks.fill()
         disks.do("job-finalize", id="b")
         disks.ended("b")
+        disks.do("blockdev-del", **{"node-name": full})
         second = disks.holds()
         state = disks.top()["dirty-bitmaps"]
         check(len(state) == 1 and state[0]["count"] == 3 * MIB and state[0]["persistent"], state)
