@@ -224,7 +224,8 @@ void BackupJob::settle_bitmap(bool good) {
   using Mode = BackupRequest::BitmapMode;
   if (!std::exchange(has_bitmap_, false)) return;
   DirtyBitmap& bitmap = *request_.bitmap;
-  if (request_.bitmap_mode == Mode::kNever || (!good && request_.bitmap_mode == Mode::kOnSuccess)) {
+  const bool never_began = status() == JobStatus::kCreated;
+  if (never_began || request_.bitmap_mode == Mode::kNever || (!good && request_.bitmap_mode == Mode::kOnSuccess)) {
     bitmap.take_back();
     return;
   }

@@ -252,7 +252,14 @@ TEST_F(BackupTest, AJobThatDoesNotBeginLeavesNothing) {
   const NodePtr source = image("source");
   attach(source);
   const NodePtr target = image("target");
-  auto made = run(BackupJob::create(*graph_, jobs_, {.job = {.id = "j"}, .source = source, .target = target}));
+  const BitmapPtr dirty = bitmap(512);
+  write(0, 512, 1);
+  auto made = run(BackupJob::create(*graph_, jobs_,
+                                    {.job = {.id = "j"},
+                                     .source = source,
+                                     .target = target,
+                                     .bitmap = dirty,
+                                     .bitmap_mode = BackupRequest::BitmapMode::kAlways}));
   ASSERT_TRUE(made) << made.error().message;
   jobs_.reserve(*made);
   EXPECT_EQ(backup(image("other"), Sync::kFull, {.id = "j"}), nullptr);
@@ -263,6 +270,7 @@ TEST_F(BackupTest, AJobThatDoesNotBeginLeavesNothing) {
   EXPECT_EQ(drive_->node(), source);
   EXPECT_EQ(target->user_count(), 0u);
   EXPECT_TRUE(events_.empty());
+  EXPECT_EQ(dirty->chunks().bytes(), 512u);
 }
 
 TEST_F(BackupTest, NobodyWritesPastIt) {

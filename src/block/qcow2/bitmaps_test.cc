@@ -3,6 +3,7 @@
 
 #include "block/bitmap_requests.h"
 #include "block/crash_bench.h"
+#include "support/bytes.h"
 
 namespace kite::block {
 namespace {
