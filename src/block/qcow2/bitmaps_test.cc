@@ -194,7 +194,7 @@ TEST_F(Qcow2Bitmaps, HostileOnes) {
   bench_->disk()->copy_out(0, IoSlice(good));
   const uint64_t directory = field(extension() + 16);
   std::mt19937 random(1);
-  for (unsigned i = 0; i < 600; ++i) {
+  for (unsigned i = 0; i < 200; ++i) {
     bench_->disk()->copy_in(0, IoSlice(good));
     const uint64_t table = field(directory);
     const uint64_t places[] = {extension(), directory, directory + 32, table};
