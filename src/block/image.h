@@ -29,6 +29,14 @@ struct SnapshotInfo {
   uint64_t disk_bytes = 0;
 };
 
+// A dirty bitmap that the image keeps.
+struct BitmapInfo {
+  std::string name{};
+  uint64_t granularity = 0;
+  bool in_use = false;
+  bool enabled = false;
+};
+
 struct ImageInfo {
   uint64_t cluster_bytes = 0;  // 0: the format has none
   uint64_t vm_state_offset = 0;
@@ -39,6 +47,7 @@ struct ImageInfo {
   bool has_format_specific = false;
   InfoItems format_specific;
   std::vector<SnapshotInfo> snapshots;
+  std::vector<BitmapInfo> bitmaps;
 };
 
 struct CheckResult {

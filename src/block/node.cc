@@ -208,7 +208,16 @@ Task<IoResult<>> BlockNode::write(uint64_t offset, IoSlice from, IoHow how) {
     return write_zeroes(offset, from.bytes(), unmap ? how.with(IoHow::kMayUnmap) : how);
   }
   highest_written_ = std::max(highest_written_, offset + from.bytes());
+  if (!bitmaps_.empty()) return mark_after(offset, from.bytes(), do_write(offset, from, how));
   return do_write(offset, from, how);
+}
+
+// Marked when it has happened: what a client clears while it is under way is dirty again. A failed change may have
+// happened in part.
+Task<IoResult<>> BlockNode::mark_after(uint64_t offset, uint64_t bytes, Task<IoResult<>> change) {
+  const IoResult<> done = co_await std::move(change);
+  bitmaps_.mark(offset, bytes, length());
+  co_return done;
 }
 
 Task<IoResult<>> BlockNode::write_zeroes(uint64_t offset, uint64_t bytes, IoHow how) {
@@ -218,9 +227,11 @@ Task<IoResult<>> BlockNode::write_zeroes(uint64_t offset, uint64_t bytes, IoHow 
   if (!growable() && offset + bytes > length()) co_return io_fail(EINVAL);
   if (!config_.discard_unmap) how = how.without(IoHow::kMayUnmap);
   highest_written_ = std::max(highest_written_, offset + bytes);
-  const IoResult<> done = co_await do_write_zeroes(offset, bytes, how);
-  if (done || done.error().code != ENOTSUP || how.has(IoHow::kNoFallback)) co_return done;
-  co_return co_await write_zeroes_fallback(offset, bytes, how);
+  IoResult<> done = co_await do_write_zeroes(offset, bytes, how);
+  if (!done && done.error().code == ENOTSUP && !how.has(IoHow::kNoFallback))
+    done = co_await write_zeroes_fallback(offset, bytes, how);
+  if (!bitmaps_.empty()) bitmaps_.mark(offset, bytes, length());
+  co_return done;
 }
 
 Task<IoResult<>> BlockNode::write_zeroes_fallback(uint64_t offset, uint64_t bytes, IoHow how) {
@@ -242,6 +253,7 @@ Task<IoResult<>> BlockNode::discard(uint64_t offset, uint64_t bytes, IoHow how) 
   if (read_only() || !active()) return ready<IoResult<>>(io_fail(EACCES));
   if (offset + bytes > length()) return ready<IoResult<>>(io_fail(EINVAL));
   if (!config_.discard_unmap || bytes == 0) return ready(IoResult<>{});
+  if (!bitmaps_.empty()) return mark_after(offset, bytes, do_discard(offset, bytes, how));
   return do_discard(offset, bytes, how);
 }
 
@@ -264,6 +276,10 @@ Task<IoResult<BlockStatus>> BlockNode::do_block_status(uint64_t offset, uint64_t
 
 Task<Result<>> BlockNode::truncate(uint64_t, Preallocation) {
   return ready<Result<>>(fail("the node '{}' ({}) cannot be resized", name(), driver()));
+}
+
+Result<> BlockNode::may_keep_bitmap(std::string_view bitmap, uint64_t) const {
+  return fail("Cannot store dirty bitmap '{}': the node '{}' ({}) cannot keep bitmaps", bitmap, name(), driver());
 }
 
 Task<Result<>> BlockNode::do_deactivate() { co_return Result<>{}; }

@@ -18,6 +18,7 @@
 
 #include "async/executor.h"
 #include "async/task.h"
+#include "block/dirty_bitmap.h"
 #include "block/io.h"
 #include "support/result.h"
 
@@ -153,6 +154,11 @@ class BlockNode : public std::enable_shared_from_this<BlockNode> {
   // A node that the graph holds by name stays open when its last user goes.
   void set_kept(bool kept) { kept_ = kept; }
   [[nodiscard]] bool kept() const { return kept_; }
+  // Clients' dirty bitmaps, which hear of every change of the content.
+  [[nodiscard]] BitmapSet& bitmaps() { return bitmaps_; }
+  [[nodiscard]] const BitmapSet& bitmaps() const { return bitmaps_; }
+  // An error where a bitmap could not be kept in the image.
+  virtual Result<> may_keep_bitmap(std::string_view name, uint64_t granularity) const;
   // What was deferred by an error or by a kill is looked at again: drops clean caches.
   virtual void invalidate() {}
   // For blkdebug and metrics: something of this name happens next ("l2_update"). ENODEV-free: unknown names are
@@ -190,6 +196,7 @@ class BlockNode : public std::enable_shared_from_this<BlockNode> {
     NodeUse* use = nullptr;
     [[nodiscard]] bool counts() const { return present && !away; }
   };
+  Task<IoResult<>> mark_after(uint64_t offset, uint64_t bytes, Task<IoResult<>> change);
   Task<IoResult<>> write_zeroes_fallback(uint64_t offset, uint64_t bytes, IoHow how);
   Result<> check_users(const std::string& name, Permissions permissions, std::optional<size_t> except);
   // set_permissions() for the users but `except`, and `more`.
@@ -200,6 +207,7 @@ class BlockNode : public std::enable_shared_from_this<BlockNode> {
   std::vector<User> users_;
   Task<Result<>> close_once();
 
+  BitmapSet bitmaps_;
   uint64_t highest_written_ = 0;
   bool closing_ = false;
   bool closed_ = false;

@@ -7,6 +7,7 @@ namespace kite::img {
 
 int command_amend(Session& session, Argv argv);
 int command_bench(Session& session, Argv argv);
+int command_bitmap(Session& session, Argv argv);
 int command_check(Session& session, Argv argv);
 int command_commit(Session& session, Argv argv);
 int command_compare(Session& session, Argv argv);

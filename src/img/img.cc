@@ -25,6 +25,9 @@ constexpr auto kCommands = std::to_array<Command>({
     {"bench", &command_bench,
      "[-c count] [-d depth] [-f fmt] [--flush-interval=n] [-i aio] [-n] [--no-drain] [-o offset] "
      "[--pattern=pattern] [-q] [-s buffer_size] [-S step_size] [-t cache] [-w] [-U] filename"},
+    {"bitmap", &command_bitmap,
+     "(--merge SOURCE | --add | --remove | --clear | --enable | --disable)... [-b source_file [-F source_fmt]] "
+     "[-g granularity] [--image-opts | -f fmt] filename bitmap"},
     {"check", &command_check,
      "[-q] [-f fmt] [--output=ofmt] [-r leaks|all] [-T src_cache] [-U] [--image-opts] filename"},
     {"commit", &command_commit, "[-q] [-f fmt] [-t cache] [-b base] [-d] [-p] [--image-opts] filename"},

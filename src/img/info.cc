@@ -46,6 +46,39 @@ std::string shown_name(const std::string& key) {
   return name;
 }
 
+std::vector<std::string> flags_of(const BitmapInfo& bitmap) {
+  std::vector<std::string> flags;
+  if (bitmap.in_use) flags.emplace_back("in-use");
+  if (bitmap.enabled) flags.emplace_back("auto");
+  return flags;
+}
+
+void print_bitmaps(const std::vector<BitmapInfo>& bitmaps) {
+  std::printf("    bitmaps:\n");
+  for (size_t i = 0; i < bitmaps.size(); ++i) {
+    std::printf("        [%zu]:\n            flags:\n", i);
+    const std::vector<std::string> flags = flags_of(bitmaps[i]);
+    for (size_t flag = 0; flag < flags.size(); ++flag)
+      std::printf("                [%zu]: %s\n", flag, flags[flag].c_str());
+    std::printf("            name: %s\n            granularity: %llu\n", bitmaps[i].name.c_str(),
+                static_cast<unsigned long long>(bitmaps[i].granularity));
+  }
+}
+
+Json bitmaps_json(const std::vector<BitmapInfo>& bitmaps) {
+  std::vector<Json> items;
+  for (const BitmapInfo& bitmap : bitmaps) {
+    std::vector<Json> flags;
+    for (const std::string& flag : flags_of(bitmap)) flags.emplace_back(flag);
+    items.push_back(Json::object(
+        {{"flags", Json::array(std::move(flags))}, {"name", bitmap.name}, {"granularity", bitmap.granularity}}));
+  }
+  return Json::array(std::move(items));
+}
+
+// Bitmaps are told of before this.
+constexpr std::string_view kBehindBitmaps = "refcount-bits";
+
 struct Described {
   std::string filename;
   std::string format;
@@ -93,6 +126,7 @@ void print_human(const Described& info) {
   if (!info.image.has_format_specific) return;
   std::printf("Format specific information:\n");
   for (const auto& [key, value] : info.image.format_specific) {
+    if (key == kBehindBitmaps && !info.image.bitmaps.empty()) print_bitmaps(info.image.bitmaps);
     std::string text;
     if (const auto* flag = std::get_if<bool>(&value)) text = *flag ? "true" : "false";
     if (const auto* number = std::get_if<uint64_t>(&value)) text = std::to_string(*number);
@@ -116,6 +150,7 @@ Json to_json(const Described& info) {
   if (image.has_format_specific) {
     Json::Members data;
     for (const auto& [key, value] : image.format_specific) {
+      if (key == kBehindBitmaps && !image.bitmaps.empty()) data.emplace_back("bitmaps", bitmaps_json(image.bitmaps));
       data.emplace_back(key, std::visit([](const auto& held) { return Json(held); }, value));
     }
     members.emplace_back("format-specific",

@@ -1,17 +1,14 @@
-// External snapshots of a machine's disks, several of them at one moment. Main executor's thread; the machine runs on,
-// and its requests wait meanwhile.
+// Snapshots of a machine's disks as parts of a transaction. Main executor's thread.
 #pragma once
 
+#include <memory>
 #include <string>
-#include <vector>
 
-#include "machine/drive_store.h"
-#include "support/result.h"
+#include "machine/block_transaction.h"
 
 namespace kite::machine {
 
-// One part of a transaction.
-struct SnapshotAction {
+struct SnapshotRequest {
   enum class Kind : uint8_t {
     kOverlay,     // the node `overlay` comes above
     kNewOverlay,  // an image in `filename` does
@@ -26,7 +23,6 @@ struct SnapshotAction {
   bool existing = false;  // the file holds an image already
 };
 
-// All or none.
-Result<> take_snapshots(DriveStore& store, const std::vector<SnapshotAction>& actions);
+std::unique_ptr<BlockAction> snapshot_action(DriveStore& store, SnapshotRequest request);
 
 }  // namespace kite::machine

@@ -35,6 +35,12 @@ Task<Result<>> create_snapshot(FormatNode& node, SnapshotInfo info) {
 }
 Task<Result<>> apply_snapshot(FormatNode& node, std::string id) { co_return co_await node.snapshot_apply(id); }
 Task<Result<>> drop_snapshot(FormatNode& node, std::string id) { co_return co_await node.snapshot_delete(id); }
+// Bitmaps would not know what has changed by going back.
+Task<Result<>> may_go_back(FormatNode& node) {
+  if (node.bitmaps().empty()) co_return Result<>{};
+  co_return fail("it has the dirty bitmap '{}'; block-dirty-bitmap-remove takes it away",
+                 node.bitmaps().all().front()->name());
+}
 Task<std::vector<SnapshotInfo>> snapshots_of(FormatNode& node) { co_return node.image_info().snapshots; }
 
 struct Disk {
@@ -240,6 +246,10 @@ Result<> save_vm(Machine& machine, std::string_view name) {
 Result<> load_vm(Machine& machine, std::string_view name) {
   KITE_TRY(may_be_held(machine));
   KITE_ASSIGN(const std::vector<Part> parts, parts_of(machine, name));
+  for (const Part& part : parts) {
+    if (const auto may = machine.drives()->run(may_go_back(*part.disk.format)); !may)
+      return fail("Device '{}' cannot go back: {}", part.disk.name, may.error().message);
+  }
   const auto with_state = std::ranges::find_if(parts, [](const Part& part) { return part.info.vm_state_bytes != 0; });
   if (with_state == parts.end())
     return fail("This is a disk-only snapshot. Revert to it offline using kite img: '{}' holds no machine", name);

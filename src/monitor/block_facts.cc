@@ -33,6 +33,12 @@ Json image_json(const BlockNode& node) {
     Json data = Json::object();
     for (const auto& [key, value] : info.format_specific)
       data[key] = std::visit([](const auto& held) { return Json(held); }, value);
+    for (const block::BitmapInfo& bitmap : info.bitmaps) {
+      Json flags = Json::array();
+      if (bitmap.in_use) flags.push_back("in-use");
+      if (bitmap.enabled) flags.push_back("auto");
+      data["bitmaps"].push_back({{"name", bitmap.name}, {"granularity", bitmap.granularity}, {"flags", flags}});
+    }
     image["format-specific"] = {{"type", node.driver()}, {"data", std::move(data)}};
   }
   return image;
@@ -64,6 +70,21 @@ Json image_chain_json(const BlockNode& node, bool flat) {
   return image;
 }
 
+Json bitmaps_json(const BlockNode& node) {
+  Json list = Json::array();
+  for (const block::BitmapPtr& bitmap : node.bitmaps().all()) {
+    Json json{{"name", bitmap->name()},
+              {"count", bitmap->chunks().bytes()},
+              {"granularity", bitmap->granularity()},
+              {"recording", bitmap->enabled},
+              {"busy", bitmap->busy()},
+              {"persistent", bitmap->persistent}};
+    if (bitmap->inconsistent) json["inconsistent"] = true;
+    list.push_back(std::move(json));
+  }
+  return list;
+}
+
 Json node_json(const BlockNode& node, bool flat, bool writeback) {
   const block::NodeConfig& config = node.config();
   using Detect = block::NodeConfig::DetectZeroes;
@@ -81,6 +102,7 @@ Json node_json(const BlockNode& node, bool flat, bool writeback) {
             {"cache", {{"writeback", writeback}, {"direct", config.direct}, {"no-flush", config.no_flush}}}};
   for (const char* const limit : {"bps", "bps_rd", "bps_wr", "iops", "iops_rd", "iops_wr"}) json[limit] = 0;
   if (node.backing() != nullptr) json["backing_file"] = node.backing()->filename();
+  if (!node.bitmaps().empty()) json["dirty-bitmaps"] = bitmaps_json(node);
   json["image"] = image_chain_json(node, flat);
   return json;
 }

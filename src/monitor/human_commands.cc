@@ -210,6 +210,7 @@ constexpr HumanCommand kCommands[] = {
     {"device_add", "", "add a device: TYPE[,PROPERTY=VALUE]...", human_device_add},
     {"device_del", "", "take a device out: ID", human_device_del},
     {"drive_add", "", "add a drive for device_add: 0 if=none,id=ID,file=FILE[,OPTION=VALUE]...", human_drive_add},
+    {"drive_backup", "", "copy a disk as it is now: [-n] [-f] [-c] DEVICE FILE [FORMAT]", human_drive_backup},
     {"drive_del", "", "take a drive out: ID", human_drive_del},
     {"eject", "", "take the medium out: [-f] DEVICE", human_eject},
     {"expire_password", "", "end a display server's password: vnc|spice now|never|+SECONDS|SECONDS",

@@ -101,15 +101,113 @@ TEST_F(JobCommands, AnOverlayIsCommittedAndTheEventsSaySo) {
   EXPECT_FALSE(node("over").contains("backing_file"));
 }
 
+TEST_F(JobCommands, ABackup) {
+  make("copy");
+  ok("blockdev-add", {{"driver", "qcow2"}, {"node-name", "copy"}, {"file", "copy-file"}});
+  ok("blockdev-backup",
+     {{"device", "base"}, {"target", "copy"}, {"job-id", "b"}, {"sync", "full"}, {"auto-finalize", false}});
+  (void)wait_for("BLOCK_JOB_PENDING");
+  EXPECT_EQ(monitor_->answer("query-block-jobs").at(0).at("type"), "backup");
+  EXPECT_FALSE(monitor_->ask("blockdev-del", {{"node-name", "copy"}}));
+  ok("job-finalize", {{"id", "b"}});
+  EXPECT_FALSE(wait_for("BLOCK_JOB_COMPLETED").contains("error"));
+  paths_.push_back(path("file"));
+  ok("drive-backup", {{"device", "base"}, {"target", path("file")}, {"job-id", "c"}, {"sync", "top"}});
+  events_.clear();
+  EXPECT_EQ(wait_for("BLOCK_JOB_COMPLETED").at("device"), "c");
+  EXPECT_NE(human_drive_backup(*monitor_->context, "-f base").find("usage"), std::string::npos);
+  EXPECT_NE(human_drive_backup(*monitor_->context, "-n -c base f raw").find("job ID"), std::string::npos);
+}
+
+TEST_F(JobCommands, OfATransactionAllJobsBeginOrNone) {
+  for (const char* const name : {"one", "two"}) {
+    make(name);
+    ok("blockdev-add", {{"driver", "qcow2"}, {"node-name", name}, {"file", name + std::string("-file")}});
+  }
+  const auto backup = [](const char* job, const char* device, const char* target) {
+    return Json{{"type", "blockdev-backup"},
+                {"data", {{"job-id", job}, {"device", device}, {"target", target}, {"sync", "full"}}}};
+  };
+  for (const Json& second :
+       {backup("a", "one", "two"), backup("b", "base", "two"), Json{{"type", "abort"}, {"data", Json::object()}}}) {
+    EXPECT_FALSE(monitor_->ask("transaction", {{"actions", Json::array({backup("a", "base", "one"), second})}}));
+    EXPECT_TRUE(monitor_->answer("query-jobs").empty());
+  }
+  ok("transaction", {{"actions", Json::array({backup("a", "base", "one")})}});
+  EXPECT_FALSE(wait_for("BLOCK_JOB_COMPLETED").contains("error"));
+  const Json over{{"type", "blockdev-snapshot"}, {"data", {{"node", "base"}, {"overlay", "two"}}}};
+  for (const Json& actions :
+       {Json::array({over, backup("b", "base", "one")}), Json::array({backup("b", "base", "one"), over})})
+    EXPECT_FALSE(monitor_->ask("transaction", {{"actions", actions}}));
+  EXPECT_FALSE(node("two").contains("backing_file"));
+}
+
+TEST_F(JobCommands, DirtyBitmaps) {
+  const auto bitmap = [](const char* name) { return Json{{"node", "base"}, {"name", name}}; };
+  const auto bitmaps = [this] { return node("base").value("dirty-bitmaps", Json::array()); };
+  ok("block-dirty-bitmap-add", {{"node", "base"}, {"name", "a"}});
+  ok("block-dirty-bitmap-add", {{"node", "base"}, {"name", "b"}, {"granularity", 4096}, {"disabled", true}});
+  EXPECT_EQ(bitmaps().at(0), (Json{{"name", "a"},
+                                   {"count", 0},
+                                   {"granularity", 65536},
+                                   {"recording", true},
+                                   {"busy", false},
+                                   {"persistent", false}}));
+  EXPECT_EQ(bitmaps().at(1).at("recording"), false);
+  ok("block-dirty-bitmap-enable", bitmap("b"));
+  ok("block-dirty-bitmap-disable", bitmap("a"));
+  ok("block-dirty-bitmap-merge", {{"node", "base"}, {"target", "a"}, {"bitmaps", Json::array({"b", bitmap("a")})}});
+  ok("block-dirty-bitmap-clear", bitmap("a"));
+  const Json removed = {{"type", "block-dirty-bitmap-remove"}, {"data", bitmap("a")}};
+  const Json added = {{"type", "block-dirty-bitmap-add"}, {"data", bitmap("a")}};
+  EXPECT_FALSE(monitor_->ask("transaction", {{"actions", Json::array({removed, added, added})}}));
+  EXPECT_EQ(bitmaps().size(), 2u);
+  ok("transaction", {{"actions", Json::array({removed, added})}});
+  EXPECT_EQ(find_entry(bitmaps(), "name", "a").at("recording"), true);
+  ok("block-dirty-bitmap-remove", bitmap("b"));
+  EXPECT_EQ(bitmaps().size(), 1u);
+}
+
+TEST_F(JobCommands, WhatBitmapsCannotBe) {
+  const auto refused = [this](const char* command, const Json& arguments) {
+    const auto answer = monitor_->ask(command, arguments);
+    return answer ? std::string("taken") : answer.error().description;
+  };
+  const auto add = [&](const Json& more) {
+    Json arguments{{"node", "base"}, {"name", "x"}};
+    arguments.update(more);
+    return refused("block-dirty-bitmap-add", arguments);
+  };
+  for (const auto& granularity : {Json(0), Json(-1), Json(256), Json(4097), Json(uint64_t{1} << 40)})
+    EXPECT_NE(add({{"granularity", granularity}}).find("Granularity"), std::string::npos);
+  EXPECT_NE(add({{"name", ""}}).find("empty"), std::string::npos);
+  EXPECT_NE(add({{"name", std::string(1024, 'n')}}).find("1023"), std::string::npos);
+  EXPECT_NE(add({{"node", "none"}}).find("none"), std::string::npos);
+  EXPECT_NE(refused("block-dirty-bitmap-clear", {{"node", "base"}, {"name", "x"}}).find("not found"),
+            std::string::npos);
+  for (const Json& source : {Json(5), Json{{"node", "base"}}, Json("y")})
+    EXPECT_NE(
+        refused("block-dirty-bitmap-merge", {{"node", "base"}, {"target", "x"}, {"bitmaps", Json::array({source})}}),
+        "taken");
+  Json backup{{"device", "base"}, {"target", "base-file"}, {"job-id", "b"}, {"sync", "bitmap"}};
+  EXPECT_NE(refused("blockdev-backup", backup).find("bitmap name"), std::string::npos);
+  backup["bitmap"] = "x";
+  EXPECT_NE(refused("blockdev-backup", backup).find("must be given"), std::string::npos);
+  backup["bitmap-mode"] = "never";
+  EXPECT_NE(refused("blockdev-backup", backup).find("could not be found"), std::string::npos);
+  backup["sync"] = "incremental";
+  EXPECT_NE(refused("blockdev-backup", backup).find("on-success"), std::string::npos);
+  backup["sync"] = "full";
+  EXPECT_NE(refused("blockdev-backup", backup).find("no meaningful"), std::string::npos);
+}
+
 TEST_F(JobCommands, WhatIsNotThere) {
   EXPECT_EQ(monitor_->ask("block-job-cancel", {{"device", "x"}}).error().error_class, "DeviceNotActive");
   EXPECT_EQ(monitor_->ask("job-cancel", {{"id", "x"}}).error().description, "Job not found");
-  for (const char* const command : {"blockdev-backup", "drive-backup"})
-    EXPECT_EQ(monitor_->ask(command, {{"device", "base"}}).error().error_class, "CommandNotFound") << command;
   const auto wrong = monitor_->ask(
       "blockdev-mirror", {{"device", "base"}, {"target", "base-file"}, {"sync", "incremental"}, {"job-id", "m"}});
   EXPECT_NE(wrong.error().description.find("incremental"), std::string::npos);
-  const auto action = monitor_->ask("transaction", {{"actions", Json::array({{{"type", "blockdev-backup"}}})}});
+  const auto action = monitor_->ask("transaction", {{"actions", Json::array({{{"type", "blockdev-backups"}}})}});
   EXPECT_NE(action.error().description.find("blockdev-backup"), std::string::npos);
   const auto unknown = monitor_->ask(
       "transaction", {{"actions", Json::array({{{"type", "blockdev-snapshot"}, {"data", {{"nod", "base"}}}}})}});

@@ -263,6 +263,8 @@ std::span<const QmpCommand> qmp_commands() {
     all.insert(all.end(), block_commands().begin(), block_commands().end());
     all.insert(all.end(), job_commands().begin(), job_commands().end());
     all.insert(all.end(), start_job_commands().begin(), start_job_commands().end());
+    all.insert(all.end(), backup_commands().begin(), backup_commands().end());
+    all.insert(all.end(), bitmap_commands().begin(), bitmap_commands().end());
     all.insert(all.end(), snapshot_commands().begin(), snapshot_commands().end());
     all.insert(all.end(), display_commands().begin(), display_commands().end());
     all.insert(all.end(), display_server_commands().begin(), display_server_commands().end());

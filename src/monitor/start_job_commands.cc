@@ -5,8 +5,7 @@
 #include "block/jobs/chain_jobs.h"
 #include "block/jobs/create_job.h"
 #include "block/jobs/mirror.h"
-#include "machine/drive_images.h"
-#include "machine/drive_store.h"
+#include "monitor/job_arguments.h"
 #include "monitor/job_commands.h"
 
 namespace kite::monitor {
@@ -26,19 +25,6 @@ using Type = Json::value_t;
 
 // --- what is named; on the block thread
 
-// A drive, by its main-thread face, or a node.
-struct Named {
-  std::string name;
-  block::Drive* drive = nullptr;
-};
-
-Result<NodePtr> find_image(BlockGraph& graph, const Named& named) {
-  NodePtr node = named.drive != nullptr ? named.drive->node() : graph.find(named.name);
-  if (node == nullptr && named.drive != nullptr) return fail("Device '{}' has no medium", named.name);
-  if (node == nullptr) return fail("Cannot find device='{}' nor node-name='{}'", named.name, named.name);
-  return node;
-}
-
 // An image of a chain, by the name of its node or of its file.
 Result<NodePtr> find_in_chain(BlockNode& top, const std::string& node_name, const std::string& filename) {
   for (BlockNode* image : block::images_below(top)) {
@@ -48,52 +34,6 @@ Result<NodePtr> find_in_chain(BlockNode& top, const std::string& node_name, cons
   }
   if (!node_name.empty()) return fail("Node '{}' is not in the backing chain of '{}'", node_name, top.name());
   return fail("Can't find '{}' in the backing chain of '{}'", filename, top.name());
-}
-
-// --- arguments that several commands have
-
-std::vector<std::string> error_actions(const Context&) { return {"report", "ignore", "enospc", "stop"}; }
-
-std::expected<JobOptions, QmpError> job_options(Context& context, const Json& arguments) {
-  JobOptions options;
-  options.auto_finalize = arguments.value("auto-finalize", true);
-  options.auto_dismiss = arguments.value("auto-dismiss", true);
-  if (arguments.contains("speed")) {
-    const Json& speed = arguments.at("speed");
-    if (!speed.is_number_unsigned() && speed.get<int64_t>() < 0)
-      return qmp_fail("Parameter 'speed' expects a non-negative value");
-    options.speed = speed.get<uint64_t>();
-  }
-  for (const char* const name : {"on-error", "on-source-error", "on-target-error"}) {
-    if (!arguments.contains(name)) continue;
-    const auto action = block::parse_on_error(name, arguments.at(name).get<std::string>(), block::OnError::kReport);
-    if (!action) return qmp_fail("{}", action.error().message);
-    if (std::string_view(name) != "on-target-error") options.on_source_error = *action;
-    if (std::string_view(name) != "on-source-error") options.on_target_error = *action;
-  }
-  options.id = arguments.value("job-id", std::string());
-  if (options.id.empty()) {
-    const machine::DriveStore::Entry* const entry =
-        context.machine.drives()->find(arguments.at("device").get<std::string>());
-    if (entry == nullptr || entry->spec.id.empty()) return qmp_fail("An explicit job ID is required for this node");
-    options.id = entry->spec.id;
-  }
-  return options;
-}
-
-Named named_by(Context& context, const Json& arguments) {
-  Named named{.name = arguments.at("device")};
-  if (const auto* const entry = context.machine.drives()->find(named.name); entry != nullptr)
-    named.drive = entry->drive.get();
-  return named;
-}
-
-// A machine that could have a job now.
-std::expected<void, QmpError> may_begin(Context& context) {
-  if (context.machine.drives() == nullptr) return qmp_fail("this machine has no disks");
-  if (!context.machine.drives()->active() || context.machine.held() || context.machine.devices_fixed())
-    return qmp_fail("no job can begin while the machine migrates or is being saved");
-  return {};
 }
 
 QmpReply begin(machine::DriveStore& store, Task<Result<std::shared_ptr<Job>>> making) {
@@ -116,7 +56,7 @@ QmpReply begin(machine::DriveStore& store, Task<Result<std::shared_ptr<Job>>> ma
 
 struct CommitArguments {
   JobOptions job;
-  Named device;
+  NamedImage device;
   std::string top, top_node, base, base_node, filter_name;
   std::optional<std::string> backing_name;
 };
@@ -160,7 +100,7 @@ std::optional<std::string> optional_text(const Json& arguments, const char* name
 }
 
 QmpReply block_commit(Context& context, const Json& arguments) {
-  if (auto may = may_begin(context); !may) return std::unexpected(may.error());
+  if (auto may = may_begin_job(context); !may) return std::unexpected(may.error());
   if (arguments.contains("top") && arguments.contains("top-node"))
     return qmp_fail("'top-node' and 'top' are mutually exclusive");
   if (arguments.contains("base") && arguments.contains("base-node"))
@@ -171,7 +111,7 @@ QmpReply block_commit(Context& context, const Json& arguments) {
   const auto text = [&](const char* name) { return arguments.value(name, std::string()); };
   return begin(store, make_commit(store.graph(), store.jobs(),
                                   {.job = std::move(*job),
-                                   .device = named_by(context, arguments),
+                                   .device = named_image(context, arguments.at("device")),
                                    .top = text("top"),
                                    .top_node = text("top-node"),
                                    .base = text("base"),
@@ -184,7 +124,7 @@ QmpReply block_commit(Context& context, const Json& arguments) {
 
 struct StreamArguments {
   JobOptions job;
-  Named device;
+  NamedImage device;
   std::string base, base_node, bottom, filter_name;
   std::optional<std::string> backing_name;
 };
@@ -211,7 +151,7 @@ Task<Result<std::shared_ptr<Job>>> make_stream(BlockGraph& graph, const JobTable
 }
 
 QmpReply block_stream(Context& context, const Json& arguments) {
-  if (auto may = may_begin(context); !may) return std::unexpected(may.error());
+  if (auto may = may_begin_job(context); !may) return std::unexpected(may.error());
   const int bases = static_cast<int>(arguments.contains("base")) + static_cast<int>(arguments.contains("base-node")) +
                     static_cast<int>(arguments.contains("bottom"));
   if (bases > 1) return qmp_fail("'base', 'base-node' and 'bottom' are mutually exclusive");
@@ -221,7 +161,7 @@ QmpReply block_stream(Context& context, const Json& arguments) {
   const auto text = [&](const char* name) { return arguments.value(name, std::string()); };
   return begin(store, make_stream(store.graph(), store.jobs(),
                                   {.job = std::move(*job),
-                                   .device = named_by(context, arguments),
+                                   .device = named_image(context, arguments.at("device")),
                                    .base = text("base"),
                                    .base_node = text("base-node"),
                                    .bottom = text("bottom"),
@@ -257,7 +197,7 @@ std::expected<MirrorRequest, QmpError> mirror_request(Context& context, const Js
   return request;
 }
 
-Task<Result<std::shared_ptr<Job>>> make_mirror(BlockGraph& graph, const JobTable& jobs, Named source,
+Task<Result<std::shared_ptr<Job>>> make_mirror(BlockGraph& graph, const JobTable& jobs, NamedImage source,
                                                std::string target, MirrorRequest request) {
   KITE_CO_ASSIGN(request.source, find_image(graph, source));
   request.target = graph.find(target);
@@ -266,41 +206,32 @@ Task<Result<std::shared_ptr<Job>>> make_mirror(BlockGraph& graph, const JobTable
 }
 
 QmpReply blockdev_mirror(Context& context, const Json& arguments) {
-  if (auto may = may_begin(context); !may) return std::unexpected(may.error());
+  if (auto may = may_begin_job(context); !may) return std::unexpected(may.error());
   auto request = mirror_request(context, arguments);
   if (!request) return std::unexpected(request.error());
   machine::DriveStore& store = *context.machine.drives();
-  return begin(store, make_mirror(store.graph(), store.jobs(), named_by(context, arguments),
+  return begin(store, make_mirror(store.graph(), store.jobs(), named_image(context, arguments.at("device")),
                                   arguments.at("target").get<std::string>(), std::move(*request)));
 }
 
 // --- mirror into a file
 
 struct DriveMirrorArguments {
-  Named device;
+  NamedImage device;
   machine::NewImage image;
   MirrorRequest request;
 };
 
 Task<Result<std::shared_ptr<Job>>> make_drive_mirror(BlockGraph& graph, const JobTable& jobs,
                                                      DriveMirrorArguments arguments) {
-  using Sync = MirrorRequest::Sync;
   MirrorRequest& request = arguments.request;
-  machine::NewImage& image = arguments.image;
   KITE_CO_ASSIGN(request.source, find_image(graph, arguments.device));
   KITE_CO_TRY(jobs.may_start(request.job.id));
   KITE_CO_TRY(jobs.may_change(*request.source));
-  BlockNode* const backing = block::backing_of(request.source.get());
-  if (request.sync == Sync::kTop && backing == nullptr) request.sync = Sync::kFull;
-  if (image.format.empty()) image.format = block::skip_filters(request.source.get())->driver();
-  image.bytes = request.source->length();
-  if (request.sync == Sync::kFull) image.backing = "";
-  if (request.sync == Sync::kTop && !image.existing) {
-    image.backing = backing->name();
-    image.backing_filename = backing->filename();
-    image.backing_format = backing->driver();
-  }
-  KITE_CO_ASSIGN(const NodePtr target, co_await machine::open_new_image(graph, std::move(image), request.source));
+  const auto kind = request.sync == MirrorRequest::Sync::kFull  ? TargetKind::kAlone
+                    : request.sync == MirrorRequest::Sync::kTop ? TargetKind::kOverBacking
+                                                                : TargetKind::kAsItIs;
+  KITE_CO_ASSIGN(const NodePtr target, co_await open_target(graph, std::move(arguments.image), request.source, kind));
   request.target = target;
   auto made = co_await block::MirrorJob::create(graph, jobs, std::move(request));
   if (!made && target->user_count() == 0) (void)co_await target->close();
@@ -308,7 +239,7 @@ Task<Result<std::shared_ptr<Job>>> make_drive_mirror(BlockGraph& graph, const Jo
 }
 
 QmpReply drive_mirror(Context& context, const Json& arguments) {
-  if (auto may = may_begin(context); !may) return std::unexpected(may.error());
+  if (auto may = may_begin_job(context); !may) return std::unexpected(may.error());
   auto request = mirror_request(context, arguments);
   if (!request) return std::unexpected(request.error());
   const std::string mode = arguments.value("mode", std::string("absolute-paths"));
@@ -318,7 +249,7 @@ QmpReply drive_mirror(Context& context, const Json& arguments) {
     return qmp_fail("Parameter 'sync': none needs mode=existing, a target whose content fits");
   machine::DriveStore& store = *context.machine.drives();
   return begin(store, make_drive_mirror(store.graph(), store.jobs(),
-                                        {.device = named_by(context, arguments),
+                                        {.device = named_image(context, arguments.at("device")),
                                          .image = {.filename = arguments.at("target"),
                                                    .format = arguments.value("format", std::string()),
                                                    .node_name = arguments.value("node-name", std::string()),
@@ -335,7 +266,7 @@ Task<Result<std::shared_ptr<Job>>> make_create(BlockGraph& graph, const JobTable
 }
 
 QmpReply blockdev_create(Context& context, const Json& arguments) {
-  if (auto may = may_begin(context); !may) return std::unexpected(may.error());
+  if (auto may = may_begin_job(context); !may) return std::unexpected(may.error());
   auto options = BlockOptions::parse(arguments.at("options").dump());
   if (!options) return qmp_fail("{}", options.error().message);
   if (!options->has("driver")) return qmp_fail("Parameter 'driver' is missing");
@@ -380,7 +311,6 @@ constexpr ArgumentSpec kMirror[] = {{"job-id", Type::string, false},
                                     {"copy-mode", Type::string, false, copy_modes},
                                     {"auto-finalize", Type::boolean, false},
                                     {"auto-dismiss", Type::boolean, false}};
-std::vector<std::string> image_modes(const Context&) { return {"existing", "absolute-paths"}; }
 constexpr ArgumentSpec kDriveMirror[] = {{"job-id", Type::string, false},
                                          {"device", Type::string, true},
                                          {"target", Type::string, true},

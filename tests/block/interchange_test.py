@@ -5,6 +5,7 @@ usage: interchange_test.py KITE [--seed N] [--rounds N] [--only NAME]
 The last line is 'interchange: N passed, N failed, N skipped'.
 """
 import argparse
+import json
 import pathlib
 import random
 import shutil
@@ -215,6 +216,61 @@ def vm_state(directory: pathlib.Path, writer: Tools, reader: Tools, options: str
     image.unlink()
 
 
+def dirty(directory: pathlib.Path, image: pathlib.Path, bitmap: str, granularity: int) -> set[int]:
+    """What a bitmap in the image has, as the peers see it: numbers of its bits."""
+    socket = directory / "bitmap.sock"
+    subprocess.run(["qemu-nbd", "--fork", "-r", "-f", "qcow2", "-B", bitmap, "-k", str(socket), str(image)], check=True,
+                   timeout=60)
+    server = f"driver=nbd,server.type=unix,server.path={socket},x-dirty-bitmap=qemu:dirty-bitmap:{bitmap}"
+    said = subprocess.run(["qemu-img", "map", "--output=json", "--image-opts", server], check=True, capture_output=True,
+                          timeout=60).stdout
+    return {bit for part in json.loads(said) if not part["data"]
+            for bit in range(part["start"] // granularity, -(-(part["start"] + part["length"]) // granularity))}
+
+
+def bitmaps(directory: pathlib.Path, pair: list[Tools], options: str, seed: int) -> None:
+    """Dirty bitmaps that each tool keeps up, and that each changes."""
+    rng = random.Random(f"bitmaps {options} {seed}")
+    size, granularity = 8 * MIB, 4096
+    image = directory / "bitmaps.qcow2"
+    rng.choice(pair).img("create", "-q", "-f", "qcow2", "-o", options, image, size)
+    pair[0].img("bitmap", "--add", "-g", granularity, image, "ours")
+    pair[1].img("bitmap", "--add", "-g", granularity, "--disable", image, "theirs")
+    bits: dict[str, set[int]] = {"ours": set(), "theirs": set()}
+    on = {"ours"}
+    for _ in range(6):
+        tool = rng.choice(pair)
+        name = rng.choice(sorted(bits))
+        other = {"ours": "theirs", "theirs": "ours"}[name]
+        kind = rng.choice(["write", "write", "write", "clear", "merge", "switch"])
+        if kind == "write":
+            offset, length = span(rng, size, 512)
+            tool.io(image, f"write {'-z ' if rng.random() < 0.3 else ''}{offset} {length}", options=["-f", "qcow2"])
+            for each in on:
+                bits[each].update(range(offset // granularity, -(-(offset + length) // granularity)))
+        elif kind == "clear":
+            tool.img("bitmap", "--clear", "-f", "qcow2", image, name)
+            bits[name] = set()
+        elif kind == "merge":
+            tool.img("bitmap", "--merge", other, image, name)
+            bits[name] |= bits[other]
+        else:
+            tool.img("bitmap", "--disable" if name in on else "--enable", image, name)
+            on ^= {name}
+        for checker in pair:
+            checker.checked(image, "qcow2")
+        told = [json.loads(reader.img("info", "--output=json", image).stdout)["format-specific"] for reader in pair]
+        if told[0] != told[1]:
+            raise AssertionError(f"seed {seed}: after {kind} by {tool.name} {told[0]} and {told[1]}")
+        if dirty(directory, image, name, granularity) != bits[name]:
+            raise AssertionError(f"seed {seed}: after {kind} by {tool.name} the bitmap '{name}' is wrong")
+    for tool, name in zip(pair, bits):
+        tool.img("bitmap", "--remove", image, name)
+    for checker in pair:
+        checker.checked(image, "qcow2")
+    image.unlink()
+
+
 def in_use(directory: pathlib.Path, holder: Tools, other: Tools, fmt: str) -> None:
     """An image that somebody has open is neither made anew nor converted over."""
     image, source = directory / "used.img", directory / "unused.raw"
@@ -283,6 +339,9 @@ def main() -> int:
             for fmt in ("qcow2", "qed", "raw") if writer is ours else ("qcow2", "qed"):
                 if (options.only is None or options.only in "in use") and reader is ours:
                     counter.run(f"in use {fmt} {title}", in_use, directory, writer, reader, fmt)
+        if peers is not None and shutil.which("qemu-nbd") and (options.only is None or options.only in "bitmaps"):
+            for how in ("cluster_size=64k", "cluster_size=1k"):
+                counter.run(f"bitmaps {how}", bitmaps, directory, pair, how, options.seed)
         if options.only is None or options.only in "overwritten":
             counter.run("overwritten", overwritten, directory, ours)
     return counter.finish()

@@ -7,6 +7,7 @@
 #include <cstdlib>
 #include <memory>
 
+#include "block/bitmap_requests.h"
 #include "block/filter_node.h"
 #include "block/image.h"
 #include "block/plain_nodes.h"
@@ -59,6 +60,7 @@ class Bench {
     std::vector<uint8_t> data(40000, 0x5a);
     (void)run(image->write(3000, IoSlice(data)));
     if (format == "qcow2") {
+      (void)add_bitmap(*image, {.name = "bitmap", .persistent = true});
       (void)run(image->snapshot_create({.name = "one"}));
       (void)run(image->write(30000, IoSlice(data)));
       (void)run(image->write_zeroes(200000, 20000));
@@ -104,6 +106,7 @@ class Bench {
     (void)run(image.snapshot_create({.name = "two"}));
     work(image);
     const std::vector<SnapshotInfo> all = image.image_info().snapshots;
+    image.bitmaps().remove_all();  // nothing goes back while there are some
     for (size_t i = 0; i < std::min<size_t>(all.size(), 3); ++i) {
       (void)run(image.snapshot_apply(all[i].id));
       (void)run(image.snapshot_delete(all[i].id));

@@ -568,11 +568,41 @@ def block_jobs(bench):
         subprocess.run([bench.kite, "img", "check", "-q", "--force-share", copy], check=True)
 
 
+def backup(bench):
+    """A copy of the disk of one moment, while the guest writes on."""
+    with bench.domain("backup") as domain, domain.boot() as console:
+        console.run("load-disks 2>&1")
+
+        def put(number):
+            console.run(f"yes part{number} | dd of=/dev/vda bs=1M seek={number} count=1 iflag=fullblock oflag=direct 2>&1")
+
+        put(1)
+        put(2)
+        copy, order = f"{bench.host.folder}/backup-copy.qcow2", f"{bench.host.folder}/backup.xml"
+        bench.host.write(order, f"""<domainbackup mode='push'><disks><disk name='vda' type='file'>
+            <target file='{copy}'/><driver type='qcow2'/></disk></disks></domainbackup>""")
+        domain.virsh("backup-begin", "--backupxml", order)
+        put(2)
+        put(3)
+        deadline = time.monotonic() + LIMIT
+        while "None" not in domain.virsh("domjobinfo").splitlines()[0]:
+            wanted(time.monotonic() < deadline, "the backup does not end")
+        wanted("Completed" in domain.virsh("domjobinfo", "--completed"), "the backup did not end well")
+        parts = [b"\0", b"part1\n", b"part2\n", b"\0"]
+        raw = f"{copy}.raw"
+        subprocess.run([bench.kite, "img", "convert", "-O", "raw", copy, raw], check=True)
+        with open(raw, "rb") as file:
+            for number, part in enumerate(parts):
+                expected = (part * (1 << 20))[:1 << 20]
+                wanted(file.read(1 << 20) == expected, f"part {number} of the copy is not what it was")
+        subprocess.run([bench.kite, "img", "check", "-q", copy], check=True)
+
+
 def not_there(bench):
     """What Kite does not have is refused, and the machine goes on."""
     with bench.domain("refusals") as domain:
         domain.start()
-        for words in (["backup-begin", "refusals"],
+        for words in (["checkpoint-create", "refusals"],
                       ["migrate", "--live", "refusals", "qemu+unix:///system"]):
             error = domain.host.refused(*words)
             wanted(error, f"virsh {words[0]} says nothing")
@@ -604,6 +634,7 @@ def cases(bench):
     yield "memory", memory, ()
     yield "saved and restored", saved, ()
     yield "block jobs", block_jobs, ()
+    yield "backup", backup, ()
     yield "what is not there", not_there, ()
 
 

@@ -77,6 +77,26 @@ class Disks:
         self.write(self.number, self.number * MIB // 2, MIB)
         return self.number
 
+    def holds(self):
+        """What the disk holds when fill() was all that wrote to it."""
+        content = bytearray(SIZE)
+        for number in range(1, self.number + 1):
+            content[number * MIB // 2:number * MIB // 2 + MIB] = bytes([number]) * MIB
+        return content
+
+    def content(self, name):
+        self.img("convert", "-O", "raw", self.path(name), self.path("content.raw"))
+        with open(self.path("content.raw"), "rb") as file:
+            return file.read()
+
+    def target(self, name, *words):
+        """A new image as a node of its name."""
+        self.img("create", "-q", "-f", "qcow2", *words, self.path(name), str(SIZE))
+        node = name.split(".")[0]
+        self.do("blockdev-add", driver="qcow2", file={"driver": "file", "filename": self.path(name)},
+                **{"node-name": node})
+        return node
+
     def verify(self):
         for number in range(1, self.number + 1):
             self.read(number, number * MIB // 2, MIB // 2)
@@ -263,6 +283,70 @@ def drive_mirror():
             disks.img("check", "-q", disks.path(name))
 
 
+def backup():
+    """Copies of a moment while the disk is written to: of all, and then of what a bitmap says has changed."""
+    with Disks() as disks:
+        chain(disks)
+        first = disks.holds()
+        full = disks.target("full.qcow2")
+        job = {"job-id": "b", "device": "d", "target": full, "sync": "full", "speed": MIB // 4, "auto-finalize": False}
+        bitmap = {"node": "d", "name": "since", "persistent": True}
+        check("Abort" in disks.refused("transaction", actions=[
+            {"type": "block-dirty-bitmap-add", "data": bitmap}, {"type": "blockdev-backup", "data": job},
+            {"type": "abort", "data": {}}]), "abort")
+        check("dirty-bitmaps" not in disks.top() and not disks.do("query-jobs"), "something is left")
+        disks.do("transaction", actions=[{"type": "block-dirty-bitmap-add", "data": bitmap},
+                                         {"type": "blockdev-backup", "data": job}])
+        for _ in range(4):
+            disks.fill()
+        check("block job" in disks.refused("block_resize", device="d", size=SIZE * 2), "a resize meanwhile")
+        disks.do("block-job-set-speed", device="b", speed=0)
+        disks.qmp.event("BLOCK_JOB_PENDING")
+        disks.fill()
+        disks.do("job-finalize", id="b")
+        disks.ended("b")
+        disks.do("blockdev-del", **{"node-name": full})
+        second = disks.holds()
+        state = disks.top()["dirty-bitmaps"]
+        check(len(state) == 1 and state[0]["count"] == 3 * MIB and state[0]["persistent"], state)
+        some = disks.target("some.qcow2", "-b", disks.path("full.qcow2"), "-F", "qcow2")
+        disks.do("blockdev-backup", device="d", target=some, sync="incremental", bitmap="since", speed=MIB // 4,
+                 **{"job-id": "b"})
+        check(disks.top()["dirty-bitmaps"][0]["busy"], "the bitmap is free")
+        disks.fill()
+        disks.do("block-job-set-speed", device="b", speed=0)
+        disks.ended("b")
+        disks.do("drive-backup", device="d", target=disks.path("all.qcow2"), sync="full", compress=True)
+        disks.ended("d")
+        disks.verify()
+        third = disks.holds()
+        disks.close()
+        check(disks.content("full.qcow2") == first, "the full copy is not of its moment")
+        check(disks.content("some.qcow2") == second, "the copy of what had changed is not of its moment")
+        check(disks.content("all.qcow2") == third, "the compressed copy is another one")
+        for name in ("full", "some", "all", "three"):
+            disks.img("check", "-q", disks.path(f"{name}.qcow2"))
+        check("since" in disks.img("info", disks.path("three.qcow2")), "the bitmap was not kept")
+
+
+def backup_ends():
+    """A job is cancelled, and the machine ends while another one is under way: neither does harm to the disk."""
+    with Disks() as disks:
+        disks.fill()
+        node = disks.target("full.qcow2")
+        disks.do("blockdev-backup", device="d", target=node, sync="none", **{"job-id": "b"})
+        disks.fill()
+        disks.do("block-job-cancel", device="b")
+        check(disks.qmp.event("BLOCK_JOB_CANCELLED")["data"]["type"] == "backup", "cancelled")
+        disks.do("blockdev-backup", device="d", target=node, sync="full", speed=MIB // 4, **{"job-id": "b"})
+        disks.fill()
+        disks.verify()
+        wanted = disks.holds()
+        disks.close()
+        check(disks.content("base.qcow2") == wanted, "the disk is not what was written")
+        disks.img("check", "-q", disks.path("base.qcow2"))
+
+
 def ends_in_the_middle():
     """The machine ends while a job is under way: what is on the disk is a chain with everything in it."""
     with Disks() as disks:
@@ -281,7 +365,8 @@ def ends_in_the_middle():
 
 CASES = {"overlays": overlays, "commit of the active image": commit_active, "commit of images between": commit_between,
          "commit of a chain that was there": commit_what_was_there, "stream": stream, "mirror, background": lambda: mirror("background"),
-         "mirror, write-blocking": lambda: mirror("write-blocking"), "drive-mirror": drive_mirror, "the machine ends": ends_in_the_middle}
+         "mirror, write-blocking": lambda: mirror("write-blocking"), "drive-mirror": drive_mirror, "the machine ends": ends_in_the_middle,
+         "backup": backup, "a backup that does not end": backup_ends}
 
 
 def main():

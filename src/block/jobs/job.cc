@@ -183,6 +183,12 @@ Task<void> Job::live() {
   if (options_.auto_dismiss) table_->ended(*this);
 }
 
+Task<void> Job::undo() {
+  co_await abandon();
+  co_await clean_up();
+  blocked_.clear();
+}
+
 Task<bool> Job::checkpoint() {
   while (pause_asked_ && !cancelled_) {
     set_status(ready_ ? JobStatus::kStandby : JobStatus::kPaused);
@@ -208,10 +214,14 @@ Task<void> Job::nap(int64_t ns) {
   co_await wake_.wait();
 }
 
-Task<bool> Job::after_error(int code, bool reading) {
+OnError Job::action_on(int code, bool reading) const {
   const OnError policy = reading ? options_.on_source_error : options_.on_target_error;
-  OnError action = policy;
-  if (policy == OnError::kEnospc) action = code == ENOSPC ? OnError::kStop : OnError::kReport;
+  if (policy != OnError::kEnospc) return policy;
+  return code == ENOSPC ? OnError::kStop : OnError::kReport;
+}
+
+Task<bool> Job::after_error(int code, bool reading) {
+  const OnError action = action_on(code, reading);
   table_->tell({.kind = JobEvent::Kind::kError, .job = report(), .reading = reading, .action = action});
   if (action == OnError::kReport) co_return false;
   if (action == OnError::kStop) {
@@ -233,10 +243,19 @@ Result<> JobTable::may_start(std::string_view id) const {
   return {};
 }
 
-void JobTable::start(std::shared_ptr<Job> job) {
+void JobTable::reserve(std::shared_ptr<Job> job) {
   job->table_ = this;
-  jobs_.push_back(job);
+  jobs_.push_back(std::move(job));
+}
+
+void JobTable::start(std::shared_ptr<Job> job) {
+  if (job->table_ == nullptr) reserve(job);
   scope_.spawn(job->live());
+}
+
+Task<void> JobTable::withdraw(std::shared_ptr<Job> job) {
+  std::erase(jobs_, job);
+  co_await job->undo();
 }
 
 std::shared_ptr<Job> JobTable::find(std::string_view id) const {

@@ -82,6 +82,8 @@ class Job : public std::enable_shared_from_this<Job> {
   void set_ready();
   void progress(uint64_t done, uint64_t total);
   void advance(uint64_t bytes) { progress(done_ + bytes, total_); }
+  // What is done about a failed request.
+  [[nodiscard]] OnError action_on(int code, bool reading) const;
   [[nodiscard]] uint64_t done() const { return done_; }
   [[nodiscard]] bool cancelled() const { return cancelled_; }
   [[nodiscard]] bool complete_asked() const { return complete_asked_; }
@@ -93,6 +95,7 @@ class Job : public std::enable_shared_from_this<Job> {
  private:
   friend class JobTable;
   Task<void> live();
+  Task<void> undo();
   Task<Result<>> end_of_work();
   void set_status(JobStatus status);
   void tell(JobEvent::Kind kind);
@@ -123,6 +126,9 @@ class JobTable {
   // An id that is free and could be one, "" included for jobs that `needs_id` none.
   [[nodiscard]] Result<> may_start(std::string_view id) const;
   void start(std::shared_ptr<Job> job);
+  // A job that begins later, by start(), or never, by withdraw(): its id and its nodes are taken.
+  void reserve(std::shared_ptr<Job> job);
+  Task<void> withdraw(std::shared_ptr<Job> job);
   [[nodiscard]] std::shared_ptr<Job> find(std::string_view id) const;
   [[nodiscard]] const std::vector<std::shared_ptr<Job>>& all() const { return jobs_; }
   // An error that names the job which needs the node as it is.

@@ -40,7 +40,9 @@ Result<std::shared_ptr<JobFilter>> JobFilter::insert(BlockGraph& graph, const No
   KITE_TRY(filter->attach(below));
   KITE_ASSIGN(filter->own_, NodeUse::claim(filter, fmt::format("the job of node '{}'", filter->name()),
                                            {.need = 0, .shared = Permissions::kAll}));
+  filter->guards_ = true;
   if (Result<> moved = below->move_users(filter, &filter->file_); !moved) {
+    filter->guards_ = false;
     filter->own_.reset();
     filter->file_.reset();
     return Failure(std::move(moved).error());
@@ -58,7 +60,11 @@ void JobFilter::release() {
 }
 
 Result<> JobFilter::move_out(const NodePtr& to, NodeUse* passing, const std::function<Result<>()>& between) {
-  KITE_TRY(move_users(to, &own_, passing, between));
+  guards_ = false;
+  if (Result<> moved = move_users(to, &own_, passing, between); !moved) {
+    guards_ = true;
+    return moved;
+  }
   successor_ = to;
   watcher_ = nullptr;
   return {};

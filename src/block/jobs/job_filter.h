@@ -53,6 +53,9 @@ class JobFilter final : public FilterNode {
   [[nodiscard]] const NodePtr& below_ptr() const { return file_.node(); }
 
  protected:
+  Result<> set_permissions(uint32_t need, uint32_t shared) override {
+    return FilterNode::set_permissions(need, guards_ ? shared & ~uint32_t{Permissions::kWrite} : shared);
+  }
   Task<IoResult<>> do_read(uint64_t offset, IoSlice to, IoHow how) override;
   Task<IoResult<>> do_write(uint64_t offset, IoSlice from, IoHow how) override;
   Task<IoResult<>> do_write_zeroes(uint64_t offset, uint64_t bytes, IoHow how) override;
@@ -71,6 +74,7 @@ class JobFilter final : public FilterNode {
 
   NodeUse own_;  // the job's hold
   bool implicit_ = false;
+  bool guards_ = false;  // nobody changes anything past it
   WriteWatcher* watcher_ = nullptr;
   WriteTurns turns_;
   unsigned holds_ = 0;

@@ -34,6 +34,8 @@ Task<Result<std::shared_ptr<Job>>> MirrorJob::create(BlockGraph& graph, const Jo
   KITE_CO_TRY(table.may_change(*request.target));
   if (!std::has_single_bit(request.granularity) || request.granularity < 512 || request.granularity > 64u << 20)
     co_return fail("Parameter 'granularity' expects a power of 2 between 512 and 64M");
+  if (!DirtyChunks::can_hold(request.source->length(), request.granularity))
+    co_return fail("Node '{}' is too large for a granularity of {} bytes", request.source->name(), request.granularity);
   std::shared_ptr<MirrorJob> job(new MirrorJob(graph, std::move(request)));
   Result<> done = co_await job->set_up();
   if (!done) {

@@ -7,8 +7,8 @@
 #include <optional>
 #include <string>
 
+#include "block/dirty_chunks.h"
 #include "block/jobs/copy.h"
-#include "block/jobs/dirty_chunks.h"
 #include "block/jobs/job.h"
 #include "block/jobs/job_filter.h"
 

@@ -15,6 +15,8 @@ Task<Result<>> Qcow2Node::to_version_2() {
     if (snapshot.info.disk_bytes != header_.size) co_return fail("Internal snapshots prevent downgrade of image");
   }
   if (!snapshots_.empty()) co_return fail("Internal snapshots prevent downgrade of image");
+  for (const BitmapPtr& bitmap : bitmaps().all())
+    if (bitmap->persistent) co_return fail("Bitmap '{}' prevents downgrade of image; remove it first", bitmap->name());
   // Zero clusters become unallocated ones, or real zeroes over a backing file.
   const uint64_t cluster = header_.cluster_bytes();
   IoResult<> done;

@@ -183,28 +183,31 @@ Task<IoResult<>> Checker::count_refcount_structures() {
   co_return IoResult<>{};
 }
 
-// [qcow2] "Bitmaps": directory, tables and data clusters.
+// [qcow2] "Bitmaps": directory, tables and data clusters. Without the autoclear bit they are nobody's.
 Task<IoResult<>> Checker::count_bitmaps() {
-  for (const UnknownExtension& extension : node_.header_.unknown) {
-    if (extension.type != static_cast<uint32_t>(Extension::kBitmaps) || extension.data.size() < 24) continue;
-    const uint64_t bytes = load_be64(extension.data.data() + 8);
-    const uint64_t offset = load_be64(extension.data.data() + 16);
-    constexpr uint64_t kMostDirectory = uint64_t{64} << 20;
-    if (bytes > kMostDirectory || offset >= node_.file_->length()) continue;
-    use(offset, bytes);
-    std::vector<uint8_t> directory(bytes);
-    KITE_CO_TRY(co_await node_.file_->read(offset, IoSlice(directory.data(), directory.size())));
-    constexpr size_t kEntry = 24;
-    for (size_t at = 0; at + kEntry <= directory.size();) {
-      const uint8_t* raw = directory.data() + at;
-      const uint64_t table_at = load_be64(raw);
-      const uint64_t entries = load_be32(raw + 8);
-      at += align_up(kEntry + load_be16(raw + 18) + load_be32(raw + 20), 8);
-      if (entries > kMaxL1Bytes / 8 || table_at >= node_.file_->length()) break;
-      use(table_at, entries * 8);
-      KITE_CO_ASSIGN(const std::vector<uint64_t> table, co_await node_.read_l1(table_at, entries));
-      for (const uint64_t entry : table) {
-        if ((entry & kOffsetMask) != 0) use(entry & kOffsetMask, node_.header_.cluster_bytes());
+  if ((node_.header_.autoclear & kBitmaps) == 0) co_return IoResult<>{};
+  if (const Result<> known = co_await node_.read_bitmap_directory(); !known) {
+    corruption(fmt::format("the bitmaps cannot be read: {}", known.error().message), false);
+    co_return IoResult<>{};
+  }
+  use(node_.bitmap_directory_.offset, node_.bitmap_directory_.bytes);
+  for (const StoredBitmap& stored : node_.stored_bitmaps_) {
+    const uint64_t index = stored.table_offset >> node_.header_.cluster_bits;
+    if (stored.table_entries == 0) continue;
+    if (stored.table_offset >= node_.file_->length() || uses_.get(index) != 0) {
+      corruption(fmt::format("the table of bitmap '{}' lies upon something else, or outside of the file", stored.name),
+                 false);
+      continue;
+    }
+    use(stored.table_offset, uint64_t{stored.table_entries} * 8);
+    KITE_CO_ASSIGN(const std::vector<uint64_t> table,
+                   co_await node_.read_l1(stored.table_offset, stored.table_entries));
+    for (const uint64_t entry : table) {
+      const uint64_t host = entry & kOffsetMask;
+      if ((entry & kBitmapTableReserved) != 0 || !is_aligned(host, node_.header_.cluster_bytes())) {
+        corruption(fmt::format("the table of bitmap '{}' has the entry {:#x}", stored.name, entry), false);
+      } else if (host != 0) {
+        use(host, node_.header_.cluster_bytes());
       }
     }
   }

@@ -115,12 +115,19 @@ Task<Result<>> Qcow2Node::load() {
   refcount_cache_ = std::make_unique<TableCache>(header_.cluster_bytes(), refcount_cache_bytes_);
   KITE_CO_TRY(co_await load_tables());
   KITE_CO_TRY(co_await load_snapshots());
-  // [qcow2] autoclear: who does not keep up what such a bit stands for (bitmaps) clears it when it writes.
-  if (!read_only() && active() && header_.autoclear != 0) {
-    header_.autoclear = 0;
-    KITE_CO_TRY(co_await write_header());
-  }
+  const Result<> known = co_await load_bitmaps();
+  if (!known) log::warn("'{}': the bitmaps in the image cannot be used: {}", filename(), known.error().message);
+  if (!read_only() && active() && !config_.for_check) KITE_CO_TRY(co_await begin_writing(known.has_value()));
   co_return Result<>{};
+}
+
+// [qcow2] autoclear: who does not keep up what such a bit stands for clears it when it writes. Bitmaps are kept up.
+Task<Result<>> Qcow2Node::begin_writing(bool bitmaps_known) {
+  if (const uint64_t kept = bitmaps_known ? header_.autoclear & kBitmaps : 0; kept != header_.autoclear) {
+    if (const auto done = co_await write_autoclear(kept); !done)
+      co_return fail("Could not write the qcow2 header: {}", errno_text(done.error().code));
+  }
+  co_return co_await claim_bitmaps();
 }
 
 Task<Result<>> Qcow2Node::load_tables() {
@@ -281,8 +288,11 @@ Task<Result<>> Qcow2Node::make_clean() {
 }
 
 Task<Result<>> Qcow2Node::make_clean_if_used() {
-  if (loaded_ && !read_only() && active() && (corrupt_ || !untouched())) co_return co_await make_clean();
-  co_return Result<>{};
+  if (!loaded_ || read_only() || !active()) co_return Result<>{};
+  Result<> stored;
+  if (!corrupt_ && !config_.for_check) stored = co_await store_bitmaps();
+  if (corrupt_ || !untouched()) KITE_CO_TRY(co_await make_clean());
+  co_return stored;
 }
 
 Task<Result<>> Qcow2Node::do_deactivate() { return make_clean_if_used(); }
@@ -298,6 +308,7 @@ Task<Result<>> Qcow2Node::do_set_read_only(bool read_only) {
     KITE_CO_TRY(co_await make_clean_if_used());
     KITE_CO_TRY(file_.change(file_permissions(false)));
     config_.read_only = true;
+    for (const BitmapPtr& bitmap : bitmaps().all()) bitmap->read_only = bitmap->persistent;
     co_return Result<>{};
   }
   if (corrupt_ || (header_.incompatible & kCorrupt) != 0)
@@ -305,9 +316,7 @@ Task<Result<>> Qcow2Node::do_set_read_only(bool read_only) {
   KITE_CO_TRY(co_await file_->set_read_only(false));
   KITE_CO_TRY(file_.change(file_permissions(true)));
   config_.read_only = false;
-  // [qcow2] autoclear, as in load().
-  Result<> done;
-  if (std::exchange(header_.autoclear, 0) != 0) done = co_await write_header();
+  Result<> done = co_await begin_writing((header_.autoclear & kBitmaps) == 0 || bitmap_directory_.count != 0);
   config_.read_only = !done;
   co_return done;
 }
@@ -358,6 +367,11 @@ ImageInfo Qcow2Node::image_info() const {
     items.emplace_back("extended-l2", header_.extended_l2());
   }
   for (const Snapshot& snapshot : snapshots_) info.snapshots.push_back(snapshot.info);
+  for (const StoredBitmap& stored : stored_bitmaps_)
+    info.bitmaps.push_back({.name = stored.name,
+                            .granularity = uint64_t{1} << stored.granularity_bits,
+                            .in_use = stored.in_use(),
+                            .enabled = (stored.flags & kBitmapAuto) != 0});
   return info;
 }
 

@@ -7,6 +7,7 @@
 //                 its way to the file          snapshot.cc    internal snapshots
 // check.cc        consistency and repair       create.cc      new images; resize.cc: other sizes
 //                                              vm_state.cc    a machine's state behind the disk
+// bitmaps.cc      dirty bitmaps in the image
 //
 // What makes it safe against a crash at any moment (docs/block.md): the file always holds a consistent image, but for
 // clusters with a refcount and no user (leaks). In memory everything is changed at once; write_back.cc takes it to the
@@ -25,6 +26,7 @@
 
 #include "block/co_sync.h"
 #include "block/image.h"
+#include "block/qcow2/bitmap_directory.h"
 #include "block/qcow2/layout.h"
 #include "block/qcow2/table_cache.h"
 
@@ -78,6 +80,7 @@ class Qcow2Node final : public FormatNode {
   Task<Result<>> amend(BlockOptions options) override;
   Task<IoResult<>> read_vm_state(uint64_t offset, IoSlice to) override;
   Task<IoResult<>> write_vm_state(uint64_t offset, IoSlice from, IoHow how) override;
+  Result<> may_keep_bitmap(std::string_view bitmap, uint64_t granularity) const override;
   void invalidate() override;
   IoResult<> debug_event(std::string_view event) override { return file_->debug_event(event); }
 
@@ -127,6 +130,7 @@ class Qcow2Node final : public FormatNode {
   Result<> take_options(BlockOptions& options);
   Task<Result<>> load();
   Task<Result<>> load_tables();
+  Task<Result<>> begin_writing(bool bitmaps_known);
   Task<Result<>> open_backing(BlockGraph& graph, BlockOptions options, bool given);
   Task<Result<>> recover_dirty();
   Task<IoResult<>> settle();
@@ -239,6 +243,23 @@ class Qcow2Node final : public FormatNode {
   void free_range(uint64_t offset, uint64_t bytes);
   [[nodiscard]] std::optional<size_t> find_snapshot(std::string_view id_or_name) const;
 
+  // bitmaps.cc
+  struct HostRange {
+    uint64_t offset, bytes;
+  };
+  [[nodiscard]] const UnknownExtension* bitmap_extension() const;
+  Task<Result<>> read_bitmap_directory();
+  Task<Result<>> load_bitmaps();
+  Task<Result<DirtyChunks>> load_bits(StoredBitmap stored);
+  Task<Result<>> claim_bitmaps();
+  Task<Result<>> store_bitmaps();
+  Task<IoResult<>> store_all_bitmaps(std::vector<StoredBitmap>& fresh, std::vector<HostRange>& made);
+  Task<IoResult<StoredBitmap>> store_bits(const DirtyBitmap& bitmap, std::vector<HostRange>& made);
+  Task<void> free_bitmap(StoredBitmap stored);
+  Task<IoResult<>> write_autoclear(uint64_t bits);
+  Task<IoResult<>> switch_bitmaps(BitmapDirectory directory);
+  Task<IoResult<>> make_room(size_t end);
+
   Task<Result<>> to_version_2();  // amend.cc
 
   // vm_state.cc
@@ -277,6 +298,9 @@ class Qcow2Node final : public FormatNode {
   uint64_t new_reftable_offset_ = 0;
   uint64_t new_reftable_clusters_ = 0;
   uint64_t snapshot_table_bytes_ = 0;
+  std::vector<StoredBitmap> stored_bitmaps_;  // as the file has them
+  BitmapDirectory bitmap_directory_;
+  bool bitmap_switch_unknown_ = false;
   std::unique_ptr<TableCache> l2_cache_;
   std::unique_ptr<TableCache> refcount_cache_;
   std::vector<Snapshot> snapshots_;

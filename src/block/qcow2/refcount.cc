@@ -272,6 +272,7 @@ IoResult<> Qcow2Node::check_overlap(uint64_t offset, uint64_t bytes) {
   if (reftable_moved_ && hits(new_reftable_offset_, new_reftable_clusters_ << header_.cluster_bits))
     what = "refcount table";
   if (hits(header_.snapshots_offset, snapshot_table_bytes_)) what = "snapshot table";
+  if (hits(bitmap_directory_.offset, bitmap_directory_.bytes)) what = "bitmap directory";
   for (const Snapshot& snapshot : snapshots_) {
     if (hits(snapshot.l1_offset, uint64_t{snapshot.l1_entries} * 8)) what = "inactive L1 table";
   }

@@ -335,6 +335,9 @@ Task<Result<>> Qcow2Node::snapshot_apply(std::string id_or_name) {
   const ExclusiveAccess access = co_await ExclusiveAccess::enter(*this);
   const auto found = find_snapshot(id_or_name);
   if (!found) co_return fail("Can't find the snapshot '{}'", id_or_name);
+  if (!bitmaps().empty())
+    co_return fail("Device has active dirty bitmaps ('{}'), which would not know of the change; remove them first",
+                   bitmaps().all().front()->name());
   co_return failed("Could not apply snapshot", co_await apply_snapshot(snapshots_[*found]));
 }
 
