@@ -199,7 +199,7 @@ constexpr ArgumentSpec kDriveBackup[] = {{"job-id", Type::string, false},
 constexpr ActionSpec kActions[] = {{"blockdev-backup", kBlockdevBackup, blockdev_backup},
                                    {"drive-backup", kDriveBackup, drive_backup}};
 
-constexpr QmpCommand kCommands[] = {
+constexpr QmpCommand kBackupCommands[] = {
     {"blockdev-backup", kBlockdevBackup, single_action<blockdev_backup>},
     {"drive-backup", kDriveBackup, single_action<drive_backup>},
 };
@@ -207,7 +207,7 @@ constexpr QmpCommand kCommands[] = {
 }  // namespace
 
 std::span<const ActionSpec> backup_actions() { return kActions; }
-std::span<const QmpCommand> backup_commands() { return kCommands; }
+std::span<const QmpCommand> backup_commands() { return kBackupCommands; }
 
 std::string human_drive_backup(Context& context, std::string_view rest) {
   Json arguments{{"sync", "top"}, {"mode", "absolute-paths"}};

@@ -34,14 +34,14 @@ QmpReply query_balloon(Context& context, const Json&) {
 
 constexpr ArgumentSpec kBalloon[] = {{"value", Type::number_integer, true}};
 
-constexpr QmpCommand kCommands[] = {
+constexpr QmpCommand kBalloonCommands[] = {
     {"balloon", kBalloon, set_balloon},
     {"query-balloon", {}, query_balloon},
 };
 
 }  // namespace
 
-std::span<const QmpCommand> balloon_commands() { return kCommands; }
+std::span<const QmpCommand> balloon_commands() { return kBalloonCommands; }
 
 std::string info_balloon(Context& context, std::string_view) {
   const auto balloon = find_balloon(context);

@@ -206,7 +206,7 @@ constexpr ActionSpec kActions[] = {
     {"block-dirty-bitmap-merge", kMerge, merge_bitmaps}, {"block-dirty-bitmap-disable", kBitmap, disable_bitmap},
 };
 
-constexpr QmpCommand kCommands[] = {
+constexpr QmpCommand kBitmapCommands[] = {
     {"block-dirty-bitmap-add", kAdd, single_action<add_bitmap>},
     {"block-dirty-bitmap-remove", kBitmap, single_action<remove_bitmap>},
     {"block-dirty-bitmap-clear", kBitmap, single_action<clear_bitmap>},
@@ -218,6 +218,6 @@ constexpr QmpCommand kCommands[] = {
 }  // namespace
 
 std::span<const ActionSpec> bitmap_actions() { return kActions; }
-std::span<const QmpCommand> bitmap_commands() { return kCommands; }
+std::span<const QmpCommand> bitmap_commands() { return kBitmapCommands; }
 
 }  // namespace kite::monitor

@@ -278,7 +278,7 @@ constexpr ArgumentSpec kChange[] = {{"device", Type::string, false},
                                     {"read-only-mode", Type::string, false, read_only_modes},
                                     {"force", Type::boolean, false}};
 
-constexpr QmpCommand kCommands[] = {
+constexpr QmpCommand kBlockCommands[] = {
     {"query-block", {}, query_block},
     {"query-named-block-nodes", kFlat, query_nodes},
     {"query-blockstats", kQueryNodes, query_stats_of_blocks},
@@ -332,7 +332,7 @@ std::string block_text(const Json& block, bool verbose) {
 
 }  // namespace
 
-std::span<const QmpCommand> block_commands() { return kCommands; }
+std::span<const QmpCommand> block_commands() { return kBlockCommands; }
 
 std::string info_block(Context& context, std::string_view rest) {
   bool nodes = false, verbose = false;

@@ -94,7 +94,7 @@ constexpr ArgumentSpec kScreendump[] = {{"filename", Type::string, true},
                                         {"format", Type::string, false, picture_formats}};
 constexpr ArgumentSpec kSendKey[] = {{"keys", Type::array, true}, {"hold-time", Type::number_integer, false}};
 
-constexpr QmpCommand kCommands[] = {
+constexpr QmpCommand kDisplayCommands[] = {
     {"screendump", kScreendump, screendump},
     {"send-key", kSendKey, send_key},
 };
@@ -123,7 +123,7 @@ std::expected<KeyNumber, QmpError> key_of_word(std::string_view word) {
 
 }  // namespace
 
-std::span<const QmpCommand> display_commands() { return kCommands; }
+std::span<const QmpCommand> display_commands() { return kDisplayCommands; }
 
 std::string human_screendump(Context& context, std::string_view rest) {
   Json arguments;

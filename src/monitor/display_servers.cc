@@ -151,7 +151,7 @@ constexpr ArgumentSpec kSetPassword[] = {
 constexpr ArgumentSpec kExpirePassword[] = {{"protocol", Type::string, true}, {"time", Type::string, true}};
 constexpr ArgumentSpec kPassword[] = {{"password", Type::string, true}};
 
-constexpr QmpCommand kCommands[] = {
+constexpr QmpCommand kDisplayServerCommands[] = {
     {"query-vnc", {}, query_vnc},
     {"query-spice", {}, query_spice},
     {"set_password", kSetPassword, set_password},
@@ -179,7 +179,7 @@ std::string text_of(const Place& place) {
 
 }  // namespace
 
-std::span<const QmpCommand> display_server_commands() { return kCommands; }
+std::span<const QmpCommand> display_server_commands() { return kDisplayServerCommands; }
 
 std::span<const PeerEventSpec> display_events() { return kEvents; }
 

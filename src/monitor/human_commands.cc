@@ -187,7 +187,7 @@ std::string gdbserver(Context& context, std::string_view rest) {
 
 std::string help(Context& context, std::string_view rest);
 
-constexpr HumanCommand kCommands[] = {
+constexpr HumanCommand kHumanCommands[] = {
     {"balloon", "", "say how much memory the guest should have: MEBIBYTES", human_balloon},
     {"block_job_cancel", "", "end a block job: [-f] JOB", human_job_cancel},
     {"block_job_complete", "", "let a block job that is ready do what it is for: JOB", human_job_complete},
@@ -255,7 +255,7 @@ constexpr HumanCommand kCommands[] = {
 
 std::string help(Context&, std::string_view) {
   std::string text;
-  for (const HumanCommand& command : kCommands) {
+  for (const HumanCommand& command : kHumanCommands) {
     const std::string names =
         command.short_name.empty() ? std::string(command.name) : fmt::format("{}|{}", command.name, command.short_name);
     text += fmt::format("{:<18} -- {}\n", names, command.help);
@@ -268,8 +268,8 @@ std::string help(Context&, std::string_view) {
 std::string run_human_command(MonitorContext& context, std::string_view line) {
   const std::string_view name = next_word(line);
   if (name.empty()) return {};
-  const HumanCommand* command = find(kCommands, name);
-  return command != nullptr ? command->run(context, line) : unknown("", kCommands, name);
+  const HumanCommand* command = find(kHumanCommands, name);
+  return command != nullptr ? command->run(context, line) : unknown("", kHumanCommands, name);
 }
 
 }  // namespace kite::monitor

@@ -141,7 +141,7 @@ QmpReply query_mice(Context& context, const Json&) {
 
 constexpr ArgumentSpec kSendEvent[] = {
     {"events", Type::array, true}, {"device", Type::string, false}, {"head", Type::number_integer, false}};
-constexpr QmpCommand kCommands[] = {
+constexpr QmpCommand kInputCommands[] = {
     {"input-send-event", kSendEvent, input_send_event},
     {"query-mice", {}, query_mice},
 };
@@ -155,7 +155,7 @@ std::optional<int32_t> number(std::string_view word) {
 
 }  // namespace
 
-std::span<const QmpCommand> input_commands() { return kCommands; }
+std::span<const QmpCommand> input_commands() { return kInputCommands; }
 
 std::string info_mice(Context& context, std::string_view) {
   std::string lines;

@@ -129,7 +129,7 @@ constexpr ArgumentSpec kDevice[] = {{"device", Type::string, true}};
 constexpr ArgumentSpec kCancel[] = {{"device", Type::string, true}, {"force", Type::boolean, false}};
 constexpr ArgumentSpec kSpeed[] = {{"device", Type::string, true}, {"speed", Type::number_integer, true}};
 
-constexpr QmpCommand kCommands[] = {
+constexpr QmpCommand kJobCommands[] = {
     {"query-jobs", {}, query_jobs},
     {"query-block-jobs", {}, query_block_jobs},
     {"job-pause", kId, pause},
@@ -165,7 +165,7 @@ std::string human_request(Context& context, std::string_view command, std::strin
 
 }  // namespace
 
-std::span<const QmpCommand> job_commands() { return kCommands; }
+std::span<const QmpCommand> job_commands() { return kJobCommands; }
 
 std::string info_block_jobs(Context& context, std::string_view) {
   std::string text;

@@ -159,7 +159,7 @@ constexpr ArgumentSpec kCapabilities[] = {{"capabilities", Type::array, true}};
 constexpr ArgumentSpec kParameters[] = {{"max-bandwidth", Type::number_integer, false},
                                         {"downtime-limit", Type::number_integer, false}};
 
-constexpr QmpCommand kCommands[] = {
+constexpr QmpCommand kMigrationCommands[] = {
     {"migrate", kMigrate, moving<migrate>},
     {"migrate_cancel", {}, moving<migrate_cancel>},
     {"migrate-incoming", kUri, moving<migrate_incoming>},
@@ -199,7 +199,7 @@ std::string clock_text(uint64_t ns) {
 
 }  // namespace
 
-std::span<const QmpCommand> migration_commands() { return kCommands; }
+std::span<const QmpCommand> migration_commands() { return kMigrationCommands; }
 
 std::string human_migrate(MonitorContext& context, std::string_view rest) {
   std::string_view word = next_word(rest);

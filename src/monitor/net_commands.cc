@@ -57,7 +57,7 @@ std::vector<std::string> netdev_types(const Context&) { return net::netdev_types
 constexpr ArgumentSpec kNetdevAdd[] = {{"type", Type::string, true, netdev_types}, {"id", Type::string, true}};
 constexpr ArgumentSpec kNetdevDel[] = {{"id", Type::string, true}};
 
-constexpr QmpCommand kCommands[] = {
+constexpr QmpCommand kNetCommands[] = {
     {"set_link", kSetLink, set_link},
     {"netdev_add", kNetdevAdd, netdev_add, true},
     {"netdev_del", kNetdevDel, netdev_del},
@@ -114,7 +114,7 @@ Result<> change_forward(Context& context, const std::vector<std::string_view>& w
 
 }  // namespace
 
-std::span<const QmpCommand> net_commands() { return kCommands; }
+std::span<const QmpCommand> net_commands() { return kNetCommands; }
 
 std::span<const PeerEventSpec> stream_events() { return kStreamEvents; }
 

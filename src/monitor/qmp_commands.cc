@@ -180,7 +180,7 @@ constexpr ArgumentSpec kCalcDirtyRate[] = {{"calc-time", Type::number_integer, t
                                            {"mode", Type::string, false, dirty_rate_modes}};
 constexpr ArgumentSpec kStatsSchemas[] = {{"provider", Type::string, false}};
 
-constexpr QmpCommand kCommands[] = {
+constexpr QmpCommand kQmpCommands[] = {
     {"qmp_capabilities", kCapabilities, capabilities},
     {"query-version", {}, query_version},
     {"query-status", {}, query_status},
@@ -256,7 +256,7 @@ std::expected<void, QmpError> check_arguments(std::span<const ArgumentSpec> spec
 
 std::span<const QmpCommand> qmp_commands() {
   static const std::vector<QmpCommand> kAll = [] {
-    std::vector<QmpCommand> all(std::begin(kCommands), std::end(kCommands));
+    std::vector<QmpCommand> all(std::begin(kQmpCommands), std::end(kQmpCommands));
     all.insert(all.end(), type_commands().begin(), type_commands().end());
     all.insert(all.end(), qom_commands().begin(), qom_commands().end());
     all.insert(all.end(), balloon_commands().begin(), balloon_commands().end());

@@ -170,7 +170,7 @@ constexpr ArgumentSpec kGet[] = {{"path", Type::string, true}, {"property", Type
 constexpr ArgumentSpec kSet[] = {
     {"path", Type::string, true}, {"property", Type::string, true}, {"value", Type::null, true}};
 
-constexpr QmpCommand kCommands[] = {
+constexpr QmpCommand kQomCommands[] = {
     {"qom-list", kPath, qom_list},
     {"qom-get", kGet, qom_get},
     {"qom-set", kSet, qom_set},
@@ -178,6 +178,6 @@ constexpr QmpCommand kCommands[] = {
 
 }  // namespace
 
-std::span<const QmpCommand> qom_commands() { return kCommands; }
+std::span<const QmpCommand> qom_commands() { return kQomCommands; }
 
 }  // namespace kite::monitor

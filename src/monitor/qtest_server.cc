@@ -41,7 +41,7 @@ int hex_digit(char c) {
 
 std::span<const QtestServer::Command> QtestServer::commands() {
   using Q = QtestServer;
-  static constexpr Command kCommands[] = {
+  static constexpr Command kQtestCommands[] = {
       {"outb", 3, 3, &Q::port_access},
       {"outw", 3, 3, &Q::port_access},
       {"outl", 3, 3, &Q::port_access},
@@ -69,7 +69,7 @@ std::span<const QtestServer::Command> QtestServer::commands() {
       {"endianness", 1, 1, &Q::endianness},
       {"module_load", 3, 3, &Q::module_load},
   };
-  return kCommands;
+  return kQtestCommands;
 }
 
 QtestServer::QtestServer(machine::Machine& machine, Chardev& chardev)

@@ -111,7 +111,7 @@ constexpr ArgumentSpec kTransaction[] = {{"actions", Type::array, true}, {"prope
 // The overlay may be opened without a backing file that could be read ([QAPI] blockdev-snapshot).
 constexpr std::string_view kOverlayFeatures[] = {"allow-write-only-overlay"};
 
-constexpr QmpCommand kCommands[] = {
+constexpr QmpCommand kSnapshotCommands[] = {
     {"blockdev-snapshot", kOverlay, single_action<overlay_action>, false, kOverlayFeatures},
     {"blockdev-snapshot-sync", kNewOverlay, single_action<new_overlay_action>},
     {"blockdev-snapshot-internal-sync", kInternal, single_action<internal_action>},
@@ -132,7 +132,7 @@ QmpReply run_actions(Context& context, Actions actions) {
   return Json::object();
 }
 
-std::span<const QmpCommand> snapshot_commands() { return kCommands; }
+std::span<const QmpCommand> snapshot_commands() { return kSnapshotCommands; }
 
 std::string human_snapshot_blkdev(Context& context, std::string_view rest) {
   Json arguments = Json::object();

@@ -328,7 +328,7 @@ constexpr ArgumentSpec kDriveMirror[] = {{"job-id", Type::string, false},
                                          {"auto-dismiss", Type::boolean, false}};
 constexpr ArgumentSpec kCreate[] = {{"job-id", Type::string, true}, {"options", Type::object, true}};
 
-constexpr QmpCommand kCommands[] = {
+constexpr QmpCommand kStartJobCommands[] = {
     {"blockdev-create", kCreate, blockdev_create}, {"block-commit", kCommit, block_commit},
     {"block-stream", kStream, block_stream},       {"blockdev-mirror", kMirror, blockdev_mirror},
     {"drive-mirror", kDriveMirror, drive_mirror},
@@ -336,6 +336,6 @@ constexpr QmpCommand kCommands[] = {
 
 }  // namespace
 
-std::span<const QmpCommand> start_job_commands() { return kCommands; }
+std::span<const QmpCommand> start_job_commands() { return kStartJobCommands; }
 
 }  // namespace kite::monitor

@@ -164,7 +164,7 @@ constexpr ArgumentSpec kTypeName[] = {{"typename", Type::string, true}};
 constexpr ArgumentSpec kExpansion[] = {{"type", Type::string, true, expansions}, {"model", Type::object, true}};
 constexpr ArgumentSpec kOption[] = {{"option", Type::string, false}};
 
-constexpr QmpCommand kCommands[] = {
+constexpr QmpCommand kTypeCommands[] = {
     {"qom-list-types", kTypes, qom_list_types},
     {"device-list-properties", kTypeName, device_list_properties},
     {"qom-list-properties", kTypeName, qom_list_properties},
@@ -176,6 +176,6 @@ constexpr QmpCommand kCommands[] = {
 
 }  // namespace
 
-std::span<const QmpCommand> type_commands() { return kCommands; }
+std::span<const QmpCommand> type_commands() { return kTypeCommands; }
 
 }  // namespace kite::monitor
