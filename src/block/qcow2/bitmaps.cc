@@ -279,10 +279,7 @@ Task<void> Qcow2Node::free_bitmap(StoredBitmap stored) {
 
 // [qcow2] bytes 88..95
 Task<IoResult<>> Qcow2Node::write_autoclear(uint64_t bits) {
-  uint8_t field[8];
-  store_be64(field, bits);
-  KITE_CO_TRY(co_await file_->write(88, IoSlice(field, sizeof field)));
-  KITE_CO_TRY(co_await file_->flush());
+  KITE_CO_TRY(co_await write_header_field(88, bits));
   header_.autoclear = bits;
   co_return IoResult<>{};
 }
@@ -330,10 +327,7 @@ Task<IoResult<>> Qcow2Node::make_room(size_t end) {
     if (place + name.size() > header_.cluster_bytes()) co_return io_fail(EFBIG);
     KITE_CO_TRY(co_await file_->write(place, IoSlice::of_const(name.data(), name.size())));
     KITE_CO_TRY(co_await file_->flush());
-    uint8_t field[8];
-    store_be64(field, place);
-    KITE_CO_TRY(co_await file_->write(8, IoSlice(field, sizeof field)));
-    KITE_CO_TRY(co_await file_->flush());
+    KITE_CO_TRY(co_await write_header_field(8, place));
     header_.backing_offset = place;
   }
   if (needed > header_.cluster_bytes()) co_return io_fail(EFBIG);

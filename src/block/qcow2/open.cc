@@ -236,12 +236,16 @@ Task<IoResult<>> Qcow2Node::restore_pointers() {
   co_return IoResult<>{};
 }
 
+Task<IoResult<>> Qcow2Node::write_header_field(uint64_t at, uint64_t value) {
+  uint8_t raw[8];
+  store_be64(raw, value);
+  KITE_CO_TRY(co_await file_->write(at, IoSlice(raw, sizeof raw)));
+  co_return co_await file_->flush();
+}
+
 Task<IoResult<>> Qcow2Node::set_incompatible(uint64_t set, uint64_t clear) {
   const uint64_t bits = (header_.incompatible | set) & ~clear;
-  uint8_t raw[8];
-  store_be64(raw, bits);
-  KITE_CO_TRY(co_await file_->write(72, IoSlice(raw, sizeof raw)));
-  KITE_CO_TRY(co_await file_->flush());
+  KITE_CO_TRY(co_await write_header_field(72, bits));
   header_.incompatible = bits;
   co_return IoResult<>{};
 }

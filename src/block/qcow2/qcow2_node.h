@@ -142,6 +142,8 @@ class Qcow2Node final : public FormatNode {
   // has is unknown: ship() writes them anew before anything else, and what either names is not given back.
   Task<IoResult<>> write_pointers(uint64_t at, const uint8_t* fields, size_t bytes);
   Task<IoResult<>> restore_pointers();
+  // A big-endian number in the header, in the file for good when this is done.
+  Task<IoResult<>> write_header_field(uint64_t at, uint64_t value);
   Task<IoResult<>> set_incompatible(uint64_t set, uint64_t clear);
   void mark_corrupt(const std::string& why);
 

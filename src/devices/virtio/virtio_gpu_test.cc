@@ -148,56 +148,54 @@ class Watcher final : public display::Sink {
   std::vector<display::Rect> all;
 };
 
-TEST(VirtioGpuDamageTest, OnlyWhatIsFlushedChanges) {
-  ManualClock clock;
-  display::Console console(clock);
-  GpuMachine machine({.name = "gpu"}, &console);
-  machine.set_up();
-  Watcher watcher;
-  console.add_sink(watcher);
-  const auto rects = [&] {
-    clock.advance(display::Console::kRefreshNs);
-    return watcher.take();
-  };
-  machine.make(1, kB8G8R8X8, kWidth, kHeight);
-  ASSERT_EQ(machine.scanout(1, kAll), kOk);
+class VirtioGpuDamageTest : public ::testing::Test {
+ protected:
+  VirtioGpuDamageTest() {
+    machine_.set_up();
+    console_.add_sink(watcher_);
+  }
+  ~VirtioGpuDamageTest() override { console_.remove_sink(watcher_); }
+  std::vector<display::Rect> rects() {
+    clock_.advance(display::Console::kRefreshNs);
+    return watcher_.take();
+  }
+
+  ManualClock clock_;
+  display::Console console_{clock_};
+  GpuMachine machine_{{.name = "gpu"}, &console_};
+  Watcher watcher_;
+};
+
+TEST_F(VirtioGpuDamageTest, OnlyWhatIsFlushedChanges) {
+  machine_.make(1, kB8G8R8X8, kWidth, kHeight);
+  ASSERT_EQ(machine_.scanout(1, kAll), kOk);
   rects();
-  EXPECT_EQ(watcher.width, kWidth);
-  std::memset(machine.host(kPixels), 0x33, kWidth * kHeight * 4);
-  ASSERT_EQ(machine.transfer(1, kAll), kOk);
+  EXPECT_EQ(watcher_.width, kWidth);
+  std::memset(machine_.host(kPixels), 0x33, kWidth * kHeight * 4);
+  ASSERT_EQ(machine_.transfer(1, kAll), kOk);
   EXPECT_EQ(rects(), std::vector<display::Rect>{});
-  ASSERT_EQ(machine.flush(1, {5, 6, 7, 3}), kOk);
+  ASSERT_EQ(machine_.flush(1, {5, 6, 7, 3}), kOk);
   EXPECT_EQ(rects(), (std::vector<display::Rect>{{5, 6, 7, 3}}));
   // Another part of the resource is not on the screen.
-  ASSERT_EQ(machine.scanout(1, {0, 0, 8, 8}), kOk);
+  ASSERT_EQ(machine_.scanout(1, {0, 0, 8, 8}), kOk);
   rects();
-  ASSERT_EQ(machine.flush(1, {8, 0, 4, 8}), kOk);
+  ASSERT_EQ(machine_.flush(1, {8, 0, 4, 8}), kOk);
   EXPECT_EQ(rects(), std::vector<display::Rect>{});
   // Nor is another resource.
-  machine.make(2, kB8G8R8X8, kWidth, kHeight);
-  ASSERT_EQ(machine.flush(2, kAll), kOk);
+  machine_.make(2, kB8G8R8X8, kWidth, kHeight);
+  ASSERT_EQ(machine_.flush(2, kAll), kOk);
   EXPECT_EQ(rects(), std::vector<display::Rect>{});
-  console.remove_sink(watcher);
 }
 
-TEST(VirtioGpuDamageTest, ManySmallFlushesAreBounded) {
-  ManualClock clock;
-  display::Console console(clock);
-  GpuMachine machine({.name = "gpu"}, &console);
-  machine.set_up();
-  Watcher watcher;
-  console.add_sink(watcher);
-  machine.make(1, kB8G8R8X8, kWidth, kHeight);
-  ASSERT_EQ(machine.scanout(1, kAll), kOk);
-  clock.advance(display::Console::kRefreshNs);
-  watcher.take();
-  std::memset(machine.host(kPixels), 0x33, kWidth * kHeight * 4);
-  ASSERT_EQ(machine.transfer(1, kAll), kOk);
-  for (uint32_t i = 0; i < 200; ++i) ASSERT_EQ(machine.flush(1, {i % kWidth, i / kWidth, 1, 1}), kOk);
-  clock.advance(display::Console::kRefreshNs);
-  EXPECT_LE(watcher.all.size(), display::Surface::kMostRects);
-  EXPECT_EQ(console.surface().row(0)[0], 0x333333U);
-  console.remove_sink(watcher);
+TEST_F(VirtioGpuDamageTest, ManySmallFlushesAreBounded) {
+  machine_.make(1, kB8G8R8X8, kWidth, kHeight);
+  ASSERT_EQ(machine_.scanout(1, kAll), kOk);
+  rects();
+  std::memset(machine_.host(kPixels), 0x33, kWidth * kHeight * 4);
+  ASSERT_EQ(machine_.transfer(1, kAll), kOk);
+  for (uint32_t i = 0; i < 200; ++i) ASSERT_EQ(machine_.flush(1, {i % kWidth, i / kWidth, 1, 1}), kOk);
+  EXPECT_LE(rects().size(), display::Surface::kMostRects);
+  EXPECT_EQ(console_.surface().row(0)[0], 0x333333U);
 }
 
 // --- the cursor
@@ -263,27 +261,18 @@ TEST_F(VirtioGpuCursorTest, NonsenseLeavesItAsItWas) {
   EXPECT_EQ(machine_.pixel(12, 5), 0xff0000U);
 }
 
-TEST(VirtioGpuDamageTest, AMovingCursorChangesWhereItWasAndIs) {
-  ManualClock clock;
-  display::Console console(clock);
-  GpuMachine machine({.name = "gpu"}, &console);
-  machine.set_up();
-  Watcher watcher;
-  console.add_sink(watcher);
-  machine.make(1, kB8G8R8X8, 256, 256);
-  ASSERT_EQ(machine.scanout(1, {0, 0, 256, 256}), kOk);
-  machine.make(2, kB8G8R8A8, kCursorSide, kCursorSide);
-  std::memset(machine.host(kPixels), 0xff, kCursorSide * kCursorSide * 4);
-  ASSERT_EQ(machine.transfer(2, {0, 0, kCursorSide, kCursorSide}), kOk);
-  machine.cursor(kUpdateCursor, {.scanout = 0, .x = 10, .y = 10, .resource = 2});
-  clock.advance(display::Console::kRefreshNs);
-  watcher.take();
-  machine.cursor(kMoveCursor, {.scanout = 0, .x = 150, .y = 100});
-  clock.advance(display::Console::kRefreshNs);
-  EXPECT_EQ(watcher.take(), (std::vector<display::Rect>{{10, 10, 64, 64}, {150, 100, 64, 64}}));
-  EXPECT_EQ(console.surface().row(10)[10], 0U);
-  EXPECT_EQ(console.surface().row(100)[150], 0xffffffU);
-  console.remove_sink(watcher);
+TEST_F(VirtioGpuDamageTest, AMovingCursorChangesWhereItWasAndIs) {
+  machine_.make(1, kB8G8R8X8, 256, 256);
+  ASSERT_EQ(machine_.scanout(1, {0, 0, 256, 256}), kOk);
+  machine_.make(2, kB8G8R8A8, kCursorSide, kCursorSide);
+  std::memset(machine_.host(kPixels), 0xff, kCursorSide * kCursorSide * 4);
+  ASSERT_EQ(machine_.transfer(2, {0, 0, kCursorSide, kCursorSide}), kOk);
+  machine_.cursor(kUpdateCursor, {.scanout = 0, .x = 10, .y = 10, .resource = 2});
+  rects();
+  machine_.cursor(kMoveCursor, {.scanout = 0, .x = 150, .y = 100});
+  EXPECT_EQ(rects(), (std::vector<display::Rect>{{10, 10, 64, 64}, {150, 100, 64, 64}}));
+  EXPECT_EQ(console_.surface().row(10)[10], 0U);
+  EXPECT_EQ(console_.surface().row(100)[150], 0xffffffU);
 }
 
 }  // namespace
