@@ -120,8 +120,6 @@ inline bool target_is_safe(const Binding& b) {
 
 // --- memory operands ---
 
-inline x86::Seg segment_of(const Op* op) { return static_cast<x86::Seg>(op->segment); }
-
 // The linear address of the memory operand. False: an exception was raised.
 template <Place kPlace>
 [[gnu::always_inline]] inline bool operand_address(Cpu& cpu, const Op* op, unsigned bytes, Access access,

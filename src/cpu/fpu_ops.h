@@ -83,7 +83,6 @@ enum class Memory : uint8_t { kNone, kLoad, kStore };
 inline bool address_of(Cpu& cpu, const Op* op, unsigned bytes, Access access, uint64_t& address) {
   return cpu.linear(op, cpu.effective_address(op), bytes, access, address);
 }
-inline Seg segment_of(const Op* op) { return static_cast<Seg>(op->segment); }
 
 // What #AC asks of an operand (found on the host; the SDM's table 6-7 leaves some of it open): 16-byte operands either
 // fault otherwise or may lie anywhere, 10-byte ones are aligned as 8-byte ones.

@@ -48,6 +48,8 @@ struct Op {
   [[nodiscard]] uint64_t next_rip() const { return rip + length; }
 };
 
+inline x86::Seg segment_of(const Op* op) { return static_cast<x86::Seg>(op->segment); }
+
 inline constexpr uint8_t kZeroReg = 16;
 
 // Guest memory as T, at any alignment.
