@@ -50,6 +50,7 @@ struct VcpuConfig {
   uint32_t index = 0;  // 0 is the bootstrap processor
   uint32_t apic_id = 0;
   uint32_t cpu_count = 1;
+  x86::CpuTopology topology = {};     // how they are grouped
   const x86::CpuSpec* cpu = nullptr;  // outlives the vCPU
   Clock* clock = nullptr;             // guest time, drives the TSC
   uint64_t tsc_hz = 1'000'000'000;

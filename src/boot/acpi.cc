@@ -17,6 +17,7 @@ namespace kite::boot {
 namespace {
 
 constexpr uint32_t kLocalApicBase = 0xfee00000, kIoApicBase = 0xfec00000;
+constexpr uint32_t kMostApicIds = 255;  // 8-bit ids; beyond them x2APIC entries
 // General purpose event blocks: [PIIX4] apart from the others, [ICH9] 13.8.3.9 behind them.
 struct GpeBlock {
   uint16_t base;
@@ -73,14 +74,14 @@ AcpiTable build_fadt(const AcpiConfig& config, uint32_t facs, uint32_t dsdt) {
 AcpiTable build_madt(const AcpiConfig& config) {
   constexpr uint32_t kPcatCompatible = 1, kEnabled = 1;
   constexpr uint16_t kConforming = 0x0, kActiveHighLevel = 0x0d;
-  constexpr uint32_t kMostApicIds = 255;  // 8-bit ids; beyond them x2APIC entries
   AcpiTable madt("APIC", 3);
   madt.value<uint32_t>(kLocalApicBase).value<uint32_t>(kPcatCompatible);
-  for (uint32_t id = 0; id < config.cpu_count; ++id) {
+  for (uint32_t index = 0; index < config.cpu_count; ++index) {
+    const uint32_t id = config.topology.apic_id(index);
     if (id < kMostApicIds)
       madt.value<uint8_t>(0)
           .value<uint8_t>(8)
-          .value<uint8_t>(static_cast<uint8_t>(id))
+          .value<uint8_t>(static_cast<uint8_t>(index))
           .value<uint8_t>(static_cast<uint8_t>(id))
           .value<uint32_t>(kEnabled);
     else
@@ -89,7 +90,7 @@ AcpiTable build_madt(const AcpiConfig& config) {
           .value<uint16_t>(0)
           .value<uint32_t>(id)
           .value<uint32_t>(kEnabled)
-          .value<uint32_t>(id);
+          .value<uint32_t>(index);
   }
   madt.value<uint8_t>(1).value<uint8_t>(12).value<uint8_t>(0).value<uint8_t>(0);  // I/O APIC 0, GSIs from 0
   madt.value<uint32_t>(kIoApicBase).value<uint32_t>(0);
@@ -131,6 +132,42 @@ AcpiTable build_mcfg(const AcpiConfig& config) {
   return mcfg;
 }
 
+// [ACPI 6.4] 5.2.16.
+AcpiTable build_srat(const AcpiConfig& config) {
+  constexpr uint32_t kEnabled = 1;
+  const auto low = [](uint64_t value) { return static_cast<uint32_t>(value); };
+  const auto high = [](uint64_t value) { return static_cast<uint32_t>(value >> 32); };
+  AcpiTable srat("SRAT", 3);
+  srat.value<uint32_t>(1).zeros(8);
+  for (uint32_t index = 0; index < config.cpu_count; ++index) {
+    const uint32_t id = config.topology.apic_id(index), node = config.numa.node_of_cpu[index];
+    if (id < kMostApicIds) {
+      srat.value<uint8_t>(0).value<uint8_t>(16).value<uint8_t>(static_cast<uint8_t>(node));
+      srat.value<uint8_t>(static_cast<uint8_t>(id)).value<uint32_t>(kEnabled).zeros(1);
+      srat.value<uint16_t>(static_cast<uint16_t>(node >> 8)).value<uint8_t>(static_cast<uint8_t>(node >> 24)).zeros(4);
+    } else {
+      srat.value<uint8_t>(2).value<uint8_t>(24).zeros(2).value<uint32_t>(node).value<uint32_t>(id);
+      srat.value<uint32_t>(kEnabled).zeros(8);
+    }
+  }
+  for (const AcpiNuma::Memory& memory : config.numa.memory) {
+    srat.value<uint8_t>(1).value<uint8_t>(40).value<uint32_t>(memory.node).zeros(2);
+    srat.value<uint32_t>(low(memory.base)).value<uint32_t>(high(memory.base));
+    srat.value<uint32_t>(low(memory.bytes)).value<uint32_t>(high(memory.bytes));
+    srat.zeros(4).value<uint32_t>(kEnabled).zeros(8);
+  }
+  return srat;
+}
+
+// [ACPI 6.4] 5.2.17.
+AcpiTable build_slit(const AcpiNuma& numa) {
+  uint64_t nodes = 1;
+  while (nodes * nodes < numa.distances.size()) ++nodes;
+  AcpiTable slit("SLIT", 1);
+  slit.value<uint64_t>(nodes).append(numa.distances);
+  return slit;
+}
+
 }  // namespace
 
 AcpiTables build_acpi(const AcpiConfig& config) {
@@ -143,6 +180,10 @@ AcpiTables build_acpi(const AcpiConfig& config) {
   std::vector<uint32_t> tables = {set.add(build_fadt(config, facs, dsdt_at)), set.add(build_madt(config))};
   if (config.hpet) tables.push_back(set.add(build_hpet()));
   if (config.ecam_bytes != 0) tables.push_back(set.add(build_mcfg(config)));
+  if (!config.numa.distances.empty()) {
+    tables.push_back(set.add(build_srat(config)));
+    tables.push_back(set.add(build_slit(config.numa)));
+  }
   for (const std::vector<uint8_t>& table : config.user_tables) tables.push_back(set.add_whole(table));
   return set.finish(tables);
 }

@@ -1,5 +1,5 @@
 // ACPI tables [ACPI 6.4] for the PC boards: RSDP, RSDT and XSDT, FADT, FACS, DSDT (our own AML, built here), MADT,
-// HPET, MCFG.
+// HPET, MCFG, SRAT and SLIT.
 #pragma once
 
 #include <cstdint>
@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "support/result.h"
+#include "x86/topology.h"
 
 namespace kite::boot {
 
@@ -26,9 +27,22 @@ struct HotplugBus {
   std::vector<HotplugBus> behind = {};
 };
 
+// Which NUMA node CPUs and memory belong to, and how far the nodes are from each other.
+struct AcpiNuma {
+  struct Memory {
+    uint64_t base, bytes;
+    uint32_t node;
+  };
+  std::vector<uint32_t> node_of_cpu = {};  // by index
+  std::vector<Memory> memory = {};
+  std::vector<uint8_t> distances = {};  // nodes times nodes; none: nothing is told
+};
+
 struct AcpiConfig {
   AcpiChipset chipset = AcpiChipset::kPiix;
-  uint32_t cpu_count = 1;  // 1..kMostCpus; APIC ids are 0..cpu_count-1
+  uint32_t cpu_count = 1;          // 1..kMostCpus
+  x86::CpuTopology topology = {};  // which has their APIC ids
+  AcpiNuma numa = {};
   bool hpet = false;
   bool vga = false;          // false: systems need not probe for one
   uint8_t serial_ports = 0;  // bit 0: COM1 exists .. bit 3: COM4

@@ -180,6 +180,40 @@ TEST(Acpi, ManyProcessorsGetWideIds) {
   EXPECT_EQ(entries.count(10), 1U);
 }
 
+TEST(Acpi, ProcessorsKeepTheirNumbersWhereIdsLeaveGaps) {
+  AcpiConfig config = pc_config();
+  config.topology = {.sockets = 2, .cores = 3};
+  const Tables tables(config);
+  const auto entries = madt_entries(tables.find("APIC"));
+  std::map<uint8_t, uint8_t> ids;
+  for (auto [at, end] = entries.equal_range(0); at != end; ++at) ids[at->second[2]] = at->second[3];
+  EXPECT_EQ(ids, (std::map<uint8_t, uint8_t>{{0, 0}, {1, 1}, {2, 2}, {3, 4}}));
+}
+
+TEST(Acpi, NodesAreToldOnlyWhereThereAreAny) {
+  AcpiConfig config = pc_config();
+  EXPECT_TRUE(Tables(config).find("SRAT").empty());
+  EXPECT_TRUE(Tables(config).find("SLIT").empty());
+  config.topology = {.sockets = 2, .cores = 3};
+  config.numa = {.node_of_cpu = {0, 0, 0, 1},
+                 .memory = {{0, 0x8000000, 0}, {0x1'0000'0000, 0x2000'0000, 1}},
+                 .distances = {10, 21, 31, 10}};
+  const Tables tables(config);
+  const auto slit = tables.find("SLIT"), srat = tables.find("SRAT");
+  ASSERT_EQ(slit.size(), 48U);
+  EXPECT_EQ(load<uint64_t>(&slit[36]), 2U);
+  EXPECT_EQ(slit[45], 21);
+  EXPECT_EQ(slit[46], 31);
+  ASSERT_EQ(srat.size(), 48U + 4 * 16 + 2 * 40);
+  const auto fourth = srat.subspan(48 + 3 * 16), high = srat.subspan(48 + 4 * 16 + 40);
+  EXPECT_EQ(fourth[2], 1);  // the node
+  EXPECT_EQ(fourth[3], 4);  // the APIC id
+  EXPECT_EQ(load<uint32_t>(&high[2]), 1U);
+  EXPECT_EQ(load<uint64_t>(&high[8]), 0x1'0000'0000U);
+  EXPECT_EQ(load<uint64_t>(&high[16]), 0x2000'0000U);
+  EXPECT_EQ(load<uint32_t>(&high[28]), 1U);
+}
+
 TEST(Acpi, TheHpetIsOptional) {
   AcpiConfig config = pc_config();
   EXPECT_EQ(load<uint64_t>(&Tables(config).find("HPET")[44]), 0xfed00000U);
@@ -224,6 +258,9 @@ TEST_P(AcpiReference, AcceptsTheTables) {
   AcpiConfig config = pc_config();
   config.cpu_count = GetParam();
   config.hotplug = hotplug_tree();
+  config.numa = {.node_of_cpu = std::vector<uint32_t>(config.cpu_count, 1),
+                 .memory = {{0, 0x8000000, 1}},
+                 .distances = {10, 20, 20, 10}};
   if (config.cpu_count == 1) config = {.pci_hole_start = 0xe0000000, .pci_hole_end = 0xfec00000};
   const Tables tables(config);
   const std::string folder =
@@ -245,6 +282,8 @@ TEST_P(AcpiReference, AcceptsTheTables) {
   check("facp", tables.find("FACP"));
   check("apic", tables.find("APIC"));
   if (config.hpet) check("hpet", tables.find("HPET"));
+  if (!config.numa.distances.empty()) check("srat", tables.find("SRAT"));
+  if (!config.numa.distances.empty()) check("slit", tables.find("SLIT"));
   EXPECT_EQ(std::system(("rm -rf " + folder).c_str()), 0);
 }
 

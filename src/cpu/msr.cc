@@ -418,7 +418,7 @@ void Cpu::cpuid() {
   constexpr uint64_t kApicEnabled = 1u << 11;
   x86::CpuidDynamic dynamic;
   dynamic.apic_id = config.apic_id;
-  dynamic.cpu_count = config.cpu_count;
+  dynamic.topology = config.topology;
   dynamic.apic_enabled = config.apic == nullptr || (config.apic->base() & kApicEnabled) != 0;
   dynamic.ospke = (arch.cr4 & x86::cr4::kPke) != 0;
   dynamic.osxsave = (arch.cr4 & x86::cr4::kOsxsave) != 0;

@@ -20,6 +20,7 @@
 #include "display/console.h"
 #include "entropy/entropy_registry.h"
 #include "machine/machine_config.h"
+#include "machine/numa.h"
 #include "memory/address_space.h"
 #include "net/net_registry.h"
 #include "object/object_type.h"
@@ -55,6 +56,7 @@ struct BoardRequests {
 struct BoardContext {
   const MachineConfig& config;
   const x86::CpuSpec& cpu;
+  const NumaLayout& numa;
   const TypeRegistry& types;  // for the properties of the board's own devices
   AddressSpace& memory;
   AddressSpace& ports;

@@ -107,8 +107,10 @@ Result<> Machine::build() {
             emit_limited({.kind = MachineEvent::Kind::kPortChange, .device = std::move(id), .port_open = open});
           },
   };
+  KITE_ASSIGN(numa_, lay_out_numa(config_));
   KITE_ASSIGN(board_, create_board(BoardContext{.config = config_,
                                                 .cpu = cpu_spec_,
+                                                .numa = numa_,
                                                 .types = services_.types,
                                                 .memory = memory_,
                                                 .ports = ports_,
@@ -154,6 +156,9 @@ Result<> Machine::choose_cpu() {
   const std::string model =
       config_.cpu_model.empty() ? std::string(info->max_cpus != 0 ? info->default_cpu : "qemu64") : config_.cpu_model;
   KITE_ASSIGN(cpu_spec_, x86::parse_cpu(model, accelerator_->offered_features()));
+  constexpr uint32_t kLastApicId = 254;  // of eight bits; 255 is everybody
+  if (const uint32_t last = config_.topology.apic_id(config_.max_cpus - 1); last > kLastApicId)
+    return fail("-smp: grouped like this the last CPU has APIC id {}, and 254 is the last there is; give fewer", last);
   if (cpu_spec_.apic_id != 0)
     return fail("-cpu {}: the board numbers its CPUs from APIC id 0; leave apic-id out", model);
   if (!cpu_spec_.missing.empty()) {
@@ -170,8 +175,9 @@ Result<> Machine::create_vcpus() {
   if (info == nullptr || info->max_cpus == 0) return {};
   for (uint32_t index = 0; index < config_.cpu_count; ++index) {
     VcpuConfig vcpu{.index = index,
-                    .apic_id = index,
+                    .apic_id = config_.topology.apic_id(index),
                     .cpu_count = config_.cpu_count,
+                    .topology = config_.topology,
                     .cpu = &cpu_spec_,
                     .clock = clock_.get(),
                     .tsc_hz = accelerator_->tsc_hz(),

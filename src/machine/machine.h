@@ -174,6 +174,7 @@ class Machine {
   // --- insight: monitor, qtest, tests ---
   // Its devices are those that there are now, device_add's included.
   [[nodiscard]] const MachineConfig& config() const { return config_; }
+  [[nodiscard]] const NumaLayout& numa() const { return numa_; }
   [[nodiscard]] Executor& executor() { return services_.executor; }
   [[nodiscard]] TypeRegistry& types() { return services_.types; }
   [[nodiscard]] const x86::CpuSpec& cpu() const { return cpu_spec_; }
@@ -245,6 +246,7 @@ class Machine {
   MachineIo io_;
   std::unique_ptr<Accelerator> accelerator_;
   x86::CpuSpec cpu_spec_;
+  NumaLayout numa_;
   std::unique_ptr<Board> board_;
   std::vector<std::unique_ptr<Vcpu>> vcpus_;
   std::vector<std::unique_ptr<VcpuThread>> threads_;

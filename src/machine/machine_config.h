@@ -4,6 +4,7 @@
 
 #include <array>
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <string>
 #include <utility>
@@ -12,6 +13,7 @@
 #include "accel/jit/jit_options.h"
 #include "boot/smbios.h"
 #include "object/object_type.h"
+#include "x86/topology.h"
 
 namespace kite {
 class Chardev;
@@ -81,9 +83,30 @@ struct DeviceConfig {
 struct MemoryBackend {
   std::string id;
   uint64_t bytes = 0;
-  std::string path;          // of the file that it is, or of the directory for one without a name; "" for none
+  std::string path = {};     // of the file that it is, or of the directory for one without a name; "" for none
   bool share = false;        // what is written reaches the file
   bool preallocate = false;  // all of it is taken from the host at once
+};
+
+// -numa, as given; lay_out_numa() checks it.
+struct NumaConfig {
+  struct Node {
+    std::vector<std::pair<uint32_t, uint32_t>> cpus;  // indices, from and including
+    std::optional<uint64_t> bytes;                    // mem=
+    std::string memory;                               // memdev=: an -object's id
+  };
+  // -numa cpu: those at this place; what is not given is any.
+  struct Cpus {
+    uint32_t node = 0;
+    std::optional<uint32_t> socket = {}, die = {}, core = {}, thread = {};
+  };
+  struct Distance {
+    uint32_t from = 0, to = 0;
+    uint8_t value = 0;
+  };
+  std::map<uint32_t, Node> nodes;
+  std::vector<Cpus> cpus;
+  std::vector<Distance> distances;
 };
 
 struct MachineConfig {
@@ -96,6 +119,8 @@ struct MachineConfig {
   uint64_t ram_bytes = 128ull << 20;
   uint32_t cpu_count = 1;
   uint32_t max_cpus = 1;
+  x86::CpuTopology topology;  // of max_cpus
+  NumaConfig numa;
   std::string kernel_path, initrd_path, command_line;
   std::vector<Chardev*> serial_ports;  // -serial, in order; null: the port is not there ("none")
   std::vector<DeviceConfig> devices;

@@ -211,6 +211,46 @@ TEST_F(LaunchPlanTest, SmpTopologyMultiplies) {
   EXPECT_NE(refusal({"-smp", "4,sockets=3,cores=1,threads=1"}).find("maxcpus"), std::string::npos);
 }
 
+TEST_F(LaunchPlanTest, SmpFillsInWhatIsNotGiven) {
+  const auto counts = [this](const char* text) {
+    const x86::CpuTopology made = plan({"-smp", text}).machine.topology;
+    return std::vector<uint32_t>{made.sockets, made.dies, made.cores, made.threads};
+  };
+  using Counts = std::vector<uint32_t>;
+  EXPECT_EQ(counts("4"), (Counts{1, 1, 4, 1}));
+  EXPECT_EQ(counts("4,sockets=2"), (Counts{2, 1, 2, 1}));
+  EXPECT_EQ(counts("4,cores=2"), (Counts{2, 1, 2, 1}));
+  EXPECT_EQ(counts("8,sockets=2,cores=2"), (Counts{2, 1, 2, 2}));
+  EXPECT_EQ(counts("2,maxcpus=8,threads=2,dies=2"), (Counts{1, 2, 2, 2}));
+  EXPECT_EQ(counts("threads=3"), (Counts{1, 1, 1, 3}));
+  EXPECT_NE(refusal({"-smp", "6,cores=4"}).find("1 x 1 x 4 x 1"), std::string::npos);
+  EXPECT_NE(refusal({"-smp", "4,maxcpus=2"}).find("maxcpus=2"), std::string::npos);
+  EXPECT_NE(refusal({"-smp", "sockets=200,cores=200"}).find("40000"), std::string::npos);
+}
+
+TEST_F(LaunchPlanTest, NumaHasThreeForms) {
+  const machine::NumaConfig numa =
+      plan({"-numa", "node,cpus=0-1,cpus=4,mem=64", "-numa", "node,nodeid=3,memdev=m", "-numa",
+            "dist,src=0,dst=3,val=0x20", "-numa", "cpu,node-id=3,socket-id=1,thread-id=0"})
+          .machine.numa;
+  ASSERT_EQ(numa.nodes.size(), 2u);
+  EXPECT_EQ(numa.nodes.at(0).cpus, (std::vector<std::pair<uint32_t, uint32_t>>{{0, 1}, {4, 4}}));
+  EXPECT_EQ(numa.nodes.at(0).bytes, 64u << 20);
+  EXPECT_EQ(numa.nodes.at(3).memory, "m");
+  EXPECT_EQ(numa.distances.at(0).value, 32);
+  EXPECT_EQ(numa.cpus.at(0).socket, 1u);
+  EXPECT_FALSE(numa.cpus.at(0).core.has_value());
+  EXPECT_NE(refusal({"-numa", "node,cpu=0"}).find("cpus"), std::string::npos);
+  EXPECT_NE(refusal({"-numa", "node,cpus=3-1"}).find("3-1"), std::string::npos);
+  EXPECT_NE(refusal({"-numa", "node,nodeid=128"}).find("127"), std::string::npos);
+  EXPECT_NE(refusal({"-numa", "node", "-numa", "node,nodeid=0"}).find("already"), std::string::npos);
+  EXPECT_NE(refusal({"-numa", "dist,src=0,dst=1"}).find("val"), std::string::npos);
+  EXPECT_NE(refusal({"-numa", "dist,src=0,dst=1,val=256"}).find("255"), std::string::npos);
+  EXPECT_NE(refusal({"-numa", "cpu,socket-id=1"}).find("node-id"), std::string::npos);
+  EXPECT_NE(refusal({"-numa", "hmat-lb,x=1"}).find("HMAT"), std::string::npos);
+  EXPECT_NE(refusal({"-numa", "mode"}).find("node"), std::string::npos);
+}
+
 TEST_F(LaunchPlanTest, AcceleratorsAddUpInOrder) {
   const auto made = plan({"-accel", "kvm", "-accel", "tcg"});
   EXPECT_EQ(made.machine.accelerators, (std::vector<std::string>{"kvm", "tcg"}));

@@ -132,6 +132,44 @@ Result<> apply_cpu(OptionContext& context, std::string_view text) {
   return {};
 }
 
+namespace {
+
+struct SmpCounts {
+  uint64_t sockets, dies, cores, threads;
+};
+
+// What is not given (0) follows from the rest: first cores as many as it takes, then sockets, then threads.
+Result<x86::CpuTopology> group_cpus(uint64_t cpus, uint64_t maximum, SmpCounts counts) {
+  constexpr uint64_t kMost = 255;
+  uint64_t all = maximum != 0 ? maximum : cpus;
+  auto& [sockets, dies, cores, threads] = counts;
+  const auto complete = [&all](uint64_t& missing, uint64_t others) {
+    if (missing == 0) missing = std::max<uint64_t>(1, all / others);
+  };
+  dies = std::max<uint64_t>(1, dies);
+  if (cores == 0) {
+    sockets = std::max<uint64_t>(1, sockets);
+    threads = std::max<uint64_t>(1, threads);
+  } else if (sockets == 0) {
+    threads = std::max<uint64_t>(1, threads);
+  }
+  complete(cores, sockets * dies * threads);
+  complete(sockets, dies * cores * threads);
+  complete(threads, sockets * dies * cores);
+  const uint64_t product = sockets * dies * cores * threads;
+  if (all == 0) all = product;
+  if (all > kMost) return fail("-smp: {} CPUs in all; this board takes {} at most", all, kMost);
+  if (product != all)
+    return fail("-smp: sockets x dies x cores x threads is {} x {} x {} x {} = {}, but there are {} CPUs (maxcpus)",
+                sockets, dies, cores, threads, product, all);
+  return x86::CpuTopology{.sockets = static_cast<uint32_t>(sockets),
+                          .dies = static_cast<uint32_t>(dies),
+                          .cores = static_cast<uint32_t>(cores),
+                          .threads = static_cast<uint32_t>(threads)};
+}
+
+}  // namespace
+
 Result<> apply_smp(OptionContext& context, std::string_view text) {
   KITE_ASSIGN(const Pairs pairs, parse_options(text, "cpus"));
   uint64_t cpus = 0, maximum = 0, sockets = 0, cores = 0, threads = 0, dies = 0;
@@ -146,15 +184,10 @@ Result<> apply_smp(OptionContext& context, std::string_view text) {
     KITE_ASSIGN(*entry->second, named("smp", key, parse_unsigned(value)));
     if (*entry->second == 0 || *entry->second > 255) return fail("-smp {}={}: give a number from 1 to 255", key, value);
   }
-  const auto or_one = [](uint64_t value) { return value == 0 ? 1 : value; };
-  const uint64_t topology = or_one(sockets) * or_one(cores) * or_one(threads) * or_one(dies);
-  const bool shaped = sockets + cores + threads + dies != 0;
-  if (cpus == 0) cpus = maximum != 0 ? maximum : topology;
-  if (maximum == 0) maximum = shaped && topology > cpus ? topology : cpus;
+  KITE_ASSIGN(context.plan.machine.topology, group_cpus(cpus, maximum, {sockets, dies, cores, threads}));
+  maximum = context.plan.machine.topology.in_machine();
+  if (cpus == 0) cpus = maximum;
   if (maximum < cpus) return fail("-smp: maxcpus={} is below cpus={}", maximum, cpus);
-  if (maximum > 255) return fail("-smp: {} CPUs in all; this board takes 255 at most", maximum);
-  if (sockets != 0 && topology != maximum)
-    return fail("-smp: sockets x dies x cores x threads is {}, but maxcpus is {}", topology, maximum);
   context.plan.machine.cpu_count = static_cast<uint32_t>(cpus);
   context.plan.machine.max_cpus = static_cast<uint32_t>(maximum);
   return {};

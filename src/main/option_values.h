@@ -18,6 +18,7 @@ Result<> set_kernel_irqchip(OptionContext& context, std::string_view option, std
 Result<> apply_cpu(OptionContext& context, std::string_view text);
 Result<> apply_smp(OptionContext& context, std::string_view text);
 Result<> apply_memory(OptionContext& context, std::string_view text);
+Result<> apply_numa(OptionContext& context, std::string_view text);  // numa_options.cc
 Result<> apply_watchdog_action(OptionContext& context, std::string_view text);
 Result<> apply_rtc(OptionContext& context, std::string_view text);
 Result<> apply_uuid(OptionContext& context, std::string_view text);

@@ -165,6 +165,10 @@ constexpr OptionSpec kOptions[] = {
      apply_cpu},
     {"smp", "[cpus=]N[,maxcpus=N][,sockets=N][,dies=N][,cores=N][,threads=N]", kStandard, "number of CPUs", apply_smp},
     {"m", "[size=]MEGS", kStandard, "guest memory: MiB, or with a suffix K, M, G (default 128)", apply_memory},
+    {"numa",
+     "node[,nodeid=N][,cpus=N[-N]]...,mem=SIZE|memdev=ID or dist,src=N,dst=N,val=N or "
+     "cpu,node-id=N[,socket-id=N][,die-id=N][,core-id=N][,thread-id=N]",
+     kStandard, "a NUMA node with its CPUs and memory; how far nodes are apart", apply_numa},
     {"rtc", "base=utc|localtime|DATE[,clock=host|vm][,driftfix=none|slew]", kStandard,
      "the clock that the guest's RTC shows", apply_rtc},
     {"uuid", "UUID", kStandard, "the machine's identity", apply_uuid},
@@ -349,7 +353,18 @@ constexpr OptionSpec kOptions[] = {
 };
 
 constexpr MissingOption kMissing[] = {
-    {"numa", "this version of Kite has one memory node only; leave -numa out"},
+    {"icount", "this version of Kite does not count guest time in instructions; leave -icount out"},
+    {"tpmdev", "this version of Kite has no TPM; leave -tpmdev and its -device out"},
+    {"fsdev", "this version of Kite shares no directories with guests; copy by network or on a disk"},
+    {"virtfs", "this version of Kite shares no directories with guests; copy by network or on a disk"},
+    {"soundhw", "this version of Kite has no sound cards; leave -soundhw out"},
+    {"trace", "this version of Kite has no trace events; -d logs, and 'query-stats' counts"},
+    {"plugin", "this version of Kite takes no plugins"},
+    {"preconfig", "this version of Kite is configured by its command line alone; -S stops it before the guest runs"},
+    {"runas", "start Kite as that user"},
+    {"chroot", "start Kite inside; -sandbox takes rights away without it"},
+    {"set", "give the property where its -device or -drive is"},
+    {"writeconfig", "keep the command line; -readconfig reads what was written by hand"},
 };
 
 }  // namespace

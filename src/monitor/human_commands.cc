@@ -14,6 +14,7 @@
 #include "monitor/display_servers.h"
 #include "monitor/input_commands.h"
 #include "monitor/job_commands.h"
+#include "monitor/memory_commands.h"
 #include "monitor/migration_commands.h"
 #include "monitor/net_commands.h"
 #include "monitor/stats_commands.h"
@@ -99,11 +100,13 @@ constexpr HumanCommand kInfo[] = {
     {"cpus", "", "show the CPUs and their threads", info_cpus},
     {"dirty_rate", "", "show how fast the guest writes its memory, as calc_dirty_rate measured it",
      [](Context& context, std::string_view) { return info_dirty_rate(context.machine.dirty_rate()); }},
+    {"memdev", "", "show the objects that are memory", info_memdev},
     {"mice", "", "show the mice and tablets, and which of them is used", info_mice},
     {"migrate", "", "show how far the machine that goes out has come", info_migrate},
     {"migrate_parameters", "", "show what holds for machines that go out", info_migrate_parameters},
     {"mtree", "", "show the memory and port maps", info_memory_tree},
     {"network", "", "show the network cards and where their cables go", info_network},
+    {"numa", "", "show the NUMA nodes", info_numa},
     {"pci", "", "show the PCI functions and what they were given", info_pci},
     {"qtree", "", "show the devices and the buses they are on", info_qtree},
     {"registers", "", "show the CPU registers", info_registers},

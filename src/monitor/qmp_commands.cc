@@ -12,6 +12,7 @@
 #include "monitor/human_commands.h"
 #include "monitor/input_commands.h"
 #include "monitor/job_commands.h"
+#include "monitor/memory_commands.h"
 #include "monitor/migration_commands.h"
 #include "monitor/net_commands.h"
 #include "monitor/qom_commands.h"
@@ -108,17 +109,6 @@ QmpReply query_chardev(Context& context, const Json&) {
   return list;
 }
 
-QmpReply query_cpus_fast(Context& context, const Json&) {
-  Json list = Json::array();
-  for (size_t index = 0; index < context.machine.vcpu_count(); ++index)
-    list.push_back({{"thread-id", context.machine.vcpu_thread_id(index)},
-                    {"props", {{"core-id", 0}, {"thread-id", 0}, {"socket-id", index}}},
-                    {"qom-path", vcpu_path(index)},
-                    {"cpu-index", index},
-                    {"target", "x86_64"}});
-  return list;
-}
-
 // --- what clients of machines that migrate set up before anything else
 
 QmpReply getfd(Context& context, const Json& arguments) {
@@ -191,7 +181,6 @@ constexpr QmpCommand kQmpCommands[] = {
     {"query-kvm", {}, query_kvm},
     {"query-target", {}, query_target},
     {"query-chardev", {}, query_chardev},
-    {"query-cpus-fast", {}, query_cpus_fast},
     {"query-stats", kStats, stats},
     {"query-stats-schemas", kStatsSchemas, stats_schemas},
     {"calc-dirty-rate", kCalcDirtyRate, calc_rate},
@@ -260,6 +249,7 @@ std::span<const QmpCommand> qmp_commands() {
     all.insert(all.end(), type_commands().begin(), type_commands().end());
     all.insert(all.end(), qom_commands().begin(), qom_commands().end());
     all.insert(all.end(), balloon_commands().begin(), balloon_commands().end());
+    all.insert(all.end(), memory_commands().begin(), memory_commands().end());
     all.insert(all.end(), block_commands().begin(), block_commands().end());
     all.insert(all.end(), job_commands().begin(), job_commands().end());
     all.insert(all.end(), start_job_commands().begin(), start_job_commands().end());

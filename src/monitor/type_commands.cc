@@ -62,7 +62,7 @@ QmpReply query_machines(Context&, const Json&) {
   for (const auto& board : machine::boards()) {
     Json entry{{"hotpluggable-cpus", false},
                {"name", board.name},
-               {"numa-mem-supported", false},
+               {"numa-mem-supported", board.max_cpus != 0},
                {"cpu-max", std::max(board.max_cpus, 1u)},
                {"deprecated", false}};
     if (!board.default_cpu.empty()) {

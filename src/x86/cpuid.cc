@@ -2,8 +2,8 @@
 #include "x86/cpuid.h"
 
 #include <algorithm>
-#include <bit>
 #include <cstring>
+#include <span>
 
 namespace kite::x86 {
 
@@ -16,6 +16,12 @@ uint32_t word(const CpuSpec& spec, FeatureWord which) { return spec.features[sta
 bool is_intel(const CpuSpec& spec) { return spec.vendor == "GenuineIntel"; }
 bool is_amd(const CpuSpec& spec) { return spec.vendor == "AuthenticAMD" || spec.vendor == "HygonGenuine"; }
 
+// Processors without dies need no leaf that tells of them.
+constexpr uint32_t kDieTopologyLeaf = 0x1f;
+uint32_t last_basic_leaf(const CpuSpec& spec, const CpuidDynamic& dynamic) {
+  return is_intel(spec) && dynamic.topology.dies > 1 ? std::max(spec.level, kDieTopologyLeaf) : spec.level;
+}
+
 // Four characters of `text` from `offset`, zeroes past its end.
 uint32_t characters(std::string_view text, size_t offset) {
   uint32_t reg = 0;
@@ -23,15 +29,12 @@ uint32_t characters(std::string_view text, size_t offset) {
   return reg;
 }
 
-// The bits of an APIC id that number the processors of a package.
-uint32_t id_bits(uint32_t cpu_count) { return static_cast<uint32_t>(std::bit_width(std::max(cpu_count, 1u) - 1)); }
-
 // --- caches: one description for all leaves that tell of them
 
 struct Cache {
   uint32_t type;  // 1 data, 2 instructions, 3 both
   uint32_t level, ways, sets;
-  bool shared;  // by the package
+  bool shared;  // by the cores of a die; otherwise by the threads of a core
 };
 constexpr Cache kCaches[] = {
     {1, 1, 8, 64, false}, {2, 1, 8, 64, false}, {3, 2, 16, 4096, false}, {3, 3, 16, 16384, true}};
@@ -41,9 +44,11 @@ constexpr uint32_t size_kib(const Cache& cache) { return cache.ways * cache.sets
 CpuidRegs cache_parameters(const CpuidDynamic& dynamic, uint32_t index, bool with_cores) {
   if (index >= std::size(kCaches)) return {};
   const Cache& cache = kCaches[index];
-  const uint32_t ids = uint32_t{1} << id_bits(dynamic.cpu_count);
-  const uint32_t sharing = cache.shared ? std::min(ids - 1, 0xfffu) : 0;
-  const uint32_t cores = with_cores ? std::min(ids - 1, 0x3fu) : 0;
+  // Both count APIC ids, whether there is a processor of that id or not.
+  const CpuTopology& topology = dynamic.topology;
+  const auto last_of = [](uint32_t bits) { return (uint32_t{1} << bits) - 1; };
+  const uint32_t sharing = std::min(last_of(cache.shared ? topology.die_shift() : topology.core_shift()), 0xfffu);
+  const uint32_t cores = with_cores ? std::min(last_of(topology.socket_shift() - topology.core_shift()), 0x3fu) : 0;
   constexpr uint32_t kSelfInitializing = 1u << 8;
   return {.eax = cache.type | cache.level << 5 | kSelfInitializing | sharing << 14 | cores << 26,
           .ebx = (cache.ways - 1) << 22 | (kLineSize - 1),
@@ -127,7 +132,9 @@ CpuidRegs vendor_leaf(uint32_t last, std::string_view vendor) {
   return {.eax = last, .ebx = characters(vendor, 0), .ecx = characters(vendor, 8), .edx = characters(vendor, 4)};
 }
 
-CpuidRegs leaf_0(const CpuSpec& spec, const CpuidDynamic&, uint32_t) { return vendor_leaf(spec.level, spec.vendor); }
+CpuidRegs leaf_0(const CpuSpec& spec, const CpuidDynamic& dynamic, uint32_t) {
+  return vendor_leaf(last_basic_leaf(spec, dynamic), spec.vendor);
+}
 
 CpuidRegs leaf_1(const CpuSpec& spec, const CpuidDynamic& dynamic, uint32_t) {
   constexpr uint32_t kApic = 1u << 9, kClflush = 1u << 19, kHtt = 1u << 28, kOsxsave = 1u << 27;
@@ -138,8 +145,8 @@ CpuidRegs leaf_1(const CpuSpec& spec, const CpuidDynamic& dynamic, uint32_t) {
   if (regs.edx & kClflush) regs.ebx |= kLineSize / 8 << 8;
   if (dynamic.osxsave && spec.has(FeatureWord::k1Ecx, 26)) regs.ecx |= kOsxsave;
   if (!dynamic.apic_enabled) regs.edx &= ~kApic;
-  if (dynamic.cpu_count > 1) {
-    regs.ebx |= std::min(dynamic.cpu_count, 0xffu) << 16;
+  if (const uint32_t processors = dynamic.topology.in_socket(); processors > 1) {
+    regs.ebx |= std::min(processors, 0xffu) << 16;
     regs.edx |= kHtt;
   }
   return regs;
@@ -175,19 +182,36 @@ CpuidRegs leaf_7(const CpuSpec& spec, const CpuidDynamic& dynamic, uint32_t subl
           .edx = word(spec, FeatureWord::k7Edx)};
 }
 
-// Every processor is a core of the one package.
-CpuidRegs topology_leaf(const CpuSpec&, const CpuidDynamic& dynamic, uint32_t subleaf) {
-  constexpr uint32_t kThreads = 1, kCores = 2;
-  CpuidRegs regs{.eax = 0, .ebx = 0, .ecx = subleaf & 0xff, .edx = dynamic.apic_id};
-  if (subleaf == 0) {
-    regs.ebx = 1;
-    regs.ecx |= kThreads << 8;
-  } else if (subleaf == 1) {
-    regs.eax = id_bits(dynamic.cpu_count);
-    regs.ebx = std::min(dynamic.cpu_count, 0xffffu);
-    regs.ecx |= kCores << 8;
-  }
+// A level of leaves BH and 1FH: the bits of an APIC id below the next level's, and the processors that share it.
+struct Level {
+  uint32_t type, bits, processors;
+};
+CpuidRegs topology_level(std::span<const Level> levels, uint32_t apic_id, uint32_t subleaf) {
+  CpuidRegs regs{.eax = 0, .ebx = 0, .ecx = subleaf & 0xff, .edx = apic_id};
+  if (subleaf >= levels.size()) return regs;
+  const Level& level = levels[subleaf];
+  regs.eax = level.bits;
+  regs.ebx = std::min(level.processors, 0xffffu);
+  regs.ecx |= level.type << 8;
   return regs;
+}
+constexpr uint32_t kThreadLevel = 1, kCoreLevel = 2, kDieLevel = 5;
+
+// Here the level above a core's threads is the whole package.
+CpuidRegs topology_leaf(const CpuSpec&, const CpuidDynamic& dynamic, uint32_t subleaf) {
+  const CpuTopology& all = dynamic.topology;
+  const Level levels[] = {{kThreadLevel, all.core_shift(), all.threads},
+                          {kCoreLevel, all.socket_shift(), all.in_socket()}};
+  return topology_level(levels, dynamic.apic_id, subleaf);
+}
+
+CpuidRegs die_topology_leaf(const CpuSpec&, const CpuidDynamic& dynamic, uint32_t subleaf) {
+  const CpuTopology& all = dynamic.topology;
+  if (all.dies == 1) return {};
+  const Level levels[] = {{kThreadLevel, all.core_shift(), all.threads},
+                          {kCoreLevel, all.die_shift(), all.in_die()},
+                          {kDieLevel, all.socket_shift(), all.in_socket()}};
+  return topology_level(levels, dynamic.apic_id, subleaf);
 }
 
 CpuidRegs frequency_leaf(const CpuSpec&, const CpuidDynamic& dynamic, uint32_t) {
@@ -212,7 +236,7 @@ CpuidRegs extended_1(const CpuSpec& spec, const CpuidDynamic& dynamic, uint32_t)
     constexpr uint32_t kRepeated = 0x0183f3ff, kApic = 1u << 9, kCmpLegacy = 1u << 1;
     regs.edx |= word(spec, FeatureWord::k1Edx) & kRepeated;
     if (!dynamic.apic_enabled) regs.edx &= ~kApic;
-    if (dynamic.cpu_count > 1) regs.ecx |= kCmpLegacy;
+    if (dynamic.topology.in_socket() > 1) regs.ecx |= kCmpLegacy;
   }
   return regs;
 }
@@ -237,8 +261,8 @@ CpuidRegs extended_8(const CpuSpec& spec, const CpuidDynamic& dynamic, uint32_t)
     regs.eax = spec.has(FeatureWord::k1Edx, 6) || spec.has(FeatureWord::k1Edx, 17) ? 36 : 32;
   constexpr uint32_t kLastRdpru = 1;  // APERF
   if (spec.has(FeatureWord::k80000008Ebx, 4)) regs.edx = kLastRdpru << 16;
-  if (is_amd(spec) && dynamic.cpu_count > 1)
-    regs.ecx = id_bits(dynamic.cpu_count) << 12 | (std::min(dynamic.cpu_count, 0x100u) - 1);
+  if (const CpuTopology& all = dynamic.topology; is_amd(spec) && all.in_socket() > 1)
+    regs.ecx = all.socket_shift() << 12 | (std::min(all.in_socket(), 0x100u) - 1);
   return regs;
 }
 
@@ -248,7 +272,16 @@ CpuidRegs extended_1d(const CpuSpec& spec, const CpuidDynamic& dynamic, uint32_t
 
 CpuidRegs extended_1e(const CpuSpec& spec, const CpuidDynamic& dynamic, uint32_t) {
   if (!spec.has(FeatureWord::k80000001Ecx, 22)) return {};
-  return {.eax = dynamic.apic_id, .ebx = dynamic.apic_id & 0xff, .ecx = 0, .edx = 0};
+  // [APM 3 E.4.16] The core within its socket and how many threads it has more; the die, of the machine's, and how many
+  // more the socket has.
+  const CpuTopology& all = dynamic.topology;
+  const uint32_t core = (dynamic.apic_id & ((uint32_t{1} << all.socket_shift()) - 1)) >> all.core_shift();
+  const uint32_t die =
+      (dynamic.apic_id >> all.socket_shift()) * all.dies + (core >> (all.die_shift() - all.core_shift()));
+  return {.eax = dynamic.apic_id,
+          .ebx = (core & 0xff) | (std::min(all.threads, 0x100u) - 1) << 8,
+          .ecx = (die & 0xff) | (std::min(all.dies, 8u) - 1) << 8,
+          .edx = 0};
 }
 
 CpuidRegs intel_l2(const CpuSpec&, const CpuidDynamic&, uint32_t) {
@@ -271,6 +304,7 @@ constexpr Row kRows[] = {{0, leaf_0},
                          {0xb, topology_leaf},
                          {0xd, xsave_leaf},
                          {0x16, frequency_leaf, Row::kIntelOnly},
+                         {kDieTopologyLeaf, die_topology_leaf, Row::kIntelOnly},
                          {0x80000000, extended_0},
                          {0x80000001, extended_1},
                          {0x80000005, amd_l1, Row::kAmdOnly},
@@ -304,11 +338,11 @@ CpuidRegs cpuid(const CpuSpec& spec, const CpuidDynamic& dynamic, uint32_t leaf,
             .ecx = characters(kSignature, 4),
             .edx = characters(kSignature, 8)};
   }
-  const uint32_t last = leaf >= kExtended ? spec.xlevel : spec.level;
+  const uint32_t last = leaf >= kExtended ? spec.xlevel : last_basic_leaf(spec, dynamic);
   if (leaf > last) {
     // [SDM 2A CPUID] An Intel processor answers with its highest basic leaf, an AMD one with zeroes.
     if (!is_intel(spec)) return {};
-    leaf = spec.level;
+    leaf = last_basic_leaf(spec, dynamic);
   }
   if (leaf >= kExtended + 2 && leaf <= kExtended + 4) return brand_leaf(spec, leaf);
   for (const Row& row : kRows)

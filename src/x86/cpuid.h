@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "support/result.h"
+#include "x86/topology.h"
 
 namespace kite::x86 {
 
@@ -83,7 +84,7 @@ Result<CpuSpec> parse_cpu(std::string_view text, const FeatureSet& offered);
 // What the CPUID instruction answers. The bits that follow state (OSXSAVE, APIC enabled) come in through `dynamic`.
 struct CpuidDynamic {
   uint32_t apic_id = 0;
-  uint32_t cpu_count = 1;  // logical processors of the package
+  CpuTopology topology = {};
   bool apic_enabled = true;
   bool osxsave = false;
   uint8_t physical_bits = 40;

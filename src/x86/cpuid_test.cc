@@ -216,7 +216,8 @@ TEST(Cpuid, Leaf0And1OfTheDefaultModel) {
 
 TEST(Cpuid, DynamicBitsOfLeaf1) {
   const CpuSpec cpu = spec("qemu64,+xsave");
-  const CpuidRegs regs = cpuid(cpu, {.apic_id = 3, .cpu_count = 4, .apic_enabled = false, .osxsave = true}, 1, 0);
+  const CpuidRegs regs =
+      cpuid(cpu, {.apic_id = 3, .topology = {.cores = 4}, .apic_enabled = false, .osxsave = true}, 1, 0);
   EXPECT_EQ(regs.ebx >> 24, 3u);
   EXPECT_EQ((regs.ebx >> 16) & 0xff, 4u);
   EXPECT_TRUE(regs.edx & (1u << 28));
@@ -258,12 +259,39 @@ TEST(Cpuid, HypervisorSignatureOnlyWithItsBit) {
 }
 
 TEST(Cpuid, TopologyNeedsItsLevel) {
-  const CpuidDynamic six{.apic_id = 5, .cpu_count = 6};
+  const CpuidDynamic six{.apic_id = 5, .topology = {.cores = 6}};
   const CpuSpec cpu = spec("Nehalem");
   EXPECT_EQ(cpuid(cpu, six, 0xb, 0), (CpuidRegs{.eax = 0, .ebx = 1, .ecx = 0x100, .edx = 5}));
   EXPECT_EQ(cpuid(cpu, six, 0xb, 1), (CpuidRegs{.eax = 3, .ebx = 6, .ecx = 0x201, .edx = 5}));
   EXPECT_EQ(cpuid(cpu, six, 0xb, 2), (CpuidRegs{.eax = 0, .ebx = 0, .ecx = 2, .edx = 5}));
   EXPECT_EQ(cpuid(spec("qemu64,level=5"), six, 0xb, 1), CpuidRegs{});
+}
+
+// Two sockets of three cores of two threads: the last thread of all.
+TEST(Cpuid, ThreadsCoresAndSocketsAreToldApart) {
+  const CpuidDynamic last{.apic_id = 13, .topology = {.sockets = 2, .cores = 3, .threads = 2}};
+  const CpuSpec intel = spec("Nehalem");
+  EXPECT_EQ(cpuid(intel, last, 0xb, 0), (CpuidRegs{.eax = 1, .ebx = 2, .ecx = 0x100, .edx = 13}));
+  EXPECT_EQ(cpuid(intel, last, 0xb, 1), (CpuidRegs{.eax = 3, .ebx = 6, .ecx = 0x201, .edx = 13}));
+  EXPECT_EQ(cpuid(intel, last, 1, 0).ebx >> 16 & 0xff, 6u);
+  EXPECT_EQ(cpuid(intel, last, 4, 0).eax >> 14, 3u << 12 | 1u);  // L1: two threads; four ids of cores
+  EXPECT_EQ(cpuid(intel, last, 4, 3).eax >> 14, 3u << 12 | 7u);  // L3: eight ids
+  EXPECT_EQ(cpuid(intel, last, 0x1f, 0), cpuid(intel, last, intel.level, 0));
+  const CpuSpec amd = spec("EPYC");
+  EXPECT_EQ(cpuid(amd, last, 0x8000001e, 0), (CpuidRegs{.eax = 13, .ebx = 0x102, .ecx = 1, .edx = 0}));
+  EXPECT_EQ(cpuid(amd, last, 0x80000008, 0).ecx, 0x3005u);
+}
+
+TEST(Cpuid, DiesHaveALeafOfTheirOwn) {
+  const CpuidDynamic dies{.apic_id = 6, .topology = {.sockets = 1, .dies = 2, .cores = 2, .threads = 2}};
+  const CpuSpec intel = spec("Nehalem");
+  EXPECT_EQ(cpuid(intel, dies, 0, 0).eax, 0x1fu);
+  EXPECT_EQ(cpuid(intel, dies, 0x1f, 0), (CpuidRegs{.eax = 1, .ebx = 2, .ecx = 0x100, .edx = 6}));
+  EXPECT_EQ(cpuid(intel, dies, 0x1f, 1), (CpuidRegs{.eax = 2, .ebx = 4, .ecx = 0x201, .edx = 6}));
+  EXPECT_EQ(cpuid(intel, dies, 0x1f, 2), (CpuidRegs{.eax = 3, .ebx = 8, .ecx = 0x502, .edx = 6}));
+  EXPECT_EQ(cpuid(intel, dies, 0x1f, 3), (CpuidRegs{.eax = 0, .ebx = 0, .ecx = 3, .edx = 6}));
+  EXPECT_EQ(cpuid(intel, dies, 4, 3).eax >> 14 & 0xfff, 3u);  // a die's
+  EXPECT_EQ(cpuid(spec("EPYC"), dies, 0x8000001e, 0).ecx, 0x101u);
 }
 
 TEST(Cpuid, CacheLeavesAgree) {

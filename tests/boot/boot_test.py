@@ -173,6 +173,34 @@ def boot_q35(kite, guests, kernel, cpus, memory):
             check_log(guest, guest.console.decode(errors="replace"))
 
 
+def boot_nodes(kite, guests, kernel, cpus, memory):
+    """Sockets, cores and NUMA nodes as they were asked for; an odd number of cores leaves gaps in the APIC ids."""
+    low = memory // 4
+    words = [kite, "-accel", "jit", "-nodefaults", "-nographic", "-serial", "stdio", "-m", str(memory),
+             "-smp", f"{cpus},sockets=2", "-object", f"memory-backend-ram,id=low,size={low}M",
+             "-object", f"memory-backend-ram,id=high,size={memory - low}M", "-numa", "node,memdev=low",
+             "-numa", "node,memdev=high", "-numa", "dist,src=0,dst=1,val=33",
+             "-kernel", f"{guests}/{kernel}/vmlinuz", "-initrd", f"{guests}/initrd.gz", "-append", "console=ttyS0 panic=-1"]
+    with Guest(words, limit=450) as guest:
+        guest.expect("kite# ")
+        check_shell(guest, kernel, cpus, memory)
+        half = cpus // 2
+        for path, expected in (("node/node0/cpulist", f"0-{half - 1}"), ("node/node1/cpulist", f"{half}-{cpus - 1}"),
+                               ("node/node0/distance", "10 33"), ("node/node1/distance", "33 10"),
+                               (f"cpu/cpu{half}/topology/package_cpus_list", f"{half}-{cpus - 1}"),
+                               ("cpu/cpu0/cache/index3/shared_cpu_list", f"0-{half - 1}"),
+                               (f"cpu/cpu{half - 1}/topology/core_cpus_list", str(half - 1))):
+            if (seen := guest.run(f"cat /sys/devices/system/{path}")) != expected:
+                guest.fail(f"{path} is {seen}, not {expected}")
+        total = int(guest.run("awk '/MemTotal/ {print $4}' /sys/devices/system/node/node1/meminfo")) // 1024
+        if not memory - low - 64 < total <= memory - low:
+            guest.fail(f"node 1 has {total} MiB of {memory - low}")
+        guest.send("poweroff -f\n")
+        if (status := guest.wait_exit()) != 0:
+            guest.fail(f"power off ended with status {status}")
+        check_log(guest, guest.console.decode(errors="replace"))
+
+
 def boot_interpreted(kite, guests, kernel, cpus, memory):
     """Without the translator: everything is interpreted."""
     boot(kite, guests, kernel, cpus, memory, "jit,translate=off")
@@ -201,6 +229,7 @@ def main():
     kite, guests = sys.argv[1:3]
     tally = Tally("boot")
     plan = [(boot, "boot", *one) for one in (LONG if "--long" in sys.argv else SHORT)]
+    plan.append((boot_nodes, "boot nodes", "6.1-cloud", 6, 1024))
     plan.append((boot_interpreted, "boot interpreted", "6.1-cloud", 2, 512))
     plan += [(boot_q35, "boot q35", *one) for one in (Q35 if "--long" in sys.argv else Q35[:1])]
     plan += [(boot_hotplug, "boot hotplug", *one) for one in (HOTPLUG if "--long" in sys.argv else HOTPLUG[:1])]

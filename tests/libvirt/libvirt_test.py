@@ -247,7 +247,11 @@ def watch(bench, board):
 
 def run_state(bench):
     """Paused, running, reset; the guest that reboots and is rebooted; the power button; the guest that powers off."""
-    with bench.domain("states") as domain, domain.boot() as console:
+    cells = """<cpu><topology sockets='2' dies='1' cores='1' threads='1'/><numa>
+      <cell id='0' cpus='0' memory='160' unit='MiB'/><cell id='1' cpus='1' memory='96' unit='MiB'/></numa></cpu>"""
+    with bench.domain("states", extra=cells) as domain, domain.boot() as console:
+        said = console.run("cat /sys/devices/system/node/node*/cpulist /sys/devices/system/cpu/cpu1/topology/physical_package_id")
+        wanted(said.split() == ["0", "1", "1"], f"the guest sees other cells and sockets: {said}")
         console.run("watch-power")
         domain.virsh("suspend")
         wanted(domain.state(reason=True) == "paused (user)", f"it is {domain.state(reason=True)}")

@@ -201,6 +201,7 @@ KernelApic::Wiring apic_wiring(KvmAccelerator& owner, const VcpuConfig& config) 
                   chip->end_of_interrupt(vector);
               },
           .cpu_count = config.cpu_count,
+          .topology = config.topology,
           .apic_id = config.apic_id};
 }
 

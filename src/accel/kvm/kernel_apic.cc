@@ -87,7 +87,8 @@ void KernelApic::command(uint32_t low) {
   };
   const uint32_t shorthand = low >> 18 & 3;
   if (shorthand == 0) return wiring_.send(address(get(page, kIcrHigh) >> 24), data);
-  for (uint32_t id = 0; id < wiring_.cpu_count; ++id) {
+  for (uint32_t index = 0; index < wiring_.cpu_count; ++index) {
+    const uint32_t id = wiring_.topology.apic_id(index);
     const bool self = id == wiring_.apic_id;
     if (shorthand == 1 ? !self : shorthand == 3 && self) continue;
     wiring_.send(uint64_t{0xfee00000} | uint64_t{id} << 12, data);

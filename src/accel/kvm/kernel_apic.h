@@ -11,6 +11,7 @@
 #include "accel/kvm/kvm_abi.h"
 #include "accel/kvm/kvm_calls.h"
 #include "accel/local_apic.h"
+#include "x86/topology.h"
 
 namespace kite {
 
@@ -20,7 +21,8 @@ class KernelApic final : public LocalApic {
   struct Wiring {
     std::function<void(uint64_t address, uint32_t data)> send;  // an MSI
     std::function<void(uint8_t vector)> end_of_interrupt;       // of a level-triggered one, to the I/O APICs
-    uint32_t cpu_count = 1;                                     // with APIC ids from 0
+    uint32_t cpu_count = 1;
+    x86::CpuTopology topology = {};  // which has their APIC ids
     uint32_t apic_id = 0;
   };
   // Both outlive this.

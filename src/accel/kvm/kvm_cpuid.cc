@@ -122,13 +122,14 @@ std::vector<kvm_cpuid_entry2> guest_cpuid(const KvmSystem& system, const VcpuCon
   const x86::CpuSpec& spec = *config.cpu;
   // KVM keeps the bits that follow state (APIC, OSXSAVE, OSPKE, the size of the XSAVE area) up to date by itself.
   const x86::CpuidDynamic dynamic{.apic_id = config.apic_id,
-                                  .cpu_count = config.cpu_count,
+                                  .topology = config.topology,
                                   .physical_bits = physical_bits(system),
                                   .linear_bits = static_cast<uint8_t>(spec.has(FeatureWord::k7Ecx, 16) ? 57 : 48),
                                   .tsc_hz = tsc_hz};
   Builder builder(spec, dynamic);
   constexpr uint32_t kMostBasic = 0x20, kMostExtended = 0x80000021;
-  for (uint32_t leaf = 0; leaf <= std::min(spec.level, kMostBasic); ++leaf) add_leaf(builder, leaf);
+  const uint32_t last_basic = x86::cpuid(spec, dynamic, 0, 0).eax;
+  for (uint32_t leaf = 0; leaf <= std::min(last_basic, kMostBasic); ++leaf) add_leaf(builder, leaf);
   constexpr unsigned kHypervisor = 31;
   if (spec.has(FeatureWord::k1Ecx, kHypervisor)) {
     if (const kvm_cpuid_entry2* signature = system.find_cpuid(kSignatureLeaf); signature != nullptr) {

@@ -25,16 +25,29 @@ std::vector<uint8_t> little_endian(uint64_t value, size_t bytes) {
   return data;
 }
 
-void add_numbers(devices::FwCfg& fw_cfg, const MachineConfig& config) {
+// Node count, node of each CPU by its APIC id, memory of each node.
+std::vector<uint8_t> numa_numbers(const FirmwareFacts& facts, uint32_t apic_ids) {
+  const auto& nodes = facts.numa.nodes;
+  std::vector<uint8_t> numbers(sizeof(uint64_t) * (1 + size_t{apic_ids} + nodes.size()));
+  const auto put = [&numbers](size_t at, uint64_t value) { store(&numbers[sizeof(uint64_t) * at], value); };
+  put(0, nodes.size());
+  for (uint32_t cpu = 0; cpu < facts.numa.node_of_cpu.size(); ++cpu)
+    put(1 + facts.config.topology.apic_id(cpu), facts.numa.node_of_cpu[cpu]);
+  for (size_t node = 0; node < nodes.size(); ++node) put(1 + apic_ids + node, nodes[node].bytes);
+  return numbers;
+}
+
+void add_numbers(devices::FwCfg& fw_cfg, const FirmwareFacts& facts) {
+  const MachineConfig& config = facts.config;
+  const uint32_t apic_ids = config.topology.apic_id(config.max_cpus - 1) + 1;
   fw_cfg.add_bytes(keys::kUuid, {config.uuid.begin(), config.uuid.end()});
   fw_cfg.add_u64(keys::kRamSize, config.ram_bytes);
   fw_cfg.add_u16(keys::kNographic, config.graphic ? 0 : 1);
   fw_cfg.add_u16(keys::kCpuCount, static_cast<uint16_t>(config.cpu_count));
-  fw_cfg.add_u16(keys::kMaxCpus, static_cast<uint16_t>(config.max_cpus));
+  fw_cfg.add_u16(keys::kMaxCpus, static_cast<uint16_t>(apic_ids));
   fw_cfg.add_u16(keys::kBootMenu, config.boot.menu ? 1 : 0);
   fw_cfg.add_u32(keys::kIrq0Override, 1);  // the timer is at the IOAPIC's input 2
-  // One memory node, which has no table: the node count, then a node number for each CPU, all zero.
-  fw_cfg.add_bytes(keys::kNuma, std::vector<uint8_t>(8 * (1 + size_t{config.max_cpus})));
+  fw_cfg.add_bytes(keys::kNuma, numa_numbers(facts, apic_ids));
 }
 
 // [FW_CFG] "etc/e820": what is RAM, and what firmware must not use for anything. Firmware divides the RAM further.
@@ -70,9 +83,12 @@ Result<> add_acpi(devices::FwCfg& fw_cfg, const FirmwareFacts& facts) {
 }
 
 Result<> add_smbios(devices::FwCfg& fw_cfg, const FirmwareFacts& facts) {
+  const x86::CpuTopology& topology = facts.config.topology;
   const boot::SmbiosMachine machine{.product = facts.product,
                                     .uuid = facts.config.uuid,
-                                    .sockets = facts.config.cpu_count,
+                                    .sockets = topology.sockets,
+                                    .cores = topology.dies * topology.cores,
+                                    .threads = topology.threads,
                                     .ram_low = facts.ram_low,
                                     .ram_high = facts.ram_high,
                                     .cpuid_signature = facts.cpu.signature(),
@@ -101,7 +117,7 @@ Result<> tell_boot_order(devices::FwCfg& fw_cfg, const BootConfig& boot, const B
 }
 
 Result<> fill_fw_cfg(devices::FwCfg& fw_cfg, const FirmwareFacts& facts, const BootOrder& order) {
-  add_numbers(fw_cfg, facts.config);
+  add_numbers(fw_cfg, facts);
   KITE_TRY(fw_cfg.add_file("etc/e820", memory_map(facts)));
   KITE_TRY(add_boot_files(fw_cfg, facts.config.boot));
   KITE_TRY(tell_boot_order(fw_cfg, facts.config.boot, order));

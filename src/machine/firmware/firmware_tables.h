@@ -13,6 +13,7 @@
 #include "devices/rtc/rtc.h"
 #include "machine/firmware/boot_order.h"
 #include "machine/machine_config.h"
+#include "machine/numa.h"
 #include "support/result.h"
 #include "x86/cpuid.h"
 
@@ -21,6 +22,7 @@ namespace kite::machine {
 struct FirmwareFacts {
   const MachineConfig& config;
   const x86::CpuSpec& cpu;
+  const NumaLayout& numa;
   std::string product;                 // "Standard PC (i440FX + PIIX, 1996)"
   uint64_t ram_low = 0, ram_high = 0;  // bytes from 0; from 4 GiB
   uint8_t floppies = 0;                // Fdc::cmos_types()

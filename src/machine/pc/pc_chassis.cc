@@ -77,7 +77,7 @@ Result<> PcChassis::build() {
 
 // --- memory
 
-Result<std::shared_ptr<RamBlock>> PcChassis::main_memory() {
+Result<std::shared_ptr<RamBlock>> PcChassis::whole_memory() {
   const MachineConfig& config = context_.config;
   if (config.main_memory.empty()) return RamBlock::create("pc.ram", config.ram_bytes);
   KITE_ASSIGN(const MemoryBackend* backend, find_memory_backend(config, "-machine memory-backend", config.main_memory));
@@ -87,13 +87,33 @@ Result<std::shared_ptr<RamBlock>> PcChassis::main_memory() {
   return make_memory(*backend);
 }
 
+// One block, or one for each NUMA node.
+Result<std::shared_ptr<Region>> PcChassis::main_memory() {
+  const MachineConfig& config = context_.config;
+  const auto region_of = [&config](std::string name, std::shared_ptr<RamBlock> block) {
+    if (!config.dump_guest_core) block->exclude_from_core_dumps();
+    return Region::ram(std::move(name), std::move(block));
+  };
+  if (!context_.numa.has_memories()) {
+    KITE_ASSIGN(auto block, whole_memory());
+    return region_of("pc.ram", std::move(block));
+  }
+  auto all = Region::container("pc.ram", config.ram_bytes);
+  uint64_t at = 0;
+  for (const NumaLayout::Node& node : context_.numa.nodes) {
+    KITE_ASSIGN(const MemoryBackend* backend, find_memory_backend(config, "-numa node,memdev", node.memory));
+    KITE_ASSIGN(auto block, make_memory(*backend));
+    all->add(at, region_of(node.memory, std::move(block)));
+    at += node.bytes;
+  }
+  return all;
+}
+
 Result<> PcChassis::add_ram() {
   const uint64_t bytes = context_.config.ram_bytes;
   ram_low_ = bytes >= split_.most_low ? split_.split_low : bytes;
   ram_high_ = bytes - ram_low_;
-  KITE_ASSIGN(auto block, main_memory());
-  if (!context_.config.dump_guest_core) block->exclude_from_core_dumps();
-  ram_ = Region::ram("pc.ram", std::move(block));
+  KITE_ASSIGN(ram_, main_memory());
   Region& root = context_.memory.root();
   // 0xa0000-0xfffff belongs to the host bridge, which shows RAM there as its PAM registers say.
   constexpr uint64_t kConventional = 0xa0000, kMib = 0x100000;
@@ -153,7 +173,7 @@ void PcChassis::add_local_apics() {
   for (uint32_t index = 0; index < context_.config.cpu_count; ++index) {
     cpu_ports_.push_back(std::make_unique<CpuPort>(context_.smm));
     if (kernel_irq_ != nullptr) continue;
-    const devices::CpuApicConfig config{.id = index,
+    const devices::CpuApicConfig config{.id = context_.config.topology.apic_id(index),
                                         .bootstrap = index == 0,
                                         .x2apic = context_.cpu.has(x86::FeatureWord::k1Ecx, 21),
                                         .tsc_deadline = context_.cpu.has(x86::FeatureWord::k1Ecx, 24),

@@ -141,7 +141,8 @@ class PcChassis : public Board {
   class CpuPort;
 
   Result<> add_ram();
-  Result<std::shared_ptr<RamBlock>> main_memory();
+  Result<std::shared_ptr<RamBlock>> whole_memory();
+  Result<std::shared_ptr<Region>> main_memory();
   void add_interrupt_controllers();
   void add_local_apics();
   void add_timers();
@@ -234,6 +235,7 @@ class PcChassis : public Board {
   // pc_firmware.cc: what firmware is told; without it, what it would have left behind.
   Result<> tell_firmware();
   [[nodiscard]] boot::AcpiConfig acpi_config() const;
+  [[nodiscard]] boot::AcpiNuma acpi_numa() const;
   Result<> start_kernel(std::vector<std::unique_ptr<Vcpu>>& vcpus);
   void set_firmware_mtrrs(std::vector<std::unique_ptr<Vcpu>>& vcpus);
   // pc_sleep.cc.

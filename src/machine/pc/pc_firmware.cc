@@ -66,10 +66,25 @@ void PcChassis::program_devices() {
   for (auto& apic : apics_) apic->enter_virtual_wire_mode();
 }
 
+boot::AcpiNuma PcChassis::acpi_numa() const {
+  boot::AcpiNuma numa{.node_of_cpu = context_.numa.node_of_cpu, .distances = context_.numa.distances};
+  uint64_t at = 0;
+  for (uint32_t node = 0; node < context_.numa.nodes.size(); ++node) {
+    const uint64_t end = at + context_.numa.nodes[node].bytes;
+    if (at < std::min(end, ram_low_)) numa.memory.push_back({at, std::min(end, ram_low_) - at, node});
+    if (const uint64_t start = std::max(at, ram_low_); start < end)
+      numa.memory.push_back({kFourGib + (start - ram_low_), end - start, node});
+    at = end;
+  }
+  return numa;
+}
+
 boot::AcpiConfig PcChassis::acpi_config() const {
   constexpr uint64_t kGib = uint64_t{1} << 30, kMost = uint64_t{1} << 40;
   boot::AcpiConfig config;
   config.cpu_count = context_.config.cpu_count;
+  config.topology = context_.config.topology;
+  config.numa = acpi_numa();
   config.hpet = hpet_ != nullptr;
   config.vga = has_vga();
   config.pci_hole_start = pci_hole_start();
@@ -93,6 +108,7 @@ Result<> PcChassis::tell_firmware() {
     if (auto* const fdc = dynamic_cast<devices::Fdc*>(device.get()); fdc != nullptr) floppies = fdc->cmos_types();
   const FirmwareFacts facts{.config = context_.config,
                             .cpu = context_.cpu,
+                            .numa = context_.numa,
                             .product = product(),
                             .ram_low = ram_low_,
                             .ram_high = ram_high_,
