@@ -450,8 +450,9 @@ TEST(FpuImages, ForeignImagesAreMadeSafe) {
 
 TEST(FpuThreads, CpusFaultIndependently) {
   const auto work = [] {
-    for (unsigned i = 0; i < 200; ++i) {
-      TestMachine m;
+    TestMachine m;
+    for (unsigned i = 0; i < 2000; ++i) {
+      m.cpu().set_state(m.initial_state());
       set_mxcsr(m, 0x1f80 & ~(1u << 9));
       set_xmm(m, 0, bits(1.0));
       set_xmm(m, 1, 0);
