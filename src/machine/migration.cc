@@ -65,7 +65,10 @@ Result<> Migration::start(ChannelAddress address, Fd fd) {
   const RunState state = machine_.state();
   if (machine_.held() || state == RunState::kPostMigrate || state == RunState::kSuspended)
     return fail("a machine in state '{}' cannot be sent", run_state_name(state));
-  if (machine_.drives() != nullptr) KITE_TRY(machine_.drives()->no_job());
+  if (machine_.drives() != nullptr) {
+    KITE_TRY(machine_.drives()->no_job());
+    KITE_TRY(machine_.drives()->no_writable_export());
+  }
   std::vector<std::shared_ptr<RamBlock>> blocks = guest_ram(machine_.memory());
   for (const auto& block : blocks)
     if (block->dirty_logging())

@@ -9,6 +9,7 @@
 #include "monitor/dirty_rate_commands.h"
 #include "monitor/display_commands.h"
 #include "monitor/display_servers.h"
+#include "monitor/export_commands.h"
 #include "monitor/human_commands.h"
 #include "monitor/input_commands.h"
 #include "monitor/job_commands.h"
@@ -265,6 +266,7 @@ std::span<const QmpCommand> qmp_commands() {
     all.insert(all.end(), start_job_commands().begin(), start_job_commands().end());
     all.insert(all.end(), backup_commands().begin(), backup_commands().end());
     all.insert(all.end(), bitmap_commands().begin(), bitmap_commands().end());
+    all.insert(all.end(), export_commands().begin(), export_commands().end());
     all.insert(all.end(), snapshot_commands().begin(), snapshot_commands().end());
     all.insert(all.end(), display_commands().begin(), display_commands().end());
     all.insert(all.end(), display_server_commands().begin(), display_server_commands().end());
