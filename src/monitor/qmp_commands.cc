@@ -235,6 +235,16 @@ bool type_matches(const Json& value, Type type) {
   return type == Type::number_integer ? value.is_number_integer() : value.type() == type;
 }
 
+std::expected<void, QmpError> check_members(const ArgumentSpec& spec, const Json& value) {
+  if (spec.members == nullptr) return {};
+  if (spec.type == Json::value_t::object) return check_arguments(spec.members(), value, false);
+  for (const Json& each : value) {
+    if (!each.is_object()) return qmp_fail("Invalid parameter type for '{}', expected: object", spec.name);
+    if (auto checked = check_arguments(spec.members(), each, false); !checked) return checked;
+  }
+  return {};
+}
+
 }  // namespace
 
 std::expected<void, QmpError> check_arguments(std::span<const ArgumentSpec> specs, const Json& arguments, bool open) {
@@ -246,6 +256,7 @@ std::expected<void, QmpError> check_arguments(std::span<const ArgumentSpec> spec
     }
     if (!type_matches(*found, spec.type))
       return qmp_fail("Invalid parameter type for '{}', expected: {}", spec.name, type_text(spec.type));
+    if (auto checked = check_members(spec, *found); !checked) return checked;
   }
   for (const auto& [name, value] : arguments.items()) {
     const bool known =
