@@ -297,7 +297,7 @@ def over_tcp(case: Case) -> None:
         for text in ("export: 'a disk'", "description: what it is", "size:  8388608", "readonly", "multi", "base:allocation"):
             assert text in listed, f"'{text}' is missing: {listed}"
         refused = case.peers.io(f"nbd://127.0.0.1:{port}/a%20disk", "write 0 512", options=("-f", "raw"), check=False)
-        assert "read-only" in refused, refused
+        assert "Permission denied" in refused, refused
 
 
 def map_of_chain(case: Case) -> None:
@@ -314,7 +314,7 @@ def map_of_chain(case: Case) -> None:
         if shutil.which("nbdinfo") is not None:
             text = subprocess.run(["nbdinfo", "--json", "--map=qemu:allocation-depth", case.uri()], capture_output=True, text=True, timeout=PATIENCE).stdout
             depth = {part["offset"]: part["type"] for part in json.loads(text)}
-            assert depth.get(MIB) == 2 and depth.get(2 * MIB) == 1, text
+            assert depth.get(0) == 2 and depth.get(2 * MIB) == 1, text
 
 
 def bitmap_of_image(case: Case) -> None:
