@@ -22,7 +22,7 @@ using img::Session;
 enum Long : int { kFork = 256, kPidFile, kCache, kAio, kDiscard, kDetectZeroes, kImageOpts };
 
 struct Settings {
-  img::OpenRequest image{.writable = true};
+  img::OpenRequest image{.writable = true, .alone = false};
   ExportRequest disk{.id = "nbd", .node = nullptr, .name = "", .writable = true};
   std::optional<std::string> port, bind, socket;
   std::string clients = "1", offset = "0", discard = "ignore", pid_file;
