@@ -21,6 +21,9 @@ kite \- run a PC in a process
 .br
 .B kite run
 .IR MACHINE.toml " [" OPTION ]...
+.br
+.BR "kite img" " | " "kite io" " | " "kite nbd"
+.RI [ ARGUMENT ]...
 .SH DESCRIPTION
 Kite is a virtual machine monitor for Linux hosts on x86-64. It gives a guest a PC: processors, memory, devices and
 firmware or a kernel to start. Guest code runs on
@@ -33,7 +36,22 @@ Options are those of QEMU where Kite has the same thing. A name or value that Ki
 nearest one that it does know. Options with two dashes are the same as with one.
 """
 
-TAIL = r""".SH CONFIGURATION FILES
+TAIL = r""".SH IMAGE TOOLS
+.B kite img
+makes, converts, checks and changes disk images,
+.B kite io
+reads and writes them by commands, and
+.B kite nbd
+serves one to clients of the network block device protocol, on a TCP port
+.RB ( \-p ", " \-b )
+or a unix socket
+.RB ( \-k ).
+They take the arguments of qemu\-img, qemu\-io and qemu\-nbd;
+.B \-\-help
+lists them. Links to the program whose names end in
+.BR \-img ", " \-io " and " \-nbd
+are these tools, too.
+.SH CONFIGURATION FILES
 .B kite run
 .I MACHINE.toml
 reads a machine from a TOML file; options behind it are applied after those of the file. Every option is a key of the

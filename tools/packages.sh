@@ -7,7 +7,7 @@ build=(clang-19 lld-19 llvm-19 libclang-rt-19-dev cmake ninja-build pkg-config g
        libgtest-dev libgmock-dev libzydis-dev libtomlplusplus-dev liburing-dev zlib1g-dev libzstd-dev
        libvncserver-dev libspice-server-dev libslirp-dev)
 guest=(busybox-static cpio gzip xz-utils ca-certificates)
-test=(clang-format-19 python3 gdb acpica-tools procps stress-ng openssl 7zip qemu-utils nbdkit
+test=(clang-format-19 python3 gdb acpica-tools procps stress-ng openssl 7zip qemu-utils nbdkit libnbd-bin
       seabios ovmf memtest86+
       libvirt-daemon libvirt-daemon-driver-qemu libvirt-daemon-system libvirt-clients iproute2
       mmdebstrap e2fsprogs fdisk mtools dosfstools xorriso grub-common grub-pc-bin grub-efi-amd64-bin)

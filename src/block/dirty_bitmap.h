@@ -25,8 +25,8 @@ class DirtyBitmap {
 
   [[nodiscard]] const std::string& name() const { return name_; }
   [[nodiscard]] uint64_t granularity() const { return chunks_.chunk(); }
-  [[nodiscard]] bool busy() const { return successor_.has_value(); }
-  // What it holds; while it is busy, as it was when that began.
+  [[nodiscard]] bool busy() const { return successor_.has_value() || exported; }
+  // What it holds; while a job has it, as it was when that began.
   [[nodiscard]] const DirtyChunks& chunks() const { return chunks_; }
   void set_chunks(DirtyChunks chunks) { chunks_ = std::move(chunks); }
 
@@ -48,6 +48,7 @@ class DirtyBitmap {
   bool persistent = false;    // is kept in the image
   bool inconsistent = false;  // what the image has is not to be trusted; it can only be removed
   bool read_only = false;     // from an image that cannot be written
+  bool exported = false;      // clients of an NBD server look at it
 
   // What it may be used for; the errors say why not.
   enum class Need : uint8_t { kRemove, kRead, kChange };

@@ -284,7 +284,7 @@ Result<> BlockGraph::add(NodePtr node) {
 Task<Result<>> BlockGraph::remove(std::string_view name) {
   const auto found = owned_.find(name);
   if (found == owned_.end()) co_return fail("Failed to find node with node-name='{}'", name);
-  if (found->second->user_count() != 0) co_return fail("Node {} is in use", name);
+  if (found->second->user_count() != 0) co_return fail("Node {} is in use by {}", name, found->second->user_names());
   const NodePtr node = std::move(found->second);
   owned_.erase(found);
   node->set_kept(false);

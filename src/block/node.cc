@@ -195,7 +195,14 @@ Task<Result<>> BlockNode::set_read_only(bool read_only) {
 Task<IoResult<>> BlockNode::read(uint64_t offset, IoSlice to, IoHow how) {
   if (closed_) return ready<IoResult<>>(io_fail(EBADF));
   if (!in_range(offset, to.bytes())) return ready<IoResult<>>(io_fail(EINVAL));
+  if (read_turns_ != nullptr) return read_in_turn(read_turns_, offset, to, how);
   return do_read(offset, to, how);
+}
+
+Task<IoResult<>> BlockNode::read_in_turn(std::shared_ptr<WriteTurns> turns, uint64_t offset, IoSlice to, IoHow how) {
+  const WriteTurns::Turn turn(*turns, offset, offset + to.bytes(), false);
+  while (turn.blocked()) co_await turns->changed();
+  co_return co_await do_read(offset, to, how);
 }
 
 Task<IoResult<>> BlockNode::write(uint64_t offset, IoSlice from, IoHow how) {
@@ -321,6 +328,16 @@ Task<Result<>> BlockNode::do_close() { return ready(Result<>{}); }
 
 size_t BlockNode::user_count() const {
   return static_cast<size_t>(std::ranges::count_if(users_, [](const User& user) { return user.present; }));
+}
+
+std::string BlockNode::user_names() const {
+  std::string names;
+  for (const User& user : users_) {
+    if (!user.present) continue;
+    if (!names.empty()) names += ", ";
+    names += user.name;
+  }
+  return names;
 }
 
 Task<Result<>> close_use(NodeUse& use) {

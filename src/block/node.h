@@ -20,6 +20,7 @@
 #include "async/task.h"
 #include "block/dirty_bitmap.h"
 #include "block/io.h"
+#include "block/write_turns.h"
 #include "support/result.h"
 
 namespace kite::block {
@@ -142,6 +143,7 @@ class BlockNode : public std::enable_shared_from_this<BlockNode> {
   // The first byte behind all that was written since the node was opened; 0: nothing was.
   [[nodiscard]] uint64_t highest_written() const { return highest_written_; }
   [[nodiscard]] size_t user_count() const;
+  [[nodiscard]] std::string user_names() const;  // "device 'hd0', export 'e0'"
   // All users of this node but `stays` go on with `fresh` and claim there what they claimed here; whoever has requests
   // under way has waited for them. `between` runs while they claim nothing (a new overlay takes this node then).
   // `passing` is a use of `fresh` that does not stand in their way: through which they have reached it up to now. On an
@@ -151,6 +153,9 @@ class BlockNode : public std::enable_shared_from_this<BlockNode> {
   // Makes a node that was opened for reading writable, with the nodes that store its bytes, or takes that away: then
   // what it caches has been written back. Refused while a user writes.
   Task<Result<>> set_read_only(bool read_only);
+  // Reads from now on take turns with whoever takes them in `turns`; null: not any more. For what decides where a read
+  // goes while it is under way.
+  void set_read_turns(std::shared_ptr<WriteTurns> turns) { read_turns_ = std::move(turns); }
   // A node that the graph holds by name stays open when its last user goes.
   void set_kept(bool kept) { kept_ = kept; }
   [[nodiscard]] bool kept() const { return kept_; }
@@ -196,6 +201,7 @@ class BlockNode : public std::enable_shared_from_this<BlockNode> {
     NodeUse* use = nullptr;
     [[nodiscard]] bool counts() const { return present && !away; }
   };
+  Task<IoResult<>> read_in_turn(std::shared_ptr<WriteTurns> turns, uint64_t offset, IoSlice to, IoHow how);
   Task<IoResult<>> mark_after(uint64_t offset, uint64_t bytes, Task<IoResult<>> change);
   Task<IoResult<>> write_zeroes_fallback(uint64_t offset, uint64_t bytes, IoHow how);
   Result<> check_users(const std::string& name, Permissions permissions, std::optional<size_t> except);
@@ -208,6 +214,7 @@ class BlockNode : public std::enable_shared_from_this<BlockNode> {
   Task<Result<>> close_once();
 
   BitmapSet bitmaps_;
+  std::shared_ptr<WriteTurns> read_turns_;
   uint64_t highest_written_ = 0;
   bool closing_ = false;
   bool closed_ = false;

@@ -41,6 +41,7 @@ class WriteTurns {
     std::list<Active>::iterator at_;
   };
   [[nodiscard]] CoQueue::Awaiter changed() { return changed_.wait(); }
+  void wake() { changed_.wake_all(); }  // those who wait for something else, too
 
  private:
   std::list<Active> active_;

@@ -154,6 +154,18 @@ Result<Fd> listen_on(const SocketAddress& address, const std::vector<Endpoint>& 
   return fail("cannot listen on '{}': {}", address.text(), errno_text(error));
 }
 
+Result<std::vector<Fd>> listen_everywhere(const SocketAddress& address) {
+  KITE_ASSIGN(const std::vector<Endpoint> endpoints, resolve(address, true));
+  std::vector<Fd> sockets;
+  Result<Fd> socket = fail("");
+  for (const Endpoint& endpoint : endpoints) {
+    socket = listen_on(address, {endpoint});
+    if (socket) sockets.push_back(std::move(*socket));
+  }
+  if (sockets.empty()) return Failure(std::move(socket).error());
+  return sockets;
+}
+
 Result<Fd> connect_to(const SocketAddress& address, const std::vector<Endpoint>& endpoints) {
   int error = 0;
   for (const Endpoint& endpoint : endpoints) {

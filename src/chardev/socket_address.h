@@ -44,6 +44,9 @@ Result<std::vector<Endpoint>> resolve(const SocketAddress& address, bool server)
 // same path is replaced, one that is in use is not.
 Result<Fd> listen_on(const SocketAddress& address, const std::vector<Endpoint>& endpoints);
 
+// The same on every endpoint that the address stands for and that can be had: "localhost" may be two.
+Result<std::vector<Fd>> listen_everywhere(const SocketAddress& address);
+
 // A new non-blocking socket for this endpoint.
 Fd make_socket(const Endpoint& endpoint);
 

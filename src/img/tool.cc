@@ -92,8 +92,7 @@ Result<Image> open_image(Session& session, const OpenRequest& request) {
   file.for_check = request.for_check;
   file.cache = cache;
   file.discard_unmap = request.writable;
-  // A tool has nothing else to do while the host copies to and from its page cache.
-  file.aio = request.aio.empty() && !cache.direct ? "inline" : request.aio;
+  file.aio = request.aio.empty() && !cache.direct && request.alone ? "inline" : request.aio;
   if (!request.detect_zeroes.empty()) file.options.set("detect-zeroes", request.detect_zeroes);
   if (request.backing != nullptr) file.options.set("backing", request.backing->name());
   auto node = session.await(open_layers(session.graph(), std::move(file), request));

@@ -62,6 +62,7 @@ struct OpenRequest {
   bool copy_on_read = false;  // what is read from a backing file is kept in the image
   std::string cache = "writeback";
   std::string aio{};
+  bool alone = true;  // nothing else has to go on while the host copies to and from its page cache
   std::string detect_zeroes{};
   block::NodePtr backing{};  // instead of the one the image names
 };

@@ -41,8 +41,10 @@ Task<Result<>> run_all(block::BlockGraph& graph, block::JobTable& jobs, Actions 
 Result<> run_together(DriveStore& store, Actions actions) {
   if (!store.active()) return fail("the images belong to another process: the machine is migrating");
   store.quiesce();
+  store.quiesce_exports();
   Result<> done = store.run(run_all(store.graph(), store.jobs(), std::move(actions)));
   store.take_new_lengths();
+  store.release_exports();
   store.release_all();
   return done;
 }

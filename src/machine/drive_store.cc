@@ -26,6 +26,10 @@ DriveStore::DriveStore(std::unique_ptr<Executor> executor)
   jobs_ = std::make_unique<block::JobTable>([this](const block::JobEvent& event) {
     if (job_hook_) job_hook_(event);
   });
+  nbd_ = std::make_unique<block::nbd::Server>(*graph_,
+                                              block::nbd::ServerHooks{.export_gone = [this](const std::string& id) {
+                                                if (export_hook_) export_hook_(id);
+                                              }});
 }
 
 DriveStore::~DriveStore() {
@@ -235,10 +239,26 @@ Task<Result<>> look_for_job(const block::JobTable& jobs) {
 }
 Task<void> end_all(block::JobTable& jobs) { co_await jobs.cancel_all(); }
 
+Task<Result<>> look_for_writers(const block::nbd::Server& server) {
+  for (const auto& disk : server.exports())
+    if (disk->writable()) co_return fail("export '{}' is writable; remove it first (block-export-del)", disk->id());
+  co_return Result<>{};
+}
+Task<void> end_server(block::nbd::Server& server) {
+  if (const Result<> done = co_await server.stop(); !done) log::error("{}", done.error().message);
+}
+Task<void> hold_server(block::nbd::Server& server) { co_await server.hold(); }
+Task<void> release_server(block::nbd::Server& server) {
+  server.release();
+  co_return;
+}
+
 }  // namespace
 
 Result<> DriveStore::no_job() { return run(look_for_job(*jobs_)); }
 void DriveStore::cancel_jobs() { run(end_all(*jobs_)); }
+Result<> DriveStore::no_writable_export() { return run(look_for_writers(*nbd_)); }
+void DriveStore::end_exports() { run(end_server(*nbd_)); }
 
 namespace {
 Task<void> apply_throttle(Drive& drive, std::shared_ptr<block::ThrottleGroup> group, block::ThrottleLimits limits) {
@@ -407,6 +427,9 @@ void DriveStore::release_all() {
   for (const auto& entry : entries_) entry->drive->release();
 }
 
+void DriveStore::quiesce_exports() { run(hold_server(*nbd_)); }
+void DriveStore::release_exports() { run(release_server(*nbd_)); }
+
 Task<void> DriveStore::cancel_requests(std::vector<Drive*> drives) {
   // What a device starts because a request was cancelled waits again, and is cancelled, too.
   for (bool again = true; again;) {
@@ -464,6 +487,8 @@ void DriveStore::starts_inactive() {
 Result<> DriveStore::deactivate() {
   if (!active_) return {};
   active_ = false;
+  exports_wait_ = true;
+  quiesce_exports();  // what they would read is another process's
   return run(let_go(*graph_));
 }
 
@@ -474,12 +499,14 @@ Result<> DriveStore::activate() {
   KITE_TRY(run(take_over(*graph_, std::move(drives))));
   run(open_as(*graph_, false));
   active_ = true;
+  if (std::exchange(exports_wait_, false)) release_exports();
   return {};
 }
 
 Result<> DriveStore::flush_all() { return run(flush_drives()); }
 
 Task<void> DriveStore::close_everything() {
+  co_await end_server(*nbd_);
   co_await jobs_->cancel_all();
   for (const auto& entry : entries_) {
     if (const auto closed = co_await entry->drive->close(); !closed)
@@ -487,6 +514,7 @@ Task<void> DriveStore::close_everything() {
   }
   entries_.clear();
   if (const auto closed = co_await graph_->close_all(); !closed) log::error("{}", closed.error().message);
+  nbd_.reset();
   graph_.reset();
 }
 

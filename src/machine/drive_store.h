@@ -21,6 +21,7 @@
 #include "block/drive.h"
 #include "block/graph.h"
 #include "block/jobs/job.h"
+#include "block/nbd/server.h"
 #include "block/options.h"
 #include "machine/drive_spec.h"
 #include "machine/machine_config.h"
@@ -50,6 +51,7 @@ class DriveStore {
   // On the block thread only.
   [[nodiscard]] block::BlockGraph& graph() { return *graph_; }
   [[nodiscard]] block::JobTable& jobs() { return *jobs_; }
+  [[nodiscard]] block::nbd::Server& nbd() { return *nbd_; }
 
   // Runs the task on the block thread and waits for it. Not on the block thread.
   template <class T>
@@ -82,6 +84,12 @@ class DriveStore {
   Result<> no_job();
   // All jobs end, as far as they have come, and leave chains that are whole.
   void cancel_jobs();
+  // An error that names the export through which clients could write; as no_job().
+  Result<> no_writable_export();
+  // Called on the block thread with the id of every export that has ended; null: not any more.
+  void set_export_hook(std::function<void(const std::string& id)> hook) { export_hook_ = std::move(hook); }
+  // Clients of exports are hung up, and what they had ends.
+  void end_exports();
   // Called on the block thread for every event of a job; null: not any more. With no job under way.
   void set_job_hook(std::function<void(const block::JobEvent&)> hook) { job_hook_ = std::move(hook); }
 
@@ -108,6 +116,9 @@ class DriveStore {
   // No request of any device is on its way below a drive, and no completion runs any more, until release_all(). New
   // requests wait. Nests.
   void quiesce();
+  // The same for clients of exports, who go on while a machine only stands still. For changes of the graph; nests.
+  void quiesce_exports();
+  void release_exports();
   // quiet already: requests that wait end with ECANCELED, and what devices do about it has been done.
   void cancel_waiting();
   void release_all();
@@ -167,12 +178,15 @@ class DriveStore {
   std::unique_ptr<Executor> executor_;
   std::unique_ptr<block::BlockGraph> graph_;
   std::unique_ptr<block::JobTable> jobs_;
+  std::unique_ptr<block::nbd::Server> nbd_;
   std::vector<std::unique_ptr<Entry>> entries_;
   ErrorHook error_hook_;
   std::function<void(const block::JobEvent&)> job_hook_;
+  std::function<void(const std::string& id)> export_hook_;
   std::map<std::string, std::weak_ptr<block::ThrottleGroup>, std::less<>> throttle_groups_;
   int quiet_ = 0;  // calls of quiesce()
   bool active_ = true;
+  bool exports_wait_ = false;  // for the images to be this process's again
   std::thread thread_;
 };
 

@@ -2,10 +2,13 @@
 
 #include <pthread.h>
 
+#include <algorithm>
+
 #include "machine/drive_store.h"
 #include "machine/guest_ram.h"
 #include "snapshot/ram_copy.h"
 #include "snapshot/stream.h"
+#include "support/bytes.h"
 #include "support/log.h"
 
 namespace kite::machine {
@@ -62,6 +65,7 @@ Result<std::vector<uint8_t>> Incoming::receive() {
   snapshot::StreamReader reader(from);
   KITE_ASSIGN(const uint32_t flags, reader.begin());
   wants_answer_ = (flags & snapshot::kWantsAnswer) != 0 && from.is_socket();
+  has_bitmaps_ = (flags & snapshot::kHasBitmaps) != 0;
   KITE_TRY(snapshot::receive_ram(reader, guest_ram(machine_.memory())));
   return reader.state();
 }
@@ -75,11 +79,26 @@ void Incoming::answer(const Result<>& result) {
   if (const auto done = channel_->write(bytes); !done) log::warn("incoming: {}", done.error().message);
 }
 
+Result<> Incoming::take_bitmaps(std::vector<uint8_t> bitmaps) {
+  DriveStore* const drives = machine_.drives();
+  if (drives == nullptr) return {};
+  return drives->run(unpack_bitmaps(drives->graph(), bitmap_mapping_, std::move(bitmaps)));
+}
+
 // The sender has let the images go.
-Result<> Incoming::take_over(const std::vector<uint8_t>& state) {
+Result<> Incoming::take_over(std::span<const uint8_t> state) {
+  std::span<const uint8_t> bitmaps;
+  if (has_bitmaps_) {
+    const uint64_t bytes = state.size() < sizeof(uint64_t) ? UINT64_MAX : load<uint64_t>(state.data());
+    if (bytes > state.size() - std::min(state.size(), sizeof(uint64_t)))
+      return fail("the saved machine's bitmaps are longer than itself");
+    bitmaps = state.subspan(sizeof(uint64_t), bytes);
+    state = state.subspan(sizeof(uint64_t) + bytes);
+  }
   DriveStore* const drives = machine_.drives();
   if (drives != nullptr) KITE_TRY(drives->activate());
   Result<> restored = machine_.restore_state(state);
+  if (restored && has_bitmaps_) restored = take_bitmaps({bitmaps.begin(), bitmaps.end()});
   // The sender goes on with them, then.
   if (!restored && drives != nullptr)
     if (auto done = drives->deactivate(); !done) log::error("incoming: {}", done.error().message);

@@ -31,6 +31,8 @@ class Incoming {
 
   // Listens, or begins to read. `fd` is that of an address kFd. Once.
   Result<> start(snapshot::ChannelAddress address, Fd fd);
+  // What the names of its dirty bitmaps are here. Before they come.
+  void set_bitmap_mapping(std::optional<BitmapMapping> mapping) { bitmap_mapping_ = std::move(mapping); }
   [[nodiscard]] MigrationStatus status() const { return status_; }
   [[nodiscard]] bool started() const { return status_ != MigrationStatus::kNone; }
 
@@ -38,7 +40,8 @@ class Incoming {
   void work();
   Result<std::vector<uint8_t>> receive();
   void finish(const Result<std::vector<uint8_t>>& state);
-  Result<> take_over(const std::vector<uint8_t>& state);
+  Result<> take_over(std::span<const uint8_t> state);
+  Result<> take_bitmaps(std::vector<uint8_t> bitmaps);
   void answer(const Result<>& result);
   void set_status(MigrationStatus status);
 
@@ -48,7 +51,8 @@ class Incoming {
   std::unique_ptr<snapshot::Listener> door_;
   std::mutex mutex_;                            // guards the pointer below while the thread runs
   std::unique_ptr<snapshot::Channel> channel_;  // once somebody is there
-  bool ending_ = false, wants_answer_ = false;
+  bool ending_ = false, wants_answer_ = false, has_bitmaps_ = false;
+  std::optional<BitmapMapping> bitmap_mapping_;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
   std::thread thread_;
 };

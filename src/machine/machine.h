@@ -90,13 +90,15 @@ struct MachineEvent {
     kJobCompleted,
     kJobCancelled,
     kJobError,
-    kJobPending
+    kJobPending,
+    kExportDeleted
   } kind;
   Cause cause = Cause::kHostQmpQuit;  // kReset, kShutdown
   // kWatchdog: what happens, as -watchdog-action names it; kMigration: the status, as query-migrate names it.
   std::string action = {};
-  std::string device = {};  // kDeviceDeleted, kPortChange: its id; kBlockIoError, kTrayMoved: the drive's, "" for none
-  std::string qdev = {};    // kBlockIoError, kTrayMoved: the device's path; kDeviceDeleted: the same
+  std::string device =
+      {};  // kDeviceDeleted, kPortChange, kExportDeleted: its id; kBlockIoError, kTrayMoved: the drive's, "" for none
+  std::string qdev = {};                 // kBlockIoError, kTrayMoved: the device's path; kDeviceDeleted: the same
   block::DriveErrorEvent io_error = {};  // kBlockIoError
   bool tray_open = false;                // kTrayMoved
   bool port_open = false;                // kPortChange

@@ -30,6 +30,11 @@ void Machine::watch_disks() {
       if (!alive.expired()) job_changed(event);
     });
   });
+  services_.drives->set_export_hook([this, alive = std::weak_ptr(jobs_watched_)](const std::string& id) {
+    services_.executor.post([this, alive, id] {
+      if (!alive.expired()) emit({.kind = MachineEvent::Kind::kExportDeleted, .device = id});
+    });
+  });
 }
 
 void Machine::job_changed(const block::JobEvent& event) {
@@ -46,6 +51,8 @@ void Machine::job_changed(const block::JobEvent& event) {
 void Machine::leave_disks() {
   DriveStore* const drives = services_.drives;
   if (drives == nullptr) return;
+  drives->end_exports();
+  drives->set_export_hook({});
   drives->cancel_jobs();
   drives->set_job_hook({});
   drives->quiesce();

@@ -7,6 +7,7 @@
 
 #include "machine/drive_store.h"
 #include "machine/guest_ram.h"
+#include "support/bytes.h"
 #include "support/log.h"
 
 namespace kite::machine {
@@ -65,7 +66,10 @@ Result<> Migration::start(ChannelAddress address, Fd fd) {
   const RunState state = machine_.state();
   if (machine_.held() || state == RunState::kPostMigrate || state == RunState::kSuspended)
     return fail("a machine in state '{}' cannot be sent", run_state_name(state));
-  if (machine_.drives() != nullptr) KITE_TRY(machine_.drives()->no_job());
+  if (machine_.drives() != nullptr) {
+    KITE_TRY(machine_.drives()->no_job());
+    KITE_TRY(machine_.drives()->no_writable_export());
+  }
   std::vector<std::shared_ptr<RamBlock>> blocks = guest_ram(machine_.memory());
   for (const auto& block : blocks)
     if (block->dirty_logging())
@@ -74,6 +78,7 @@ Result<> Migration::start(ChannelAddress address, Fd fd) {
   sender_ = std::make_unique<snapshot::RamSender>(blocks_);
   shared_ = std::make_shared<Shared>();
   last_ = {};
+  has_bitmaps_ = parameters_.bitmaps && machine_.drives() != nullptr;
   began_ns_ = now_ns();
   active_ns_ = stopped_ns_ = 0;
   set_parameters(parameters_);
@@ -155,7 +160,7 @@ Result<> Migration::send(const ChannelAddress& address, Fd fd) {
   // A socket of somebody else's may lead anywhere; one of ours leads to a Kite that answers.
   const bool answer = address.kind == ChannelAddress::Kind::kSocket;
   StreamWriter writer(*channel);
-  KITE_TRY(writer.begin(answer ? snapshot::kWantsAnswer : 0));
+  KITE_TRY(writer.begin((answer ? snapshot::kWantsAnswer : 0) | (has_bitmaps_ ? snapshot::kHasBitmaps : 0)));
   KITE_TRY(sender_->send_blocks(writer));
   KITE_TRY(copy_ram(writer));
   KITE_ASSIGN(const std::vector<uint8_t> state, stop_machine());
@@ -213,13 +218,27 @@ Result<> Migration::hear_answer(Channel& channel) {
 
 // --- the main thread
 
+// With the bitmaps ahead of it.
+Result<std::vector<uint8_t>> Migration::whole_state() {
+  std::vector<uint8_t> state = machine_.save_state();
+  DriveStore* const drives = machine_.drives();
+  if (!has_bitmaps_ || drives == nullptr) return state;
+  KITE_ASSIGN(const std::vector<uint8_t> bitmaps,
+              drives->run(pack_bitmaps(drives->graph(), parameters_.bitmap_mapping)));
+  std::vector<uint8_t> whole(sizeof(uint64_t));
+  store(whole.data(), uint64_t{bitmaps.size()});
+  whole.insert(whole.end(), bitmaps.begin(), bitmaps.end());
+  whole.insert(whole.end(), state.begin(), state.end());
+  return whole;
+}
+
 void Migration::stand_still() {
   if (cancelled()) return;
   was_running_ = machine_.state() == RunState::kRunning;
   stopped_ns_ = now_ns();
   machine_.pause_as(RunState::kFinishMigrate);
   set_status(MigrationStatus::kDevice);
-  Result<std::vector<uint8_t>> state = machine_.save_state();
+  Result<std::vector<uint8_t>> state = whole_state();
   // From here on the other end may have the images.
   if (machine_.drives() != nullptr)
     if (auto done = machine_.drives()->deactivate(); !done) state = fail("{}", done.error().message);

@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "machine/machine.h"
+#include "machine/moved_bitmaps.h"
 #include "snapshot/channel.h"
 #include "snapshot/ram_copy.h"
 #include "support/result.h"
@@ -30,6 +31,8 @@ std::string_view migration_status_name(MigrationStatus status);
 struct MigrationParameters {
   uint64_t max_bandwidth = 128u << 20;  // bytes a second; 0: no limit
   int64_t downtime_limit_ms = 300;      // the machine stands still no longer, as far as can be told before
+  bool bitmaps = false;                 // dirty bitmaps of disks go, too
+  std::optional<BitmapMapping> bitmap_mapping = {};
 };
 
 // What became of it, for query-migrate. Times in milliseconds.
@@ -88,6 +91,7 @@ class Migration {
   // --- the main thread
   void set_status(MigrationStatus status);
   void stand_still();
+  Result<std::vector<uint8_t>> whole_state();
   void finish(const Result<>& result);
   void set_logging(bool on);
 
@@ -98,6 +102,7 @@ class Migration {
   MigrationReport last_;  // of the one that is over
   int64_t began_ns_ = 0, active_ns_ = 0, stopped_ns_ = 0;
   bool was_running_ = false;
+  bool has_bitmaps_ = false;  // as was said when it began
   std::vector<std::shared_ptr<RamBlock>> blocks_;
   std::unique_ptr<snapshot::RamSender> sender_;
   std::shared_ptr<Shared> shared_;

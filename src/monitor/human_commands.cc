@@ -12,6 +12,7 @@
 #include "monitor/dirty_rate_commands.h"
 #include "monitor/display_commands.h"
 #include "monitor/display_servers.h"
+#include "monitor/export_commands.h"
 #include "monitor/input_commands.h"
 #include "monitor/job_commands.h"
 #include "monitor/memory_commands.h"
@@ -233,6 +234,10 @@ constexpr HumanCommand kHumanCommands[] = {
      human_migrate_set_parameter},
     {"mouse_button", "", "press mouse buttons: STATE (1 left, 2 right, 4 middle; 0 lets go)", human_mouse_button},
     {"mouse_move", "", "move the mouse: DX DY [DZ]", human_mouse_move},
+    {"nbd_server_add", "", "give a disk to NBD clients: [-w] DEVICE [NAME]", human_nbd_server_add},
+    {"nbd_server_remove", "", "no longer do: [-f] NAME", human_nbd_server_remove},
+    {"nbd_server_start", "", "serve disks to NBD clients: [-a [-w]] HOST:PORT|unix:PATH", human_nbd_server_start},
+    {"nbd_server_stop", "", "hang up all NBD clients, and serve no disks any more", human_nbd_server_stop},
     {"netdev_add", "", "add a network back end for device_add: TYPE,id=ID[,OPTION=VALUE]...", human_netdev_add},
     {"netdev_del", "", "take a network back end away: ID", human_netdev_del},
     {"nmi", "", "send a non-maskable interrupt to every CPU",

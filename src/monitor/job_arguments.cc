@@ -25,7 +25,7 @@ Result<NodePtr> find_image(block::BlockGraph& graph, const NamedImage& named) {
 std::expected<void, QmpError> may_begin_job(Context& context) {
   if (context.machine.drives() == nullptr) return qmp_fail("this machine has no disks");
   if (!context.machine.drives()->active() || context.machine.held() || context.machine.devices_fixed())
-    return qmp_fail("no job can begin while the machine migrates or is being saved");
+    return qmp_fail("no job and no export can begin while the machine migrates or is being saved");
   return {};
 }
 

@@ -13,7 +13,8 @@ std::span<const QmpCommand> job_commands();
 std::span<const QmpCommand> start_job_commands();  // start_job_commands.cc: those that begin one
 std::span<const QmpCommand> bitmap_commands();     // bitmap_commands.cc: dirty bitmaps
 std::span<const QmpCommand> backup_commands();     // backup_commands.cc: blockdev-backup, drive-backup
-std::span<const QmpCommand> snapshot_commands();   // snapshot_commands.cc: external snapshots, transactions
+std::span<const QmpCommand>
+snapshot_commands();  // snapshot_commands.cc: external snapshots, transactions, blockdev-reopen
 
 // For people; each ends with a newline unless it is empty.
 std::string info_block_jobs(MonitorContext& context, std::string_view rest);

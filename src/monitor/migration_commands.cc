@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <charconv>
 #include <ctime>
+#include <set>
 
 #include "machine/vm_snapshots.h"
 #include "monitor/migration_control.h"
@@ -108,11 +109,14 @@ QmpReply query_migrate(Context& context, const Json&) {
 }
 
 QmpReply query_capabilities(Context& context, const Json&) {
-  return Json::array({{{"state", context.migration->announces()}, {"capability", "events"}}});
+  return Json::array(
+      {{{"state", context.migration->announces()}, {"capability", "events"}},
+       {{"state", context.migration->outgoing().parameters().bitmaps}, {"capability", "dirty-bitmaps"}}});
 }
 
 QmpReply set_capabilities(Context& context, const Json& arguments) {
-  constexpr std::string_view kKnown[] = {"events"};
+  constexpr std::string_view kKnown[] = {"events", "dirty-bitmaps"};
+  MigrationParameters parameters = context.migration->outgoing().parameters();
   std::optional<bool> events;
   for (const Json& entry : arguments.at("capabilities")) {
     if (!entry.is_object() || !entry.value("capability", Json()).is_string() ||
@@ -121,16 +125,44 @@ QmpReply set_capabilities(Context& context, const Json& arguments) {
     const std::string name = entry.at("capability");
     if (name == kKnown[0])
       events = entry.at("state").get<bool>();
+    else if (name == kKnown[1])
+      parameters.bitmaps = entry.at("state").get<bool>();
     else
       return qmp_fail("Parameter 'capability' does not accept value '{}'{}", name, suggestion(name, kKnown));
   }
   if (events) context.migration->set_announces(*events);
+  context.migration->outgoing().set_parameters(parameters);
   return Json::object();
 }
 
 QmpReply query_parameters(Context& context, const Json&) {
   const MigrationParameters parameters = context.migration->outgoing().parameters();
-  return Json{{"max-bandwidth", parameters.max_bandwidth}, {"downtime-limit", parameters.downtime_limit_ms}};
+  Json answer{{"max-bandwidth", parameters.max_bandwidth}, {"downtime-limit", parameters.downtime_limit_ms}};
+  if (const Json& mapping = context.migration->bitmap_mapping(); !mapping.is_null())
+    answer["block-bitmap-mapping"] = mapping;
+  return answer;
+}
+
+// Each name and each alias stands for one thing.
+std::expected<void, QmpError> check_mapping(const Json& mapping) {
+  constexpr size_t kLongestAlias = 255;
+  const auto check = [&](const Json& list, const char* name) -> std::expected<void, QmpError> {
+    for (const char* const member : {name, "alias"}) {
+      std::set<std::string> seen;
+      for (const Json& each : list) {
+        const std::string text = each.at(member);
+        if (text.empty() || text.size() > kLongestAlias)
+          return qmp_fail("block-bitmap-mapping: the {} '{}' is empty or longer than {} bytes", member, text,
+                          kLongestAlias);
+        if (!seen.insert(text).second) return qmp_fail("block-bitmap-mapping: the {} '{}' is used twice", member, text);
+      }
+    }
+    return {};
+  };
+  if (auto checked = check(mapping, "node-name"); !checked) return checked;
+  for (const Json& node : mapping)
+    if (auto checked = check(node.at("bitmaps"), "name"); !checked) return checked;
+  return {};
 }
 
 QmpReply set_parameters(Context& context, const Json& arguments) {
@@ -145,9 +177,24 @@ QmpReply set_parameters(Context& context, const Json& arguments) {
       return qmp_fail("Parameter 'downtime-limit' expects 0 to {} milliseconds", kMostDowntimeMs);
     parameters.downtime_limit_ms = found->get<int64_t>();
   }
+  const auto mapping = arguments.find("block-bitmap-mapping");
+  if (mapping != arguments.end())
+    if (auto checked = check_mapping(*mapping); !checked) return std::unexpected(checked.error());
   context.migration->outgoing().set_parameters(parameters);
+  if (mapping != arguments.end()) context.migration->set_bitmap_mapping(*mapping);
   return Json::object();
 }
+
+constexpr ArgumentSpec kTransform[] = {{"persistent", Type::boolean, false}};
+std::span<const ArgumentSpec> transform_members() { return kTransform; }
+constexpr ArgumentSpec kBitmapAlias[] = {{"name", Type::string, true},
+                                         {"alias", Type::string, true},
+                                         {"transform", Type::object, false, nullptr, transform_members}};
+std::span<const ArgumentSpec> bitmap_members() { return kBitmapAlias; }
+constexpr ArgumentSpec kNodeAlias[] = {{"node-name", Type::string, true},
+                                       {"alias", Type::string, true},
+                                       {"bitmaps", Type::array, true, nullptr, bitmap_members}};
+std::span<const ArgumentSpec> node_members() { return kNodeAlias; }
 
 constexpr ArgumentSpec kMigrate[] = {{"uri", Type::string, true},
                                      {"detach", Type::boolean, false},
@@ -157,7 +204,8 @@ constexpr ArgumentSpec kMigrate[] = {{"uri", Type::string, true},
 constexpr ArgumentSpec kUri[] = {{"uri", Type::string, true}};
 constexpr ArgumentSpec kCapabilities[] = {{"capabilities", Type::array, true}};
 constexpr ArgumentSpec kParameters[] = {{"max-bandwidth", Type::number_integer, false},
-                                        {"downtime-limit", Type::number_integer, false}};
+                                        {"downtime-limit", Type::number_integer, false},
+                                        {"block-bitmap-mapping", Type::array, false, nullptr, node_members}};
 
 constexpr QmpCommand kMigrationCommands[] = {
     {"migrate", kMigrate, moving<migrate>},

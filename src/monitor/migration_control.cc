@@ -50,6 +50,28 @@ Result<> MigrationControl::receive(std::string_view uri, Fd fd) {
   return incoming_.start(std::move(address), std::move(fd));
 }
 
+// [QAPI] BitmapMigrationNodeAlias
+void MigrationControl::set_bitmap_mapping(const Json& mapping) {
+  machine::BitmapMapping parsed;
+  for (const Json& node : mapping) {
+    machine::BitmapMapping::Node& entry = parsed.nodes.emplace_back();
+    entry.name = node.at("node-name");
+    entry.alias = node.at("alias");
+    for (const Json& bitmap : node.at("bitmaps")) {
+      auto& each = entry.bitmaps.emplace_back();
+      each.name = bitmap.at("name");
+      each.alias = bitmap.at("alias");
+      const Json transform = bitmap.value("transform", Json::object());
+      if (transform.contains("persistent")) each.persistent = transform.at("persistent").get<bool>();
+    }
+  }
+  bitmap_mapping_ = mapping;
+  incoming_.set_bitmap_mapping(parsed);
+  machine::MigrationParameters parameters = outgoing_.parameters();
+  parameters.bitmap_mapping = std::move(parsed);
+  outgoing_.set_parameters(parameters);
+}
+
 void MigrationControl::tell(MigrationStatus status) const {
   if (announces_) announce_({.kind = Kind::kMigration, .action = std::string(machine::migration_status_name(status))});
 }

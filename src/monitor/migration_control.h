@@ -26,12 +26,16 @@ class MigrationControl {
   // The capability "events": changes of the status are announced.
   [[nodiscard]] bool announces() const { return announces_; }
   void set_announces(bool on) { announces_ = on; }
+  // Names of dirty bitmaps that go or come, as a client has given them; null: their own.
+  [[nodiscard]] const Json& bitmap_mapping() const { return bitmap_mapping_; }
+  void set_bitmap_mapping(const Json& mapping);
 
  private:
   void tell(machine::MigrationStatus status) const;
 
   Announce announce_;
   bool announces_ = false;
+  Json bitmap_mapping_;
   machine::Migration outgoing_;
   machine::Incoming incoming_;
 };

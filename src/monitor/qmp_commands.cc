@@ -9,6 +9,7 @@
 #include "monitor/dirty_rate_commands.h"
 #include "monitor/display_commands.h"
 #include "monitor/display_servers.h"
+#include "monitor/export_commands.h"
 #include "monitor/human_commands.h"
 #include "monitor/input_commands.h"
 #include "monitor/job_commands.h"
@@ -223,6 +224,16 @@ bool type_matches(const Json& value, Type type) {
   return type == Type::number_integer ? value.is_number_integer() : value.type() == type;
 }
 
+std::expected<void, QmpError> check_members(const ArgumentSpec& spec, const Json& value) {
+  if (spec.members == nullptr) return {};
+  if (spec.type == Json::value_t::object) return check_arguments(spec.members(), value, false);
+  for (const Json& each : value) {
+    if (!each.is_object()) return qmp_fail("Invalid parameter type for '{}', expected: object", spec.name);
+    if (auto checked = check_arguments(spec.members(), each, false); !checked) return checked;
+  }
+  return {};
+}
+
 }  // namespace
 
 std::expected<void, QmpError> check_arguments(std::span<const ArgumentSpec> specs, const Json& arguments, bool open) {
@@ -234,6 +245,7 @@ std::expected<void, QmpError> check_arguments(std::span<const ArgumentSpec> spec
     }
     if (!type_matches(*found, spec.type))
       return qmp_fail("Invalid parameter type for '{}', expected: {}", spec.name, type_text(spec.type));
+    if (auto checked = check_members(spec, *found); !checked) return checked;
   }
   for (const auto& [name, value] : arguments.items()) {
     const bool known =
@@ -255,6 +267,7 @@ std::span<const QmpCommand> qmp_commands() {
     all.insert(all.end(), start_job_commands().begin(), start_job_commands().end());
     all.insert(all.end(), backup_commands().begin(), backup_commands().end());
     all.insert(all.end(), bitmap_commands().begin(), bitmap_commands().end());
+    all.insert(all.end(), export_commands().begin(), export_commands().end());
     all.insert(all.end(), snapshot_commands().begin(), snapshot_commands().end());
     all.insert(all.end(), display_commands().begin(), display_commands().end());
     all.insert(all.end(), display_server_commands().begin(), display_server_commands().end());

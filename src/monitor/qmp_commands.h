@@ -40,6 +40,8 @@ struct ArgumentSpec {
   bool required;
   // Of a string or an array of strings, when there are only some: what it can be. For the schema; commands check it.
   std::vector<std::string> (*choices)(const MonitorContext& context) = nullptr;
+  // Of an object, or of each in an array: what it has, which is checked like arguments.
+  std::span<const ArgumentSpec> (*members)() = nullptr;
 };
 
 struct QmpCommand {

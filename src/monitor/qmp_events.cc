@@ -76,6 +76,8 @@ Json job_pending_json(const MachineEvent& event) {
   return {{"type", block::job_type_name(event.job.job.type)}, {"id", event.job.job.id}};
 }
 
+Json export_json(const MachineEvent& event) { return {{"id", event.device}}; }
+
 constexpr ArgumentSpec kCause[] = {{"guest", Type::boolean, true}, {"reason", Type::string, true}};
 constexpr ArgumentSpec kAction[] = {{"action", Type::string, true}};
 constexpr ArgumentSpec kDeleted[] = {{"device", Type::string, false}, {"path", Type::string, true}};
@@ -102,6 +104,8 @@ constexpr ArgumentSpec kJobError[] = {
     {"device", Type::string, true}, {"operation", Type::string, true}, {"action", Type::string, true}};
 constexpr ArgumentSpec kJobPending[] = {{"type", Type::string, true}, {"id", Type::string, true}};
 
+constexpr ArgumentSpec kExport[] = {{"id", Type::string, true}};
+
 constexpr EventSpec kEvents[] = {
     {Kind::kReset, "RESET", kCause, cause_json},
     {Kind::kShutdown, "SHUTDOWN", kCause, cause_json},
@@ -125,6 +129,7 @@ constexpr EventSpec kEvents[] = {
     {Kind::kJobCancelled, "BLOCK_JOB_CANCELLED", kJob, job_json},
     {Kind::kJobError, "BLOCK_JOB_ERROR", kJobError, job_error_json},
     {Kind::kJobPending, "BLOCK_JOB_PENDING", kJobPending, job_pending_json},
+    {Kind::kExportDeleted, "BLOCK_EXPORT_DELETED", kExport, export_json},
 };
 
 }  // namespace

@@ -70,6 +70,10 @@ class Schema {
       const std::string values = choice_of(argument.choices(context_));
       return argument.type == Type::array ? array_of(values) : values;
     }
+    if (argument.members != nullptr) {
+      const std::string object = arguments_type(argument.members());
+      return argument.type == Type::array ? array_of(object) : object;
+    }
     switch (argument.type) {
       case Type::string: return builtin("str");
       case Type::boolean: return builtin("bool");

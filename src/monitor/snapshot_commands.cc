@@ -1,5 +1,6 @@
-// External snapshots: single ones, and several things at one moment (transaction).
+// External snapshots: single ones, and several things at one moment (transaction); nodes that are opened anew.
 
+#include "block/reopen.h"
 #include "machine/block_snapshots.h"
 #include "monitor/block_actions.h"
 #include "monitor/job_arguments.h"
@@ -111,11 +112,38 @@ constexpr ArgumentSpec kTransaction[] = {{"actions", Type::array, true}, {"prope
 // The overlay may be opened without a backing file that could be read ([QAPI] blockdev-snapshot).
 constexpr std::string_view kOverlayFeatures[] = {"allow-write-only-overlay"};
 
+// Other options for nodes that are there; a transaction of one.
+class Reopen final : public machine::BlockAction {
+ public:
+  explicit Reopen(std::vector<block::BlockOptions> nodes) : nodes_(std::move(nodes)) {}
+  Task<Result<>> prepare(machine::BlockTogether& together) override {
+    return block::reopen(together.graph, together.jobs, std::move(nodes_));
+  }
+  Task<void> finish(machine::BlockTogether&, bool) override { co_return; }
+
+ private:
+  std::vector<block::BlockOptions> nodes_;
+};
+
+ActionReply reopen(Context&, const Json& data) {
+  std::vector<block::BlockOptions> nodes;
+  for (const Json& each : data.at("options")) {
+    if (!each.is_object()) return qmp_fail("Parameter 'options' expects objects");
+    auto options = block::BlockOptions::parse(each.dump());
+    if (!options) return qmp_fail("{}", options.error().message);
+    nodes.push_back(std::move(*options));
+  }
+  return std::make_unique<Reopen>(std::move(nodes));
+}
+
+constexpr ArgumentSpec kReopen[] = {{"options", Type::array, true}};
+
 constexpr QmpCommand kSnapshotCommands[] = {
     {"blockdev-snapshot", kOverlay, single_action<overlay_action>, false, kOverlayFeatures},
     {"blockdev-snapshot-sync", kNewOverlay, single_action<new_overlay_action>},
     {"blockdev-snapshot-internal-sync", kInternal, single_action<internal_action>},
     {"transaction", kTransaction, transaction},
+    {"blockdev-reopen", kReopen, single_action<reopen>},
 };
 
 }  // namespace

@@ -46,7 +46,9 @@ QmpReply begin(machine::DriveStore& store, Task<Result<std::shared_ptr<Job>>> ma
   };
   // Nothing is under way past the job's filter when it comes.
   store.quiesce();
+  store.quiesce_exports();
   const auto begun = store.run(Begin::run(store.jobs(), std::move(making)));
+  store.release_exports();
   store.release_all();
   if (!begun) return qmp_fail("{}", begun.error().message);
   return Json::object();

@@ -88,7 +88,8 @@ Result<uint32_t> StreamReader::begin() {
     return fail("the saved machine has format {}; this version of Kite reads format {}", header[kMagic.size() - 1],
                 kMagic.back());
   const auto flags = load<uint32_t>(header.data() + kMagic.size());
-  if ((flags & ~kWantsAnswer) != 0) return fail("the saved machine was made by a later version of Kite");
+  if ((flags & ~(kWantsAnswer | kHasBitmaps)) != 0)
+    return fail("the saved machine was made by a later version of Kite");
   return flags;
 }
 

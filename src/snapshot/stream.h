@@ -8,7 +8,8 @@
 //     kState  bytes                                          the next piece of everything else (state/codec.h)
 //     kEnd    u64 pieces of state together, in bytes         the machine is whole
 //
-// Numbers are little-endian. With kWantsAnswer the reader, once it can go on in place of the sender, answers one byte
+// Numbers are little-endian. With kHasBitmaps the state begins with dirty bitmaps of disks: u64 their bytes, then these
+// (machine/moved_bitmaps.h). With kWantsAnswer the reader, once it can go on in place of the sender, answers one byte
 // kAccepted; or kRefused and, up to the end of the stream, why.
 #pragma once
 
@@ -35,6 +36,7 @@ class ByteSource {
 };
 
 inline constexpr uint32_t kWantsAnswer = 1;
+inline constexpr uint32_t kHasBitmaps = 2;
 inline constexpr uint8_t kAccepted = 'Y', kRefused = 'N';
 
 inline constexpr uint32_t kMostRecordBytes = 1u << 20;

@@ -1,11 +1,14 @@
 #!/usr/bin/env python3
-"""Our NBD client against the servers that others wrote: qemu-nbd and nbdkit.
+"""Our NBD client against the servers that others wrote (qemu-nbd and nbdkit), and our server against the clients that others
+wrote (qemu-img, qemu-io, libnbd's tools).
 
 usage: nbd_test.py KITE [--only NAME]
 The last line is 'nbd: N passed, N failed, N skipped'.
 """
 import argparse
 import contextlib
+import json
+import os
 import pathlib
 import random
 import shutil
@@ -60,8 +63,8 @@ def nbdkit(path: pathlib.Path, *more) -> list:
 
 
 class Case:
-    def __init__(self, ours, directory: pathlib.Path):
-        self.ours, self.directory = ours, directory
+    def __init__(self, ours, peers, directory: pathlib.Path):
+        self.ours, self.peers, self.directory = ours, peers, directory
         self.socket = directory / "socket"
         self.image = directory / "image.raw"
 
@@ -72,7 +75,10 @@ class Case:
     def uri(self, name: str = "") -> str:
         return f"nbd+unix:///{name}?socket={self.socket}"
 
-    def work(self, where, size: int, seed: str, options=("-f", "raw")) -> Disk:
+    def kite_nbd(self, *more) -> list:
+        return [self.ours.img_command[0], "nbd", "-k", self.socket, *more]
+
+    def work(self, where, size: int, seed: str, options=("-f", "raw"), tools=None) -> Disk:
         """Random commands; the model they lead to."""
         rng, disk = random.Random(seed), Disk(size)
         commands = []
@@ -97,7 +103,7 @@ class Case:
                     commands.append(f"read -P {disk.data[start]} {start} 512")
             else:
                 commands.append("flush")
-        self.ours.io(where, *commands, options=options)
+        (tools or self.ours).io(where, *commands, options=options)
         return disk
 
     def compare(self, where: str, disk: Disk, what: str) -> None:
@@ -253,7 +259,133 @@ def oldstyle(case: Case) -> None:
     assert output.count("bytes at offset") == 3 and "verification failed" not in output, output
 
 
+# --- our server
+
+
+def work_of_peers(case: Case, fmt: str, *server) -> None:
+    """Random work of qemu-io at our server, looked at through the server and in the image."""
+    case.ours.img("create", "-q", "-f", fmt, case.image, "8M")
+    with serving(case.kite_nbd("-t", "-e", "4", "-f", fmt, "--discard=unmap", *server, case.image), case.socket):
+        disk = case.work(case.uri(), 8 * MIB, f"{fmt} {server}", tools=case.peers)
+        same(case.peers.content(case.uri(), "raw", case.directory), bytes(disk.data), "read back by qemu-img")
+        case.compare(case.uri(), disk, "by our own client")
+    if fmt != "raw":
+        case.ours.checked(case.image, fmt)
+    same(case.ours.content(case.image, fmt, case.directory), bytes(disk.data), "what the server stored")
+
+
+def ends_with_its_client(case: Case) -> None:
+    case.make_image()
+    pid_file = case.directory / "pid"
+    subprocess.run([*map(str, case.kite_nbd("--fork", "--pid-file", pid_file, "-f", "raw", case.image))], check=True, timeout=PATIENCE)
+    pid = int(pid_file.read_text())
+    case.peers.io(case.uri(), "write -P 5 0 64k", options=("-f", "raw"))
+    deadline = time.monotonic() + PATIENCE
+    while os.path.exists(f"/proc/{pid}") and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not os.path.exists(f"/proc/{pid}"), "it stays when its client has left"
+    assert not case.socket.exists() and not pid_file.exists(), "it leaves files behind"
+    assert case.image.read_bytes()[:65536] == b"\5" * 65536, "what was written is not there"
+
+
+def over_tcp(case: Case) -> None:
+    case.make_image()
+    port = free_port()
+    command = [case.ours.img_command[0], "nbd", "-t", "-b", "127.0.0.1", "-p", port, "-x", "a disk", "-D", "what it is", "-r", "-f", "raw", case.image]
+    with serving(command, port):
+        listed = subprocess.run(["qemu-nbd", "-L", "-b", "127.0.0.1", "-p", str(port)], capture_output=True, text=True, timeout=PATIENCE).stdout
+        for text in ("export: 'a disk'", "description: what it is", "size:  8388608", "readonly", "multi", "base:allocation"):
+            assert text in listed, f"'{text}' is missing: {listed}"
+        refused = case.peers.io(f"nbd://127.0.0.1:{port}/a%20disk", "write 0 512", options=("-f", "raw"), check=False)
+        assert "Permission denied" in refused, refused
+
+
+def map_of_chain(case: Case) -> None:
+    """What peers find out about holes and depth of an overlay."""
+    case.ours.img("create", "-q", "-f", "raw", case.image, "4M")
+    case.ours.io(case.image, "write -P 1 1M 64k", options=("-f", "raw"))
+    overlay = case.directory / "overlay.qcow2"
+    case.ours.img("create", "-q", "-f", "qcow2", "-b", case.image, "-F", "raw", overlay)
+    case.ours.io(overlay, "write -P 2 2M 64k", options=("-f", "qcow2"))
+    with serving(case.kite_nbd("-t", "-A", "-r", "-f", "qcow2", overlay), case.socket):
+        shown = json.loads(case.peers.img("map", "--output=json", "-f", "raw", case.uri()).stdout)
+        data = [(part["start"], part["length"]) for part in shown if part["data"]]
+        assert data == [(MIB, 65536), (2 * MIB, 65536)], shown
+        if shutil.which("nbdinfo") is not None:
+            text = subprocess.run(["nbdinfo", "--json", "--map=qemu:allocation-depth", case.uri()], capture_output=True, text=True, timeout=PATIENCE).stdout
+            depth = {part["offset"]: part["type"] for part in json.loads(text)}
+            assert depth.get(0) == 2 and depth.get(2 * MIB) == 1, text
+
+
+def bitmap_of_image(case: Case) -> None:
+    case.ours.img("create", "-q", "-f", "qcow2", case.image, "4M")
+    case.ours.img("bitmap", "--add", case.image, "changes")
+    case.ours.io(case.image, "write 1M 64k", options=("-f", "qcow2"))
+    with serving(case.kite_nbd("-t", "-r", "-f", "qcow2", "-B", "changes", case.image), case.socket):
+        options = f"driver=nbd,path={case.socket},x-dirty-bitmap=qemu:dirty-bitmap:changes"
+        shown = json.loads(case.peers.img("map", "--output=json", "--image-opts", options).stdout)
+        dirty = [(part["start"], part["length"]) for part in shown if not part["data"]]  # how qemu-img shows it
+        assert dirty == [(MIB, 65536)], shown
+    refused = subprocess.run([*map(str, case.kite_nbd("-r", "-B", "nothing", case.image))], capture_output=True, text=True, timeout=PATIENCE)
+    assert refused.returncode == 1 and "'nothing' is not found" in refused.stderr, refused.stderr
+
+
+def snapshot_is_lost(case: Case) -> None:
+    case.make_image()
+    with serving(case.kite_nbd("-t", "-s", "-f", "raw", case.image), case.socket):
+        case.peers.io(case.uri(), "write -P 5 4k 64k", options=("-f", "raw"))
+        case.peers.io(case.uri(), "read -P 5 4k 64k", options=("-f", "raw"))
+    assert not any(case.image.read_bytes()), "the image has changed"
+
+
+def from_an_offset(case: Case) -> None:
+    case.make_image()
+    with serving(case.kite_nbd("-t", "-o", "1M", "-f", "raw", case.image), case.socket):
+        case.peers.io(case.uri(), "write -P 5 0 64k", options=("-f", "raw"))
+        assert "7 MiB" in case.peers.img("info", case.uri()).stdout
+    data = case.image.read_bytes()
+    assert data[MIB:MIB + 65536] == b"\5" * 65536 and not any(data[:MIB]), "it is not there"
+
+
+def server_refusals(case: Case) -> None:
+    case.make_image()
+    for words, text in ((["-c", "/dev/nbd0"], "nbd-client"), (["-p", "1", case.image], "neither -p"), (["-e", "x", case.image], "-e"),
+                        (["-o", "9M", case.image], "behind the end"), (["--frok", case.image], "unknown"), ([], "one image"),
+                        (["--discard=maybe", case.image], "discard"), ([case.directory / "none"], "none")):
+        result = subprocess.run([*map(str, case.kite_nbd(*words))], capture_output=True, text=True, timeout=PATIENCE)
+        assert result.returncode == 1 and text in result.stderr, f"{words}: {result.stderr}; '{text}' expected"
+
+
+def copied_by_nbdcopy(case: Case) -> None:
+    """Several connections at once, in both directions, holes kept."""
+    if shutil.which("nbdcopy") is None:
+        raise AssertionError("nbdcopy (libnbd-bin) is not installed")
+    size, rng = 64 * MIB, random.Random("nbdcopy")
+    source = case.directory / "source"
+    with source.open("wb") as file:
+        file.truncate(size)
+        for _ in range(40):
+            file.seek(rng.randrange(0, size - MIB))
+            file.write(rng.randbytes(rng.randrange(1, MIB)))
+    case.make_image(size)
+    back = case.directory / "back"
+    with serving(case.kite_nbd("-t", "-e", "0", "-f", "raw", "--discard=unmap", case.image), case.socket):
+        subprocess.run(["nbdcopy", source, case.uri()], check=True, timeout=PATIENCE)
+        subprocess.run(["nbdcopy", case.uri(), back], check=True, timeout=PATIENCE)
+    expected = source.read_bytes()
+    same(case.image.read_bytes(), expected, "what nbdcopy wrote")
+    same(back.read_bytes(), expected, "what nbdcopy read")
+    assert back.stat().st_blocks * 512 < size * 3 // 4, "holes were sent as data"
+
+
 CASES = {
+    "qemu-img": {
+        "serve-raw": (work_of_peers, "raw"), "serve-qcow2": (work_of_peers, "qcow2"), "serve-direct": (work_of_peers, "raw", "--cache=none"),
+        "serve-durable": (work_of_peers, "qcow2", "--cache=writethrough", "--aio=threads"), "serve-once": (ends_with_its_client,),
+        "serve-tcp": (over_tcp,), "serve-chain": (map_of_chain,), "serve-bitmap": (bitmap_of_image,),
+        "serve-snapshot": (snapshot_is_lost,), "serve-offset": (from_an_offset,), "serve-refusals": (server_refusals,),
+        "serve-copies": (copied_by_nbdcopy,),
+    },
     "qemu-nbd": {
         "work": (random_work,), "work-direct": (random_work, "--cache=none"), "inet": (inet,), "holes": (holes,),
         "format": (format_inside,), "chain": (chain,), "options": (options_form,), "refusals": (refusals,),
@@ -279,7 +411,7 @@ def main() -> int:
     parser.add_argument("kite")
     parser.add_argument("--only")
     arguments = parser.parse_args()
-    ours, _ = tools(arguments.kite)
+    ours, peers = tools(arguments.kite)
     counter = Counter("nbd")
     for server, cases in CASES.items():
         if shutil.which(server) is None:
@@ -289,7 +421,7 @@ def main() -> int:
             if arguments.only is not None and arguments.only != name:
                 continue
             with tempfile.TemporaryDirectory(prefix="kite-nbd-") as directory:
-                counter.run(name, case, Case(ours, pathlib.Path(directory)), *words)
+                counter.run(name, case, Case(ours, peers, pathlib.Path(directory)), *words)
     return counter.finish()
 
 

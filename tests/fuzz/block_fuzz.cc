@@ -1,5 +1,6 @@
-// What the block layer takes from people and from servers. The first byte chooses: 0: the rest is options of a node, or
-// the name of a file or a server; 1: all that a hostile NBD server ever says, from its greeting on.
+// What the block layer takes from people, from servers and from clients. The first byte chooses: 0: the rest is options
+// of a node, or the name of a file or a server; 1: all that a hostile NBD server ever says, from its greeting on; 2:
+// all that a hostile NBD client does.
 #include <sys/socket.h>
 
 #include <algorithm>
@@ -7,9 +8,12 @@
 #include <cstdlib>
 #include <memory>
 
+#include "block/bitmap_requests.h"
 #include "block/graph.h"
 #include "block/image.h"
 #include "block/nbd/nbd_node.h"
+#include "block/nbd/server.h"
+#include "block/plain_nodes.h"
 
 namespace kite::block {
 namespace {
@@ -70,16 +74,48 @@ void server(Executor& executor, const uint8_t* data, size_t size) {
   (void)run_until_done(executor, node.close());
 }
 
+void client(Executor& executor, const uint8_t* data, size_t size) {
+  int pair[2];
+  if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) != 0) return;
+  const Fd socket(pair[0]);
+  Fd ours(pair[1]);
+  if (::send(socket.get(), data, size, MSG_DONTWAIT) < 0) return;
+  ::shutdown(socket.get(), SHUT_WR);
+  constexpr uint64_t kDiskBytes = 1 << 17;
+  const auto disk =
+      std::make_shared<MemoryNode>(executor, NodeConfig{.name = "disk", .discard_unmap = true}, kDiskBytes);
+  const auto bitmap = add_bitmap(*disk, {.name = "b", .granularity = 512});
+  BlockGraph graph(executor);
+  bool left = false;
+  nbd::Server server(graph, {.client_left = [&left](bool, size_t) { left = true; }});
+  const auto added = server.add({.id = "e",
+                                 .node = disk,
+                                 .name = "x",
+                                 .description = "y",
+                                 .writable = true,
+                                 .allocation_depth = true,
+                                 .bitmaps = {{.node = "", .name = "b"}}});
+  if (!bitmap || !added) std::abort();
+  server.serve(std::move(ours));
+  std::vector<uint8_t> said(1 << 16);
+  while (!left) {
+    executor.run_once(0);
+    while (::recv(socket.get(), said.data(), said.size(), MSG_DONTWAIT) > 0) {
+    }
+  }
+  if (!run_until_done(executor, server.stop())) std::abort();
+}
+
 }  // namespace
 }  // namespace kite::block
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   static const std::unique_ptr<kite::Executor> executor = *kite::Executor::create("fuzz");
   if (size == 0) return 0;
-  if ((data[0] & 1) != 0) {
-    kite::block::server(*executor, data + 1, size - 1);
-  } else {
-    kite::block::names(*executor, std::string_view(reinterpret_cast<const char*>(data) + 1, size - 1));
+  switch (data[0] % 3) {
+    case 1: kite::block::server(*executor, data + 1, size - 1); break;
+    case 2: kite::block::client(*executor, data + 1, size - 1); break;
+    default: kite::block::names(*executor, std::string_view(reinterpret_cast<const char*>(data) + 1, size - 1)); break;
   }
   return 0;
 }

@@ -184,6 +184,21 @@ def block():
     yield "nbd-refused", hello + option(8, 1 << 31 | 5)
     yield "nbd-oldstyle", b"\1NBDMAGIC" + struct.pack(">QQI", 0x420281861253, 8192, 1) + bytes(124) + simple
 
+    def asked(number, data=b""):
+        return b"IHAVEOPT" + struct.pack(">II", number, len(data)) + data
+
+    def request(kind, offset=0, size=0, flags=0, data=b""):
+        return struct.pack(">IHHQQI", 0x25609513, flags, kind, 1, offset, size) + data
+
+    said = b"\2" + struct.pack(">I", 3)
+    name, chosen = struct.pack(">I", 1) + b"x", b"qemu:dirty-bitmap:b"
+    context = name + struct.pack(">II", 2, 15) + b"base:allocation" + struct.pack(">I", len(chosen)) + chosen
+    work = request(1, 512, 1000, 1, b"w" * 1000) + request(0, 0, 4096) + request(6, 2048, 4096, 2) + request(4, 0, 65536)
+    more = request(5, 0, 8192) + request(3) + request(7, 0, 1 << 17) + request(7, 512, 4096, 8) + request(0, 0, 4096, 4) + request(2)
+    yield "client-simple", said + asked(1, b"x") + work + more
+    yield "client-structured", said + asked(8) + asked(10, context) + asked(7, name + struct.pack(">HHH", 2, 1, 3)) + work + more
+    yield "client-asks", said + asked(3) + asked(8) + asked(9, name + bytes(4)) + asked(6, name + bytes(2)) + asked(99) + asked(2)
+
 
 def main():
     root = pathlib.Path(sys.argv[1])

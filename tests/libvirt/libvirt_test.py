@@ -602,15 +602,74 @@ def backup(bench):
         subprocess.run([bench.kite, "img", "check", "-q", copy], check=True)
 
 
+def checkpoints(bench):
+    """What has changed since a checkpoint: pushed into an image, and pulled over NBD with the disk as it was then."""
+    with bench.domain("points") as domain, domain.boot() as console:
+        console.run("load-disks 2>&1")
+
+        def put(number, word="part"):
+            console.run(f"yes {word}{number} | dd of=/dev/vda bs=1M seek={number} count=1 iflag=fullblock oflag=direct 2>&1")
+
+        def begin(text):
+            order = f"{bench.host.folder}/order.xml"
+            bench.host.write(order, f"<domainbackup {text}</domainbackup>")
+            domain.virsh("backup-begin", "--backupxml", order)
+
+        def block(word, number):
+            return (f"{word}{number}\n".encode() * (1 << 20))[:1 << 20]
+
+        put(1)
+        put(2)
+        domain.virsh("checkpoint-create-as", "one")
+        put(2, "newer")
+        copy = f"{bench.host.folder}/since-one.qcow2"
+        begin(f"""mode='push'><incremental>one</incremental><disks><disk name='vda' type='file'>
+              <target file='{copy}'/><driver type='qcow2'/></disk></disks>""")
+        deadline = time.monotonic() + LIMIT
+        while "None" not in domain.virsh("domjobinfo").splitlines()[0]:
+            wanted(time.monotonic() < deadline, "the backup does not end")
+        wanted("Completed" in domain.virsh("domjobinfo", "--completed"), "the backup did not end well")
+        shown = subprocess.run([bench.kite, "img", "map", "-U", "--output=json", copy], check=True, capture_output=True)
+        own = [(part["start"], part["length"]) for part in json.loads(shown.stdout) if part["depth"] == 0 and part["data"]]
+        wanted(own == [(2 << 20, 1 << 20)], f"the copy of what has changed since then has {own}")
+
+        socket, scratch = f"{bench.host.folder}/pull.sock", f"{bench.host.folder}/scratch.qcow2"
+        begin(f"""mode='pull'><incremental>one</incremental><server transport='unix' socket='{socket}'/>
+              <disks><disk name='vda' backup='yes' type='file' exportname='vda' exportbitmap='since'>
+              <scratch file='{scratch}'/></disk></disks>""")
+        put(1, "later")
+        put(2, "later")
+        pulled = f"{bench.host.folder}/pulled.raw"
+        subprocess.run(["qemu-img", "convert", "-f", "raw", "-O", "raw", f"nbd+unix:///vda?socket={socket}", pulled], check=True)
+        with open(pulled, "rb") as file:
+            file.seek(1 << 20)
+            wanted(file.read(1 << 20) == block("part", 1), "what is pulled is not the disk of then")
+            wanted(file.read(1 << 20) == block("newer", 2), "what is pulled is not the disk of then")
+        options = f"driver=nbd,path={socket},export=vda,x-dirty-bitmap=qemu:dirty-bitmap:since"
+        shown = subprocess.run(["qemu-img", "map", "--output=json", "--image-opts", options], check=True, capture_output=True)
+        dirty = [(part["start"], part["length"]) for part in json.loads(shown.stdout) if not part["data"]]
+        wanted(dirty == [(2 << 20, 1 << 20)], f"clients are told that {dirty} has changed")
+        domain.virsh("domjobabort")
+        wanted(not os.path.exists(socket), "the socket is still there")
+        wanted(console.run("dd if=/dev/vda bs=1M skip=2 count=1 iflag=direct 2>/dev/null | head -n 1") == "later2",
+               "the guest's disk is not what the guest wrote")
+        domain.virsh("checkpoint-create-as", "two")
+        domain.virsh("snapshot-create-as", "above", "--disk-only", "--no-metadata")
+        domain.virsh("checkpoint-delete", "one")
+        domain.virsh("checkpoint-delete", "two")
+        wanted(not domain.virsh("checkpoint-list", "--name").strip(), "there are checkpoints left")
+        console.send("poweroff -f\n")
+        domain.await_state("shut off (shutdown)")
+        shown = subprocess.run([bench.kite, "img", "info", domain.disk], check=True, capture_output=True, text=True).stdout
+        wanted("name: one" not in shown and "name: two" not in shown, f"the image keeps their bitmaps: {shown}")
+
+
 def not_there(bench):
     """What Kite does not have is refused, and the machine goes on."""
     with bench.domain("refusals") as domain:
         domain.start()
-        for words in (["checkpoint-create", "refusals"],
-                      ["migrate", "--live", "refusals", "qemu+unix:///system"]):
-            error = domain.host.refused(*words)
-            wanted(error, f"virsh {words[0]} says nothing")
-            wanted(domain.state() == "running", f"after {words[0]} the domain is {domain.state(reason=True)}")
+        wanted(domain.host.refused("migrate", "--live", "refusals", "qemu+unix:///system"), "virsh migrate says nothing")
+        wanted(domain.state() == "running", f"after migrate the domain is {domain.state(reason=True)}")
 
 
 def cases(bench):
@@ -639,6 +698,7 @@ def cases(bench):
     yield "saved and restored", saved, ()
     yield "block jobs", block_jobs, ()
     yield "backup", backup, ()
+    yield "checkpoints", checkpoints, ()
     yield "what is not there", not_there, ()
 
 

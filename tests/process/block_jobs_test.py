@@ -363,10 +363,75 @@ def ends_in_the_middle():
         disks.img("check", "-q", event)
 
 
+def exports():
+    """Clients of an NBD export write to a node while a job copies it and another node takes its place."""
+    with Disks() as disks:
+        socket = disks.path("nbd.sock")
+        disks.do("nbd-server-start", addr={"type": "unix", "data": {"path": socket}})
+        shared = {"type": "nbd", "id": "e0", "name": "disk", "writable": True}
+        check("'write'" in disks.refused("block-export-add", **shared, **{"node-name": "base"}), "a disk that shares no writes")
+        disks.target("second.qcow2")
+        disks.do("block-export-add", **shared, **{"node-name": "second"})
+
+        def put(number):
+            done = subprocess.run([process_test.KITE, "io", "-f", "raw", "-c", f"write -f -P {number} {number * MIB // 2} {MIB}",
+                                   f"nbd+unix:///disk?socket={socket}"], capture_output=True, text=True, timeout=process_test.LIMIT,
+                                  check=False)
+            check(done.returncode == 0 and "wrote" in done.stdout, done.stdout + done.stderr)
+            disks.number = number
+
+        put(1)
+        disks.target("copy.qcow2")
+        disks.do("blockdev-mirror", device="second", target="copy", sync="full", speed=MIB * 4, **{"job-id": "m"})
+        put(2)
+        disks.qmp.event("BLOCK_JOB_READY")
+        put(3)
+        held = disks.holds()
+        disks.do("block-job-complete", device="m")
+        disks.ended("m")
+        put(4)
+        check("e0" in disks.refused("migrate", uri="exec:cat >/dev/null"), "a machine moves that others write for")
+        disks.do("block-export-del", id="e0")
+        check(disks.qmp.event("BLOCK_EXPORT_DELETED")["data"] == {"id": "e0"}, "another export is gone")
+        disks.do("nbd-server-stop")
+        check(not os.path.exists(socket), "the socket is still there")
+        disks.close()
+        check(disks.content("second.qcow2")[:4 * MIB // 2] == held[:4 * MIB // 2], "the node that was copied")
+        check(disks.content("copy.qcow2") == disks.holds(), "the copy")
+        disks.img("check", "-q", disks.path("copy.qcow2"))
+
+
+def moved_bitmaps():
+    """Dirty bitmaps go with a machine, under other names."""
+    with Disks() as disks:
+        disks.do("block-dirty-bitmap-add", node="base", name="changes")
+        disks.fill()
+        road = disks.path("road")
+        with Machine("-drive", f"if=none,id=d,file={disks.path('base.qcow2')},format=qcow2,node-name=there", "-device",
+                     "virtio-blk-pci,drive=d", "-incoming", f"unix:{road}", qtest=True) as other:
+            for qmp, node, bitmap in ((disks.qmp, "base", "changes"), (other.qmp, "there", "arrived")):
+                names = {"node-name": node, "alias": "d", "bitmaps": [{"name": bitmap, "alias": "b"}]}
+                wanted = [{"capability": name, "state": True} for name in ("events", "dirty-bitmaps")]
+                check("return" in qmp.command("migrate-set-capabilities", capabilities=wanted), "capabilities")
+                check("return" in qmp.command("migrate-set-parameters", **{"block-bitmap-mapping": [names]}), "mapping")
+            disks.do("migrate", uri=f"unix:{road}")
+            while (status := disks.qmp.event("MIGRATION")["data"]["status"]) != "completed":
+                check(status in ("setup", "active", "device"), f"the migration is {status}")
+            while other.qmp.event("MIGRATION")["data"]["status"] != "completed":
+                pass
+            nodes = other.qmp.command("query-named-block-nodes")["return"]
+            bitmaps = {node["node-name"]: node["dirty-bitmaps"] for node in nodes if "dirty-bitmaps" in node}
+            check([(each["name"], each["count"]) for each in bitmaps["there"]] == [("arrived", MIB)], bitmaps)
+            other.qmp.command("quit")
+            check(other.end() == 0, "the other machine did not end well")
+        disks.close()
+
+
 CASES = {"overlays": overlays, "commit of the active image": commit_active, "commit of images between": commit_between,
          "commit of a chain that was there": commit_what_was_there, "stream": stream, "mirror, background": lambda: mirror("background"),
          "mirror, write-blocking": lambda: mirror("write-blocking"), "drive-mirror": drive_mirror, "the machine ends": ends_in_the_middle,
-         "backup": backup, "a backup that does not end": backup_ends}
+         "backup": backup, "a backup that does not end": backup_ends, "exports": exports,
+         "bitmaps that move": moved_bitmaps}
 
 
 def main():

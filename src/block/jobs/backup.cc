@@ -66,9 +66,17 @@ Task<Result<>> BackupJob::set_up() {
   }
   if (target->length() != source->length())
     co_return fail("Source and target image have different sizes: {} and {} bytes", source->length(), target->length());
+  // A target over the source (for who reads the disk of then through it) lives with that being written.
+  const std::vector<BlockNode*> below = images_below(*target);
+  const bool over_source = std::ranges::find(below, skip_filters(source.get())) != below.end();
+  const uint32_t not_shared = over_source ? 0 : Permissions::kWrite;
   KITE_CO_ASSIGN(target_, NodeUse::claim(target, fmt::format("job '{}'", id()),
                                          {.need = Permissions::kWrite | Permissions::kResize,
-                                          .shared = Permissions::kAll & ~uint32_t{Permissions::kWrite}}));
+                                          .shared = Permissions::kAll & ~not_shared}));
+  if (over_source) {
+    target_reads_ = std::make_shared<WriteTurns>();
+    target->set_read_turns(target_reads_);
+  }
   if (request_.sync == BackupRequest::Sync::kTop && backing_of(source.get()) == nullptr)
     request_.sync = BackupRequest::Sync::kFull;
   const BitmapPtr& bitmap = request_.bitmap;
@@ -93,6 +101,11 @@ Task<Result<>> BackupJob::set_up() {
 Task<CopyResult> BackupJob::save(uint64_t from, uint64_t to, const AlignedBuffer& memory) {
   const WriteTurns::Turn turn(copies_, from, to, true);
   while (turn.blocked()) co_await copies_.changed();
+  // Who reads through the target and has found nothing in it reads the source: that is to be over. (But a job that ends
+  // holds requests up, those reads too, and shows nobody the disk of then any more.)
+  std::optional<WriteTurns::Turn> reads;
+  if (target_reads_ != nullptr) reads.emplace(*target_reads_, from, to, true);
+  while (reads && reads->blocked() && !leaves_) co_await target_reads_->changed();
   while (const auto run = todo_.first_within(from, to, piece_bytes())) {
     if (lost_ || cancelled()) break;
     if (const CopyResult saved = co_await save_run(*run, memory); !saved) co_return saved;
@@ -213,6 +226,8 @@ Task<Result<>> BackupJob::work() {
 
 Task<void> BackupJob::step_aside(Result<>& done) {
   if (filter_ == nullptr || aside_) co_return;
+  leaves_ = true;
+  if (target_reads_ != nullptr) target_reads_->wake();
   co_await filter_->hold();
   if (Result<> aside = filter_->step_aside(); !aside && done) done = std::move(aside);
   aside_ = true;
@@ -253,6 +268,7 @@ Task<void> BackupJob::clean_up() {
   request_.source.reset();
   request_.bitmap.reset();
   const NodePtr target = std::exchange(request_.target, nullptr);
+  if (target_ && target_reads_ != nullptr) target_->set_read_turns(nullptr);
   if (target_) {
     if (const Result<> closed = co_await close_use(target_); !closed) log::error("{}", closed.error().message);
   } else if (target != nullptr && target->user_count() == 0 && !target->kept()) {

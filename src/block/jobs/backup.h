@@ -70,12 +70,14 @@ class BackupJob final : public Job, private WriteWatcher {
   std::shared_ptr<JobFilter> filter_;
   NodeUse target_;
   bool has_bitmap_ = false;  // the bitmap is ours until the job ends
+  bool leaves_ = false;      // the filter is about to step aside
   bool aside_ = false;       // guests do not go through the filter any more
   DirtyChunks todo_;         // what is not in the target yet
   uint64_t next_ = 0;        // where copying goes on
   WriteTurns copies_;
-  std::optional<CopyFailure> failure_;  // of a copy that a guest's write asked for
-  bool lost_ = false;                   // something is overwritten that was not copied: the job fails
+  std::shared_ptr<WriteTurns> target_reads_;  // of a target that shows the source where it has nothing itself
+  std::optional<CopyFailure> failure_;        // of a copy that a guest's write asked for
+  bool lost_ = false;                         // something is overwritten that was not copied: the job fails
 };
 
 }  // namespace kite::block

@@ -12,22 +12,6 @@ constexpr size_t kMostPieces = 65536;           // of one read's answer
 constexpr unsigned kMostEmptyChunks = 64;       // errors and the like
 constexpr uint32_t kLongestErrorChunk = 65536;  // with its message
 
-// [NBD] "Error values": those of Linux, whatever the server's system is.
-int errno_of(uint32_t error) {
-  switch (error) {
-    case 0: return 0;
-    case 1: return EPERM;
-    case 5: return EIO;
-    case 12: return ENOMEM;
-    case 22: return EINVAL;
-    case 28: return ENOSPC;
-    case 75: return EOVERFLOW;
-    case 95: return ENOTSUP;
-    case 108: return ESHUTDOWN;
-    default: return EINVAL;  // "SHOULD treat [others] as NBD_EINVAL"
-  }
-}
-
 std::vector<uint8_t> request_head(const Call& call) {
   std::vector<uint8_t> head(kRequestBytes);
   store_be32(head.data(), kRequestMagic);

@@ -39,9 +39,9 @@ struct Call {
 
 class Connection {
  public:
-  Connection(std::unique_ptr<Stream> stream, Export facts) : stream_(std::move(stream)), facts_(facts) {}
+  Connection(std::unique_ptr<Stream> stream, ExportFacts facts) : stream_(std::move(stream)), facts_(facts) {}
 
-  [[nodiscard]] const Export& facts() const { return facts_; }
+  [[nodiscard]] const ExportFacts& facts() const { return facts_; }
   // No further request gets an answer.
   [[nodiscard]] bool broken() const { return !why_.empty(); }
   [[nodiscard]] const std::string& why() const { return why_; }
@@ -79,7 +79,7 @@ class Connection {
   void pass_turn();
 
   std::unique_ptr<Stream> stream_;
-  Export facts_;
+  ExportFacts facts_;
   std::string why_;
   CoMutex sending_;
   bool receiving_ = false;

@@ -5,7 +5,6 @@
 #include <cctype>
 #include <string_view>
 
-#include "block/nbd/wire.h"
 #include "support/bits.h"
 #include "support/bytes.h"
 
@@ -21,10 +20,6 @@ struct OptionReply {
   uint32_t type = 0;
   std::vector<uint8_t> data;
 };
-
-void append_be(std::vector<uint8_t>& out, uint64_t value, unsigned bytes) {
-  for (unsigned i = bytes; i-- > 0;) out.push_back(static_cast<uint8_t>(value >> (i * 8)));
-}
 
 // A server's text, fit for a terminal.
 std::string printable(const std::vector<uint8_t>& data) {
@@ -62,7 +57,7 @@ std::string refusal(uint32_t type, const std::string& export_name, const std::ve
 class Handshake {
  public:
   Handshake(Stream& stream, std::string name) : stream_(stream), name_(std::move(name)) {}
-  Task<Result<Export>> run();
+  Task<Result<ExportFacts>> run();
 
  private:
   Task<Result<>> receive(void* to, size_t bytes);
@@ -79,7 +74,7 @@ class Handshake {
 
   Stream& stream_;
   std::string name_;
-  Export export_;
+  ExportFacts export_;
   bool has_export_ = false;
   bool no_zeroes_ = false;
 };
@@ -120,7 +115,7 @@ Task<Result<OptionReply>> Handshake::receive_reply(Option option) {
   co_return reply;
 }
 
-Task<Result<Export>> Handshake::run() {
+Task<Result<ExportFacts>> Handshake::run() {
   uint8_t head[16];
   KITE_CO_TRY(co_await receive(head, sizeof head));
   if (load_be64(head) != kServerMagic) co_return fail("Bad initial magic received: {:#018x}", load_be64(head));
@@ -249,7 +244,6 @@ Task<Result<>> Handshake::export_name() {
 
 Result<> Handshake::check() {
   constexpr uint32_t kLargestMinimum = 65536;  // [NBD] "Block size constraints"
-  constexpr uint32_t kMostUsed = uint32_t{32} << 20;
   if (export_.bytes > kMaxExportBytes) return fail("export length {} is too large", export_.bytes);
   const uint32_t min = export_.min_block;
   if (!std::has_single_bit(min) || min > kLargestMinimum) {
@@ -259,7 +253,7 @@ Result<> Handshake::check() {
     return fail("server preferred block size {} is not a power of two from {} on", export_.preferred_block, min);
   }
   if (export_.max_block < min) return fail("server maximum block size {} is not valid", export_.max_block);
-  export_.max_block = static_cast<uint32_t>(align_down(std::min(export_.max_block, kMostUsed), min));
+  export_.max_block = static_cast<uint32_t>(align_down(std::min(export_.max_block, kUsualMaxBlock), min));
   if (!is_aligned(export_.bytes, min)) {
     return fail("export size {} is not multiple of minimum block size {}", export_.bytes, min);
   }
@@ -269,7 +263,7 @@ Result<> Handshake::check() {
 
 }  // namespace
 
-Task<Result<Export>> negotiate(Stream& stream, std::string export_name) {
+Task<Result<ExportFacts>> negotiate(Stream& stream, std::string export_name) {
   Handshake handshake(stream, std::move(export_name));
   co_return co_await handshake.run();
 }

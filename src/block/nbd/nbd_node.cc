@@ -85,7 +85,7 @@ Task<Result<NbdNode::Link>> NbdNode::connect_once(int64_t deadline_ns) {
 
 Task<Result<NbdNode::Link>> NbdNode::shake_hands(Fd socket, int64_t deadline_ns) {
   auto stream = std::make_unique<Stream>(executor(), std::move(socket));
-  Result<Export> facts = fail("");
+  Result<ExportFacts> facts = fail("");
   {
     const Alarm alarm(executor(), deadline_ns - monotonic_ns(), [&] { stream->abort(); });
     facts = co_await negotiate(*stream, settings_.target.export_name);
@@ -95,7 +95,7 @@ Task<Result<NbdNode::Link>> NbdNode::shake_hands(Fd socket, int64_t deadline_ns)
   co_return std::make_shared<Connection>(std::move(stream), *facts);
 }
 
-Result<> NbdNode::check_rights(const Export& facts) {
+Result<> NbdNode::check_rights(const ExportFacts& facts) {
   if ((facts.flags & kReadOnly) != 0 && !read_only()) {
     if (config_.auto_read_only) {
       config_.read_only = true;

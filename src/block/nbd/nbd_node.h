@@ -51,7 +51,7 @@ class NbdNode final : public BlockNode {
   Task<Result<>> open_first();
   Task<Result<Link>> connect_once(int64_t deadline_ns);
   Task<Result<Link>> shake_hands(Fd socket, int64_t deadline_ns);
-  Result<> check_rights(const Export& facts);
+  Result<> check_rights(const ExportFacts& facts);
   Task<Link> link();  // null: there is none in time
   void lost(const Connection& connection);
   Task<IoResult<>> perform(Call& call);
@@ -62,7 +62,7 @@ class NbdNode final : public BlockNode {
   [[nodiscard]] bool serves(ExportFlag flag) const { return (facts_.flags & flag) != 0; }
 
   Settings settings_;
-  Export facts_;
+  ExportFacts facts_;
   Link link_;
   bool can_reconnect_ = true;
   CoMutex connecting_;

@@ -20,6 +20,7 @@ class Stream {
   Stream(const Stream&) = delete;
   Stream& operator=(const Stream&) = delete;
 
+  [[nodiscard]] Executor& executor() const { return executor_; }
   // All of `to`; ECONNRESET when the peer ends before.
   Task<IoResult<>> read(IoSlice to);
   // All of `from`. Ahead of it goes `head`, in the same segment where it fits.

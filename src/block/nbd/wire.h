@@ -2,7 +2,9 @@
 // numbers are big-endian.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <vector>
 
 namespace kite::block::nbd {
 
@@ -22,13 +24,17 @@ constexpr uint64_t kExportPadding = 124;  // zeroes behind the answer to NBD_OPT
 enum class Option : uint32_t {
   kExportName = 1,
   kAbort = 2,
+  kList = 3,
+  kInfo = 6,
   kGo = 7,
   kStructuredReply = 8,
+  kListMetaContext = 9,
   kSetMetaContext = 10,
 };
 
 // [NBD] "Option reply types"
 constexpr uint32_t kReplyAck = 1;
+constexpr uint32_t kReplyServer = 2;
 constexpr uint32_t kReplyInfo = 3;
 constexpr uint32_t kReplyMetaContext = 4;
 constexpr uint32_t kReplyError = 1u << 31;
@@ -43,6 +49,8 @@ constexpr uint32_t kErrorBlockSizeRequired = kReplyError + 8;
 constexpr uint32_t kErrorTooBig = kReplyError + 9;
 
 constexpr uint16_t kInfoExport = 0;
+constexpr uint16_t kInfoName = 1;
+constexpr uint16_t kInfoDescription = 2;
 constexpr uint16_t kInfoBlockSize = 3;
 
 // [NBD] "Transmission flags"
@@ -53,6 +61,9 @@ enum ExportFlag : uint16_t {
   kSendFua = 1u << 3,
   kSendTrim = 1u << 5,
   kSendWriteZeroes = 1u << 6,
+  kSendDf = 1u << 7,
+  kCanMultiConn = 1u << 8,
+  kSendCache = 1u << 10,
   kSendFastZero = 1u << 11,
 };
 
@@ -63,12 +74,14 @@ enum class Command : uint16_t {
   kDisconnect = 2,
   kFlush = 3,
   kTrim = 4,
+  kCache = 5,
   kWriteZeroes = 6,
   kBlockStatus = 7,
 };
 enum CommandFlag : uint16_t {
   kFlagFua = 1u << 0,
   kFlagNoHole = 1u << 1,
+  kFlagDf = 1u << 2,
   kFlagRequestOne = 1u << 3,
   kFlagFastZero = 1u << 4,
 };
@@ -93,8 +106,22 @@ constexpr uint16_t kChunkErrorOffset = kChunkErrorBit + 2;
 // [NBD] "base:allocation" metadata context
 constexpr uint32_t kStateHole = 1u << 0;
 constexpr uint32_t kStateZero = 1u << 1;
+// "qemu:dirty-bitmap:NAME"
+constexpr uint32_t kStateDirty = 1u << 0;
+
+// [NBD] "Size constraints": what every server takes in one request, and every client sends.
+constexpr uint32_t kUsualMaxBlock = uint32_t{32} << 20;
 
 // The names of exports and contexts, and messages, have at most this many bytes.
 constexpr uint32_t kLongestString = 4096;
+
+inline void append_be(std::vector<uint8_t>& out, uint64_t value, unsigned bytes) {
+  for (unsigned i = bytes; i-- > 0;) out.push_back(static_cast<uint8_t>(value >> (i * 8)));
+}
+
+// [NBD] "Error values": those of Linux, whatever the server's system is.
+int errno_of(uint32_t error);
+// The one that stands for an errno of ours.
+uint32_t error_value(int code);
 
 }  // namespace kite::block::nbd

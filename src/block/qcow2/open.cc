@@ -179,12 +179,24 @@ Result<> Qcow2Node::set_backing(NodePtr backing) {
     backing_.reset();
     return {};
   }
+  backing_is_known_ = backing->user_count() != 0 || backing->kept();
   KITE_ASSIGN(backing_, NodeUse::claim(std::move(backing), fmt::format("node '{}'", name()),
-                                       {.need = Permissions::kConsistentRead, .shared = kBackingShared}));
+                                       backing_permissions(user_count() == 0 ? Permissions::kAll : user_shared_)));
   return {};
 }
 
-Result<> Qcow2Node::set_permissions(uint32_t, uint32_t) { return {}; }
+// What a disk in use is the backing file of (a backup's scratch image) bears it to be written where its own users do:
+// they see the disk change, or know who sees to it that they do not.
+Permissions Qcow2Node::backing_permissions(uint32_t shared) const {
+  const uint32_t write = backing_is_known_ ? shared & Permissions::kWrite : 0;
+  return {.need = Permissions::kConsistentRead, .shared = kBackingShared | write};
+}
+
+Result<> Qcow2Node::set_permissions(uint32_t, uint32_t shared) {
+  if (backing_) KITE_TRY(backing_.change(backing_permissions(shared)));
+  user_shared_ = shared;
+  return {};
+}
 
 Task<Result<>> Qcow2Node::recover_dirty() {
   if (read_only() || config_.for_check || (header_.incompatible & kDirty) == 0) co_return Result<>{};

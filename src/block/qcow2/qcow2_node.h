@@ -86,6 +86,7 @@ class Qcow2Node final : public FormatNode {
 
  protected:
   Result<> set_permissions(uint32_t need, uint32_t shared) override;
+  [[nodiscard]] Permissions backing_permissions(uint32_t shared) const;
   Task<Result<>> do_close() override;
   Task<Result<>> do_deactivate() override;
   Task<Result<>> do_activate() override;
@@ -278,6 +279,8 @@ class Qcow2Node final : public FormatNode {
 
   NodeUse file_;
   NodeUse backing_;
+  bool backing_is_known_ = false;             // it was not opened for this node
+  uint32_t user_shared_ = Permissions::kAll;  // what all users of this node bear
   Header header_;
   bool pass_discard_request_ = true;
   bool pass_discard_snapshot_ = true;
