@@ -6,13 +6,17 @@
 
 #include "devices/types.h"
 #include "main/options.h"
+#include "tls/credentials_store.h"
 
 namespace kite::main {
 namespace {
 
 class LaunchPlanTest : public ::testing::Test {
  protected:
-  LaunchPlanTest() { devices::register_device_types(types_); }
+  LaunchPlanTest() {
+    devices::register_device_types(types_);
+    tls::register_types(types_);
+  }
   LaunchPlan plan(const std::vector<std::string>& words) {
     auto made = plan_launch(words, types_);
     EXPECT_TRUE(made) << made.error().message;
@@ -202,6 +206,18 @@ TEST_F(LaunchPlanTest, SourcesOfRandomNumbersAreObjects) {
   EXPECT_EQ(made.entropy[0].type, "rng-builtin");
   EXPECT_EQ(made.entropy[1].properties.string("filename"), "/dev/random");
   EXPECT_EQ(made.entropy[2].properties.string("filename"), "/dev/urandom");
+}
+
+TEST_F(LaunchPlanTest, CredentialsOfTlsAreObjects) {
+  const LaunchPlan made = plan(
+      {"-object", R"({"qom-type":"tls-creds-x509","id":"t0","dir":"/pki","endpoint":"server","verify-peer":false})",
+       "-object", "tls-creds-anon,id=t1", "-vnc", ":0,tls-creds=t0"});
+  ASSERT_EQ(made.credentials.size(), 2U);
+  EXPECT_EQ(made.credentials[0].properties.string("dir"), "/pki");
+  EXPECT_FALSE(made.credentials[0].properties.boolean("verify-peer"));
+  EXPECT_EQ(made.credentials[1].properties.string("endpoint"), "client");
+  EXPECT_EQ(made.vnc->credentials, "t0");
+  EXPECT_NE(refusal({"-vnc", ":0,tls-authz=a"}).find("tls-authz"), std::string::npos);
 }
 
 TEST_F(LaunchPlanTest, SmpTopologyMultiplies) {

@@ -26,10 +26,36 @@ QmpReply empty() { return Json::object(); }
 
 // --- VNC
 
-std::string_view vnc_auth(const VncServer& server) { return server.asks_password() ? "vnc" : "none"; }
+// How clients are let in, in the protocol's three ways to say so.
+struct VncAuth {
+  std::string_view whole;    // query-vnc, events
+  std::string_view primary;  // query-vnc-servers: this,
+  std::string_view subtype;  // and this with VeNCrypt
+};
+constexpr VncAuth kVncAuth[][2] = {
+    {{"none", "none", ""}, {"vnc", "vnc", ""}},
+    {{"vencrypt+tls+none", "vencrypt", "tls-none"}, {"vencrypt+tls+vnc", "vencrypt", "tls-vnc"}},
+    {{"vencrypt+x509+none", "vencrypt", "x509-none"}, {"vencrypt+x509+vnc", "vencrypt", "x509-vnc"}}};
+static_assert(static_cast<size_t>(VncServer::Tls::kCertificate) == std::size(kVncAuth) - 1);
+
+const VncAuth& vnc_auth(const VncServer& server) {
+  return kVncAuth[static_cast<size_t>(server.tls())][server.asks_password() ? 1 : 0];
+}
 
 Json vnc_place(const Place& place) {
   return {{"host", place.host}, {"service", place.service}, {"family", place.family}, {"websocket", false}};
+}
+
+Json vnc_client(const VncServer::Client& client) {
+  Json answer = vnc_place(client.place);
+  if (!client.x509_name.empty()) answer["x509_dname"] = client.x509_name;
+  return answer;
+}
+
+Json vnc_clients(const VncServer& server) {
+  Json all = Json::array();
+  for (const VncServer::Client& client : server.clients()) all.push_back(vnc_client(client));
+  return all;
 }
 
 QmpReply query_vnc(Context& context, const Json&) {
@@ -37,10 +63,22 @@ QmpReply query_vnc(Context& context, const Json&) {
   Json answer = vnc_place(context.vnc->place());
   answer.erase("websocket");
   answer["enabled"] = true;
-  answer["auth"] = vnc_auth(*context.vnc);
-  answer["clients"] = Json::array();
-  for (const Place& client : context.vnc->clients()) answer["clients"].push_back(vnc_place(client));
+  answer["auth"] = vnc_auth(*context.vnc).whole;
+  answer["clients"] = vnc_clients(*context.vnc);
   return answer;
+}
+
+QmpReply query_vnc_servers(Context& context, const Json&) {
+  if (context.vnc == nullptr) return Json::array();
+  const VncAuth& auth = vnc_auth(*context.vnc);
+  Json place = vnc_place(context.vnc->place());
+  Json server{{"id", "default"}, {"clients", vnc_clients(*context.vnc)}};
+  for (Json* const part : {&place, &server}) {
+    (*part)["auth"] = auth.primary;
+    if (!auth.subtype.empty()) (*part)["vencrypt"] = auth.subtype;
+  }
+  server["server"] = Json::array({place});
+  return Json::array({server});
 }
 
 QmpReply set_vnc_password(Context& context, const std::string& password) {
@@ -153,6 +191,7 @@ constexpr ArgumentSpec kPassword[] = {{"password", Type::string, true}};
 
 constexpr QmpCommand kDisplayServerCommands[] = {
     {"query-vnc", {}, query_vnc},
+    {"query-vnc-servers", {}, query_vnc_servers},
     {"query-spice", {}, query_spice},
     {"set_password", kSetPassword, set_password},
     {"expire_password", kExpirePassword, expire_password},
@@ -183,10 +222,10 @@ std::span<const QmpCommand> display_server_commands() { return kDisplayServerCom
 
 std::span<const PeerEventSpec> display_events() { return kEvents; }
 
-PeerEvent vnc_event(const VncServer& server, ClientEvent event, const Place& client) {
+PeerEvent vnc_event(const VncServer& server, ClientEvent event, const VncServer::Client& client) {
   Json place = vnc_place(server.place());
-  place["auth"] = vnc_auth(server);
-  return {kEvents[static_cast<size_t>(event)].name, {{"server", place}, {"client", vnc_place(client)}}};
+  place["auth"] = vnc_auth(server).whole;
+  return {kEvents[static_cast<size_t>(event)].name, {{"server", place}, {"client", vnc_client(client)}}};
 }
 
 PeerEvent spice_event(const SpiceDisplay& server, ClientEvent event, const SpiceChannel& channel) {
@@ -201,8 +240,12 @@ PeerEvent spice_event(const SpiceDisplay& server, ClientEvent event, const Spice
 
 std::string info_vnc(Context& context, std::string_view) {
   if (context.vnc == nullptr) return "Server: disabled\n";
-  std::string lines = fmt::format("Server: {}\n  Auth: {}\n", text_of(context.vnc->place()), vnc_auth(*context.vnc));
-  for (const Place& client : context.vnc->clients()) lines += fmt::format("Client: {}\n", text_of(client));
+  std::string lines =
+      fmt::format("Server: {}\n  Auth: {}\n", text_of(context.vnc->place()), vnc_auth(*context.vnc).whole);
+  for (const VncServer::Client& client : context.vnc->clients()) {
+    lines += fmt::format("Client: {}\n", text_of(client.place));
+    if (!client.x509_name.empty()) lines += fmt::format("  x509_dname: {}\n", client.x509_name);
+  }
   if (context.vnc->clients().empty()) lines += "Client: none\n";
   return lines;
 }
