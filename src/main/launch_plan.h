@@ -44,8 +44,8 @@ struct VncPlan {
 
 // -spice
 struct SpicePlan {
-  SocketAddress address;
-  std::string password_secret;  // id of an -object secret; "" for none
+  std::optional<SocketAddress> address, tls_address;  // one at least
+  std::string password_secret;                        // id of an -object secret; "" for none
   display::SpiceConfig config;
 };
 

@@ -293,7 +293,9 @@ constexpr OptionSpec kOptions[] = {
     {"vnc",
      "[HOST]:N|unix:PATH|none[,to=N][,password=on][,password-secret=ID][,tls-creds=ID][,share=POLICY][,audiodev=ID]",
      kCharacter, "show the screen to VNC clients, display N being port 5900 + N", apply_vnc},
-    {"spice", "port=N[,addr=HOST]|unix=on,addr=PATH[,disable-ticketing=on|,password-secret=ID][,OPTION=VALUE]...",
+    {"spice",
+     "[port=N][,tls-port=N,x509-dir=PATH][,addr=HOST]|unix=on,addr=PATH[,disable-ticketing=on|,password-secret=ID]"
+     "[,tls-channel=NAME][,plaintext-channel=NAME][,OPTION=VALUE]...",
      kCharacter, "show the screen to SPICE clients", apply_spice},
     {"display", "none|vnc=PLACE", kCharacter, "no display, or as -vnc PLACE", apply_display},
     {"audiodev", "none,id=ID", kCharacter, "a sound back end; there is only the one that plays nothing",

@@ -239,10 +239,16 @@ Result<> Program::open_spice() {
   if (!plan_.spice) return {};
   SpicePlan& plan = *plan_.spice;
   plan.config.name = plan_.machine.name.empty() ? "Kite" : plan_.machine.name;
-  auto listener = listen_for_clients(plan.address);
-  if (!listener) return fail("-spice: {}", listener.error().message);
+  display::SpiceDisplay::Listeners listeners;
+  for (const auto& [address, listener] :
+       {std::pair(&plan.address, &listeners.plain), std::pair(&plan.tls_address, &listeners.tls)}) {
+    if (!*address) continue;
+    auto opened = listen_for_clients(**address);
+    if (!opened) return fail("-spice: {}", opened.error().message);
+    *listener = std::move(*opened);
+  }
   auto made = display::SpiceDisplay::create({.console = *console_, .executor = *executor_, .clock = screen_clock_},
-                                            plan.config, std::move(*listener));
+                                            plan.config, std::move(listeners));
   if (!made) return fail("-spice: {}", made.error().message);
   spice_ = std::move(*made);
   if (plan.password_secret.empty()) return {};

@@ -105,22 +105,24 @@ Json spice_channel(const SpiceChannel& channel) {
   answer["connection-id"] = channel.connection;
   answer["channel-type"] = channel.type;
   answer["channel-id"] = channel.id;
-  answer["tls"] = false;
+  answer["tls"] = channel.tls;
   return answer;
 }
 
 QmpReply query_spice(Context& context, const Json&) {
   if (context.spice == nullptr) return Json{{"enabled", false}, {"migrated", false}, {"mouse-mode", "unknown"}};
   const SpiceDisplay& server = *context.spice;
-  const Place place = server.place();
+  const std::optional<Place> place = server.place(), tls_place = server.tls_place();
   Json answer{{"enabled", true},
               {"migrated", false},
               {"auth", spice_auth(server)},
               {"compiled-version", display::spice_version()},
               {"mouse-mode", server.uses_tablet() ? "client" : "server"},
               {"channels", Json::array()}};
-  answer["host"] = place.family == "unix" ? place.service : place.host;
-  if (place.family != "unix") answer["port"] = std::atoi(place.service.c_str());
+  const Place& any = place ? *place : *tls_place;
+  answer["host"] = any.family == "unix" ? any.service : any.host;
+  if (place && place->family != "unix") answer["port"] = std::atoi(place->service.c_str());
+  if (tls_place) answer["tls-port"] = std::atoi(tls_place->service.c_str());
   for (const SpiceChannel& channel : server.channels()) answer["channels"].push_back(spice_channel(channel));
   return answer;
 }
@@ -253,12 +255,15 @@ std::string info_vnc(Context& context, std::string_view) {
 std::string info_spice(Context& context, std::string_view) {
   if (context.spice == nullptr) return "Server: disabled\n";
   const SpiceDisplay& server = *context.spice;
-  std::string lines = fmt::format("Server:\n     address: {}\n        auth: {}\n    compiled: {}\n  mouse-mode: {}\n",
-                                  text_of(server.place()), spice_auth(server), display::spice_version(),
-                                  server.uses_tablet() ? "client" : "server");
+  std::string lines = "Server:\n";
+  for (const auto& [place, tls] : {std::pair(server.place(), ""), std::pair(server.tls_place(), " [tls]")})
+    if (place) lines += fmt::format("     address: {}{}\n", text_of(*place), tls);
+  lines += fmt::format("        auth: {}\n    compiled: {}\n  mouse-mode: {}\n", spice_auth(server),
+                       display::spice_version(), server.uses_tablet() ? "client" : "server");
   for (const SpiceChannel& channel : server.channels())
-    lines += fmt::format("Channel:\n     address: {}\n     session: {}\n     channel: {}:{}\n", text_of(channel.client),
-                         channel.connection, channel.type, channel.id);
+    lines +=
+        fmt::format("Channel:\n     address: {}{}\n     session: {}\n     channel: {}:{}\n", text_of(channel.client),
+                    channel.tls ? " [tls]" : "", channel.connection, channel.type, channel.id);
   if (server.channels().empty()) lines += "Channels: none\n";
   return lines;
 }

@@ -1,5 +1,6 @@
 #include "tls/tunnel.h"
 
+#include <fcntl.h>
 #include <poll.h>
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
@@ -30,6 +31,7 @@ Tunnel::Tunnel(Wiring wiring, Fd socket, Session session)
       deadline_(wiring_.clock, [this] {
         end(phase_ == Phase::kShaking ? "the handshake takes too long" : "the peer does not take what it was sent");
       }) {
+  ::fcntl(socket_.get(), F_SETFL, ::fcntl(socket_.get(), F_GETFL) | O_NONBLOCK);
   deadline_.arm_at(wiring_.clock.now() + kHandshakeNs);
   // A client speaks first: it is ready when there is room to write.
   wiring_.executor.watch(socket_.get(), EPOLLIN | EPOLLOUT, [this](uint32_t) { go_on(); });

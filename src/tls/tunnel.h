@@ -37,7 +37,7 @@ class Tunnel {
     std::function<void(Tunnel& tunnel, const std::string& why)> ended;
   };
 
-  // `socket` is connected. `host` as Session's.
+  // `socket` is connected; it does not block from now on. `host` as Session's.
   static Result<std::unique_ptr<Tunnel>> create(Wiring wiring, Fd socket,
                                                 std::shared_ptr<const Credentials> credentials,
                                                 const std::string& host);
