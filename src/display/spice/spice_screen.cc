@@ -115,7 +115,7 @@ struct SpiceScreen::Library {
     if (spice_server_init(server, core.interface()) == 0) return {};
     if (!config.tls) return fail("the SPICE library does not start");
     return fail(
-        "the SPICE library does not start: {}, {} and {} do not go together, or the password, the parameters or "
+        "{}, {} and {} do not go together, or the password, the parameters or "
         "the ciphers are wrong",
         config.tls->authorities, config.tls->certificate, config.tls->key);
   }
