@@ -26,8 +26,9 @@ ALLOWED = {
     "bus": "support metrics memory async object state",
     "block": "support metrics async object",
     "img": "support metrics async object block",
-    "chardev": "support metrics async object",
-    "display": "support metrics async object",
+    "tls": "support metrics async object",
+    "chardev": "support metrics async object tls",
+    "display": "support metrics async object tls",
     "net": "support metrics async object chardev",
     "entropy": "support metrics async object",
     "devices": "support metrics async memory object state bus chardev block display net entropy x86",
@@ -36,7 +37,7 @@ ALLOWED = {
     "machine": "support metrics async memory x86 object state accel accel/jit accel/kvm accel/qtest bus chardev block display net entropy devices boot snapshot",
     "monitor": "support metrics async memory x86 object state accel bus chardev block display net entropy devices snapshot machine",
     "gdb": "support metrics async memory x86 object accel chardev machine monitor",
-    "main": "img support metrics async memory x86 object state accel bus chardev block display net entropy devices boot snapshot machine monitor gdb",
+    "main": "img support metrics async memory x86 object state accel bus tls chardev block display net entropy devices boot snapshot machine monitor gdb",
 }
 # Single headers that a room may see although their room is closed to it.
 EXTRA = {"devices": {"accel/local_apic.h"}, "main": {"accel/kvm/kvm_accelerator.h", "accel/kvm/kvm_system.h"}}

@@ -5,7 +5,7 @@ set -euo pipefail
 
 build=(clang-19 lld-19 llvm-19 libclang-rt-19-dev cmake ninja-build pkg-config git libfmt-dev nlohmann-json3-dev
        libgtest-dev libgmock-dev libzydis-dev libtomlplusplus-dev liburing-dev zlib1g-dev libzstd-dev
-       libvncserver-dev libspice-server-dev libslirp-dev)
+       libvncserver-dev libspice-server-dev libslirp-dev libgnutls28-dev)
 guest=(busybox-static cpio gzip xz-utils ca-certificates)
 test=(clang-format-19 python3 gdb acpica-tools procps stress-ng openssl 7zip qemu-utils nbdkit libnbd-bin
       seabios ovmf memtest86+

@@ -14,6 +14,7 @@
 #include "support/fd_sets.h"
 #include "support/log.h"
 #include "support/suggest.h"
+#include "tls/credentials_store.h"
 
 namespace kite {
 namespace {
@@ -27,16 +28,16 @@ struct Backend {
 constexpr std::array<std::string_view, 4> kCommonOptions{"id", "mux", "logfile", "logappend"};
 constexpr std::array<std::string_view, 3> kFileOptions{"path", "append", "input-path"};
 constexpr std::array<std::string_view, 1> kStdioOptions{"signal"};
-constexpr std::array<std::string_view, 13> kSocketOptions{"path",  "abstract", "tight",    "host", "port",
-                                                          "ipv4",  "ipv6",     "server",   "wait", "nodelay",
-                                                          "delay", "fd",       "reconnect"};
+constexpr std::array<std::string_view, 14> kSocketOptions{"path",  "abstract", "tight",     "host",     "port",
+                                                          "ipv4",  "ipv6",     "server",    "wait",     "nodelay",
+                                                          "delay", "fd",       "reconnect", "tls-creds"};
 constexpr std::array kBackends{
     Backend{"file", "output to a file: path=PATH[,append=on][,input-path=PATH]", kFileOptions},
     Backend{"null", "nothing: output is dropped", {}},
     Backend{"pty", "a new pseudo-terminal", {}},
     Backend{"socket",
             "path=PATH[,abstract=on] or host=HOST,port=PORT or fd=N; [,server=on[,wait=off]] or [,reconnect=SECONDS]; "
-            "TCP also [,nodelay=off][,ipv4=on][,ipv6=on]",
+            "TCP also [,nodelay=off][,ipv4=on][,ipv6=on]; [,tls-creds=ID] with TLS",
             kSocketOptions},
     Backend{"stdio", "the terminal that Kite was started on: [signal=off] (Ctrl-C goes to the guest)", kStdioOptions},
 };
@@ -49,8 +50,7 @@ constexpr std::array kMissingSocketOptions{
     MissingOption{"telnet", "Kite does not speak telnet; connect with a program for plain TCP, as nc or socat"},
     MissingOption{"tn3270", "Kite does not speak TN3270"},
     MissingOption{"websocket", "Kite does not speak WebSocket here; put a proxy as websockify before it"},
-    MissingOption{"tls-creds", "Kite has no TLS here; put a proxy as stunnel before it"},
-    MissingOption{"tls-authz", "Kite has no TLS here; put a proxy as stunnel before it"},
+    MissingOption{"tls-authz", "Kite has no lists of those who may connect; let the authority of tls-creds= decide it"},
     MissingOption{"to", "Kite tries one port; use port=0 for any that is free"},
 };
 
@@ -142,8 +142,15 @@ Result<SocketAddress> socket_address(const BackendOptions& options, bool server)
   return address;
 }
 
-Result<NewBackend> create_socket(std::string id, const BackendOptions& options, Executor& executor, Fd log,
-                                 Clock& clock) {
+Result<std::shared_ptr<const tls::Credentials>> socket_credentials(const BackendOptions& options,
+                                                                   const BackendWiring& wiring, bool server) {
+  const std::string id = options.text("tls-creds");
+  if (id.empty()) return nullptr;
+  if (wiring.credentials == nullptr) return fail("tls-creds={}: there is no -object of this kind here", id);
+  return wiring.credentials->find(id, server ? tls::Endpoint::kServer : tls::Endpoint::kClient);
+}
+
+Result<NewBackend> create_socket(std::string id, const BackendOptions& options, const BackendWiring& wiring, Fd log) {
   constexpr uint64_t kLongestSeconds = 86'400;
   SocketChardev::Config config;
   SocketPeers::Config& peers = config.peers;
@@ -160,7 +167,9 @@ Result<NewBackend> create_socket(std::string id, const BackendOptions& options, 
   if (peers.server && seconds != 0) return fail("reconnect= is for a client; a server waits for the next peer anyway");
   if (!peers.server && config.wait) return fail("wait=on is for a server; add server=on");
   peers.reconnect_ns = static_cast<int64_t>(seconds) * 1'000'000'000;
-  KITE_ASSIGN(auto socket, SocketChardev::create(std::move(id), executor, std::move(log), clock, std::move(config)));
+  KITE_ASSIGN(config.credentials, socket_credentials(options, wiring, peers.server));
+  KITE_ASSIGN(auto socket,
+              SocketChardev::create(std::move(id), wiring.executor, std::move(log), wiring.clock, std::move(config)));
   SocketChardev* raw = socket.get();
   return NewBackend{.chardev = std::move(socket), .socket = raw};
 }
@@ -228,12 +237,13 @@ Result<uint64_t> BackendOptions::number(std::string_view name, uint64_t otherwis
   return parsed;
 }
 
-Result<NewBackend> create_backend(std::string id, const BackendOptions& options, Executor& executor, Clock& clock) {
+Result<NewBackend> create_backend(std::string id, const BackendOptions& options, const BackendWiring& wiring) {
+  Executor& executor = wiring.executor;
   KITE_ASSIGN(Fd log, open_log(options));
   const std::string_view backend = options.backend();
   if (backend == "file") return create_file(std::move(id), options, executor, std::move(log));
-  if (backend == "pty") return create_pty(std::move(id), executor, std::move(log), clock);
-  if (backend == "socket") return create_socket(std::move(id), options, executor, std::move(log), clock);
+  if (backend == "pty") return create_pty(std::move(id), executor, std::move(log), wiring.clock);
+  if (backend == "socket") return create_socket(std::move(id), options, wiring, std::move(log));
   if (backend == "stdio") return create_stdio(std::move(id), options, executor, std::move(log));
   return NewBackend{.chardev = std::make_unique<NullChardev>(std::move(id), executor, std::move(log))};
 }

@@ -14,6 +14,9 @@
 namespace kite {
 
 class SocketChardev;
+namespace tls {
+class CredentialsStore;
+}
 
 using OptionPairs = std::vector<std::pair<std::string, std::string>>;
 
@@ -49,6 +52,11 @@ struct NewBackend {
   std::unique_ptr<Chardev> chardev;
   SocketChardev* socket = nullptr;  // the same, when it is one
 };
-Result<NewBackend> create_backend(std::string id, const BackendOptions& options, Executor& executor, Clock& clock);
+struct BackendWiring {
+  Executor& executor;
+  Clock& clock;
+  const tls::CredentialsStore* credentials;  // that tls-creds= can name; may be null
+};
+Result<NewBackend> create_backend(std::string id, const BackendOptions& options, const BackendWiring& wiring);
 
 }  // namespace kite

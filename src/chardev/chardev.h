@@ -21,6 +21,10 @@
 
 namespace kite {
 
+namespace tls {
+class CredentialsStore;
+}
+
 enum class ChardevEvent : uint8_t { kOpened, kClosed, kBreak, kMuxIn, kMuxOut };
 
 // What is plugged into a chardev.
@@ -80,7 +84,8 @@ std::string chardev_help();
 // executor's thread or before it runs. Clients are unplugged before it is destroyed. Ignores SIGPIPE for the process.
 class ChardevRegistry {
  public:
-  ChardevRegistry(Executor& executor, MuxHooks hooks);
+  // `credentials` are those that tls-creds= can name; null: there are none.
+  ChardevRegistry(Executor& executor, MuxHooks hooks, const tls::CredentialsStore* credentials = nullptr);
   ~ChardevRegistry();
 
   // "-chardev stdio,id=c0,mux=on,signal=off": backend first. Unknown back ends and options are refused by name.

@@ -18,7 +18,10 @@ struct ChardevRegistry::Impl {
     bool claimed = false;
   };
 
-  Impl(Executor& loop, MuxHooks mux_hooks) : executor(loop), hooks(std::move(mux_hooks)) { executor.attach(clock); }
+  Impl(Executor& loop, MuxHooks mux_hooks, const tls::CredentialsStore* known)
+      : executor(loop), hooks(std::move(mux_hooks)), credentials(known) {
+    executor.attach(clock);
+  }
   ~Impl() {
     entries.clear();
     executor.detach(clock);
@@ -36,7 +39,8 @@ struct ChardevRegistry::Impl {
                               });
     if (second_stdio) return fail("the standard input and output are in use already; share them with mux=on");
     KITE_ASSIGN(const bool mux, options.boolean("mux", false));
-    KITE_ASSIGN(NewBackend backend, create_backend(std::move(id), options, executor, clock));
+    KITE_ASSIGN(NewBackend backend, create_backend(std::move(id), options,
+                                                   {.executor = executor, .clock = clock, .credentials = credentials}));
     Entry entry{.chardev = std::move(backend.chardev), .socket = backend.socket};
     if (mux) {
       auto shared = std::make_unique<MuxChardev>(std::move(entry.chardev), executor, clock, hooks);
@@ -49,12 +53,13 @@ struct ChardevRegistry::Impl {
 
   Executor& executor;
   MuxHooks hooks;
+  const tls::CredentialsStore* credentials;
   HostClock clock{HostClock::Kind::kMonotonic};
   std::vector<Entry> entries;  // in the order in which they were made
 };
 
-ChardevRegistry::ChardevRegistry(Executor& executor, MuxHooks hooks)
-    : impl_(std::make_unique<Impl>(executor, std::move(hooks))) {
+ChardevRegistry::ChardevRegistry(Executor& executor, MuxHooks hooks, const tls::CredentialsStore* credentials)
+    : impl_(std::make_unique<Impl>(executor, std::move(hooks), credentials)) {
   ::signal(SIGPIPE, SIG_IGN);  // a reader of our output that goes away is an error of write()
 }
 

@@ -7,12 +7,11 @@
 #include <sys/epoll.h>
 #include <sys/signalfd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <csignal>
 #include <cstring>
-
-#include "support/log.h"
 
 namespace kite {
 namespace {
@@ -23,8 +22,10 @@ constexpr size_t kMostFds = 16;  // descriptors taken with one read
 
 SocketChardev::SocketChardev(std::string id, Executor& executor, Fd log, Clock& clock, Config config)
     : StreamChardev(std::move(id), executor, std::move(log)),
+      clock_(clock),
       wait_(config.wait),
       no_delay_(config.no_delay),
+      credentials_(std::move(config.credentials)),
       peers_(std::move(config.peers), {.executor = executor,
                                        .clock = clock,
                                        .who = fmt::format("chardev '{}'", this->id()),
@@ -44,19 +45,22 @@ std::string SocketChardev::filename() const {
   std::string text = is_open() ? "" : "disconnected:";
   text += peers_.where();
   if (peers_.config().server) text += ",server=on";
-  if (is_open()) {
-    if (const std::string peer = peer_text(peer_.get()); !peer.empty()) text += " <-> " + peer;
-  }
+  if (is_open() && !peer_text_.empty()) text += " <-> " + peer_text_;
   return text;
 }
 
 // --- peers come and go ---
 
 void SocketChardev::take_peer(Fd peer) {
+  const int on = 1;
+  if (no_delay_) ::setsockopt(peer.get(), IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);  // unix sockets refuse it
+  peer_text_ = peer_text(peer.get());
+  credentials_ == nullptr ? begin(std::move(peer)) : begin_tunnel(std::move(peer));
+}
+
+void SocketChardev::begin(Fd peer) {
   peer_ = std::move(peer);
   peer_leaving_ = false;
-  const int on = 1;
-  if (no_delay_) ::setsockopt(peer_.get(), IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);  // unix sockets refuse it
   connect(peer_.get(), peer_.get(), Output::kSocket);
 }
 
@@ -64,8 +68,49 @@ void SocketChardev::lose_peer() {
   if (!is_open()) return;
   disconnect();
   peer_.reset();
+  leaving_ = std::move(tunnel_);
   fds_.clear();
   peers_.left();
+}
+
+// --- TLS
+
+void SocketChardev::begin_tunnel(Fd peer) {
+  tls::Tunnel::Wiring wiring{
+      .executor = executor(),
+      .clock = clock_,
+      .ready = [this](const std::string&) { tunnel_ready(); },
+      .ended = [this](const tls::Tunnel& tunnel, const std::string& why) { tunnel_ended(tunnel, why); }};
+  auto made = tls::Tunnel::create(std::move(wiring), std::move(peer), credentials_, peers_.config().address.host);
+  if (!made) return tunnel_failed(made.error().message);
+  tunnel_ = std::move(*made);
+}
+
+void SocketChardev::tunnel_ready() {
+  auto ends = tls::Tunnel::make_ends();
+  if (!ends) return tunnel_failed(ends.error().message);
+  tunnel_->carry(std::move((*ends)[0]));
+  begin(std::move((*ends)[1]));
+}
+
+void SocketChardev::tunnel_ended(const tls::Tunnel& tunnel, const std::string& why) {
+  if (&tunnel == leaving_.get()) return leaving_.reset();
+  if (is_open()) return tunnel_.reset();  // the plain end says the rest
+  tunnel_failed(why);
+}
+
+void SocketChardev::tunnel_failed(const std::string& why) {
+  if (failures_.pass())
+    log::warn("chardev '{}': no TLS with {}: {}", id(), peer_text_.empty() ? peers_.where() : peer_text_, why);
+  tunnel_.reset();
+  peers_.left();
+}
+
+int SocketChardev::send_waiting() {
+  const int waiting = StreamChardev::send_waiting();
+  if (tunnel_ == nullptr) return waiting;
+  tunnel_->go_on();
+  return tunnel_ != nullptr && (waiting >= 0 || tunnel_->has_unsent()) ? tunnel_->socket() : -1;
 }
 
 void SocketChardev::wait_for_peer() {
@@ -77,9 +122,17 @@ void SocketChardev::wait_for_peer() {
   while (!is_open()) {
     std::array<pollfd, 2> ready{pollfd{.fd = peers_.listener(), .events = POLLIN, .revents = 0},
                                 pollfd{.fd = pending.get(), .events = POLLIN, .revents = 0}};
-    if (::poll(ready.data(), ready.size(), -1) < 0 && errno != EINTR) return;
-    if (ready[1].revents != 0) return;
-    if (ready[0].revents != 0) peers_.accept();
+    int timeout_ms = -1;
+    if (tunnel_ != nullptr) {
+      ready[0].fd = tunnel_->socket();
+      ready[0].events = tunnel_->awaited();
+      timeout_ms =
+          static_cast<int>(std::max<int64_t>(tunnel_->deadline().value_or(0) - clock_.now(), 0) / 1'000'000) + 1;
+    }
+    const int count = ::poll(ready.data(), ready.size(), timeout_ms);
+    if ((count < 0 && errno != EINTR) || ready[1].revents != 0) return;
+    if (count == 0) clock_.run_due();  // nobody else looks at it yet
+    if (ready[0].revents != 0) tunnel_ != nullptr ? tunnel_->go_on() : peers_.accept();
   }
 }
 

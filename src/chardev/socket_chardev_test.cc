@@ -450,5 +450,101 @@ TEST_F(SocketChardevTest, RefusesDescriptorsOfAnotherKind) {
   EXPECT_GE(::fcntl(null.get(), F_GETFD), 0);  // not closed by the refusal
 }
 
+// --- TLS ---
+
+class TlsChardevTest : public SocketChardevTest {
+ protected:
+  static std::shared_ptr<const tls::Credentials> credentials(tls::Endpoint endpoint) {
+    return std::move(*tls::Credentials::load({.proof = tls::Proof::kAnonymous, .endpoint = endpoint}));
+  }
+  void serve_with_tls() {
+    ASSERT_TRUE(create(
+        {.peers = {.address = {.path = path}, .server = true}, .credentials = credentials(tls::Endpoint::kServer)}));
+  }
+  // The plain end of a tunnel to the chardev.
+  Fd shake_hands(Fd socket, tls::Endpoint endpoint) {
+    Fd plain;
+    auto made = tls::Tunnel::create({.executor = *executor,
+                                     .clock = clock,
+                                     .ready =
+                                         [&](const std::string&) {
+                                           auto ends = std::move(*tls::Tunnel::make_ends());
+                                           plain = std::move(ends[0]);
+                                           tunnel->carry(std::move(ends[1]));
+                                         },
+                                     .ended = [this](const tls::Tunnel&, const std::string&) { tunnel.reset(); }},
+                                    std::move(socket), credentials(endpoint), "");
+    EXPECT_TRUE(made);
+    tunnel = std::move(*made);
+    run_until(*executor, [&] { return plain.valid() && chardev->is_open(); });
+    return plain;
+  }
+  std::unique_ptr<tls::Tunnel> tunnel;
+};
+
+TEST_F(TlsChardevTest, MovesBytesBothWays) {
+  serve_with_tls();
+  const Fd peer = shake_hands(connect_peer(), tls::Endpoint::kClient);
+  const std::string much(3 << 20, 'm');
+
+  put(peer, "ping");
+  run_until(*executor, [&] { return client.text == "ping"; });
+  const size_t taken = chardev->write(bytes_of(much));
+
+  EXPECT_EQ(read_from(*executor, peer.get(), taken).size(), taken);
+  EXPECT_EQ(client.events, std::vector{kOpened});
+}
+
+TEST_F(TlsChardevTest, AClientShakesHandsAfterItHasConnected) {
+  const Fd listener = listen_at_path();
+  ASSERT_TRUE(create({.peers = {.address = {.path = path}}, .credentials = credentials(tls::Endpoint::kClient)}));
+  EXPECT_FALSE(chardev->is_open());
+  const Fd peer = shake_hands(Fd(::accept4(listener.get(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC)),
+                              tls::Endpoint::kServer);
+  chardev->write(bytes_of("hello"));
+  EXPECT_EQ(read_from(*executor, peer.get(), 5), "hello");
+}
+
+TEST_F(TlsChardevTest, WhoSpeaksPlainlyIsNoPeerAndTheNextOneIs) {
+  serve_with_tls();
+  const Fd plain = connect_peer();
+  put(plain, "plain text instead of a handshake");
+  const Fd next = shake_hands(connect_peer(), tls::Endpoint::kClient);
+  put(next, "next");
+  run_until(*executor, [&] { return client.text == "next"; });
+  EXPECT_EQ(client.events, std::vector{kOpened});
+}
+
+TEST_F(TlsChardevTest, WhoSaysNothingMakesRoomInTime) {
+  serve_with_tls();
+  const Fd silent = connect_peer();
+  settle(*executor);
+  clock.advance(tls::Tunnel::kHandshakeNs);
+  shake_hands(connect_peer(), tls::Endpoint::kClient);
+  EXPECT_TRUE(chardev->is_open());
+}
+
+TEST_F(TlsChardevTest, WhatWasWrittenArrivesThoughTheLoopHasEnded) {
+  serve_with_tls();
+  const Fd peer = shake_hands(connect_peer(), tls::Endpoint::kClient);
+  const std::string last(100'000, 'l');
+  EXPECT_EQ(chardev->write(bytes_of(last)), last.size());
+
+  chardev->flush();
+  chardev->set_client(nullptr);
+  chardev.reset();
+
+  EXPECT_EQ(read_from(*executor, peer.get(), last.size()), last);
+}
+
+TEST_F(TlsChardevTest, AServerIsLeftAndTakesTheNext) {
+  serve_with_tls();
+  Fd peer = shake_hands(connect_peer(), tls::Endpoint::kClient);
+  peer.reset();
+  run_until(*executor, [&] { return client.count(kClosed) == 1 && tunnel == nullptr; });
+  shake_hands(connect_peer(), tls::Endpoint::kClient);
+  EXPECT_EQ(client.events, (std::vector{kOpened, kClosed, kOpened}));
+}
+
 }  // namespace
 }  // namespace kite

@@ -190,22 +190,22 @@ void StreamChardev::write_queued() {
   if (wake_writer && client_ != nullptr) client_->writable();
 }
 
+int StreamChardev::send_waiting() {
+  const std::lock_guard lock(mutex_);
+  if (out_ < 0) return -1;
+  drain_queue();
+  return queued().empty() ? -1 : out_;
+}
+
 void StreamChardev::flush() {
   constexpr int64_t kLongestNs = 1'000'000'000;
   constexpr int64_t kNsPerMs = 1'000'000;
   const HostClock clock(HostClock::Kind::kMonotonic);
   const int64_t deadline = clock.now() + kLongestNs;
   while (true) {
-    pollfd ready{.fd = -1, .events = POLLOUT, .revents = 0};
-    {
-      const std::lock_guard lock(mutex_);
-      if (out_ < 0) return;
-      drain_queue();
-      if (queued().empty()) return;
-      ready.fd = out_;
-    }
+    pollfd ready{.fd = send_waiting(), .events = POLLOUT, .revents = 0};
     const int64_t left = deadline - clock.now();
-    if (left <= 0) return;
+    if (ready.fd < 0 || left <= 0) return;
     ::poll(&ready, 1, static_cast<int>(left / kNsPerMs) + 1);
   }
 }

@@ -60,6 +60,8 @@ class StreamChardev : public Chardev {
   [[nodiscard]] ChardevClient* client() const { return client_; }
   [[nodiscard]] Executor& executor() { return executor_; }
   void update_interest();
+  // Sends what can be sent without waiting; the descriptor whose room the rest waits for, -1 when nothing is left.
+  virtual int send_waiting();
 
  private:
   void ready(bool input, uint32_t events);

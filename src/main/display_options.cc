@@ -16,10 +16,11 @@ using Share = display::VncScreen::Share;
 constexpr unsigned kFirstPort = 5900, kMostDisplay = 65535 - kFirstPort;
 
 // Options of -vnc that QEMU has.
-constexpr std::array<Text, 14> kMissing = {"tls-creds", "tls-authz",    "sasl",          "sasl-authz",   "acl",
-                                           "websocket", "reverse",      "lossy",         "non-adaptive", "display",
-                                           "head",      "key-delay-ms", "power-control", "connections"};
-constexpr std::array<Text, 7> kKnown = {"to", "password", "password-secret", "share", "ipv4", "ipv6", "audiodev"};
+constexpr std::array<Text, 13> kMissing = {"tls-authz",    "sasl",          "sasl-authz",   "acl",     "websocket",
+                                           "reverse",      "lossy",         "non-adaptive", "display", "head",
+                                           "key-delay-ms", "power-control", "connections"};
+constexpr std::array<Text, 8> kKnown = {"to",   "password", "password-secret", "tls-creds", "share",
+                                        "ipv4", "ipv6",     "audiodev"};
 
 Result<unsigned> display_number(Text option, Text text) {
   unsigned number = 0;
@@ -74,6 +75,10 @@ Result<> set_option(VncPlan& plan, const std::string& name, const std::string& v
       plan.share = Share::kIgnore;
     else
       return fail("-vnc: share={}: give allow-exclusive, force-shared or ignore", value);
+    return {};
+  }
+  if (name == "tls-creds") {
+    plan.credentials = value;
     return {};
   }
   if (name == "audiodev") {

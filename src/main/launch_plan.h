@@ -37,14 +37,15 @@ struct VncPlan {
   unsigned display = 0, last_display = 0;
   bool password = false;
   std::string password_secret;  // id of an -object secret; "" for none
+  std::string credentials;      // id of an -object tls-creds-...; "" without TLS
   std::string audio;            // id of an -audiodev, which has nothing to play; "" for none
   display::VncScreen::Share share = display::VncScreen::Share::kAllowExclusive;
 };
 
 // -spice
 struct SpicePlan {
-  SocketAddress address;
-  std::string password_secret;  // id of an -object secret; "" for none
+  std::optional<SocketAddress> address, tls_address;  // one at least
+  std::string password_secret;                        // id of an -object secret; "" for none
   display::SpiceConfig config;
 };
 
@@ -103,6 +104,7 @@ struct LaunchPlan {
   std::optional<SpicePlan> spice;
   std::map<std::string, std::string> secrets;  // -object secret, by id
   std::vector<ObjectPlan> entropy;             // -object rng-random and rng-builtin
+  std::vector<ObjectPlan> credentials;         // -object tls-creds-anon, -psk, -x509
   bool serial_given = false, monitor_given = false;
   std::string text;  // what -help, -version, -device help and the like want printed; then nothing else is done
 };

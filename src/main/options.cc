@@ -9,6 +9,7 @@
 #include "support/base64.h"
 #include "support/log.h"
 #include "support/suggest.h"
+#include "tls/credentials_store.h"
 
 namespace kite::main {
 
@@ -82,6 +83,10 @@ Result<> object(Context& context, Text text) {
   if (options.type == "secret") return add_secret(context, options.id, properties);
   if (entropy::EntropyRegistry::knows(options.type)) {
     context.plan.entropy.push_back({.type = options.type, .id = options.id, .properties = properties});
+    return {};
+  }
+  if (tls::CredentialsStore::knows(options.type)) {
+    context.plan.credentials.push_back({.type = options.type, .id = options.id, .properties = properties});
     return {};
   }
   if (context.types.is_a(options.type, "memory-backend")) return add_memory(context, options, properties);
@@ -289,9 +294,12 @@ constexpr OptionSpec kOptions[] = {
      [](Context& context, Text text) { return monitor(context, text, true, true); }},
     {"mon", "chardev=ID[,mode=readline|control][,pretty=on|off]", kCharacter, "monitor on a -chardev", apply_mon},
     {"vga", "std|virtio|none", kCharacter, "the graphics card; std where there is a -vnc or -spice", apply_vga},
-    {"vnc", "[HOST]:N|unix:PATH|none[,to=N][,password=on][,password-secret=ID][,share=POLICY][,audiodev=ID]",
+    {"vnc",
+     "[HOST]:N|unix:PATH|none[,to=N][,password=on][,password-secret=ID][,tls-creds=ID][,share=POLICY][,audiodev=ID]",
      kCharacter, "show the screen to VNC clients, display N being port 5900 + N", apply_vnc},
-    {"spice", "port=N[,addr=HOST]|unix=on,addr=PATH[,disable-ticketing=on|,password-secret=ID][,OPTION=VALUE]...",
+    {"spice",
+     "[port=N][,tls-port=N,x509-dir=PATH][,addr=HOST]|unix=on,addr=PATH[,disable-ticketing=on|,password-secret=ID]"
+     "[,tls-channel=NAME][,plaintext-channel=NAME][,OPTION=VALUE]...",
      kCharacter, "show the screen to SPICE clients", apply_spice},
     {"display", "none|vnc=PLACE", kCharacter, "no display, or as -vnc PLACE", apply_display},
     {"audiodev", "none,id=ID", kCharacter, "a sound back end; there is only the one that plays nothing",

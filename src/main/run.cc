@@ -31,6 +31,7 @@
 #include "monitor/qtest_server.h"
 #include "net/net_registry.h"
 #include "support/log.h"
+#include "tls/credentials_store.h"
 
 namespace kite::main {
 
@@ -51,6 +52,7 @@ class Program {
   Result<int> run(const std::vector<std::string>& arguments);
 
  private:
+  Result<> open_credentials();
   Result<> open_character_devices();
   Result<> open_serial_ports();
   Result<> open_networks();
@@ -61,7 +63,8 @@ class Program {
   Result<> settle_on_host();
   Result<> open_vnc();
   Result<> open_spice();
-  Result<std::string> password_of(std::string_view option, const std::string& secret) const;
+  // What `property` of `option` names: an -object secret.
+  Result<std::string> password_of(std::string_view option, std::string_view property, const std::string& secret) const;
   Result<> open_monitors();
   void announce_clients();
   Result<> open_debugger(const monitor::MonitorContext& context);
@@ -76,6 +79,7 @@ class Program {
   HostClock screen_clock_{HostClock::Kind::kMonotonic};
   std::unique_ptr<Executor> executor_;
   Fd signals_;
+  tls::CredentialsStore credentials_;
   std::unique_ptr<ChardevRegistry> chardevs_;
   std::unique_ptr<net::NetRegistry> nets_;
   std::unique_ptr<entropy::EntropyRegistry> entropy_;
@@ -120,10 +124,22 @@ Result<> Program::open_serial_ports() {
   return {};
 }
 
+Result<> Program::open_credentials() {
+  for (const ObjectPlan& plan : plan_.credentials) {
+    std::string password;
+    if (const std::string secret = plan.properties.string("passwordid"); !secret.empty()) {
+      KITE_ASSIGN(password, password_of(fmt::format("-object {},id={}", plan.type, plan.id), "passwordid", secret));
+    }
+    KITE_TRY(credentials_.add(plan.type, plan.id, plan.properties, password));
+  }
+  return {};
+}
+
 Result<> Program::open_character_devices() {
-  chardevs_ = std::make_unique<ChardevRegistry>(*executor_, MuxHooks{.quit = [this] {
+  const auto quit = [this] {
     if (machine_ != nullptr) machine_->request_shutdown(machine::Cause::kHostUi);
-  }});
+  };
+  chardevs_ = std::make_unique<ChardevRegistry>(*executor_, MuxHooks{.quit = quit}, &credentials_);
   for (const std::string& text : plan_.chardevs) KITE_TRY(chardevs_->add(text));
   for (machine::DeviceConfig& device : plan_.machine.devices) {
     const std::string id = device.properties.string("chardev");
@@ -196,21 +212,26 @@ Result<> Program::open_vnc() {
   if (!plan.audio.empty() && !plan_.audio_backends.contains(plan.audio))
     return fail("-vnc: audiodev={}: there is no -audiodev with this id", plan.audio);
   const std::string& name = plan_.machine.name;
-  KITE_ASSIGN(vnc_, display::VncServer::create(*console_, *executor_,
-                                               {.name = name.empty() ? "Kite" : fmt::format("Kite ({})", name),
-                                                .password = plan.password,
-                                                .share = plan.share},
-                                               std::move(*listener)));
+  display::VncServer::Config config{.screen = {.name = name.empty() ? "Kite" : fmt::format("Kite ({})", name),
+                                               .password = plan.password,
+                                               .share = plan.share}};
+  if (!plan.credentials.empty()) {
+    auto found = credentials_.find(plan.credentials, tls::Endpoint::kServer);
+    if (!found) return fail("-vnc: {}", found.error().message);
+    config.credentials = std::move(*found);
+  }
+  KITE_ASSIGN(vnc_, display::VncServer::create(*console_, *executor_, std::move(config), std::move(*listener)));
   if (plan.password_secret.empty()) return {};
-  KITE_ASSIGN(const std::string password, password_of("-vnc", plan.password_secret));
+  KITE_ASSIGN(const std::string password, password_of("-vnc", "password-secret", plan.password_secret));
   vnc_->set_password(password);
   return {};
 }
 
-Result<std::string> Program::password_of(std::string_view option, const std::string& secret) const {
+Result<std::string> Program::password_of(std::string_view option, std::string_view property,
+                                         const std::string& secret) const {
   const auto found = plan_.secrets.find(secret);
   if (found == plan_.secrets.end())
-    return fail("{}: password-secret={}: there is no -object secret with this id", option, secret);
+    return fail("{}: {}={}: there is no -object secret with this id", option, property, secret);
   return found->second;
 }
 
@@ -218,14 +239,20 @@ Result<> Program::open_spice() {
   if (!plan_.spice) return {};
   SpicePlan& plan = *plan_.spice;
   plan.config.name = plan_.machine.name.empty() ? "Kite" : plan_.machine.name;
-  auto listener = listen_for_clients(plan.address);
-  if (!listener) return fail("-spice: {}", listener.error().message);
+  display::SpiceDisplay::Listeners listeners;
+  for (const auto& [address, listener] :
+       {std::pair(&plan.address, &listeners.plain), std::pair(&plan.tls_address, &listeners.tls)}) {
+    if (!*address) continue;
+    auto opened = listen_for_clients(**address);
+    if (!opened) return fail("-spice: {}", opened.error().message);
+    *listener = std::move(*opened);
+  }
   auto made = display::SpiceDisplay::create({.console = *console_, .executor = *executor_, .clock = screen_clock_},
-                                            plan.config, std::move(*listener));
+                                            plan.config, std::move(listeners));
   if (!made) return fail("-spice: {}", made.error().message);
   spice_ = std::move(*made);
   if (plan.password_secret.empty()) return {};
-  KITE_ASSIGN(const std::string password, password_of("-spice", plan.password_secret));
+  KITE_ASSIGN(const std::string password, password_of("-spice", "password-secret", plan.password_secret));
   if (auto done = spice_->set_password(password, display::WhenConnected::kKeep); !done)
     return fail("-spice: password-secret={}: {}", plan.password_secret, done.error().message);
   return {};
@@ -271,7 +298,7 @@ void Program::announce_clients() {
   };
   nets_->on_stream_change([announce](const net::StreamBackend& backend) { announce(monitor::stream_event(backend)); });
   if (vnc_ != nullptr)
-    vnc_->on_event([this, announce](display::ClientEvent event, const display::Place& client) {
+    vnc_->on_event([this, announce](display::ClientEvent event, const display::VncServer::Client& client) {
       announce(monitor::vnc_event(*vnc_, event, client));
     });
   if (spice_ != nullptr)
@@ -314,6 +341,7 @@ Result<> Program::begin() {
 
 Result<int> Program::run(const std::vector<std::string>& arguments) {
   devices::register_device_types(types_);
+  tls::register_types(types_);
   machine::register_machine_types(types_);
   KITE_ASSIGN(plan_, plan_launch(arguments, types_));
   if (!plan_.text.empty()) {
@@ -336,6 +364,7 @@ Result<int> Program::run(const std::vector<std::string>& arguments) {
 
   KITE_ASSIGN(executor_, Executor::create("kite"));
   KITE_ASSIGN(signals_, watch_signals(*executor_, [this](int signal) { end_with_signal(signal); }));
+  KITE_TRY(open_credentials());
   KITE_TRY(open_character_devices());
   KITE_TRY(open_networks());
   KITE_TRY(open_entropy());

@@ -26,10 +26,36 @@ QmpReply empty() { return Json::object(); }
 
 // --- VNC
 
-std::string_view vnc_auth(const VncServer& server) { return server.asks_password() ? "vnc" : "none"; }
+// How clients are let in, in the protocol's three ways to say so.
+struct VncAuth {
+  std::string_view whole;    // query-vnc, events
+  std::string_view primary;  // query-vnc-servers: this,
+  std::string_view subtype;  // and this with VeNCrypt
+};
+constexpr VncAuth kVncAuth[][2] = {
+    {{"none", "none", ""}, {"vnc", "vnc", ""}},
+    {{"vencrypt+tls+none", "vencrypt", "tls-none"}, {"vencrypt+tls+vnc", "vencrypt", "tls-vnc"}},
+    {{"vencrypt+x509+none", "vencrypt", "x509-none"}, {"vencrypt+x509+vnc", "vencrypt", "x509-vnc"}}};
+static_assert(static_cast<size_t>(VncServer::Tls::kCertificate) == std::size(kVncAuth) - 1);
+
+const VncAuth& vnc_auth(const VncServer& server) {
+  return kVncAuth[static_cast<size_t>(server.tls())][server.asks_password() ? 1 : 0];
+}
 
 Json vnc_place(const Place& place) {
   return {{"host", place.host}, {"service", place.service}, {"family", place.family}, {"websocket", false}};
+}
+
+Json vnc_client(const VncServer::Client& client) {
+  Json answer = vnc_place(client.place);
+  if (!client.x509_name.empty()) answer["x509_dname"] = client.x509_name;
+  return answer;
+}
+
+Json vnc_clients(const VncServer& server) {
+  Json all = Json::array();
+  for (const VncServer::Client& client : server.clients()) all.push_back(vnc_client(client));
+  return all;
 }
 
 QmpReply query_vnc(Context& context, const Json&) {
@@ -37,10 +63,22 @@ QmpReply query_vnc(Context& context, const Json&) {
   Json answer = vnc_place(context.vnc->place());
   answer.erase("websocket");
   answer["enabled"] = true;
-  answer["auth"] = vnc_auth(*context.vnc);
-  answer["clients"] = Json::array();
-  for (const Place& client : context.vnc->clients()) answer["clients"].push_back(vnc_place(client));
+  answer["auth"] = vnc_auth(*context.vnc).whole;
+  answer["clients"] = vnc_clients(*context.vnc);
   return answer;
+}
+
+QmpReply query_vnc_servers(Context& context, const Json&) {
+  if (context.vnc == nullptr) return Json::array();
+  const VncAuth& auth = vnc_auth(*context.vnc);
+  Json place = vnc_place(context.vnc->place());
+  Json server{{"id", "default"}, {"clients", vnc_clients(*context.vnc)}};
+  for (Json* const part : {&place, &server}) {
+    (*part)["auth"] = auth.primary;
+    if (!auth.subtype.empty()) (*part)["vencrypt"] = auth.subtype;
+  }
+  server["server"] = Json::array({place});
+  return Json::array({server});
 }
 
 QmpReply set_vnc_password(Context& context, const std::string& password) {
@@ -67,22 +105,24 @@ Json spice_channel(const SpiceChannel& channel) {
   answer["connection-id"] = channel.connection;
   answer["channel-type"] = channel.type;
   answer["channel-id"] = channel.id;
-  answer["tls"] = false;
+  answer["tls"] = channel.tls;
   return answer;
 }
 
 QmpReply query_spice(Context& context, const Json&) {
   if (context.spice == nullptr) return Json{{"enabled", false}, {"migrated", false}, {"mouse-mode", "unknown"}};
   const SpiceDisplay& server = *context.spice;
-  const Place place = server.place();
+  const std::optional<Place> place = server.place(), tls_place = server.tls_place();
   Json answer{{"enabled", true},
               {"migrated", false},
               {"auth", spice_auth(server)},
               {"compiled-version", display::spice_version()},
               {"mouse-mode", server.uses_tablet() ? "client" : "server"},
               {"channels", Json::array()}};
-  answer["host"] = place.family == "unix" ? place.service : place.host;
-  if (place.family != "unix") answer["port"] = std::atoi(place.service.c_str());
+  const Place& any = place ? *place : *tls_place;
+  answer["host"] = any.family == "unix" ? any.service : any.host;
+  if (place && place->family != "unix") answer["port"] = std::atoi(place->service.c_str());
+  if (tls_place) answer["tls-port"] = std::atoi(tls_place->service.c_str());
   for (const SpiceChannel& channel : server.channels()) answer["channels"].push_back(spice_channel(channel));
   return answer;
 }
@@ -153,6 +193,7 @@ constexpr ArgumentSpec kPassword[] = {{"password", Type::string, true}};
 
 constexpr QmpCommand kDisplayServerCommands[] = {
     {"query-vnc", {}, query_vnc},
+    {"query-vnc-servers", {}, query_vnc_servers},
     {"query-spice", {}, query_spice},
     {"set_password", kSetPassword, set_password},
     {"expire_password", kExpirePassword, expire_password},
@@ -183,10 +224,10 @@ std::span<const QmpCommand> display_server_commands() { return kDisplayServerCom
 
 std::span<const PeerEventSpec> display_events() { return kEvents; }
 
-PeerEvent vnc_event(const VncServer& server, ClientEvent event, const Place& client) {
+PeerEvent vnc_event(const VncServer& server, ClientEvent event, const VncServer::Client& client) {
   Json place = vnc_place(server.place());
-  place["auth"] = vnc_auth(server);
-  return {kEvents[static_cast<size_t>(event)].name, {{"server", place}, {"client", vnc_place(client)}}};
+  place["auth"] = vnc_auth(server).whole;
+  return {kEvents[static_cast<size_t>(event)].name, {{"server", place}, {"client", vnc_client(client)}}};
 }
 
 PeerEvent spice_event(const SpiceDisplay& server, ClientEvent event, const SpiceChannel& channel) {
@@ -201,8 +242,12 @@ PeerEvent spice_event(const SpiceDisplay& server, ClientEvent event, const Spice
 
 std::string info_vnc(Context& context, std::string_view) {
   if (context.vnc == nullptr) return "Server: disabled\n";
-  std::string lines = fmt::format("Server: {}\n  Auth: {}\n", text_of(context.vnc->place()), vnc_auth(*context.vnc));
-  for (const Place& client : context.vnc->clients()) lines += fmt::format("Client: {}\n", text_of(client));
+  std::string lines =
+      fmt::format("Server: {}\n  Auth: {}\n", text_of(context.vnc->place()), vnc_auth(*context.vnc).whole);
+  for (const VncServer::Client& client : context.vnc->clients()) {
+    lines += fmt::format("Client: {}\n", text_of(client.place));
+    if (!client.x509_name.empty()) lines += fmt::format("  x509_dname: {}\n", client.x509_name);
+  }
   if (context.vnc->clients().empty()) lines += "Client: none\n";
   return lines;
 }
@@ -210,12 +255,15 @@ std::string info_vnc(Context& context, std::string_view) {
 std::string info_spice(Context& context, std::string_view) {
   if (context.spice == nullptr) return "Server: disabled\n";
   const SpiceDisplay& server = *context.spice;
-  std::string lines = fmt::format("Server:\n     address: {}\n        auth: {}\n    compiled: {}\n  mouse-mode: {}\n",
-                                  text_of(server.place()), spice_auth(server), display::spice_version(),
-                                  server.uses_tablet() ? "client" : "server");
+  std::string lines = "Server:\n";
+  for (const auto& [place, tls] : {std::pair(server.place(), ""), std::pair(server.tls_place(), " [tls]")})
+    if (place) lines += fmt::format("     address: {}{}\n", text_of(*place), tls);
+  lines += fmt::format("        auth: {}\n    compiled: {}\n  mouse-mode: {}\n", spice_auth(server),
+                       display::spice_version(), server.uses_tablet() ? "client" : "server");
   for (const SpiceChannel& channel : server.channels())
-    lines += fmt::format("Channel:\n     address: {}\n     session: {}\n     channel: {}:{}\n", text_of(channel.client),
-                         channel.connection, channel.type, channel.id);
+    lines +=
+        fmt::format("Channel:\n     address: {}{}\n     session: {}\n     channel: {}:{}\n", text_of(channel.client),
+                    channel.tls ? " [tls]" : "", channel.connection, channel.type, channel.id);
   if (server.channels().empty()) lines += "Channels: none\n";
   return lines;
 }

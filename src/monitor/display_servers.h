@@ -14,7 +14,8 @@ namespace kite::monitor {
 std::span<const QmpCommand> display_server_commands();
 
 // What QMP announces of clients.
-PeerEvent vnc_event(const display::VncServer& server, display::ClientEvent event, const display::Place& client);
+PeerEvent vnc_event(const display::VncServer& server, display::ClientEvent event,
+                    const display::VncServer::Client& client);
 PeerEvent spice_event(const display::SpiceDisplay& server, display::ClientEvent event,
                       const display::SpiceChannel& channel);
 std::span<const PeerEventSpec> display_events();

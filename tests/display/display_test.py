@@ -9,11 +9,13 @@ import os
 import socket
 import struct
 import sys
+import tempfile
 import time
 import zlib
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-sys.path[:0] = [HERE, os.path.join(HERE, "..", "boot")]
+sys.path[:0] = [HERE, os.path.join(HERE, "..", "boot"), os.path.join(HERE, "..", "process")]
+from certificates import Certificates  # noqa: E402
 from guest import Tally  # noqa: E402
 from screen import SEABIOS, VGABIOS, Bench, Machine, Picture  # noqa: E402
 from vnc_client import VncClient, VncError  # noqa: E402
@@ -196,8 +198,43 @@ def garbage_clients(bench, _board):
             client.update(incremental=False)
 
 
+def vnc_tls(bench, _board):
+    """With TLS and certificates only those get in whom the authority vouches for, and who know the password, too."""
+    with tempfile.TemporaryDirectory() as folder:
+        files = Certificates(folder)
+        with Machine(bench, "-object", f"tls-creds-x509,id=tls0,dir={folder},endpoint=server", "-object",
+                     "secret,id=s0,data=sesame", "-vnc", "unix:@VNC,tls-creds=tls0,password-secret=s0", "-vga", "std",
+                     "-S") as machine:
+            known = files.client(folder)
+            with VncClient(machine.vnc, "sesame", tls=known) as client:
+                same_picture(machine, client)
+                server = machine.qmp("query-vnc-servers")[0]
+                if (server["auth"], server["vencrypt"], server["server"][0]["vencrypt"],
+                        server["clients"][0]["x509_dname"]) != ("vencrypt", "x509-vnc", "x509-vnc", "CN=client"):
+                    machine.fail(f"query-vnc-servers: {server}")
+                data = machine.take_event("VNC_INITIALIZED")
+                if (data["server"]["auth"], data["client"]["x509_dname"]) != ("vencrypt+x509+vnc", "CN=client"):
+                    machine.fail(f"VNC_INITIALIZED: {data}")
+                # Who is in the middle of it holds up nobody.
+                for data in (b"", b"RFB 003.008\n", b"RFB 003.008\n\x13\0\x02\0\0\1\5",
+                             b"RFB 003.008\n\x13\0\x02\0\0\1\5\x16\x03\x01\x02\x00\x01\x00"):
+                    half = socket.socket(socket.AF_UNIX)
+                    half.connect(machine.vnc)
+                    half.sendall(data)
+                    client.update(incremental=False)
+                    half.close()
+            for password, tls in ((None, None), ("sesame", None), ("wrong", known), (None, known),
+                                  ("sesame", files.client()), ("sesame", files.client(files.stranger))):
+                try:
+                    VncClient(machine.vnc, password, tls=tls)
+                except (VncError, OSError):
+                    continue
+                machine.fail(f"the password '{password}' with {tls} lets in")
+            VncClient(machine.vnc, "sesame", tls=known).socket.close()
+
+
 CASES = {"seabios banner": (seabios_banner, False), "vnc menu": (vnc_menu, False), "password": (vnc_password, False),
-         "garbage": (garbage_clients, False), "linux console": (linux_console, True),
+         "tls": (vnc_tls, False), "garbage": (garbage_clients, False), "linux console": (linux_console, True),
          "linux frame buffer": (linux_frame_buffer, True), "slow client": (slow_client, True)}
 ON_BOTH_BOARDS = ("seabios banner", "linux console")
 

@@ -3,6 +3,7 @@ import hashlib
 import os
 import select
 import socket
+import ssl
 import struct
 import time
 
@@ -24,7 +25,7 @@ class SpiceError(Exception):
 class Channel:
     """One connection: the link, and messages with short headers."""
 
-    def __init__(self, address, kind, connection, password, timeout=60):
+    def __init__(self, address, kind, connection, password, timeout=60, tls=None):
         family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET
         self.socket = socket.socket(family, socket.SOCK_STREAM)
         self.socket.settimeout(timeout)
@@ -32,6 +33,8 @@ class Channel:
         self.kind, self.buffer = kind, b""
         self.ack_window = self.ack_count = 0
         try:
+            if tls:
+                self.socket = tls.wrap_socket(self.socket, server_hostname="localhost")
             self._link(connection, password)
         except BaseException:
             self.socket.close()
@@ -68,6 +71,8 @@ class Channel:
         if not part:
             raise SpiceError("the server has closed the connection")
         self.buffer += part
+        if isinstance(self.socket, ssl.SSLSocket) and self.socket.pending():
+            self.fill()  # what select() knows nothing of
 
     def send(self, kind, data=b""):
         self.socket.sendall(struct.pack("<HI", kind, len(data)) + data)
@@ -100,22 +105,22 @@ class SpiceClient:
     """Keeps the primary surface as rows of 3 bytes a pixel, like a PPM file. Bitmaps that the server has packed are
     counted, not drawn."""
 
-    def __init__(self, address, password="", timeout=60, only_main=False):
+    def __init__(self, address, password="", timeout=60, only_main=False, tls=None):
         self.width = self.height = 0
         self.pixels = bytearray()
         self.session = self.mouse_modes = self.mouse_mode = self.leds = self.name = None
         self.draws = self.packed = self.surfaces = self.motion_acks = 0
-        self.channels = [Channel(address, MAIN, 0, password, timeout)]
+        self.channels = [Channel(address, MAIN, 0, password, timeout, tls)]
         self.main = self.channels[0]
         try:
             self.wait(lambda: self.session is not None, "main init", timeout)
             if only_main:
                 return
-            self.display = Channel(address, DISPLAY, self.session, password, timeout)
+            self.display = Channel(address, DISPLAY, self.session, password, timeout, tls)
             self.channels.append(self.display)
             # At once: the server waits for it, and for nobody else meanwhile.
             self.display.send(101, struct.pack("<BqBi", 1, 1 << 20, 1, 1 << 20))
-            self.inputs = Channel(address, INPUTS, self.session, password, timeout)
+            self.inputs = Channel(address, INPUTS, self.session, password, timeout, tls)
             self.channels.append(self.inputs)
             # Not before the surface: the library reads freed memory when a client goes while its display channel begins.
             self.wait(lambda: self.leds is not None and self.surfaces, "inputs init or a surface", timeout)

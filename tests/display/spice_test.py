@@ -8,11 +8,14 @@ Ends with a line 'spice: N passed, N failed, N skipped'.
 import os
 import socket
 import struct
+import subprocess
 import sys
+import tempfile
 import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-sys.path[:0] = [HERE, os.path.join(HERE, "..", "boot")]
+sys.path[:0] = [HERE, os.path.join(HERE, "..", "boot"), os.path.join(HERE, "..", "process")]
+from certificates import Certificates  # noqa: E402
 from guest import Tally  # noqa: E402
 from screen import SEABIOS, VGABIOS, Bench, Machine, Picture  # noqa: E402
 from spice_client import DISPLAY, SERVER_MOUSE, Channel, SpiceClient, SpiceError  # noqa: E402
@@ -170,6 +173,46 @@ def monitors(bench, _board):
             machine.fail("query-spice has a server where there is none")
 
 
+def free_port():
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
+
+
+def tls(bench, _board):
+    """A port with TLS beside one without; a channel that is only served with it."""
+    with tempfile.TemporaryDirectory() as folder:
+        files = Certificates(folder)
+        port, tls_port = free_port(), free_port()
+        options = f"addr=127.0.0.1,port={port},tls-port={tls_port},x509-dir={folder},tls-channel=main,disable-ticketing=on"
+        with Machine(bench, "-spice", options, "-vga", "std", "-S") as machine:
+            server = machine.qmp("query-spice")
+            if (server["port"], server["tls-port"]) != (port, tls_port):
+                machine.fail(f"query-spice: {server}")
+            with SpiceClient(("127.0.0.1", tls_port), tls=files.client()) as client:
+                client.wait(lambda: client.width, "a surface")
+                data = machine.take_event("SPICE_INITIALIZED")
+                if not data["client"]["tls"] or "[tls]" not in machine.human("info spice"):
+                    machine.fail(f"SPICE_INITIALIZED: {data}")
+                for address, context in ((("127.0.0.1", port), None), (("127.0.0.1", tls_port), None)):
+                    try:
+                        Channel(address, 1, 0, "", tls=context)
+                        machine.fail(f"{address} lets in without TLS")
+                    except (SpiceError, OSError):
+                        pass
+                half = socket.create_connection(("127.0.0.1", tls_port))
+                half.sendall(b"\x16\x03\x01\x02\x00\x01")
+                machine.human("info spice")
+                half.close()
+            pid = machine.process.pid
+            with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as file:
+                owners = [f"pid={number}," for number in (str(pid), *file.read().split())]
+            listeners = subprocess.run(["ss", "-Hltnp"], stdout=subprocess.PIPE, text=True, check=True).stdout
+            sockets = {line.split()[3] for line in listeners.splitlines() if any(owner in line for owner in owners)}
+            if sockets != {f"127.0.0.1:{port}", f"127.0.0.1:{tls_port}"}:
+                machine.fail(f"it listens at {sockets}")
+
+
 class Ports:
     """The ports of a machine that no CPU runs, by the qtest protocol."""
 
@@ -314,7 +357,7 @@ def ending(bench, _board):
 
 
 CASES = {"menu": (menu, False), "password": (password, False), "monitors": (monitors, False),
-         "mouse and lights": (mouse_and_lights, False), "compressed": (compressed, False), "garbage": (garbage, False),
+         "tls": (tls, False), "mouse and lights": (mouse_and_lights, False), "compressed": (compressed, False), "garbage": (garbage, False),
          "hostile display": (hostile_display, False), "ending": (ending, False), "linux console": (linux_console, True), "frame buffer": (frame_buffer, True),
          "slow client": (slow_client, True)}
 ON_BOTH_BOARDS = ("menu", "linux console")

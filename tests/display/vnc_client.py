@@ -1,10 +1,12 @@
-"""A VNC client for tests: RFB 3.8 with raw and DesktopSize, and VNC authentication. RFC 6143."""
+"""A VNC client for tests: RFB 3.8 with raw and DesktopSize, VNC authentication, and VeNCrypt. RFC 6143 and the RFB
+community specification."""
 import socket
 import struct
 import subprocess
 
 RAW, DESKTOP_SIZE = 0, -223
-NONE, VNC_AUTHENTICATION = 1, 2
+NONE, VNC_AUTHENTICATION, VENCRYPT = 1, 2, 19
+X509_NONE, X509_VNC = 260, 261
 
 
 class VncError(Exception):
@@ -14,13 +16,17 @@ class VncError(Exception):
 class VncClient:
     """Keeps the screen as rows of 3 bytes a pixel, like a PPM file."""
 
-    def __init__(self, address, password=None, shared=True, timeout=60):
+    def __init__(self, address, password=None, shared=True, timeout=60, tls=None):
         family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET
         self.socket = socket.socket(family, socket.SOCK_STREAM)
         self.socket.connect(address)
         self.socket.settimeout(timeout)
         self.buffer = b""
-        self._handshake(password)
+        try:
+            self._handshake(password, tls)
+        except BaseException:
+            self.socket.close()
+            raise
         self.socket.sendall(bytes([1 if shared else 0]))
         self.width, self.height = struct.unpack(">HH", self._take(4))
         self._take(16)
@@ -45,20 +51,36 @@ class VncClient:
         taken, self.buffer = self.buffer[:count], self.buffer[count:]
         return taken
 
-    def _handshake(self, password):
+    def _handshake(self, password, tls):
         version = self._take(12)
         if version != b"RFB 003.008\n":
             raise VncError(f"the server speaks {version}")
         self.socket.sendall(version)
         types = self._take(self._take(1)[0])
-        wanted = NONE if password is None else VNC_AUTHENTICATION
+        wanted = VENCRYPT if tls else NONE if password is None else VNC_AUTHENTICATION
         if wanted not in types:
             raise VncError(f"security types {list(types)}, not {wanted}")
         self.socket.sendall(bytes([wanted]))
+        if tls:
+            self._vencrypt(X509_NONE if password is None else X509_VNC, tls)
         if password is not None:
             self.socket.sendall(des_response(self._take(16), password))
         if struct.unpack(">I", self._take(4))[0] != 0:
             raise VncError("refused")
+
+    def _vencrypt(self, subtype, tls):
+        if self._take(2) != b"\x00\x02":
+            raise VncError("another VeNCrypt than 0.2")
+        self.socket.sendall(b"\x00\x02")
+        if self._take(1) != b"\0":
+            raise VncError("VeNCrypt 0.2 is refused")
+        subtypes = struct.unpack(f">{(count := self._take(1)[0])}I", self._take(4 * count))
+        if subtype not in subtypes:
+            raise VncError(f"VeNCrypt's subtypes {subtypes}, not {subtype}")
+        self.socket.sendall(struct.pack(">I", subtype))
+        if self._take(1) != b"\x01" or self.buffer:
+            raise VncError("the subtype is refused")
+        self.socket = tls.wrap_socket(self.socket, server_hostname="localhost")
 
     def update(self, incremental=True):
         """Asks for the screen and takes one update."""

@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 
+from certificates import Certificates
 from guest import GuestError
 
 INSIDE = "KITE_LIBVIRT_INSIDE"
@@ -21,6 +22,8 @@ dynamic_ownership = 0
 security_driver = "none"
 namespaces = []
 cgroup_controllers = []
+vnc_tls = 1
+vnc_tls_x509_cert_dir = "/etc/libvirt/certificates"
 """
 LIBVIRTD_CONF = 'auth_unix_rw = "none"\nauth_unix_ro = "none"\n'
 LIMIT = 120
@@ -73,6 +76,7 @@ class Host:
             subprocess.run(["mount", "--bind", own, place], check=True)
         for folder in ("/etc/libvirt/qemu", "/run/libvirt", "/run/lock"):
             os.makedirs(folder)
+        self.certificates = Certificates("/etc/libvirt/certificates")
         self.write("/etc/libvirt/qemu.conf", QEMU_CONF)
         self.write("/etc/libvirt/libvirtd.conf", LIBVIRTD_CONF)
         subprocess.run(["ip", "link", "set", "lo", "up"], check=True)

@@ -17,9 +17,10 @@ import sys
 import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-sys.path[:0] = [HERE, os.path.join(HERE, "..", "boot")]
+sys.path[:0] = [HERE] + [os.path.join(HERE, "..", folder) for folder in ("boot", "display", "process")]
 from guest import GuestError, Tally  # noqa: E402
 import host as libvirt  # noqa: E402
+from vnc_client import VncClient  # noqa: E402
 
 FLAVOUR, USB_FLAVOUR = "6.1-cloud", "6.1"  # the second has drivers for USB
 LIMIT = 200
@@ -375,7 +376,7 @@ def network(bench):
 
 
 def screen(bench):
-    """A picture of the screen, keys, VNC's place and the monitor's own words."""
+    """A picture of the screen, by VNC with TLS, too; keys, VNC's place and the monitor's own words."""
     devices = ("<graphics type='vnc' port='-1' autoport='yes' listen='127.0.0.1'/>"
                "<video><model type='vga' vram='16384' heads='1'/></video>")
     with bench.domain("screen", devices=devices) as domain, domain.boot() as console:
@@ -384,6 +385,9 @@ def screen(bench):
         domain.virsh("screenshot", picture)
         data = pathlib.Path(picture).read_bytes()
         wanted(data.startswith(b"\x89PNG") or data.startswith(b"P6"), f"the picture begins with {data[:8]}")
+        with VncClient(("127.0.0.1", 5900), tls=bench.host.certificates.client()) as client:
+            client.update(incremental=False)
+        wanted(domain.qmp("query-vnc")["return"]["auth"] == "vencrypt+x509+none", "VNC has no TLS")
         before = console.run("grep i8042 /proc/interrupts | head -n 1")
         domain.virsh("send-key", "KEY_LEFTCTRL", "KEY_A")
         after = console.run("for i in $(seq 1 50); do now=$(grep i8042 /proc/interrupts | head -n 1);"

@@ -14,6 +14,9 @@ import sys
 import tempfile
 import time
 
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from certificates import Certificates  # noqa: E402
+
 KITE = ""
 LIMIT = 60  # seconds that end a hung test; none measures time
 
@@ -59,7 +62,15 @@ WRONG = [
     (["-vnc", "localhost"], ["localhost", "127.0.0.1:0"]),
     (["-vnc", ":x"], ["'x'", "5900"]),
     (["-vnc", ":0,to=nix"], ["nix", "display number"]),
-    (["-vnc", ":0,tls-creds=t"], ["tls-creds", "leave it out"]),
+    (["-vnc", ":0,tls-authz=t"], ["tls-authz", "leave it out"]),
+    (["-vnc", "unix:/tmp/kite-no.sock,tls-creds=nix"], ["-vnc", "nix", "tls-creds-x509"]),
+    (["-object", "tls-creds-anon,id=t", "-vnc", "unix:/tmp/kite-no.sock,tls-creds=t"], ["-vnc", "endpoint=server"]),
+    (["-object", "tls-creds-x509,id=t,dir=/nonexistent,endpoint=server"], ["id=t", "/nonexistent/ca-cert.pem"]),
+    (["-object", "tls-creds-x509,id=t,dir=/x,passwordid=nix"], ["id=t", "passwordid=nix", "-object secret"]),
+    (["-object", "tls-creds-psk,id=t"], ["id=t", "dir=", "keys.psk"]),
+    (["-object", "tls-creds-anon,id=t,priority=NORMAL:+NIX"], ["id=t", "NIX"]),
+    (["-chardev", "socket,id=c,path=/tmp/kite-no.sock,tls-creds=nix"], ["tls-creds=nix", "tls-creds-x509"]),
+    (["-chardev", "socket,id=c,path=/tmp/kite-no.sock,tls-authz=nix"], ["tls-authz=nix", "authority"]),
     (["-vnc", ":0,sasl=on"], ["sasl", "leave it out"]),
     (["-vnc", ":0,websocket=on"], ["websocket", "leave it out"]),
     (["-vnc", ":0,pasword=on"], ["pasword", "password"]),
@@ -67,8 +78,9 @@ WRONG = [
     (["-vnc", "unix:/tmp/kite-no.sock,password-secret=nix"], ["nix", "-object secret"]),
     (["-spice", "addr=::1"], ["-spice", "port=5930"]),
     (["-spice", "port=nix"], ["nix", "65535"]),
-    (["-spice", "port=5930,tls-port=5931"], ["tls-port", "TLS", "leave it out"]),
-    (["-spice", "port=5930,x509-dir=/x"], ["x509-dir", "TLS"]),
+    (["-spice", "tls-port=0"], ["tls-port=0", "65535"]),
+    (["-spice", "port=5930,x509-dir=/x"], ["x509-dir", "tls-port="]),
+    (["-spice", "unix=on,addr=/tmp/kite-no.sock,plaintext-channel=nix"], ["plaintext-channel=nix", "display"]),
     (["-spice", "port=5930,sasl=on"], ["sasl", "leave it out"]),
     (["-spice", "port=5930,image-compression=quick"], ["quick", "quic"]),
     (["-spice", "port=5930,stream-video=off"], ["stream-video", "streaming-video"]),
@@ -316,6 +328,89 @@ def test_device_help_lists_types_and_properties():
 def test_cpu_and_machine_help():
     check("qemu64" in run("-cpu", "help").stdout, "no model")
     check("(default)" in run("-machine", "help").stdout, "no default board")
+
+
+def refused(address, context):
+    """Connects, with TLS if there is a context; the server ends that without a word of its own."""
+    try:
+        with socket.create_connection(address, LIMIT) as connection:
+            if context is None:
+                connection.sendall(b'{"execute": "qmp_capabilities"}\r\n' * 4)
+            else:
+                connection = context.wrap_socket(connection, server_hostname="localhost")
+            while data := connection.recv(4096):
+                check(b"QMP" not in data, "it is let in")
+    except OSError:
+        pass
+
+
+def test_a_monitor_over_tls_knows_its_clients():
+    with tempfile.TemporaryDirectory() as folder:
+        files = Certificates(folder)
+        with Machine("-S", "-object", f"tls-creds-x509,id=tls0,dir={folder},endpoint=server", "-chardev",
+                     "socket,id=far,host=127.0.0.1,port=0,server=on,wait=off,tls-creds=tls0", "-mon",
+                     "chardev=far,mode=control") as machine:
+            def place():
+                return next(device["filename"] for device in machine.qmp.command("query-chardev")["return"]
+                            if device["label"] == "far")
+
+            address = ("127.0.0.1", int(re.search(r"tcp:127.0.0.1:(\d+)", place())[1]))
+            for context in (None, files.client(), files.client(files.stranger)):
+                refused(address, context)
+            for _ in range(2):
+                with files.client(folder).wrap_socket(socket.create_connection(address, LIMIT),
+                                                      server_hostname="localhost") as connection:
+                    far = Qmp(connection)
+                    check("return" in far.command("qmp_capabilities"), "negotiation failed")
+                    # More than any buffer on the way holds.
+                    for _ in range(10):
+                        check(len(far.command("query-qmp-schema")["return"]) > 100, "the schema is cut short")
+                    check("<-> 127.0.0.1:" in place(), place())
+            check("return" in machine.qmp.command("quit"), "quit failed")
+            check(machine.end() == 0, "it did not end well")
+
+
+def test_a_client_over_tls_knows_its_server():
+    with tempfile.TemporaryDirectory() as folder, socket.create_server(("127.0.0.1", 0)) as listener:
+        files = Certificates(folder)
+        listener.settimeout(LIMIT)
+        with Machine("-S", "-object", f"tls-creds-x509,id=tls0,dir={folder}", "-chardev",
+                     f"socket,id=far,host=127.0.0.1,port={listener.getsockname()[1]},reconnect=1,tls-creds=tls0", "-mon",
+                     "chardev=far,mode=control"):
+            # One that another authority vouches for, then the right one.
+            wrong = Certificates(f"{folder}/wrong").server()
+            try:
+                wrong.wrap_socket(listener.accept()[0], server_side=True).recv(1)
+            except OSError:
+                pass
+            with files.server().wrap_socket(listener.accept()[0], server_side=True) as connection:
+                check(dict(part[0] for part in connection.getpeercert()["subject"])["commonName"] == "client", "its name")
+                check("return" in Qmp(connection).command("qmp_capabilities"), "negotiation failed")
+
+
+def test_a_server_waits_for_a_client_with_tls():
+    with tempfile.TemporaryDirectory() as folder:
+        files = Certificates(folder)
+        path = f"{folder}/far"
+        with subprocess.Popen([KITE, "-accel", "jit", "-display", "none", "-serial", "none", "-S", "-object",
+                               f"tls-creds-x509,id=tls0,dir={folder},endpoint=server", "-chardev",
+                               f"socket,id=far,path={path},server=on,wait=on,tls-creds=tls0", "-mon",
+                               "chardev=far,mode=control"], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+            try:
+                check(b"waits" in process.stderr.readline(), "it does not wait")
+                with socket.socket(socket.AF_UNIX) as stranger:
+                    stranger.connect(path)
+                    stranger.sendall(b"hello")
+                check(b"no TLS" in process.stderr.readline(), "it does not say whom it has refused")
+                with socket.socket(socket.AF_UNIX) as connection:
+                    connection.settimeout(LIMIT)
+                    connection.connect(path)
+                    far = Qmp(files.client(folder).wrap_socket(connection, server_hostname="localhost"))
+                    check("return" in far.command("qmp_capabilities"), "negotiation failed")
+                    check("return" in far.command("quit"), "the last answer is lost")
+                check(process.wait(LIMIT) == 0, "it did not end well")
+            finally:
+                process.kill()
 
 
 def test_qmp_greeting_and_basic_queries():

@@ -9,7 +9,8 @@ namespace kite::display {
 
 struct SpiceChannel {
   Place server, client;
-  uint32_t connection = 0;   // the same for all channels of a client
+  uint32_t connection = 0;  // the same for all channels of a client
+  bool tls = false;
   int32_t type = 0, id = 0;  // [SPICE] 1 main, 2 display, 3 inputs, 4 cursor
 };
 

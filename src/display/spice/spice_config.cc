@@ -1,9 +1,11 @@
 #include "display/spice/spice_config.h"
 
 #include <spice.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <array>
+#include <cerrno>
 
 #include "display/spice/spice_settings.h"
 #include "support/suggest.h"
@@ -91,6 +93,22 @@ Result<> apply_spice_settings(const SpiceConfig& config, SpiceServer* server) {
   for (const auto& [option, value] : config.settings)
     if (kOptions[option].set(server, value) != 0)
       return fail("{}: the SPICE library of this host does not have it", kOptions[option].name);
+  for (const auto& [channel, tls] : config.channel_rules)
+    if (spice_server_set_channel_security(server, channel == "default" ? nullptr : channel.c_str(),
+                                          tls ? SPICE_CHANNEL_SECURITY_SSL : SPICE_CHANNEL_SECURITY_NONE) != 0)
+      return fail("{}-channel={}: SPICE has no such channel; main, display, inputs, cursor, default",
+                  tls ? "tls" : "plaintext", channel);
+  return {};
+}
+
+Result<> apply_spice_tls(const SpiceConfig& config, SpiceServer* server, int port) {
+  const SpiceTls& tls = *config.tls;
+  const auto given = [](const std::string& text) { return text.empty() ? nullptr : text.c_str(); };
+  for (const std::string* const file : {&tls.authorities, &tls.certificate, &tls.key, &tls.dh_parameters})
+    if (!file->empty() && ::access(file->c_str(), R_OK) != 0) return fail("{}: {}", *file, errno_text(errno));
+  if (spice_server_set_tls(server, port, tls.authorities.c_str(), tls.certificate.c_str(), tls.key.c_str(),
+                           given(tls.key_password), given(tls.dh_parameters), given(tls.ciphers)) != 0)
+    return fail("the SPICE library takes no TLS");
   return {};
 }
 

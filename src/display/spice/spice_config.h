@@ -1,6 +1,8 @@
 // What -spice says of the server itself; where it listens is main's business.
 #pragma once
 
+#include <array>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -9,6 +11,13 @@
 #include "support/result.h"
 
 namespace kite::display {
+
+// Of a server with TLS: files in PEM's form; ciphers as OpenSSL names them.
+struct SpiceTls {
+  std::string authorities, certificate, key;
+  std::string key_password{};              // "" when it is not encrypted
+  std::string dh_parameters{}, ciphers{};  // "" for the library's own
+};
 
 struct SpiceConfig {
   static constexpr size_t kLongestPassword = 60;  // letters
@@ -21,7 +30,20 @@ struct SpiceConfig {
     int value;
   };
   std::vector<Setting> settings;
+  std::optional<SpiceTls> tls{};
+  // Channels that are for clients with TLS, or for those without; by name, or "default" for those that have no rule.
+  struct ChannelRule {
+    std::string channel;
+    bool tls;
+  };
+  std::vector<ChannelRule> channel_rules{};
 };
+
+// In the order in which they are sent to the library's process.
+template <class Tls>
+auto texts_of(Tls& tls) {
+  return std::array{&tls.authorities, &tls.certificate, &tls.key, &tls.key_password, &tls.dh_parameters, &tls.ciphers};
+}
 
 // Options that the library carries out: image-compression, streaming-video, ...
 std::span<const std::string_view> spice_options();

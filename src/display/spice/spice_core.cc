@@ -1,6 +1,7 @@
 #include "display/spice/spice_core.h"
 
 #include <sys/epoll.h>
+#include <sys/socket.h>
 
 #include <algorithm>
 
@@ -59,8 +60,15 @@ struct SpiceCoreCalls {
   static void cancel_timer(SpiceTimer* timer) { timer->timer.disarm(); }
   static void remove_timer(SpiceTimer* timer) { drop(current->timers_, timer); }
 
+  // The library is handed its clients. Where it listens by itself, it is to stop that.
   static SpiceWatch* add_watch(int fd, int mask, SpiceWatchFunc call, void* context) {
     SpiceCore& core = *current;
+    int listens = 0;
+    socklen_t length = sizeof listens;
+    if (::getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &length) == 0 && listens != 0) {
+      ::shutdown(fd, SHUT_RDWR);
+      mask = 0;
+    }
     SpiceWatch* const watch = core.watches_.emplace_back(std::make_unique<SpiceWatch>(SpiceWatch{fd, mask})).get();
     core.executor_.watch(fd, to_epoll(mask), [&core, watch, call, context](uint32_t events) {
       call(watch->fd, from_epoll(events) & watch->mask, context);

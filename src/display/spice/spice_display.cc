@@ -23,8 +23,8 @@ constexpr uint8_t kButtons = kButtonLeft | kButtonRight | kButtonMiddle;
 
 }  // namespace
 
-Result<std::unique_ptr<SpiceDisplay>> SpiceDisplay::create(Wiring wiring, SpiceConfig config, Fd listener) {
-  std::unique_ptr<SpiceDisplay> display(new SpiceDisplay(std::move(wiring), std::move(config), std::move(listener)));
+Result<std::unique_ptr<SpiceDisplay>> SpiceDisplay::create(Wiring wiring, SpiceConfig config, Listeners listeners) {
+  std::unique_ptr<SpiceDisplay> display(new SpiceDisplay(std::move(wiring), std::move(config), std::move(listeners)));
   KITE_TRY(display->start_process());
   // What is wrong with the options shows here.
   const int64_t end = display->wiring_.clock.now() + kLongestStartNs;
@@ -36,20 +36,32 @@ Result<std::unique_ptr<SpiceDisplay>> SpiceDisplay::create(Wiring wiring, SpiceC
   return display;
 }
 
-SpiceDisplay::SpiceDisplay(Wiring wiring, SpiceConfig config, Fd listener)
+SpiceDisplay::SpiceDisplay(Wiring wiring, SpiceConfig config, Listeners listeners)
     : wiring_(std::move(wiring)),
       config_(std::move(config)),
-      listener_(std::move(listener)),
+      listeners_(std::move(listeners)),
       ended_timer_(wiring_.clock, [this] { process_ended(); }),
       restart_timer_(wiring_.clock, [this] { restart(); }) {
   // While there is no process, clients wait at the door.
-  wiring_.executor.watch(listener_.get(), 0, [this](uint32_t) { accept_client(); });
+  for (const bool tls : {false, true})
+    if (const Fd& listener = tls ? listeners_.tls : listeners_.plain; listener.valid())
+      wiring_.executor.watch(listener.get(), 0, [this, tls](uint32_t) { accept_client(tls); });
 }
 
 SpiceDisplay::~SpiceDisplay() {
-  wiring_.executor.unwatch(listener_.get());
+  for (const Fd* const listener : {&listeners_.plain, &listeners_.tls})
+    if (listener->valid()) wiring_.executor.unwatch(listener->get());
   wiring_.console.remove_sink(*this);
   link_.reset();
+}
+
+std::optional<Place> SpiceDisplay::place_of_listener(const Fd& listener) {
+  return listener.valid() ? std::optional(local_place(listener.get())) : std::nullopt;
+}
+
+void SpiceDisplay::listen(bool on) {
+  for (const Fd* const listener : {&listeners_.plain, &listeners_.tls})
+    if (listener->valid()) wiring_.executor.modify(listener->get(), on ? EPOLLIN : 0u);
 }
 
 // --- the process
@@ -65,16 +77,21 @@ Result<> SpiceDisplay::start_process() {
   start.put_text(config_.name).put(uint8_t{config_.ticketing});
   start.put(static_cast<uint32_t>(config_.settings.size()));
   for (const SpiceConfig::Setting& setting : config_.settings) start.put(setting);
+  start.put(static_cast<uint32_t>(config_.channel_rules.size()));
+  for (const auto& [channel, tls] : config_.channel_rules) start.put_text(channel).put(uint8_t{tls});
+  start.put(uint8_t{config_.tls.has_value()});
+  if (config_.tls)
+    for (const std::string* const text : texts_of(*config_.tls)) start.put_text(*text);
   link_->send(std::move(start));
   link_->send(SpicePacket(Kind::kTablet).put(uint8_t{wiring_.console.takes_places()}));
   if (expiry_ != kNeverExpires) link_->send(SpicePacket(Kind::kExpiry).put(expiry_));
   if (password_) link_->send(SpicePacket(Kind::kPassword).put_text(*password_).put(uint8_t{0}));
-  wiring_.executor.modify(listener_.get(), EPOLLIN);
+  listen(true);
   return {};
 }
 
 void SpiceDisplay::process_ended() {
-  wiring_.executor.modify(listener_.get(), 0);
+  listen(false);
   link_.reset();
   const std::string how = process_.end();
   if (!started_) return;
@@ -156,6 +173,7 @@ void SpiceDisplay::read_channel(SpicePacket& packet) {
     place->family = packet.get_text();
   }
   channel.connection = packet.get<uint32_t>();
+  channel.tls = packet.get_flag();
   channel.type = packet.get<int32_t>();
   channel.id = packet.get<int32_t>();
   if (packet.good() && event <= ClientEvent::kDisconnected) channel_event(event, number, channel);
@@ -192,8 +210,8 @@ std::vector<SpiceChannel> SpiceDisplay::channels() const {
 
 // --- what goes to it
 
-void SpiceDisplay::accept_client() {
-  Fd socket(::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
+void SpiceDisplay::accept_client(bool tls) {
+  Fd socket(::accept4((tls ? listeners_.tls : listeners_.plain).get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
   if (!socket.valid()) return;
   if (sockets_ >= kMostSockets) {
     log::warn("SPICE: {} connections are open; another one is turned away", sockets_);
@@ -202,7 +220,7 @@ void SpiceDisplay::accept_client() {
   const int on = 1;
   ::setsockopt(socket.get(), IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);  // means nothing to a unix socket
   ++sockets_;
-  link_->send(SpicePacket(Kind::kClient, std::move(socket)));
+  link_->send(SpicePacket(Kind::kClient, std::move(socket)).put(uint8_t{tls}));
 }
 
 void SpiceDisplay::resized(const Surface& surface) {

@@ -40,8 +40,13 @@ class SpiceDisplay final : public Sink {
     SpiceProcess::Spawn spawn = spawn_spice_process;
   };
 
-  // `listener` is a listening socket. Returns when the library has started.
-  static Result<std::unique_ptr<SpiceDisplay>> create(Wiring wiring, SpiceConfig config, Fd listener);
+  // Listening sockets; one of them may be none. That for TLS goes with the configuration of it.
+  struct Listeners {
+    Fd plain, tls{};
+  };
+
+  // Returns when the library has started.
+  static Result<std::unique_ptr<SpiceDisplay>> create(Wiring wiring, SpiceConfig config, Listeners listeners);
   ~SpiceDisplay() override;
 
   void on_event(std::function<void(ClientEvent, const SpiceChannel&)> listener) { announce_ = std::move(listener); }
@@ -50,7 +55,9 @@ class SpiceDisplay final : public Sink {
   // Nobody gets in before the first.
   Result<> set_password(const std::string& password, WhenConnected connected);
   void set_expiry(int64_t seconds);  // since 1970, when the password ends; kNeverExpires
-  [[nodiscard]] Place place() const { return local_place(listener_.get()); }
+  // Where it listens; nothing where it does not.
+  [[nodiscard]] std::optional<Place> place() const { return place_of_listener(listeners_.plain); }
+  [[nodiscard]] std::optional<Place> tls_place() const { return place_of_listener(listeners_.tls); }
   [[nodiscard]] std::vector<SpiceChannel> channels() const;  // that are let in
   [[nodiscard]] bool uses_tablet() const { return uses_tablet_; }
 
@@ -60,11 +67,13 @@ class SpiceDisplay final : public Sink {
   void leds_changed(uint8_t leds) override;
 
  private:
-  SpiceDisplay(Wiring wiring, SpiceConfig config, Fd listener);
+  SpiceDisplay(Wiring wiring, SpiceConfig config, Listeners listeners);
+  static std::optional<Place> place_of_listener(const Fd& listener);
+  void listen(bool on);
   Result<> start_process();
   void process_ended();
   void restart();
-  void accept_client();
+  void accept_client(bool tls);
   void received(SpicePacket packet);
   void read_channel(SpicePacket& packet);
   void channel_event(ClientEvent event, uint64_t number, const SpiceChannel& channel);
@@ -73,7 +82,7 @@ class SpiceDisplay final : public Sink {
 
   const Wiring wiring_;
   const SpiceConfig config_;
-  Fd listener_;
+  const Listeners listeners_;
   std::function<void(ClientEvent, const SpiceChannel&)> announce_ = [](ClientEvent, const SpiceChannel&) {};
   std::optional<std::string> password_;
   int64_t expiry_ = kNeverExpires;

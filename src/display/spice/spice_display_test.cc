@@ -51,7 +51,7 @@ class SpiceDisplayTest : public ::testing::Test {
       return pid_;
     };
     auto made = SpiceDisplay::create({.console = console_, .executor = *executor_, .clock = clock_, .spawn = spawn},
-                                     std::move(config), std::move(listener));
+                                     std::move(config), {.plain = std::move(listener)});
     ASSERT_TRUE(made) << made.error().message;
     server_ = std::move(*made);
     server_->on_event([this](ClientEvent event, const SpiceChannel&) { events_.push_back(event); });
@@ -86,7 +86,7 @@ class SpiceDisplayTest : public ::testing::Test {
 
 TEST_F(SpiceDisplayTest, AServerThatNobodyUsedEnds) {
   serve({.name = "Kite", .ticketing = true, .settings = {}});
-  EXPECT_EQ(server_->place().family, "unix");
+  EXPECT_EQ(server_->place()->family, "unix");
   EXPECT_TRUE(server_->asks_password());
   EXPECT_FALSE(screen_.looked_at);
 }

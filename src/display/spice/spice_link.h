@@ -21,8 +21,8 @@ namespace kite::display {
 
 enum class SpicePacketKind : uint8_t {
   // To the server. It begins with kStart.
-  kStart,     // name, ticketing, count, settings
-  kClient,    // and its socket
+  kStart,     // name, ticketing, count, settings, count, channel rules, whether there is TLS, its six texts
+  kClient,    // whether with TLS, and its socket
   kPicture,   // width, height, and the memory that its pixels are in: a new size, and all has changed
   kChanged,   // count, rectangles
   kTablet,    // there or not
@@ -36,7 +36,7 @@ enum class SpicePacketKind : uint8_t {
   kMove,       // dx, dy, dz, buttons
   kPlace,      // x, y, dz, buttons
   kMouseMode,  // whether the tablet is used
-  kChannel,    // event, number, the two places, connection, type, id
+  kChannel,    // event, number, the two places, connection, whether with TLS, type, id
   kRefused,    // a socket that became no channel
   kLast = kRefused,
 };

@@ -56,7 +56,7 @@ void Server::received(SpicePacket packet) {
   if (packet.kind() == Kind::kStart) return start(packet);
   if (screen_ == nullptr) return;
   switch (packet.kind()) {
-    case Kind::kClient: screen_->add_client(std::move(packet.fd())); break;
+    case Kind::kClient: screen_->add_client(std::move(packet.fd()), packet.get_flag()); break;
     case Kind::kPicture: take_picture(packet); break;
     case Kind::kChanged: take_changes(packet); break;
     case Kind::kTablet: screen_->set_tablet(packet.get_flag()); break;
@@ -76,6 +76,15 @@ void Server::start(SpicePacket& packet) {
   const auto count = packet.get<uint32_t>();
   for (uint32_t index = 0; index < count && packet.good(); ++index)
     config.settings.push_back(packet.get<SpiceConfig::Setting>());
+  const auto rules = packet.get<uint32_t>();
+  for (uint32_t index = 0; index < rules && packet.good(); ++index) {
+    std::string channel = packet.get_text();
+    config.channel_rules.push_back({.channel = std::move(channel), .tls = packet.get_flag()});
+  }
+  if (packet.get_flag()) {
+    SpiceTls& tls = config.tls.emplace();
+    for (std::string* const text : texts_of(tls)) *text = packet.get_text();
+  }
   screen_ = std::make_unique<SpiceScreen>(executor_, clock_, relay_, hooks());
   const Result<> done = screen_->start(config);
   link_.send(SpicePacket(Kind::kStarted).put_text(done ? "" : done.error().message));
@@ -116,7 +125,7 @@ void Server::tell_of_channel(ClientEvent event, uintptr_t number, const SpiceCha
   packet.put(event).put(uint64_t{number});
   for (const Place* const place : {&channel.server, &channel.client})
     packet.put_text(place->host).put_text(place->service).put_text(place->family);
-  link_.send(std::move(packet.put(channel.connection).put(channel.type).put(channel.id)));
+  link_.send(std::move(packet.put(channel.connection).put(uint8_t{channel.tls}).put(channel.type).put(channel.id)));
 }
 
 }  // namespace

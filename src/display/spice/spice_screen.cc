@@ -1,8 +1,11 @@
 #include "display/spice/spice_screen.h"
 
+#include <netinet/in.h>
 #include <spice.h>
+#include <sys/socket.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <ctime>
 #include <limits>
 #include <optional>
@@ -21,6 +24,7 @@ SpiceChannel channel_of(const SpiceChannelEventInfo& info) {
   return {.server = place_of(info.laddr_ext, info.llen_ext),
           .client = place_of(info.paddr_ext, info.plen_ext),
           .connection = static_cast<uint32_t>(info.connection_id),
+          .tls = (info.flags & SPICE_CHANNEL_EVENT_FLAG_TLS) != 0,
           .type = info.type,
           .id = info.id};
 }
@@ -83,7 +87,7 @@ struct SpiceScreen::Library {
     spice_server_set_name(server, config.name.c_str());
     if (!config.ticketing) spice_server_set_noauth(server);
     KITE_TRY(apply_spice_settings(config, server));
-    if (spice_server_init(server, core.interface()) != 0) return fail("the SPICE library does not start");
+    KITE_TRY(initialise(config));
     if (spice_server_add_interface(server, &keys.instance.base) != 0 ||
         spice_server_add_interface(server, &mouse.instance.base) != 0 || !picture.attach(server))
       return fail("the SPICE library takes no keyboard, mouse or screen");
@@ -92,8 +96,33 @@ struct SpiceScreen::Library {
     return {};
   }
 
-  void add_client(Fd socket) {
-    if (spice_server_add_client(server, socket.get(), 0) != 0) return hooks.refused();
+  // For TLS the library wants a port to listen on. It gets one that only this host can reach, held by a socket that
+  // does not listen, and SpiceCore does not let it listen there either: who connects is handed to it.
+  Result<> initialise(const SpiceConfig& config) {
+    Fd holder;
+    if (config.tls) {
+      holder.reset(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+      const int on = 1;
+      sockaddr_in place{.sin_family = AF_INET, .sin_port = 0, .sin_addr = {htonl(INADDR_LOOPBACK)}, .sin_zero = {}};
+      socklen_t length = sizeof place;
+      ::setsockopt(holder.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);  // the library sets it, too
+      if (::bind(holder.get(), reinterpret_cast<sockaddr*>(&place), length) != 0 ||
+          ::getsockname(holder.get(), reinterpret_cast<sockaddr*>(&place), &length) != 0)
+        return fail("the SPICE library needs a port of 127.0.0.1 for a moment: {}", errno_text(errno));
+      spice_server_set_addr(server, "127.0.0.1", SPICE_ADDR_FLAG_IPV4_ONLY);
+      KITE_TRY(apply_spice_tls(config, server, ntohs(place.sin_port)));
+    }
+    if (spice_server_init(server, core.interface()) == 0) return {};
+    if (!config.tls) return fail("the SPICE library does not start");
+    return fail(
+        "{}, {} and {} do not go together, or the password, the parameters or "
+        "the ciphers are wrong",
+        config.tls->authorities, config.tls->certificate, config.tls->key);
+  }
+
+  void add_client(Fd socket, bool tls) {
+    const auto add = tls ? spice_server_add_ssl_client : spice_server_add_client;
+    if (add(server, socket.get(), 0) != 0) return hooks.refused();
     (void)socket.release();  // it is the library's now
   }
 
@@ -217,7 +246,7 @@ SpiceScreen::SpiceScreen(Executor& executor, Clock& clock, FrameRelay& relay, Ho
 SpiceScreen::~SpiceScreen() = default;
 
 Result<> SpiceScreen::start(const SpiceConfig& config) { return library_->start(config); }
-void SpiceScreen::add_client(Fd socket) { library_->add_client(std::move(socket)); }
+void SpiceScreen::add_client(Fd socket, bool tls) { library_->add_client(std::move(socket), tls); }
 void SpiceScreen::refresh() { library_->picture.refresh(); }
 void SpiceScreen::set_tablet(bool there) { library_->set_tablet(there); }
 

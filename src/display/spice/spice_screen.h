@@ -40,7 +40,7 @@ class SpiceScreen {
   SpiceScreen& operator=(const SpiceScreen&) = delete;
 
   Result<> start(const SpiceConfig& config);
-  void add_client(Fd socket);
+  void add_client(Fd socket, bool tls);
   void refresh();  // there is something in the relay
   void set_tablet(bool there);
   void set_leds(uint8_t leds);

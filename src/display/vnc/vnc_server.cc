@@ -17,22 +17,32 @@ constexpr size_t kMostClients = 64;
 // [RFB] 7.5.5: buttons 4 and 5 are the wheel, away from the user and towards.
 constexpr int kLeft = 1, kMiddle = 2, kRight = 4, kWheelUp = 8, kWheelDown = 16;
 
+VncServer::Tls tls_of(const VncServer::Config& config) {
+  if (config.credentials == nullptr) return VncServer::Tls::kNone;
+  return config.credentials->proof() == tls::Proof::kCertificate ? VncServer::Tls::kCertificate
+                                                                 : VncServer::Tls::kAnonymous;
+}
+
 }  // namespace
 
-Result<std::unique_ptr<VncServer>> VncServer::create(Console& console, Executor& executor, VncScreen::Config config,
-                                                     Fd listener) {
+Result<std::unique_ptr<VncServer>> VncServer::create(Console& console, Executor& executor, Config config, Fd listener) {
+  // [VeNCrypt] has no subtype for them.
+  if (config.credentials != nullptr && config.credentials->proof() == tls::Proof::kSharedKey)
+    return fail("-vnc: tls-creds= names shared keys, which VNC has no way to use; give tls-creds-x509 or -anon");
   KITE_ASSIGN(auto thread, ServerThread::create("vnc", executor));
-  std::unique_ptr<VncServer> server(
-      new VncServer(console, executor, config.password, std::move(listener), std::move(thread)));
-  server->run_screen(std::move(config));
+  std::unique_ptr<VncServer> server(new VncServer(console, executor, config, std::move(listener), std::move(thread)));
+  if (config.credentials != nullptr)
+    KITE_TRY(server->run_gate({.credentials = std::move(config.credentials), .password = config.screen.password}));
+  server->run_screen(std::move(config.screen));
   return server;
 }
 
-VncServer::VncServer(Console& console, Executor& executor, bool password, Fd listener,
+VncServer::VncServer(Console& console, Executor& executor, const Config& config, Fd listener,
                      std::unique_ptr<ServerThread> thread)
     : console_(console),
       executor_(executor),
-      password_(password),
+      password_(config.screen.password),
+      tls_(tls_of(config)),
       listener_(std::move(listener)),
       thread_(std::move(thread)) {}
 
@@ -51,18 +61,38 @@ void VncServer::run_screen(VncScreen::Config config) {
   executor_.watch(listener_.get(), EPOLLIN, [this](uint32_t) { accept_client(); });
 }
 
+Result<> VncServer::run_gate(VncGate::Config config) {
+  KITE_ASSIGN(gate_thread_, ServerThread::create("vnc-tls", executor_));
+  VncGate::Hooks hooks{
+      .through =
+          [this](int number, const std::string& name, Fd plain) {
+            gate_thread_->post_back([this, number, name] {
+              if (const auto client = clients_.find(number); client != clients_.end()) client->second.x509_name = name;
+            });
+            let_in(number, std::move(plain));
+          },
+      .dropped = [this](int number) { gate_thread_->post_back([this, number] { client_gone(number); }); }};
+  gate_thread_->start(
+      [this, config = std::move(config), hooks = std::move(hooks)] {
+        gate_ = std::make_unique<VncGate>(gate_thread_->loop(), gate_thread_->clock(), config, hooks);
+      },
+      [this] { gate_.reset(); });
+  return {};
+}
+
 VncServer::~VncServer() {
   executor_.unwatch(listener_.get());
   console_.remove_sink(*this);
-  thread_->stop();
+  thread_->stop();  // it may wait for what goes through the gate
+  if (gate_thread_ != nullptr) gate_thread_->stop();
 }
 
 Place VncServer::place() const { return local_place(listener_.get()); }
 
-std::vector<Place> VncServer::clients() const {
-  std::vector<Place> places;
-  for (const auto& [number, client] : clients_) places.push_back(client);
-  return places;
+std::vector<VncServer::Client> VncServer::clients() const {
+  std::vector<Client> all;
+  for (const auto& [number, client] : clients_) all.push_back(client);
+  return all;
 }
 
 void VncServer::set_password(const std::string& password) {
@@ -73,7 +103,7 @@ void VncServer::set_expiry(int64_t seconds) {
   thread_->post([this, seconds] { screen_->set_expiry(seconds); });
 }
 
-void VncServer::announce(ClientEvent event, const Place& client) const {
+void VncServer::announce(ClientEvent event, const Client& client) const {
   if (listener_of_events_) listener_of_events_(event, client);
 }
 
@@ -90,9 +120,17 @@ void VncServer::accept_client() {
   ::setsockopt(socket.get(), IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);  // means nothing to a unix socket
   const int number = next_client_++;
   const bool first = clients_.empty();
-  clients_[number] = peer_place(socket.get());
+  clients_[number] = {.place = peer_place(socket.get()), .x509_name = ""};
   announce(ClientEvent::kConnected, clients_[number]);
   if (first) console_.add_sink(*this);  // the picture is on its way before the client is told of a size
+  if (gate_thread_ == nullptr) return let_in(number, std::move(socket));
+  gate_thread_->post([this, number, shared = std::make_shared<Fd>(std::move(socket))] {
+    gate_->add_client(number, std::move(*shared));
+  });
+}
+
+// Any thread.
+void VncServer::let_in(int number, Fd socket) {
   thread_->post([this, number, shared = std::make_shared<Fd>(std::move(socket))] {
     screen_->add_client(number, std::move(*shared));
   });

@@ -1,5 +1,6 @@
 // VncServer: the console for VNC clients. [RFB] RFC 6143. It accepts them, gives the pictures to VncScreen's thread and
-// takes keys and pointer back. While there is no client it does not look. Main executor's thread.
+// takes keys and pointer back. With TLS they come through a VncGate, on a thread of its own. While there is no client
+// it does not look. Main executor's thread.
 #pragma once
 
 #include <functional>
@@ -14,6 +15,7 @@
 #include "display/held_keys.h"
 #include "display/place.h"
 #include "display/server_thread.h"
+#include "display/vnc/vnc_gate.h"
 #include "display/vnc/vnc_screen.h"
 #include "support/fd.h"
 #include "support/result.h"
@@ -22,32 +24,46 @@ namespace kite::display {
 
 class VncServer final : public Sink {
  public:
+  struct Config {
+    VncScreen::Config screen;
+    std::shared_ptr<const tls::Credentials> credentials{};  // TLS with these
+  };
+  struct Client {
+    Place place;
+    std::string x509_name;  // its certificate's subject, where it had to show one
+  };
+  // What TLS is there; by what a server proves itself.
+  enum class Tls : uint8_t { kNone, kAnonymous, kCertificate };
+
   // `listener` is a listening socket.
-  static Result<std::unique_ptr<VncServer>> create(Console& console, Executor& executor, VncScreen::Config config,
-                                                   Fd listener);
+  static Result<std::unique_ptr<VncServer>> create(Console& console, Executor& executor, Config config, Fd listener);
   ~VncServer() override;
 
   // Called on the main executor's thread.
-  void on_event(std::function<void(ClientEvent, const Place& client)> listener) {
+  void on_event(std::function<void(ClientEvent, const Client& client)> listener) {
     listener_of_events_ = std::move(listener);
   }
 
   void set_password(const std::string& password);  // only where the configuration asks for one
   void set_expiry(int64_t seconds);                // as VncScreen's
   [[nodiscard]] bool asks_password() const { return password_; }
+  [[nodiscard]] Tls tls() const { return tls_; }
   [[nodiscard]] Place place() const;
-  [[nodiscard]] std::vector<Place> clients() const;
+  [[nodiscard]] std::vector<Client> clients() const;
 
   void resized(const Surface& surface) override;
   void changed(const Surface& surface, std::span<const Rect> rects) override;
 
  private:
-  VncServer(Console& console, Executor& executor, bool password, Fd listener, std::unique_ptr<ServerThread> thread);
+  VncServer(Console& console, Executor& executor, const Config& config, Fd listener,
+            std::unique_ptr<ServerThread> thread);
   void run_screen(VncScreen::Config config);
+  Result<> run_gate(VncGate::Config config);
   void accept_client();
+  void let_in(int number, Fd socket);
   void client_ready(int number);
   void client_gone(int number);
-  void announce(ClientEvent event, const Place& client) const;
+  void announce(ClientEvent event, const Client& client) const;
   void key(uint32_t keysym, bool down);
   void pointer(int x, int y, int buttons);
   void hand_over();
@@ -55,9 +71,10 @@ class VncServer final : public Sink {
   Console& console_;
   Executor& executor_;
   const bool password_;
+  const Tls tls_;
   Fd listener_;
-  std::function<void(ClientEvent, const Place&)> listener_of_events_;
-  std::map<int, Place> clients_;
+  std::function<void(ClientEvent, const Client&)> listener_of_events_;
+  std::map<int, Client> clients_;
   int next_client_ = 1;
   HeldKeys keys_{console_};
   int wheel_ = 0;
@@ -65,6 +82,8 @@ class VncServer final : public Sink {
   FrameRelay relay_;
   std::unique_ptr<VncScreen> screen_;  // made and unmade on thread_
   std::unique_ptr<ServerThread> thread_;
+  std::unique_ptr<VncGate> gate_;  // made and unmade on gate_thread_; null without TLS
+  std::unique_ptr<ServerThread> gate_thread_;
 };
 
 }  // namespace kite::display

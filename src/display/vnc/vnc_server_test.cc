@@ -5,6 +5,8 @@
 #include <sys/un.h>
 
 #include "display/vnc/keysyms.h"
+#include "tls/test_certificates.h"
+#include "tls/tunnel.h"
 
 namespace kite::display {
 namespace {
@@ -31,14 +33,16 @@ class VncServerTest : public ::testing::Test {
     executor_->detach(clock_);
   }
   static Fd make_socket() { return Fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0)); }
-  void serve(VncScreen::Config config) {
+  void serve(VncScreen::Config screen, std::shared_ptr<const tls::Credentials> credentials = nullptr) {
     Fd listener = make_socket();
     ASSERT_EQ(::bind(listener.get(), address(), kLength), 0);
     ASSERT_EQ(::listen(listener.get(), 8), 0);
     // Autobind has chosen the name.
     length_ = sizeof name_;
     ASSERT_EQ(::getsockname(listener.get(), address(), &length_), 0);
-    auto made = VncServer::create(console_, *executor_, std::move(config), std::move(listener));
+    auto made =
+        VncServer::create(console_, *executor_, {.screen = std::move(screen), .credentials = std::move(credentials)},
+                          std::move(listener));
     ASSERT_TRUE(made);
     server_ = std::move(*made);
   }
@@ -131,6 +135,44 @@ TEST_F(VncServerTest, AServerEndsWithItsClientsConnected) {
   EXPECT_EQ(server_->place().family, "unix");
   server_.reset();
   EXPECT_EQ(take(1), "");
+}
+
+// The whole way: the gate's thread, the screen's, and the main one.
+TEST_F(VncServerTest, AClientWithTlsIsAClientLikeOthers) {
+  using namespace std::string_literals;
+  const tls::testing_support::Certificates files;
+  serve({.name = "Kite", .password = false}, *files.load({.endpoint = tls::Endpoint::kServer}));
+  EXPECT_EQ(server_->tls(), VncServer::Tls::kCertificate);
+  std::string name;
+  server_->on_event([&name](ClientEvent event, const VncServer::Client& client) {
+    if (event == ClientEvent::kInitialized) name = client.x509_name;
+  });
+  client_ = make_socket();
+  ASSERT_EQ(::connect(client_.get(), address(), length_), 0);
+  send("RFB 003.008\n\x13\0\x02\0\0\1\4"s);
+  EXPECT_EQ(take(23), "RFB 003.008\n\x01\x13\0\x02\0\x01\0\0\1\4\1"s);
+  std::unique_ptr<tls::Tunnel> tunnel;
+  auto made = tls::Tunnel::create({.executor = *executor_,
+                                   .clock = clock_,
+                                   .ready =
+                                       [this, &tunnel](const std::string&) {
+                                         auto ends = std::move(*tls::Tunnel::make_ends());
+                                         client_ = std::move(ends[0]);
+                                         tunnel->carry(std::move(ends[1]));
+                                       },
+                                   .ended = [&tunnel](const tls::Tunnel&, const std::string&) { tunnel.reset(); }},
+                                  std::move(client_), *files.load({}), "");
+  ASSERT_TRUE(made) << made.error().message;
+  tunnel = std::move(*made);
+  turn_until([this] { return client_.valid(); });
+  EXPECT_EQ(take(4), std::string(4, '\0'));
+  send("\x01");
+  EXPECT_EQ(take(28).substr(24), "Kite");
+  send("\x04\x01\0\0\0\0\0a"s);
+  turn_until([&] { return !hands_.keys.empty() && !name.empty(); });
+  EXPECT_EQ(name, "CN=client");
+  client_.reset();
+  turn_until([&] { return server_->clients().empty() && tunnel == nullptr; });
 }
 
 TEST(Keysyms, LettersDigitsAndNamedKeys) {
