@@ -90,6 +90,7 @@ for turn in 1 2 3 4 5 6 7 8 9 10; do
   sleep 1
 done
 acpid -l /dev/null -p /tmp/acpid.pid
+until ls -l /proc/[0-9]*/fd 2>/dev/null | grep -q /dev/input/event0; do sleep 0.1; done  # it goes into the background first
 echo "Kite: the power button is watched"
 POWER
 mkdir -p "$tree/etc/acpi/PWRF"

@@ -368,6 +368,11 @@ void Machine::request_reset(Cause cause) {
   services_.executor.post([this] { handle_requests(); });
 }
 
+void Machine::reset_on_request(Cause cause) {
+  request_reset(cause);
+  if (!config_.no_reboot) handle_requests();
+}
+
 void Machine::request_shutdown(Cause cause) {
   {
     std::lock_guard lock(requests_mutex_);

@@ -138,6 +138,9 @@ class Machine {
   // In kDebug: the vCPU that met something; Vcpu::debug_stop() says what.
   [[nodiscard]] size_t debugged_vcpu() const { return debugged_vcpu_; }
   void reset(Cause cause);
+  // As request_reset(), and over when it returns, so that whoever asked can go on with the machine at once. With
+  // -no-reboot the end comes later.
+  void reset_on_request(Cause cause);
   // Stands still in `state` from now on; emits STOP when it was running. kFinishMigrate, kSaveVm, kRestoreVm and
   // kInMigrate are left by leave_pause() alone: until then resume(), reset() and devices that come and go are refused.
   void pause_as(RunState state);

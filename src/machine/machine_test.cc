@@ -117,8 +117,10 @@ TEST_F(MachineTest, NoShutdownStopsInsteadAndOnlyAResetGoesOn) {
   EXPECT_FALSE(exit_status_);
   EXPECT_EQ(machine_->state(), RunState::kShutdown);
   EXPECT_FALSE(machine_->resume());
-  machine_->reset(Cause::kHostQmpSystemReset);
+  machine_->reset_on_request(Cause::kHostQmpSystemReset);
   EXPECT_TRUE(machine_->resume());
+  executor_->run_once(0);
+  EXPECT_EQ(std::ranges::count(events_, MachineEvent::Kind::kReset), 1);
 }
 
 TEST_F(MachineTest, PauseAndResumeSayWhatHappened) {

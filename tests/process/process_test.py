@@ -438,6 +438,19 @@ def test_qmp_stop_and_cont_send_events():
         check(machine.qmp.event("RESET")["data"]["guest"] is False, "reset is not the host's")
 
 
+def test_qmp_commands_find_the_reset_before_them_done():
+    with Machine("-no-shutdown", qtest=True) as machine:
+        for line in ("outl 0xcf8 0x80000b40", "outl 0xcfc 0xb001", "outl 0xcf8 0x80000b80", "outb 0xcfc 1"):  # PMBA, PMREGMISC
+            check(machine.ask(line) == "OK", line)
+        check(machine.ask("outw 0xb004 0x2000") == "OK", "PMCNTRL: S5")
+        machine.qmp.event("SHUTDOWN")
+        check("reset it first" in machine.qmp.command("cont")["error"]["desc"], "it goes on although it is off")
+        machine.qmp.send('{"execute": "system_reset", "id": 1} {"execute": "cont", "id": 2}')
+        replies = [message for message in (machine.qmp.message() for _ in range(4)) if "id" in message]  # and RESET, RESUME
+        check(len(replies) == 2 and all("return" in reply for reply in replies), f"{replies}")
+        check(machine.qmp.command("query-status")["return"]["running"], "not running")
+
+
 def test_qmp_refuses_what_is_wrong():
     with Machine("-S") as machine:
         check(machine.qmp.command("qyery-status")["error"]["class"] == "CommandNotFound", "class")
