@@ -654,7 +654,10 @@ def checkpoints(bench):
         dirty = [(part["start"], part["length"]) for part in json.loads(shown.stdout) if not part["data"]]
         wanted(dirty == [(2 << 20, 1 << 20)], f"clients are told that {dirty} has changed")
         domain.virsh("domjobabort")
-        wanted(not os.path.exists(socket), "the socket is still there")
+        deadline = time.monotonic() + LIMIT
+        while os.path.exists(socket):  # libvirt stops the server when the job has told of its end
+            wanted(time.monotonic() < deadline, "the socket is still there")
+            time.sleep(0.1)
         wanted(console.run("dd if=/dev/vda bs=1M skip=2 count=1 iflag=direct 2>/dev/null | head -n 1") == "later2",
                "the guest's disk is not what the guest wrote")
         domain.virsh("checkpoint-create-as", "two")
