@@ -28,6 +28,7 @@
 #include "x86/cpuid.h"
 
 namespace kite::devices {
+class Pflash;
 class UsbBus;
 }
 
@@ -116,6 +117,9 @@ class Board {
   [[nodiscard]] virtual devices::VirtioBalloon* balloon() { return nullptr; }
   // The root of the PCI hierarchy, for showing it; null: there is none.
   [[nodiscard]] virtual bus::PciBus* pci() { return nullptr; }
+
+  // Among its devices; their files follow the machine.
+  [[nodiscard]] virtual std::vector<devices::Pflash*> flash_chips() { return {}; }
 
   // For showing them.
   [[nodiscard]] virtual std::vector<devices::UsbBus*> usb_buses() { return {}; }

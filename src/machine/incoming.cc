@@ -95,13 +95,12 @@ Result<> Incoming::take_over(std::span<const uint8_t> state) {
     bitmaps = state.subspan(sizeof(uint64_t), bytes);
     state = state.subspan(sizeof(uint64_t) + bytes);
   }
-  DriveStore* const drives = machine_.drives();
-  if (drives != nullptr) KITE_TRY(drives->activate());
+  KITE_TRY(machine_.claim_files());
   Result<> restored = machine_.restore_state(state);
   if (restored && has_bitmaps_) restored = take_bitmaps({bitmaps.begin(), bitmaps.end()});
   // The sender goes on with them, then.
-  if (!restored && drives != nullptr)
-    if (auto done = drives->deactivate(); !done) log::error("incoming: {}", done.error().message);
+  if (!restored)
+    if (auto done = machine_.release_files(); !done) log::error("incoming: {}", done.error().message);
   return restored;
 }
 

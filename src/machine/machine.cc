@@ -270,7 +270,7 @@ Result<> Machine::leave_pause(RunState state, bool run) {
 Result<> Machine::resume() {
   if (state_ == RunState::kRunning || state_ == RunState::kSuspended) return {};
   if (held()) return fail("the machine is in state '{}'; it can go on once that is over", run_state_name(state_));
-  if (services_.drives != nullptr) KITE_TRY(services_.drives->activate());
+  KITE_TRY(claim_files());
   if (state_ == RunState::kShutdown || state_ == RunState::kInternalError || state_ == RunState::kGuestPanicked)
     return fail("the machine is in state '{}' and cannot go on; reset it first (system_reset)", run_state_name(state_));
   for (bus::Device* device : board_->devices()) device->start();

@@ -1,4 +1,5 @@
-// Disks of a machine that stops, goes on, is reset, ends; and what happens when one fails.
+// Disks of a machine that stops, goes on, moves, is reset, ends; and what happens when one fails.
+#include "devices/pflash/pflash.h"
 #include "machine/drive_store.h"
 #include "machine/machine.h"
 #include "support/log.h"
@@ -45,6 +46,18 @@ void Machine::job_changed(const block::JobEvent& event) {
   if (event.kind == Kind::kStatus && event.job.status == block::JobStatus::kConcluded)
     services_.drives->take_new_lengths();
   emit({.kind = kKinds[static_cast<size_t>(event.kind)], .job = event});
+}
+
+Result<> Machine::release_files() {
+  if (services_.drives != nullptr) KITE_TRY(services_.drives->deactivate());
+  for (devices::Pflash* const chip : board_->flash_chips()) chip->release();
+  return {};
+}
+
+Result<> Machine::claim_files() {
+  if (services_.drives != nullptr) KITE_TRY(services_.drives->activate());
+  for (devices::Pflash* const chip : board_->flash_chips()) KITE_TRY(chip->claim());
+  return {};
 }
 
 // Devices go: nothing of theirs may be under way or wait.

@@ -240,8 +240,7 @@ void Migration::stand_still() {
   set_status(MigrationStatus::kDevice);
   Result<std::vector<uint8_t>> state = whole_state();
   // From here on the other end may have the images.
-  if (machine_.drives() != nullptr)
-    if (auto done = machine_.drives()->deactivate(); !done) state = fail("{}", done.error().message);
+  if (auto done = machine_.release_files(); !done) state = fail("{}", done.error().message);
   const std::lock_guard lock(shared_->mutex);
   shared_->state = std::move(state);
   shared_->changed.notify_all();
@@ -263,8 +262,8 @@ void Migration::finish(const Result<>& result) {
   }
   if (machine_.state() == RunState::kFinishMigrate) {
     const bool goes_on = !result && was_running_;
-    if (!result && machine_.drives() != nullptr)
-      if (auto taken = machine_.drives()->activate(); !taken) log::error("migration: {}", taken.error().message);
+    if (!result)
+      if (auto taken = machine_.claim_files(); !taken) log::error("migration: {}", taken.error().message);
     const auto left = machine_.leave_pause(result ? RunState::kPostMigrate : RunState::kPaused, goes_on);
     if (!left) log::error("migration: {}", left.error().message);
   }

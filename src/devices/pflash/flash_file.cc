@@ -13,20 +13,24 @@ namespace kite::devices {
 namespace {
 
 // A lock of the open file, as image formats use it: writers exclude everybody, readers exclude writers.
-Result<> lock_file(int fd, const std::string& path, bool read_only) {
+bool set_lock(int fd, short type) {
   struct flock lock{};
-  lock.l_type = read_only ? F_RDLCK : F_WRLCK;
+  lock.l_type = type;
   lock.l_whence = SEEK_SET;
-  if (::fcntl(fd, F_OFD_SETLK, &lock) == 0) return {};
-  if (errno == EAGAIN || errno == EACCES)
-    return fail("the flash file '{}' is in use by another process; give each machine its own copy", path);
-  return {};  // a file system without locks
+  return ::fcntl(fd, F_OFD_SETLK, &lock) == 0;
 }
 
 }  // namespace
 
 Result<std::unique_ptr<FlashFile>> FlashFile::open(const std::string& path, bool read_only, uint64_t granularity,
                                                    uint64_t most) {
+  KITE_ASSIGN(auto file, open_unclaimed(path, read_only, granularity, most));
+  KITE_TRY(file->claim());
+  return file;
+}
+
+Result<std::unique_ptr<FlashFile>> FlashFile::open_unclaimed(const std::string& path, bool read_only,
+                                                             uint64_t granularity, uint64_t most) {
   Fd fd(::open(path.c_str(), (read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC));
   if (!fd.valid() && (errno == EACCES || errno == EROFS) && !read_only)
     return fail("cannot write the flash file '{}': {}; copy it, or add readonly=on", path, errno_text(errno));
@@ -39,8 +43,19 @@ Result<std::unique_ptr<FlashFile>> FlashFile::open(const std::string& path, bool
     return fail("the flash file '{}' has {} bytes; a flash chip has a multiple of {}", path, size, granularity);
   if (size > most)
     return fail("the flash file '{}' has {} bytes; there is room for {} KiB of flash", path, size, most >> 10);
-  KITE_TRY(lock_file(fd.get(), path, read_only));
   return std::unique_ptr<FlashFile>(new FlashFile(path, std::move(fd), size, read_only));
+}
+
+Result<> FlashFile::claim() {
+  if (set_lock(fd_.get(), read_only_ ? F_RDLCK : F_WRLCK)) return {};
+  if (errno == EAGAIN || errno == EACCES)
+    return fail("the flash file '{}' is in use by another process; give each machine its own copy", path_);
+  return {};  // a file system without locks
+}
+
+void FlashFile::release() {
+  sync();
+  (void)set_lock(fd_.get(), F_UNLCK);
 }
 
 Result<> FlashFile::read(uint64_t offset, std::span<uint8_t> to) const {

@@ -14,12 +14,19 @@ namespace kite::devices {
 
 class FlashFile {
  public:
-  // Opens a regular file whose size is a multiple of `granularity` and at most `most` bytes. A writable one is locked
-  // against other processes; so is a read-only one against writers.
+  // Opens a regular file whose size is a multiple of `granularity` and at most `most` bytes, and claims it.
   static Result<std::unique_ptr<FlashFile>> open(const std::string& path, bool read_only, uint64_t granularity,
                                                  uint64_t most);
+  // As open(), for a file that is another process's until claim().
+  static Result<std::unique_ptr<FlashFile>> open_unclaimed(const std::string& path, bool read_only,
+                                                           uint64_t granularity, uint64_t most);
   FlashFile(const FlashFile&) = delete;
   FlashFile& operator=(const FlashFile&) = delete;
+
+  // Locks a writable file against all other processes, a read-only one against those that write. Fails while one of
+  // them has it.
+  Result<> claim();
+  void release();  // synced, and for others to claim
 
   [[nodiscard]] uint64_t size() const { return size_; }
   [[nodiscard]] bool read_only() const { return read_only_; }

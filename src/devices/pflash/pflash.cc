@@ -18,15 +18,16 @@ constexpr uint8_t kUnlocked = 0, kBlockLocked = 1, kBlockLockedDown = 2;
 constexpr uint8_t kErased = 0xff;
 constexpr uint64_t block_of(uint64_t offset) { return offset & ~(kBlockBytes - 1); }
 
-struct PflashV1 {
-  static constexpr uint32_t kVersion = 1;
+struct PflashV2 {
+  static constexpr uint32_t kVersion = 2;
   uint8_t mode, status;
   uint32_t buffer_left;
   uint64_t buffer_block, buffer_from, buffer_to;
   std::vector<uint8_t> buffer, locks;
+  std::vector<uint8_t> array;  // empty when the chip is read-only: firmware's code is the same at both ends
 };
 template <class Codec>
-void visit(Codec& codec, PflashV1& wire) {
+void visit(Codec& codec, PflashV2& wire) {
   codec.field(1, wire.mode);
   codec.field(2, wire.status);
   codec.field(3, wire.buffer_left);
@@ -35,6 +36,7 @@ void visit(Codec& codec, PflashV1& wire) {
   codec.field(6, wire.buffer_to);
   codec.field(7, wire.buffer);
   codec.field(8, wire.locks);
+  codec.field(9, wire.array);
 }
 
 // What the query table says but for the sizes. [CFI] tables 1 to 4 at 0x10, 0x1b and 0x27, the Intel extension at 0x31.
@@ -95,6 +97,20 @@ void Pflash::reset() {
 void Pflash::stop() {
   const std::lock_guard lock(lock_);
   file_.sync();
+}
+
+void Pflash::release() {
+  const std::lock_guard lock(lock_);
+  file_.release();
+}
+
+Result<> Pflash::claim() {
+  const std::lock_guard lock(lock_);
+  KITE_TRY(file_.claim());
+  if (!unwritten_) return {};
+  KITE_TRY(file_.write(0, std::span(array_->host(), file_.size())));
+  unwritten_ = false;
+  return {};
 }
 
 void Pflash::set_mode(Mode mode) {
@@ -267,18 +283,20 @@ void Pflash::save(StateWriter& writer) {
   const std::lock_guard lock(lock_);
   const auto& [mode, status, left, block, from, to, buffer, locks] = state_;
   save_section(writer, path(),
-               PflashV1{.mode = static_cast<uint8_t>(mode),
+               PflashV2{.mode = static_cast<uint8_t>(mode),
                         .status = status,
                         .buffer_left = left,
                         .buffer_block = block,
                         .buffer_from = from,
                         .buffer_to = to,
                         .buffer = buffer,
-                        .locks = locks});
+                        .locks = locks,
+                        .array = file_.read_only() ? std::vector<uint8_t>{}
+                                                   : std::vector(array_->host(), array_->host() + file_.size())});
 }
 
 void Pflash::restore(StateReader& reader) {
-  PflashV1 wire{};
+  PflashV2 wire{};
   if (!restore_section(reader, path(), wire)) return;
   const std::lock_guard lock(lock_);
   const bool confirming = wire.mode == static_cast<uint8_t>(Mode::kBufferConfirm);
@@ -293,7 +311,9 @@ void Pflash::restore(StateReader& reader) {
       !require(reader, wire.buffer.size() == kBlockBytes, "the buffer has another size here") ||
       !require(reader, wire.locks.size() == state_.locks.size(), "the chip has another size here") ||
       !require(reader, std::ranges::all_of(wire.locks, [](uint8_t lock) { return lock <= kBlockLockedDown; }),
-               "a lock is unknown"))
+               "a lock is unknown") ||
+      !require(reader, wire.array.empty() == file_.read_only(), "the chip is read-only at one end only") ||
+      !require(reader, wire.array.empty() || wire.array.size() == file_.size(), "the chip has another size here"))
     return;
   state_ = State{.mode = static_cast<Mode>(wire.mode),
                  .status = wire.status,
@@ -304,6 +324,10 @@ void Pflash::restore(StateReader& reader) {
                  .buffer = std::move(wire.buffer),
                  .locks = std::move(wire.locks)};
   set_mode(state_.mode);
+  if (wire.array.empty() || std::ranges::equal(wire.array, std::span(array_->host(), file_.size()))) return;
+  std::ranges::copy(wire.array, array_->host());
+  array_->note_write(0, wire.array.size());
+  unwritten_ = true;
 }
 
 }  // namespace kite::devices

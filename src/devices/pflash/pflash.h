@@ -27,6 +27,10 @@ class Pflash final : public bus::Device {
 
   // The whole chip, for its place below 4 GiB.
   [[nodiscard]] const std::shared_ptr<Region>& region() const { return region_; }
+  // For a machine that moves: the file is another process's from release() on, and after claim() this one's again, with
+  // what the chip holds. Also where a snapshot was loaded: claim() brings its contents into the file.
+  void release();
+  Result<> claim();
   // The array, for a window that always shows it.
   [[nodiscard]] const std::shared_ptr<RamBlock>& array() const { return array_; }
 
@@ -79,14 +83,15 @@ class Pflash final : public bus::Device {
   [[nodiscard]] State fresh_state() const;
 
   // Wiring.
-  FlashFile& file_;
+  FlashFile& file_;  // holds what the array holds, but for unwritten_
   std::shared_ptr<RamBlock> array_;
   IoWindow<Pflash> window_;
   std::shared_ptr<Region> region_, array_region_, command_region_;
 
-  // State; the array itself is in the file.
+  // State, with the array of a chip that can be written.
   std::mutex lock_;
   State state_;
+  bool unwritten_ = false;  // the restored array waits for claim()
 };
 
 }  // namespace kite::devices

@@ -88,8 +88,9 @@ Result<> SystemRom::add_chips() {
   for (size_t unit = 0; unit < wiring_.config.flash.size(); ++unit) {
     const auto& flash = wiring_.config.flash[unit];
     if (!flash) continue;
-    KITE_ASSIGN(auto file, devices::FlashFile::open(flash->path, flash->read_only, devices::pflash_regs::kBlockBytes,
-                                                    kMostFlash - bytes_));
+    const auto open = wiring_.incoming ? devices::FlashFile::open_unclaimed : devices::FlashFile::open;
+    KITE_ASSIGN(auto file,
+                open(flash->path, flash->read_only, devices::pflash_regs::kBlockBytes, kMostFlash - bytes_));
     KITE_ASSIGN(auto chip, devices::Pflash::create(fmt::format("pflash{}", unit), *file));
     bytes_ += file->size();
     wiring_.system_memory.add(kFourGib - bytes_, chip->region());
@@ -107,8 +108,8 @@ void SystemRom::show_below_1m(const std::shared_ptr<RamBlock>& block) {
   wiring_.isa_memory.add(kMib - shown, isa_window_);
 }
 
-std::vector<bus::Device*> SystemRom::devices() const {
-  std::vector<bus::Device*> all;
+std::vector<devices::Pflash*> SystemRom::chips() const {
+  std::vector<devices::Pflash*> all;
   for (const auto& chip : chips_) all.push_back(chip.get());
   return all;
 }

@@ -5,7 +5,7 @@
 // Both PC boards use it:
 //   KITE_ASSIGN(system_rom_, SystemRom::create({.config = config.firmware, .system_memory = ..., .isa_memory = ...,
 //                                               .use = SystemRom::use_of(config, accelerator executes)}));
-//   devices(): the chips among the board's devices; starts(): whether the machine starts with the firmware.
+//   chips(): among the board's devices; starts(): whether the machine starts with the firmware.
 #pragma once
 
 #include <memory>
@@ -32,6 +32,7 @@ class SystemRom {
     Region& system_memory;  // the chips end at 4 GiB of it
     Region& isa_memory;     // PCI memory: the last 128 KiB end at 1 MiB of it
     Use use = Use::kRequired;
+    bool incoming = false;  // the chips' files are another process's until they are claimed
   };
   // The use that the command line asks for: firmware unless a kernel is given; with a kernel only when firmware is
   // named (-bios, -drive if=pflash) or a VGA card wants to be set up; it then starts the kernel through an option ROM.
@@ -46,7 +47,7 @@ class SystemRom {
   // Whether there is firmware, so that the board leaves the chipset to it.
   [[nodiscard]] bool starts() const { return bytes_ != 0; }
   [[nodiscard]] uint64_t bytes() const { return bytes_; }  // mapped below 4 GiB, all chips together
-  [[nodiscard]] std::vector<bus::Device*> devices() const;
+  [[nodiscard]] std::vector<devices::Pflash*> chips() const;
 
  private:
   explicit SystemRom(const Wiring& wiring);

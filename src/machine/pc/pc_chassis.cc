@@ -53,7 +53,8 @@ Result<> PcChassis::build() {
   KITE_ASSIGN(system_rom_, SystemRom::create({.config = context_.config.firmware,
                                               .system_memory = context_.memory.root(),
                                               .isa_memory = *pci_memory_,
-                                              .use = SystemRom::use_of(context_.config)}));
+                                              .use = SystemRom::use_of(context_.config),
+                                              .incoming = context_.config.incoming}));
   add_interrupt_controllers();
   add_local_apics();
   if (context_.executor != nullptr)
@@ -296,7 +297,7 @@ std::vector<bus::Device*> PcChassis::devices() {
   for (auto& device : user_devices_) all.push_back(device.get());
   for (auto& plug : usb_devices_) all.push_back(plug.device.get());
   for (auto& disk : disks_) all.push_back(disk.device.get());
-  for (bus::Device* chip : system_rom_->devices()) all.push_back(chip);
+  for (bus::Device* chip : system_rom_->chips()) all.push_back(chip);
   return all;
 }
 

@@ -69,6 +69,7 @@ class PcChassis : public Board {
   [[nodiscard]] std::vector<std::string> unplugged_by_reset() override;
   [[nodiscard]] bus::PciBus* pci() override { return pci_.get(); }
   [[nodiscard]] devices::VirtioBalloon* balloon() override;
+  [[nodiscard]] std::vector<devices::Pflash*> flash_chips() override { return system_rom_->chips(); }
   [[nodiscard]] std::vector<devices::UsbBus*> usb_buses() override;
   [[nodiscard]] IrqTap* irq_tap(std::string_view path) override;
 
