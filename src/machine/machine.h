@@ -144,7 +144,8 @@ class Machine {
   // Stands still in `state` from now on; emits STOP when it was running. kFinishMigrate, kSaveVm, kRestoreVm and
   // kInMigrate are left by leave_pause() alone: until then resume(), reset() and devices that come and go are refused.
   void pause_as(RunState state);
-  // Disks and flash chips, while nothing runs: their files are another process's from now on, or this one's again.
+  // Disks and flash chips, while nothing runs: their files are another process's from now on, or this one's again. With
+  // an error of claim_files() none is.
   Result<> release_files();
   Result<> claim_files();
   // Into kPaused or kPostMigrate, or, with `run`, on.

@@ -56,7 +56,12 @@ Result<> Machine::release_files() {
 
 Result<> Machine::claim_files() {
   if (services_.drives != nullptr) KITE_TRY(services_.drives->activate());
-  for (devices::Pflash* const chip : board_->flash_chips()) KITE_TRY(chip->claim());
+  for (devices::Pflash* const chip : board_->flash_chips()) {
+    if (auto claimed = chip->claim(); !claimed) {
+      (void)release_files();  // all or nothing
+      return claimed;
+    }
+  }
   return {};
 }
 

@@ -20,7 +20,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "process"))
 from disk_guest_test import build  # noqa: E402
 from guest import Guest, Tally  # noqa: E402
-from process_test import Qmp, connect  # noqa: E402
+from driven import Qmp, connect  # noqa: E402
 
 FLAVOUR = "6.1-cloud"
 E1000_FLAVOUR = "6.1"  # the cloud kernels have no driver for it

@@ -12,8 +12,8 @@ import subprocess
 import sys
 import tempfile
 
-import process_test
-from process_test import Machine, check
+import driven
+from driven import Machine, check
 
 MIB = 1 << 20
 SIZE = 16 * MIB
@@ -44,8 +44,8 @@ class Disks:
         return os.path.join(self.folder.name, name)
 
     def img(self, *words):
-        tool = ["qemu-img"] if shutil.which("qemu-img") else [process_test.KITE, "img"]
-        done = subprocess.run([*tool, *words], capture_output=True, text=True, timeout=process_test.LIMIT, check=False)
+        tool = ["qemu-img"] if shutil.which("qemu-img") else [driven.KITE, "img"]
+        done = subprocess.run([*tool, *words], capture_output=True, text=True, timeout=driven.LIMIT, check=False)
         check(done.returncode == 0, f"img {' '.join(words)}: {done.stdout} {done.stderr}")
         return done.stdout
 
@@ -356,9 +356,9 @@ def ends_in_the_middle():
         disks.close()
         event = disks.path("three.qcow2")
         for number in range(1, disks.number + 1):
-            done = subprocess.run([process_test.KITE, "io", "-r", "-c",
+            done = subprocess.run([driven.KITE, "io", "-r", "-c",
                                    f"read -P {number} {number * MIB // 2} {MIB // 2}", event],
-                                  capture_output=True, text=True, timeout=process_test.LIMIT, check=False)
+                                  capture_output=True, text=True, timeout=driven.LIMIT, check=False)
             check("failed" not in done.stdout and done.returncode == 0, done.stdout + done.stderr)
         disks.img("check", "-q", event)
 
@@ -374,8 +374,8 @@ def exports():
         disks.do("block-export-add", **shared, **{"node-name": "second"})
 
         def put(number):
-            done = subprocess.run([process_test.KITE, "io", "-f", "raw", "-c", f"write -f -P {number} {number * MIB // 2} {MIB}",
-                                   f"nbd+unix:///disk?socket={socket}"], capture_output=True, text=True, timeout=process_test.LIMIT,
+            done = subprocess.run([driven.KITE, "io", "-f", "raw", "-c", f"write -f -P {number} {number * MIB // 2} {MIB}",
+                                   f"nbd+unix:///disk?socket={socket}"], capture_output=True, text=True, timeout=driven.LIMIT,
                                   check=False)
             check(done.returncode == 0 and "wrote" in done.stdout, done.stdout + done.stderr)
             disks.number = number
@@ -438,7 +438,7 @@ def main():
     if len(sys.argv) < 2:
         print(__doc__, file=sys.stderr)
         return 2
-    process_test.KITE = os.path.abspath(sys.argv[1])
+    driven.KITE = os.path.abspath(sys.argv[1])
     passed = failed = 0
     for name, case in CASES.items():
         try:

@@ -12,9 +12,9 @@ import sys
 import tempfile
 import time
 
-import process_test
+import driven
 from disk_guest_test import build
-from process_test import Machine, check
+from driven import Machine, check
 
 MEMORY, WRITTEN = 128, 64  # MiB
 ACCELERATORS = ["jit", "kvm"]
@@ -28,7 +28,7 @@ def start(qmp, **arguments):
 
 def result(qmp):
     """The report of the measurement under way, once it is complete."""
-    limit = time.monotonic() + process_test.LIMIT
+    limit = time.monotonic() + driven.LIMIT
     while (report := qmp.command("query-dirty-rate")["return"])["status"] == "measuring":
         check("dirty-rate" not in report, report)
         check(time.monotonic() < limit, "the measurement does not end")
@@ -78,7 +78,7 @@ def guest(accelerator, mode):
         build("rewrite.S", f"{folder}/rewrite.elf", "-Wl,-Ttext=0x100000,-N")
         with Machine("-accel", accelerator, "-m", str(MEMORY), "-nodefaults", "-kernel", f"{folder}/rewrite.elf") as machine:
             qmp = machine.qmp
-            limit = time.monotonic() + process_test.LIMIT
+            limit = time.monotonic() + driven.LIMIT
             while (running := rate(qmp, **mode)) == 0:  # the first may have seen only how the guest starts
                 check(time.monotonic() < limit, "no writes are seen")
             # The guest writes pages of its stack and of firmware besides, which make less than a MiB.
@@ -105,7 +105,7 @@ def plan():
 
 
 def main():
-    process_test.KITE = os.path.abspath(sys.argv[1])
+    driven.KITE = os.path.abspath(sys.argv[1])
     passed = failed = skipped = 0
     for name, accelerator, test, arguments in plan():
         if accelerator == "kvm" and not os.access("/dev/kvm", os.R_OK | os.W_OK):

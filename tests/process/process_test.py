@@ -4,7 +4,6 @@
 usage: process_test.py KITE
 Ends with 'process: N passed, N failed, N skipped'.
 """
-import json
 import os
 import re
 import signal
@@ -15,10 +14,9 @@ import tempfile
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import driven  # noqa: E402
 from certificates import Certificates  # noqa: E402
-
-KITE = ""
-LIMIT = 60  # seconds that end a hung test; none measures time
+from driven import LIMIT, Machine, Qmp, check, connect, run  # noqa: E402
 
 # A wrong command line and what its one or two lines must name: the fault, and the remedy.
 WRONG = [
@@ -200,114 +198,6 @@ WRONG = [
 ]
 
 
-def check(condition, why):
-    if not condition:
-        raise AssertionError(why)
-
-
-def run(*arguments, **options):
-    return subprocess.run([KITE, *arguments], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                          timeout=LIMIT, check=False, text=True, **options)
-
-
-class Lines:
-    """A socket as a sequence of lines."""
-
-    def __init__(self, connection):
-        connection.settimeout(LIMIT)
-        self.connection = connection
-        self.buffer = b""
-
-    def line(self):
-        while b"\n" not in self.buffer:
-            data = self.connection.recv(65536)
-            check(data, "the connection ended")
-            self.buffer += data
-        line, self.buffer = self.buffer.split(b"\n", 1)
-        return line.decode()
-
-    def send(self, text):
-        self.connection.sendall(text.encode())
-
-
-class Qmp(Lines):
-    def __init__(self, connection):
-        super().__init__(connection)
-        self.events = []
-        self.greeting = self.message()
-
-    def message(self):
-        line = self.line()
-        check(line.endswith("\r"), "a QMP line does not end with CR LF")
-        return json.loads(line)
-
-    def command(self, name, /, **arguments):
-        request = {"execute": name, "id": f"t-{name}"}
-        if arguments:
-            request["arguments"] = arguments
-        self.send(json.dumps(request))
-        while True:
-            message = self.message()
-            if "event" in message:
-                self.events.append(message)
-                continue
-            check(message.get("id") == f"t-{name}", f"the id did not come back: {message}")
-            return message
-
-    def event(self, name):
-        while True:
-            for event in self.events:
-                if event["event"] == name:
-                    self.events.remove(event)
-                    return event
-            self.events.append(self.message())
-
-
-class Machine:
-    """Kite with a QMP socket that it connects to, and perhaps a qtest one; on the software CPU if nothing else is said."""
-
-    def __init__(self, *arguments, qtest=False):
-        self.folder = tempfile.TemporaryDirectory()
-        self.listeners = {name: self.listen(name) for name in (["qtest"] if qtest else []) + ["qmp"]}
-        command = [KITE, "-display", "none", "-chardev", f"socket,path={self.folder.name}/qmp,id=m",
-                   "-mon", "chardev=m,mode=control", *arguments]
-        if not qtest and "-accel" not in arguments:
-            command += ["-accel", "jit"]
-        if qtest:
-            command += ["-accel", "qtest", "-qtest", f"unix:{self.folder.name}/qtest", "-qtest-log", "/dev/null"]
-        self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
-        if qtest:
-            self.qtest = Lines(self.accept("qtest"))
-        self.qmp = Qmp(self.accept("qmp"))
-        check("return" in self.qmp.command("qmp_capabilities"), "negotiation failed")
-
-    def listen(self, name):
-        listener = socket.socket(socket.AF_UNIX)
-        listener.bind(f"{self.folder.name}/{name}")
-        listener.listen(1)
-        listener.settimeout(LIMIT)
-        return listener
-
-    def accept(self, name):
-        return self.listeners[name].accept()[0]
-
-    def ask(self, line):
-        self.qtest.send(line + "\n")
-        return self.qtest.line()
-
-    def end(self):
-        return self.process.wait(LIMIT)
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        if self.process.poll() is None:
-            self.process.kill()
-        self.process.wait()
-        self.folder.cleanup()
-
-
 # --- tests: functions named test_..., an assertion fails them -----------------------------------------------------------
 
 def test_version_names_kite():
@@ -392,7 +282,7 @@ def test_a_server_waits_for_a_client_with_tls():
     with tempfile.TemporaryDirectory() as folder:
         files = Certificates(folder)
         path = f"{folder}/far"
-        with subprocess.Popen([KITE, "-accel", "jit", "-display", "none", "-serial", "none", "-S", "-object",
+        with subprocess.Popen([driven.KITE, "-accel", "jit", "-display", "none", "-serial", "none", "-S", "-object",
                                f"tls-creds-x509,id=tls0,dir={folder},endpoint=server", "-chardev",
                                f"socket,id=far,path={path},server=on,wait=on,tls-creds=tls0", "-mon",
                                "chardev=far,mode=control"], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
@@ -451,6 +341,37 @@ def test_qmp_commands_find_the_reset_before_them_done():
         check(machine.qmp.command("query-status")["return"]["running"], "not running")
 
 
+def test_flash_chips_move_with_their_machine():
+    """Both ends with one file for the variables, as on shared storage, and each with its own."""
+    base = (1 << 32) - (2 << 17)  # unit 1, below unit 0
+    for own in (False, True):
+        with tempfile.TemporaryDirectory() as folder:
+            files = [f"{folder}/{name}" for name in ("code", "vars", "other")]
+            for file in files:
+                with open(file, "wb") as out:
+                    out.write(b"\xff" * (1 << 17))
+            def chips(variables):
+                return ("-drive", f"if=pflash,readonly=on,format=raw,file={files[0]}",
+                        "-drive", f"if=pflash,format=raw,file={variables}")
+            target = files[2] if own else files[1]
+            with Machine(*chips(files[1]), qtest=True) as source:
+                for value in (0x40, 0x5a):  # program a byte
+                    check(source.ask(f"writeb {base + 0x1234:#x} {value:#x}") == "OK", "not written")
+                with Machine("-incoming", f"unix:{folder}/way", *chips(target), qtest=True) as there:
+                    check("return" in source.qmp.command("migrate", uri=f"unix:{folder}/way"), "migrate")
+                    there.qmp.event("RESUME")
+                    check(there.ask(f"writeb {base:#x} 0xff") == "OK", "read array")
+                    check(there.ask(f"readb {base + 0x1234:#x}") == "OK 0x000000000000005a", "it does not hold what it held")
+                    with open(target, "rb") as out:
+                        check(out.read()[0x1234] == 0x5a, "the file does not hold it")
+                    for line in (f"writeb {base + 0x4321:#x} 0x40", f"writeb {base + 0x4321:#x} 0"):
+                        check(there.ask(line) == "OK", line)
+                    with open(target, "rb") as out:
+                        check(out.read()[0x4321] == 0, "nothing is written any more")
+                    if not own:
+                        check("in use" in source.qmp.command("cont")["error"]["desc"], "both ends write the file")
+
+
 def test_qmp_refuses_what_is_wrong():
     with Machine("-S") as machine:
         check(machine.qmp.command("qyery-status")["error"]["class"] == "CommandNotFound", "class")
@@ -469,7 +390,7 @@ def test_qmp_before_negotiation():
         machine.end()
     with tempfile.TemporaryDirectory() as folder:
         path = f"{folder}/s"
-        process = subprocess.Popen([KITE, "-S", "-display", "none", "-qmp", f"unix:{path},server=on,wait=off"])
+        process = subprocess.Popen([driven.KITE, "-S", "-display", "none", "-qmp", f"unix:{path},server=on,wait=off"])
         try:
             qmp = Qmp(connect(path))
             check(qmp.command("query-status")["error"]["class"] == "CommandNotFound", "answered before negotiation")
@@ -481,18 +402,6 @@ def test_qmp_before_negotiation():
         finally:
             process.kill()
             process.wait()
-
-
-def connect(path):
-    for _ in range(LIMIT * 20):
-        connection = socket.socket(socket.AF_UNIX)
-        try:
-            connection.connect(path)
-            return connection
-        except OSError:
-            connection.close()
-            time.sleep(0.05)
-    raise AssertionError(f"nobody listens at {path}")
 
 
 def test_human_monitor_over_qmp():
@@ -820,8 +729,7 @@ def wrong_command_line(arguments, wanted):
 
 
 def main():
-    global KITE
-    KITE = os.path.abspath(sys.argv[1])
+    driven.KITE = os.path.abspath(sys.argv[1])
     tests = [value for name, value in sorted(globals().items()) if name.startswith("test_")]
     tests += [wrong_command_line(*row) for row in WRONG]
     passed = failed = 0

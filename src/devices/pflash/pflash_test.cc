@@ -239,6 +239,39 @@ TEST_F(PflashTest, StateTravelsInTheMiddleOfABuffer) {
   EXPECT_EQ(array(0x21), 8);
 }
 
+TEST_F(PflashTest, WhatItHoldsTravelsAndReachesTheFileWhenThatIsClaimed) {
+  erase(0);
+  program(5, 0x5a);
+  const std::vector<uint8_t> state = saved_state(*chip_);
+  program(5, 0x12);
+  program(kBlockBytes + 7, 0);
+  ASSERT_TRUE(restore_state(*chip_, state));
+  EXPECT_EQ(array(5), 0x5a);
+  EXPECT_EQ(array(kBlockBytes + 7), (kBlockBytes + 7) % 251);
+  EXPECT_EQ(in_file(5), 0x12);
+  chip_->release();
+  {
+    const auto other = FlashFile::open(path_, false, kBlockBytes, kBytes);
+    ASSERT_TRUE(other) << other.error().message;
+    EXPECT_FALSE(chip_->claim());
+    EXPECT_EQ(in_file(5), 0x12);
+  }
+  ASSERT_TRUE(chip_->claim());
+  EXPECT_EQ(in_file(5), 0x5a);
+  EXPECT_EQ(in_file(kBlockBytes + 7), (kBlockBytes + 7) % 251);
+}
+
+TEST_F(PflashTest, ContentsOfAnotherChipAreRefused) {
+  const std::vector<uint8_t> state = saved_state(*chip_);
+  open(true);
+  EXPECT_FALSE(restore_state(*chip_, state));
+  const std::vector<uint8_t> read_only = saved_state(*chip_);
+  EXPECT_LT(read_only.size(), state.size() - kBytes + 64);
+  EXPECT_TRUE(restore_state(*chip_, read_only));
+  open(false);
+  EXPECT_FALSE(restore_state(*chip_, read_only));
+}
+
 TEST_F(PflashTest, ImpossibleStateIsRefused) {
   const std::vector<uint8_t> state = saved_state(*chip_);
   EXPECT_FALSE(restore_state(*chip_, with_patched_field(state, 1, 0, 99, 1)));        // mode
