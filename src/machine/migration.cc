@@ -21,6 +21,7 @@ std::string_view migration_status_name(MigrationStatus status) {
     case MigrationStatus::kNone: return "none";
     case MigrationStatus::kSetup: return "setup";
     case MigrationStatus::kActive: return "active";
+    case MigrationStatus::kPreSwitchover: return "pre-switchover";
     case MigrationStatus::kDevice: return "device";
     case MigrationStatus::kCompleted: return "completed";
     case MigrationStatus::kFailed: return "failed";
@@ -67,7 +68,7 @@ Result<> Migration::start(ChannelAddress address, Fd fd) {
   if (machine_.held() || state == RunState::kPostMigrate || state == RunState::kSuspended)
     return fail("a machine in state '{}' cannot be sent", run_state_name(state));
   if (machine_.drives() != nullptr) {
-    KITE_TRY(machine_.drives()->no_job());
+    if (!parameters_.pause_before_switchover) KITE_TRY(machine_.drives()->no_job());
     KITE_TRY(machine_.drives()->no_writable_export());
   }
   std::vector<std::shared_ptr<RamBlock>> blocks = guest_ram(machine_.memory());
@@ -78,6 +79,7 @@ Result<> Migration::start(ChannelAddress address, Fd fd) {
   sender_ = std::make_unique<snapshot::RamSender>(blocks_);
   shared_ = std::make_shared<Shared>();
   last_ = {};
+  pauses_ = parameters_.pause_before_switchover;
   has_bitmaps_ = parameters_.bitmaps && machine_.drives() != nullptr;
   began_ns_ = now_ns();
   active_ns_ = stopped_ns_ = 0;
@@ -220,8 +222,12 @@ Result<> Migration::hear_answer(Channel& channel) {
 
 // With the bitmaps ahead of it.
 Result<std::vector<uint8_t>> Migration::whole_state() {
-  std::vector<uint8_t> state = machine_.save_state();
   DriveStore* const drives = machine_.drives();
+  if (drives != nullptr) {
+    KITE_TRY(drives->no_job());
+    KITE_TRY(drives->no_writable_export());
+  }
+  std::vector<uint8_t> state = machine_.save_state();
   if (!has_bitmaps_ || drives == nullptr) return state;
   KITE_ASSIGN(const std::vector<uint8_t> bitmaps,
               drives->run(pack_bitmaps(drives->graph(), parameters_.bitmap_mapping)));
@@ -237,10 +243,25 @@ void Migration::stand_still() {
   was_running_ = machine_.state() == RunState::kRunning;
   stopped_ns_ = now_ns();
   machine_.pause_as(RunState::kFinishMigrate);
+  if (pauses_)
+    set_status(MigrationStatus::kPreSwitchover);
+  else
+    hand_over();
+}
+
+Result<> Migration::go_on() {
+  if (!under_way() || status_ != MigrationStatus::kPreSwitchover)
+    return fail("the migration is '{}', not 'pre-switchover'", migration_status_name(status_));
+  hand_over();
+  return {};
+}
+
+void Migration::hand_over() {
   set_status(MigrationStatus::kDevice);
   Result<std::vector<uint8_t>> state = whole_state();
   // From here on the other end may have the images.
-  if (auto done = machine_.release_files(); !done) state = fail("{}", done.error().message);
+  if (state)
+    if (auto done = machine_.release_files(); !done) state = fail("{}", done.error().message);
   const std::lock_guard lock(shared_->mutex);
   shared_->state = std::move(state);
   shared_->changed.notify_all();

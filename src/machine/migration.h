@@ -25,12 +25,23 @@
 namespace kite::machine {
 
 // Names as query-migrate and the event MIGRATION give them.
-enum class MigrationStatus : uint8_t { kNone, kSetup, kActive, kDevice, kCompleted, kFailed, kCancelling, kCancelled };
+enum class MigrationStatus : uint8_t {
+  kNone,
+  kSetup,
+  kActive,
+  kPreSwitchover,  // it stands still, and its disks are here
+  kDevice,
+  kCompleted,
+  kFailed,
+  kCancelling,
+  kCancelled
+};
 std::string_view migration_status_name(MigrationStatus status);
 
 struct MigrationParameters {
   uint64_t max_bandwidth = 128u << 20;  // bytes a second; 0: no limit
   int64_t downtime_limit_ms = 300;      // the machine stands still no longer, as far as can be told before
+  bool pause_before_switchover = false;  // waits for go_on(), and block jobs may be under way until then
   bool bitmaps = false;                 // dirty bitmaps of disks go, too
   std::optional<BitmapMapping> bitmap_mapping = {};
 };
@@ -60,6 +71,8 @@ class Migration {
   Result<> start(snapshot::ChannelAddress address, Fd fd);
   // The machine goes on here. Nothing happens when none is under way.
   void cancel();
+  // From kPreSwitchover on to the other end.
+  Result<> go_on();
   [[nodiscard]] bool under_way() const { return thread_.joinable(); }
   [[nodiscard]] MigrationReport report() const;
   void set_parameters(const MigrationParameters& parameters);
@@ -91,6 +104,7 @@ class Migration {
   // --- the main thread
   void set_status(MigrationStatus status);
   void stand_still();
+  void hand_over();
   Result<std::vector<uint8_t>> whole_state();
   void finish(const Result<>& result);
   void set_logging(bool on);
@@ -102,7 +116,7 @@ class Migration {
   MigrationReport last_;  // of the one that is over
   int64_t began_ns_ = 0, active_ns_ = 0, stopped_ns_ = 0;
   bool was_running_ = false;
-  bool has_bitmaps_ = false;  // as was said when it began
+  bool has_bitmaps_ = false, pauses_ = false;  // as was said when it began
   std::vector<std::shared_ptr<RamBlock>> blocks_;
   std::unique_ptr<snapshot::RamSender> sender_;
   std::shared_ptr<Shared> shared_;

@@ -13,6 +13,7 @@ namespace kite::monitor {
 
 namespace {
 
+using block::NodePtr;
 using block::nbd::ExportRequest;
 using block::nbd::Listening;
 using block::nbd::Server;
@@ -46,8 +47,14 @@ Task<Result<>> remove_one(Server& server, std::string id, bool by_name, bool har
 
 Task<Result<>> add_one(block::BlockGraph& graph, Server& server, NamedImage image, ExportRequest request) {
   if (!server.running()) co_return fail("NBD server not running");
-  KITE_CO_ASSIGN(request.node, find_image(graph, image));
-  co_return server.add(std::move(request));
+  KITE_CO_ASSIGN(const NodePtr node, find_image(graph, image));
+  request.node = node;
+  // What a machine that is still to come has open is filled through its exports.
+  const bool belongs_here = node->active();
+  if (!belongs_here) KITE_CO_TRY(co_await node->activate());
+  Result<> added = server.add(std::move(request));
+  if (!added && !belongs_here) (void)co_await node->deactivate();
+  co_return added;
 }
 
 struct ExportFacts {
@@ -62,6 +69,11 @@ Task<std::vector<ExportFacts>> list_all(const Server& server) {
 }
 
 // --- arguments
+
+std::expected<void, QmpError> may_export(Context& context) {
+  if (context.machine.drives() != nullptr && context.machine.state() == machine::RunState::kInMigrate) return {};
+  return may_begin_job(context);
+}
 
 QmpReply done(const Result<>& result) {
   if (!result) return qmp_fail("{}", result.error().message);
@@ -149,7 +161,7 @@ QmpReply add_export(Context& context, NamedImage image, ExportRequest request) {
 }
 
 QmpReply nbd_server_add(Context& context, const Json& arguments) {
-  if (auto may = may_begin_job(context); !may) return std::unexpected(may.error());
+  if (auto may = may_export(context); !may) return std::unexpected(may.error());
   const std::string device = arguments.at("device");
   const std::string name = arguments.value("name", device);
   ExportRequest request{.id = name,
@@ -179,7 +191,7 @@ std::expected<std::vector<ExportRequest::Bitmap>, QmpError> bitmaps_in(const Jso
 }
 
 QmpReply block_export_add(Context& context, const Json& arguments) {
-  if (auto may = may_begin_job(context); !may) return std::unexpected(may.error());
+  if (auto may = may_export(context); !may) return std::unexpected(may.error());
   const std::string type = arguments.at("type");
   if (type != "nbd") return qmp_fail("Parameter 'type' does not accept value '{}': nbd is the one that is there", type);
   const std::string node = arguments.at("node-name"), id = arguments.at("id");

@@ -65,6 +65,13 @@ QmpReply migrate_cancel(Context& context, const Json&) {
   return Json::object();
 }
 
+QmpReply migrate_continue(Context& context, const Json& arguments) {
+  const std::string state = arguments.at("state");
+  if (state != machine::migration_status_name(MigrationStatus::kPreSwitchover))
+    return qmp_fail("Parameter 'state' does not accept value '{}': a machine waits in 'pre-switchover' only", state);
+  return done(context.migration->outgoing().go_on());
+}
+
 QmpReply migrate_incoming(Context& context, const Json& arguments) {
   return done(receive(context, arguments.at("uri").get<std::string>()));
 }
@@ -111,11 +118,13 @@ QmpReply query_migrate(Context& context, const Json&) {
 QmpReply query_capabilities(Context& context, const Json&) {
   return Json::array(
       {{{"state", context.migration->announces()}, {"capability", "events"}},
-       {{"state", context.migration->outgoing().parameters().bitmaps}, {"capability", "dirty-bitmaps"}}});
+       {{"state", context.migration->outgoing().parameters().bitmaps}, {"capability", "dirty-bitmaps"}},
+       {{"state", context.migration->outgoing().parameters().pause_before_switchover},
+        {"capability", "pause-before-switchover"}}});
 }
 
 QmpReply set_capabilities(Context& context, const Json& arguments) {
-  constexpr std::string_view kKnown[] = {"events", "dirty-bitmaps"};
+  constexpr std::string_view kKnown[] = {"events", "dirty-bitmaps", "pause-before-switchover"};
   MigrationParameters parameters = context.migration->outgoing().parameters();
   std::optional<bool> events;
   for (const Json& entry : arguments.at("capabilities")) {
@@ -127,6 +136,8 @@ QmpReply set_capabilities(Context& context, const Json& arguments) {
       events = entry.at("state").get<bool>();
     else if (name == kKnown[1])
       parameters.bitmaps = entry.at("state").get<bool>();
+    else if (name == kKnown[2])
+      parameters.pause_before_switchover = entry.at("state").get<bool>();
     else
       return qmp_fail("Parameter 'capability' does not accept value '{}'{}", name, suggestion(name, kKnown));
   }
@@ -201,6 +212,8 @@ constexpr ArgumentSpec kMigrate[] = {{"uri", Type::string, true},
                                      {"blk", Type::boolean, false},
                                      {"inc", Type::boolean, false},
                                      {"resume", Type::boolean, false}};
+std::vector<std::string> waiting_states(const Context&) { return {"pre-switchover"}; }
+constexpr ArgumentSpec kContinue[] = {{"state", Type::string, true, waiting_states}};
 constexpr ArgumentSpec kUri[] = {{"uri", Type::string, true}};
 constexpr ArgumentSpec kCapabilities[] = {{"capabilities", Type::array, true}};
 constexpr ArgumentSpec kParameters[] = {{"max-bandwidth", Type::number_integer, false},
@@ -210,6 +223,7 @@ constexpr ArgumentSpec kParameters[] = {{"max-bandwidth", Type::number_integer, 
 constexpr QmpCommand kMigrationCommands[] = {
     {"migrate", kMigrate, moving<migrate>},
     {"migrate_cancel", {}, moving<migrate_cancel>},
+    {"migrate-continue", kContinue, moving<migrate_continue>},
     {"migrate-incoming", kUri, moving<migrate_incoming>},
     {"query-migrate", {}, moving<query_migrate>},
     {"query-migrate-capabilities", {}, moving<query_capabilities>},
@@ -222,6 +236,9 @@ constexpr QmpCommand kMigrationCommands[] = {
 
 std::string told(const Result<>& result) {
   return result ? std::string{} : fmt::format("Error: {}\n", result.error().message);
+}
+std::string told(const QmpReply& reply) {
+  return reply ? std::string{} : fmt::format("Error: {}\n", reply.error().description);
 }
 
 std::string size_text(uint64_t bytes) {
@@ -266,6 +283,12 @@ std::string human_migrate_cancel(MonitorContext& context, std::string_view) {
   return {};
 }
 
+std::string human_migrate_continue(MonitorContext& context, std::string_view rest) {
+  const std::string_view state = next_word(rest);
+  if (state.empty()) return "usage: migrate_continue pre-switchover\n";
+  return told(moving<migrate_continue>(context, Json{{"state", state}}));
+}
+
 std::string human_migrate_incoming(MonitorContext& context, std::string_view rest) {
   rest.remove_prefix(std::min(rest.find_first_not_of(" \t"), rest.size()));
   return told(receive(context, rest));
@@ -280,8 +303,14 @@ std::string human_migrate_set_parameter(MonitorContext& context, std::string_vie
     return "usage: migrate_set_parameter max-bandwidth BYTES-A-SECOND|downtime-limit MILLISECONDS\n";
   if (std::ranges::find(kNames, name) == std::end(kNames))
     return fmt::format("Error: there is no parameter '{}'{}\n", name, suggestion(name, kNames));
-  const QmpReply reply = moving<set_parameters>(context, Json{{std::string(name), number}});
-  return reply ? std::string{} : fmt::format("Error: {}\n", reply.error().description);
+  return told(moving<set_parameters>(context, Json{{std::string(name), number}}));
+}
+
+std::string human_migrate_set_capability(MonitorContext& context, std::string_view rest) {
+  const std::string_view name = next_word(rest), value = next_word(rest);
+  if (name.empty() || (value != "on" && value != "off")) return "usage: migrate_set_capability NAME on|off\n";
+  const Json capability{{"capability", name}, {"state", value == "on"}};
+  return told(moving<set_capabilities>(context, Json{{"capabilities", Json::array({capability})}}));
 }
 
 std::string human_savevm(MonitorContext& context, std::string_view rest) {
@@ -322,6 +351,15 @@ std::string info_migrate_parameters(MonitorContext& context, std::string_view) {
   const MigrationParameters parameters = context.migration->outgoing().parameters();
   return fmt::format("max-bandwidth: {} bytes/second\ndowntime-limit: {} ms\n", parameters.max_bandwidth,
                      parameters.downtime_limit_ms);
+}
+
+std::string info_migrate_capabilities(MonitorContext& context, std::string_view) {
+  const QmpReply reply = moving<query_capabilities>(context, Json::object());
+  if (!reply) return told(reply);
+  std::string text;
+  for (const Json& each : *reply)
+    text += fmt::format("{}: {}\n", each.at("capability").get<std::string>(), each.at("state") ? "on" : "off");
+  return text;
 }
 
 std::string info_snapshots(MonitorContext& context, std::string_view) {

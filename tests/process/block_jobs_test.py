@@ -427,11 +427,66 @@ def moved_bitmaps():
         disks.close()
 
 
+def storage_moves():
+    """A machine goes where its disk is not: its writes are mirrored to an export there until the switchover."""
+    with Disks() as disks:
+        disks.fill()
+        road, socket, target = disks.path("road"), disks.path("nbd"), disks.create("there.qcow2")
+        with Machine("-drive", f"if=none,id=d,file={target},format=qcow2,node-name=there", "-device",
+                     "virtio-blk-pci,drive=d", "-incoming", "defer", "-S", qtest=True) as other:
+            def there(name, /, **arguments):
+                answer = other.qmp.command(name, **arguments)
+                check("return" in answer, answer)
+                return answer["return"]
+            there("nbd-server-start", addr={"type": "unix", "data": {"path": socket}})
+            there("block-export-add", type="nbd", id="e", name="disk", writable=True, **{"node-name": "there"})
+            disks.do("blockdev-add", driver="nbd", export="disk", server={"type": "unix", "path": socket},
+                     **{"node-name": "far"})
+            disks.do("blockdev-mirror", device="base", target="far", sync="full", **{"job-id": "m"})
+            disks.qmp.event("BLOCK_JOB_READY")
+            check("job 'm'" in disks.refused("migrate", uri="exec:cat >/dev/null"), "a job is no reason to wait")
+            wanted = [{"capability": name, "state": True} for name in ("events", "pause-before-switchover")]
+            disks.do("migrate-set-capabilities", capabilities=wanted)
+
+            def until(status):
+                while (now := disks.qmp.event("MIGRATION")["data"]["status"]) != status:
+                    check(now in ("setup", "active", "device", "pre-switchover"), f"the migration is {now}")
+
+            there("migrate-incoming", uri=f"unix:{road}")
+            disks.do("migrate", uri=f"exec:cat >{disks.path('lost')}")
+            until("pre-switchover")
+            check("pre-switchover" in disks.refused("migrate-continue", state="device"), "another state")
+            disks.do("migrate-continue", state="pre-switchover")
+            until("failed")
+            check("job 'm'" in disks.do("query-migrate")["error-desc"], "it does not say why")
+            disks.write(0x31, 5 * MIB, MIB)  # it goes on here
+
+            disks.do("migrate", uri=f"unix:{road}")
+            until("pre-switchover")
+            check(disks.do("query-status")["status"] == "finish-migrate", "it does not stand still")
+            disks.do("block-job-cancel", device="m")
+            disks.ended("m")
+            disks.do("blockdev-del", **{"node-name": "far"})
+            disks.do("migrate-continue", state="pre-switchover")
+            until("completed")
+            check("not 'pre-switchover'" in disks.refused("migrate-continue", state="pre-switchover"), "it goes on twice")
+            there("nbd-server-stop")
+            there("cont")
+            for pattern, offset in ((0x31, 5 * MIB),):
+            said = there("human-monitor-command", **{"command-line": f'qemu-io d "read -P 0x31 {5 * MIB} {MIB}"'})
+            check("read" in said and "failed" not in said, said)
+            there("quit")
+            check(other.end() == 0, "the other machine did not end well")
+        disks.close()
+        check(disks.content("there.qcow2") == disks.content("base.qcow2"), "the disk has changed on its way")
+        disks.img("check", "-q", target)
+
+
 CASES = {"overlays": overlays, "commit of the active image": commit_active, "commit of images between": commit_between,
          "commit of a chain that was there": commit_what_was_there, "stream": stream, "mirror, background": lambda: mirror("background"),
          "mirror, write-blocking": lambda: mirror("write-blocking"), "drive-mirror": drive_mirror, "the machine ends": ends_in_the_middle,
          "backup": backup, "a backup that does not end": backup_ends, "exports": exports,
-         "bitmaps that move": moved_bitmaps}
+         "bitmaps that move": moved_bitmaps, "storage that moves": storage_moves}
 
 
 def main():
