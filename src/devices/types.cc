@@ -144,6 +144,16 @@ ObjectType mch() {
               "extended-tseg-mbytes", "size of the TSEG that firmware may ask for, in MiB; 0: none", 16, 0, 0xfff)}};
 }
 
+ObjectType pflash() {
+  return {.name = "cfi.pflash01",
+          .parent = "sys-bus-device",
+          .description = "flash chip with the Intel command set (-drive if=pflash)",
+          .bus = "System",
+          .user_creatable = false,
+          .properties = {property::boolean(
+              "secure", "only system management mode programs and erases; others find ROM", false)}};
+}
+
 // Sleep states that the ACPI tables do not offer.
 std::vector<Property> sleep_properties(std::vector<Property> others = {}) {
   others.push_back(property::unsigned_integer("disable_s3", "1: no suspend to RAM", 0, 0, 1));
@@ -211,6 +221,7 @@ void register_device_types(TypeRegistry& registry) {
   registry.add(root_port("ioh3420", "Root port of Intel's X58, with a hot-plug slot"));
   registry.add(pci_bridge());
   registry.add(mch());
+  registry.add(pflash());
   registry.add(piix4_pm());
   registry.add(ich9_lpc());
   register_ahci_types(registry);

@@ -17,6 +17,7 @@ from guest import Guest, Tally  # noqa: E402
 SEABIOS = "/usr/share/seabios/bios-256k.bin"
 OVMF = "/usr/share/ovmf/OVMF.fd"
 OVMF_CODE, OVMF_VARS = "/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_VARS_4M.fd"
+SECURE_CODE, SECURE_VARS = "/usr/share/OVMF/OVMF_CODE_4M.ms.fd", "/usr/share/OVMF/OVMF_VARS_4M.ms.fd"
 MEMTEST = "/boot/memtest86+x64.bin"
 BOARDS = ("pc", "q35")
 
@@ -125,6 +126,26 @@ def ovmf_kernel(bench, board):
         guest.wait_exit()
 
 
+def ovmf_secure(bench, board):
+    """Secure boot: the variables are written in system management mode alone, by all CPUs' leave."""
+    variables = f"{bench.scratch}/vars-secure.fd"
+    shutil.copy(SECURE_VARS, variables)
+    with bench.start("-smp", "2", "-cpu", "max", "-global", "driver=cfi.pflash01,property=secure,value=on", "-drive",
+                     f"if=pflash,format=raw,unit=0,readonly=on,file={SECURE_CODE}", "-drive",
+                     f"if=pflash,format=raw,unit=1,file={variables}", "-kernel", bench.kernel, "-initrd", bench.initrd,
+                     "-append", "console=ttyS0 panic=-1", board=board, limit=600) as guest:
+        guest.expect("kite# ")
+        if "Secure boot enabled" not in guest.run("dmesg | grep -i 'secure boot'"):
+            guest.fail("the kernel was not started by secure boot")
+        if guest.run("nproc") != "2":
+            guest.fail("a CPU is missing")
+        guest.send("poweroff -f\n")
+        guest.wait_exit()
+    with open(variables, "rb") as after, open(SECURE_VARS, "rb") as before:
+        if after.read() == before.read():
+            guest.fail("the firmware has written no variable")
+
+
 # A boot sector that reads sector 2 of its disk, writes it to sector 3, and prints it.
 BOOT_SECTOR = bytes.fromhex(
     "31c0 8ed8 8ec0 8ed0 bc007c"  # xor ax, ax; ds = es = ss = 0; mov sp, 0x7c00
@@ -180,6 +201,7 @@ def cases(bench):
         yield f"SeaBIOS boots from {device}", [SEABIOS], seabios_disk, device
     yield "OVMF variables in flash", [OVMF_CODE], ovmf_variables, "pc"
     yield "OVMF starts -kernel", [OVMF, *kernel], ovmf_kernel, "pc"
+    yield "OVMF with secure boot", [SECURE_CODE, *kernel], ovmf_secure, "q35"
     yield "suspend to RAM without firmware", kernel, suspend, "pc"
     yield "suspend to RAM under SeaBIOS", [SEABIOS, *kernel], lambda b, board: suspend(b, board, "-bios", SEABIOS), "pc"
     yield "memtest86+ tests 0 to 9 in 16 MiB", [MEMTEST], memtest, "pc"

@@ -102,6 +102,10 @@ void Mch::set_reset_values() {
   config_.bytes[kFSmbase] = 0;
   config_.bytes[kSmram] = kSmramBase;
   config_.bytes[kEsmramc] = kEsmramCache;
+  config_.set16(kTom, kTomAfterReset);
+  config_.set16(kTouud, 0);
+  for (const uint8_t stolen : {kGbsm, kBgsm, kTsegmb}) config_.set32(stolen, 0);
+  config_.set16(kTolud, kToludAfterReset);
   lock_smram(false);
   protect_smbase();
   apply();
@@ -129,6 +133,10 @@ void Mch::config_written(uint16_t offset, unsigned size, uint32_t) {
 void Mch::lock_smram(bool locked) {
   config_.writable[kSmram] = locked ? kSmramClosed : kSmramWritable;
   config_.writable[kEsmramc] = locked ? 0 : kEsmramWritable;
+  config_.let_write16(kTom, locked ? 0 : kTomBits);
+  config_.let_write16(kTouud, locked ? 0 : kTouudBits);
+  for (const uint8_t stolen : {kGbsm, kBgsm, kTsegmb}) config_.let_write32(stolen, locked ? 0 : kStolenBits);
+  config_.let_write16(kTolud, locked ? 0 : kToludBits);
   if (locked) config_.bytes[kSmram] = static_cast<uint8_t>(config_.bytes[kSmram] & ~kSmramOpen);
 }
 

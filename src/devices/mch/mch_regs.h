@@ -15,6 +15,13 @@ enum Reg : uint8_t {
   kFSmbase = 0x9c,        // rw  SMRAM at the processors' initial SMBASE
   kSmram = 0x9d,          // rw  5.1.33 system management RAM control
   kEsmramc = 0x9e,        // rw  5.1.34 extended system management RAM control
+  // What firmware notes of the memory map, until SMRAM is locked; TSEG ends where RAM below 4 GiB does, whatever they say.
+  kTom = 0xa0,     // rwl 5.1.35 top of memory, in 64 MiB
+  kTouud = 0xa2,   // rwl 5.1.36 top of upper usable DRAM, in MiB
+  kGbsm = 0xa4,    // rwl 5.1.37 graphics base of stolen memory
+  kBgsm = 0xa8,    // rwl 5.1.38 base of GTT stolen memory
+  kTsegmb = 0xac,  // rwl 5.1.39 TSEG memory base
+  kTolud = 0xb0,   // rwl 5.1.40 top of low usable DRAM
 };
 
 inline constexpr uint16_t kExtTsegQuery = 0xffff;
@@ -39,6 +46,11 @@ inline constexpr uint8_t kEsmramCache = 7u << 3;  // read as ones
 inline constexpr unsigned kTsegSizeShift = 1;     // 2 bits: 1, 2, 8 MiB; 3: EXT_TSEG_MBYTES
 inline constexpr uint8_t kTsegSize = 3u << kTsegSizeShift;
 inline constexpr uint8_t kTsegEnable = 1u << 0;
+
+// Bits of the notes.
+inline constexpr uint16_t kTomBits = 0x03ff, kTouudBits = 0xffff, kToludBits = 0xfff0;
+inline constexpr uint32_t kStolenBits = 0xfff0'0000;  // GBSM, BGSM, TSEGMB
+inline constexpr uint16_t kTomAfterReset = 0x0001, kToludAfterReset = 0x0010;
 
 // F_SMBASE: 0xff asks, 1 answers that there is such RAM, 2 takes it until the next reset.
 inline constexpr uint8_t kSmbaseQuery = 0xff, kSmbaseOffered = 1, kSmbaseLocked = 2;

@@ -119,6 +119,21 @@ TEST_F(MchTest, LockClosesSmramUntilReset) {
   EXPECT_EQ(reg(kSmram) & kSmramOpen, kSmramOpen);
 }
 
+TEST_F(MchTest, FirmwareNotesTheMemoryMapUntilSmramIsLocked) {
+  EXPECT_EQ(reg(kTolud, 2), 0x0010U);
+  set_reg(kTsegmb, 0x1f00'ffff, 4);
+  EXPECT_EQ(reg(kTsegmb, 4), 0x1f00'0000U);
+  set_reg(kTolud, 0xffff, 2);
+  EXPECT_EQ(reg(kTolud, 2), 0xfff0U);
+  set_reg(kSmram, kSmramEnable | kSmramLock);
+  set_reg(kTsegmb, 0x7f00'0000, 4);
+  EXPECT_EQ(reg(kTsegmb, 4), 0x1f00'0000U);
+  device_.reset();
+  EXPECT_EQ(reg(kTsegmb, 4), 0U);
+  set_reg(kTsegmb, 0x7f00'0000, 4);
+  EXPECT_EQ(reg(kTsegmb, 4), 0x7f00'0000U);
+}
+
 TEST_F(MchTest, TsegIsClosedToOthersAndOpenInTheMode) {
   memory_.out(kRam - kMib, 0x11);
   close_tseg(0);

@@ -27,6 +27,8 @@ class Pflash final : public bus::Device {
 
   // The whole chip, for its place below 4 GiB.
   [[nodiscard]] const std::shared_ptr<Region>& region() const { return region_; }
+  // What those see in its place who may only read.
+  [[nodiscard]] std::shared_ptr<Region> rom() const { return Region::rom("pflash-rom", array_); }
   // For a machine that moves: the file is another process's from release() on, and after claim() this one's again, with
   // what the chip holds. Also where a snapshot was loaded: claim() brings its contents into the file.
   void release();

@@ -93,10 +93,24 @@ Result<> SystemRom::add_chips() {
                 open(flash->path, flash->read_only, devices::pflash_regs::kBlockBytes, kMostFlash - bytes_));
     KITE_ASSIGN(auto chip, devices::Pflash::create(fmt::format("pflash{}", unit), *file));
     bytes_ += file->size();
-    wiring_.system_memory.add(kFourGib - bytes_, chip->region());
+    wiring_.system_memory.add(kFourGib - bytes_, wiring_.secure_flash ? chip->rom() : chip->region());
     if (unit == 0) show_below_1m(chip->array());
     files_.push_back(std::move(file));
     chips_.push_back(std::move(chip));
+  }
+  return {};
+}
+
+Result<> SystemRom::show_in(const std::shared_ptr<Region>& smram) const {
+  if (!wiring_.secure_flash || chips_.empty()) return {};
+  if (smram == nullptr)
+    return fail(
+        "cfi.pflash01.secure=on: nobody could write the flash chips, as there is no system management mode; use "
+        "-machine smm=on and an accelerator that has it, or leave secure out");
+  uint64_t place = kFourGib;
+  for (const auto& chip : chips_) {
+    place -= chip->region()->size();
+    smram->add(place, chip->region());
   }
   return {};
 }

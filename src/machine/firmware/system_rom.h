@@ -32,6 +32,7 @@ class SystemRom {
     Region& system_memory;  // the chips end at 4 GiB of it
     Region& isa_memory;     // PCI memory: the last 128 KiB end at 1 MiB of it
     Use use = Use::kRequired;
+    bool secure_flash = false;  // the chips are ROM but in system management mode: show_in()
     bool incoming = false;  // the chips' files are another process's until they are claimed
   };
   // The use that the command line asks for: firmware unless a kernel is given; with a kernel only when firmware is
@@ -48,6 +49,9 @@ class SystemRom {
   [[nodiscard]] bool starts() const { return bytes_ != 0; }
   [[nodiscard]] uint64_t bytes() const { return bytes_; }  // mapped below 4 GiB, all chips together
   [[nodiscard]] std::vector<devices::Pflash*> chips() const;
+  // With Wiring::secure_flash: the chips, in what a CPU in system management mode sees over the rest of memory. Fails
+  // when `smram` is null: there is no such mode.
+  Result<> show_in(const std::shared_ptr<Region>& smram) const;
 
  private:
   explicit SystemRom(const Wiring& wiring);
@@ -59,7 +63,7 @@ class SystemRom {
   uint64_t bytes_ = 0;
   std::shared_ptr<Region> rom_, isa_rom_, isa_window_;
   std::vector<std::unique_ptr<devices::FlashFile>> files_;
-  std::vector<std::unique_ptr<devices::Pflash>> chips_;
+  std::vector<std::unique_ptr<devices::Pflash>> chips_;  // the first ends at 4 GiB, each other one below it
 };
 
 // Where a firmware file is: `name` itself when it has a slash or exists here, else in `directories`, else where

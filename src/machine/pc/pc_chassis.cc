@@ -50,16 +50,20 @@ PcChassis::~PcChassis() {
 
 Result<> PcChassis::build() {
   KITE_TRY(add_ram());
+  KITE_ASSIGN(const PropertyMap flash,
+              context_.types.resolve({.type = "cfi.pflash01", .id = "", .values = {}}, ""));
   KITE_ASSIGN(system_rom_, SystemRom::create({.config = context_.config.firmware,
                                               .system_memory = context_.memory.root(),
                                               .isa_memory = *pci_memory_,
                                               .use = SystemRom::use_of(context_.config),
+                                              .secure_flash = flash.boolean("secure"),
                                               .incoming = context_.config.incoming}));
   add_interrupt_controllers();
   add_local_apics();
   if (context_.executor != nullptr)
     interrupt_events_ = make_interrupt_events(*context_.executor, *apic_bus_, *gsi_, context_.irq_chip);
   KITE_TRY(add_chipset());
+  KITE_TRY(system_rom_->show_in(smram()));
   add_timers();
   add_isa_devices();
   add_serial_ports();
