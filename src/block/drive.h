@@ -89,6 +89,7 @@ class Drive {
   void set_error_policy(OnError read_error, OnError write_error);  // before the machine runs
   // Whether other devices may write the same node (share-rw); on the drive's executor. Refused while one does.
   Result<> set_share_write(bool share);
+  [[nodiscard]] bool shares_write() const { return config_.share_write; }
   // Called on the drive's executor for every error but those ignored by name; kStop asks for the machine to stop.
   void set_error_hook(ErrorHook hook);
 

@@ -150,8 +150,8 @@ ObjectType pflash() {
           .description = "flash chip with the Intel command set (-drive if=pflash)",
           .bus = "System",
           .user_creatable = false,
-          .properties = {property::boolean(
-              "secure", "only system management mode programs and erases; others find ROM", false)}};
+          .properties = {
+              property::boolean("secure", "only system management mode programs and erases; others find ROM", false)}};
 }
 
 // Sleep states that the ACPI tables do not offer.

@@ -30,7 +30,7 @@
 namespace kite::devices {
 class Pflash;
 class UsbBus;
-}
+}  // namespace kite::devices
 
 namespace kite::machine {
 

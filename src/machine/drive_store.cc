@@ -503,6 +503,33 @@ Result<> DriveStore::activate() {
   return {};
 }
 
+namespace {
+// Answers which of `drives` shares its node from now on, and has not before.
+Task<Result<std::vector<Drive*>>> open_for_filling(NodePtr node, std::vector<Drive*> drives) {
+  std::erase_if(drives, [&](const Drive* drive) { return drive->node() != node || drive->shares_write(); });
+  for (Drive* const drive : drives) KITE_CO_TRY(drive->set_share_write(true));
+  KITE_CO_TRY(co_await node->activate());
+  co_return drives;
+}
+Task<Result<>> close_to_others(std::vector<Drive*>& drives) {
+  while (!drives.empty()) {
+    KITE_CO_TRY(drives.back()->set_share_write(false));
+    drives.pop_back();
+  }
+  co_return Result<>{};
+}
+}  // namespace
+
+Result<> DriveStore::begin_filling(NodePtr node) {
+  std::vector<Drive*> drives;
+  for (const auto& entry : entries_) drives.push_back(entry->drive.get());
+  KITE_ASSIGN(const std::vector<Drive*> shared, run(open_for_filling(std::move(node), std::move(drives))));
+  filled_.insert(filled_.end(), shared.begin(), shared.end());
+  return {};
+}
+
+Result<> DriveStore::end_filling() { return filled_.empty() ? Result<>{} : run(close_to_others(filled_)); }
+
 Result<> DriveStore::flush_all() { return run(flush_drives()); }
 
 Task<void> DriveStore::close_everything() {

@@ -130,6 +130,10 @@ class DriveStore {
   Result<> deactivate();
   Result<> activate();
   [[nodiscard]] bool active() const { return active_; }
+  // The image of a machine that is still to come is filled by clients of an export: it is this process's from now on,
+  // and its device lets others write it until end_filling(), which is refused while somebody could.
+  Result<> begin_filling(block::NodePtr node);
+  Result<> end_filling();
   // Everything that guests were told is on the disk, is.
   Result<> flush_all();
 
@@ -186,6 +190,7 @@ class DriveStore {
   std::map<std::string, std::weak_ptr<block::ThrottleGroup>, std::less<>> throttle_groups_;
   int quiet_ = 0;  // calls of quiesce()
   bool active_ = true;
+  std::vector<block::Drive*> filled_;  // devices that let others write for now
   bool exports_wait_ = false;  // for the images to be this process's again
   std::thread thread_;
 };

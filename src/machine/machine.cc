@@ -273,6 +273,7 @@ Result<> Machine::resume() {
   KITE_TRY(claim_files());
   if (state_ == RunState::kShutdown || state_ == RunState::kInternalError || state_ == RunState::kGuestPanicked)
     return fail("the machine is in state '{}' and cannot go on; reset it first (system_reset)", run_state_name(state_));
+  if (services_.drives != nullptr) KITE_TRY(services_.drives->end_filling());
   for (bus::Device* device : board_->devices()) device->start();
   state_ = RunState::kRunning;
   emit({.kind = MachineEvent::Kind::kResume});
@@ -345,7 +346,7 @@ void Machine::run_vcpu(size_t index) {
         requests_.error_text = fmt::format("CPU {}: {}", index, vcpu.internal_error());
       }
       gate_.close();
-      services_.executor.post([this] { handle_requests(); });
+      services_.executor.post([this] { serve_requests(); });
     }
     gate_.leave();
     if (reason == HaltReason::kHalted) vcpu.wait_for_work();
@@ -365,12 +366,7 @@ void Machine::request_reset(Cause cause) {
     requests_.reset_cause = cause;
   }
   gate_.close();
-  services_.executor.post([this] { handle_requests(); });
-}
-
-void Machine::reset_on_request(Cause cause) {
-  request_reset(cause);
-  if (!config_.no_reboot) handle_requests();
+  services_.executor.post([this] { serve_requests(); });
 }
 
 void Machine::request_shutdown(Cause cause) {
@@ -380,7 +376,7 @@ void Machine::request_shutdown(Cause cause) {
     requests_.shutdown_cause = cause;
   }
   gate_.close();
-  services_.executor.post([this] { handle_requests(); });
+  services_.executor.post([this] { serve_requests(); });
 }
 
 void Machine::request_exit(int status) {
@@ -389,7 +385,7 @@ void Machine::request_exit(int status) {
     requests_.exit_status = status;
   }
   gate_.close();
-  services_.executor.post([this] { handle_requests(); });
+  services_.executor.post([this] { serve_requests(); });
 }
 
 // Several may meet something at once: the first is told of. What others met was a breakpoint, which they meet again, or
@@ -400,7 +396,7 @@ void Machine::request_debug(size_t index) {
     if (!requests_.debugged_vcpu) requests_.debugged_vcpu = index;
   }
   gate_.close();
-  services_.executor.post([this] { handle_requests(); });
+  services_.executor.post([this] { serve_requests(); });
 }
 
 void Machine::request_powerdown() {
@@ -408,7 +404,7 @@ void Machine::request_powerdown() {
     std::lock_guard lock(requests_mutex_);
     requests_.powerdown = true;
   }
-  services_.executor.post([this] { handle_requests(); });
+  services_.executor.post([this] { serve_requests(); });
 }
 
 void Machine::request_watchdog() {
@@ -416,14 +412,14 @@ void Machine::request_watchdog() {
     std::lock_guard lock(requests_mutex_);
     requests_.watchdog = true;
   }
-  services_.executor.post([this] { handle_requests(); });
+  services_.executor.post([this] { serve_requests(); });
 }
 
 void Machine::request_nmi() {
   for (auto& vcpu : vcpus_) vcpu->post_nmi();
 }
 
-void Machine::handle_requests() {
+void Machine::serve_requests() {
   Requests taken;
   {
     std::lock_guard lock(requests_mutex_);

@@ -138,9 +138,6 @@ class Machine {
   // In kDebug: the vCPU that met something; Vcpu::debug_stop() says what.
   [[nodiscard]] size_t debugged_vcpu() const { return debugged_vcpu_; }
   void reset(Cause cause);
-  // As request_reset(), and over when it returns, so that whoever asked can go on with the machine at once. With
-  // -no-reboot the end comes later.
-  void reset_on_request(Cause cause);
   // Stands still in `state` from now on; emits STOP when it was running. kFinishMigrate, kSaveVm, kRestoreVm and
   // kInMigrate are left by leave_pause() alone: until then resume(), reset() and devices that come and go are refused.
   void pause_as(RunState state);
@@ -176,6 +173,10 @@ class Machine {
   void request_exit(int status);       // isa-debug-exit: stops at once, ends the process with `status`
   void request_nmi();                  // to every CPU, as the NMI button
   void request_watchdog();             // a watchdog expired
+
+  // What was requested, now: for the main executor's thread, which would do it a little later by itself. A command of a
+  // user finds the reset that he asked for before it done.
+  void serve_requests();
 
   // Observers of events, called on the main thread.
   void add_event_listener(std::function<void(const MachineEvent&)> listener);
@@ -221,7 +222,6 @@ class Machine {
   void set_input_running(bool running);
   void emit(const MachineEvent& event);
   void emit_limited(MachineEvent event);  // of its kind and device; any thread
-  void handle_requests();
   void suspend();
   void wake();
   void watchdog_expired();
@@ -267,7 +267,7 @@ class Machine {
   DirtyRate dirty_rate_{memory_, monotonic_};
   EventLimiter event_limiter_{monotonic_};
 
-  // Requests of other threads, taken by handle_requests() on the main thread.
+  // Requests of other threads, taken by serve_requests() on the main thread.
   struct Requests {
     bool reset = false, shutdown = false, powerdown = false, suspend = false, hibernate = false, wake = false,
          internal_error = false, watchdog = false;

@@ -41,7 +41,7 @@ void Machine::request_eject(std::string slot) {
     std::lock_guard lock(requests_mutex_);
     requests_.ejected.push_back(std::move(slot));
   }
-  services_.executor.post([this] { handle_requests(); });
+  services_.executor.post([this] { serve_requests(); });
 }
 
 void Machine::take_out(const std::string& slot) {

@@ -13,7 +13,7 @@ void Machine::request_suspend() {
     requests_.suspend = true;
   }
   gate_.close();
-  services_.executor.post([this] { handle_requests(); });
+  services_.executor.post([this] { serve_requests(); });
 }
 
 void Machine::request_wake() {
@@ -21,7 +21,7 @@ void Machine::request_wake() {
     std::lock_guard lock(requests_mutex_);
     requests_.wake = true;
   }
-  services_.executor.post([this] { handle_requests(); });
+  services_.executor.post([this] { serve_requests(); });
 }
 
 void Machine::request_hibernate() {

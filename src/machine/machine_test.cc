@@ -117,7 +117,8 @@ TEST_F(MachineTest, NoShutdownStopsInsteadAndOnlyAResetGoesOn) {
   EXPECT_FALSE(exit_status_);
   EXPECT_EQ(machine_->state(), RunState::kShutdown);
   EXPECT_FALSE(machine_->resume());
-  machine_->reset_on_request(Cause::kHostQmpSystemReset);
+  machine_->request_reset(Cause::kHostQmpSystemReset);
+  machine_->serve_requests();
   EXPECT_TRUE(machine_->resume());
   executor_->run_once(0);
   EXPECT_EQ(std::ranges::count(events_, MachineEvent::Kind::kReset), 1);

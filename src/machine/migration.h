@@ -39,10 +39,10 @@ enum class MigrationStatus : uint8_t {
 std::string_view migration_status_name(MigrationStatus status);
 
 struct MigrationParameters {
-  uint64_t max_bandwidth = 128u << 20;  // bytes a second; 0: no limit
-  int64_t downtime_limit_ms = 300;      // the machine stands still no longer, as far as can be told before
+  uint64_t max_bandwidth = 128u << 20;   // bytes a second; 0: no limit
+  int64_t downtime_limit_ms = 300;       // the machine stands still no longer, as far as can be told before
   bool pause_before_switchover = false;  // waits for go_on(), and block jobs may be under way until then
-  bool bitmaps = false;                 // dirty bitmaps of disks go, too
+  bool bitmaps = false;                  // dirty bitmaps of disks go, too
   std::optional<BitmapMapping> bitmap_mapping = {};
 };
 

@@ -47,15 +47,11 @@ Task<Result<>> remove_one(Server& server, std::string id, bool by_name, bool har
 
 Task<Result<>> add_one(block::BlockGraph& graph, Server& server, NamedImage image, ExportRequest request) {
   if (!server.running()) co_return fail("NBD server not running");
-  KITE_CO_ASSIGN(const NodePtr node, find_image(graph, image));
-  request.node = node;
-  // What a machine that is still to come has open is filled through its exports.
-  const bool belongs_here = node->active();
-  if (!belongs_here) KITE_CO_TRY(co_await node->activate());
-  Result<> added = server.add(std::move(request));
-  if (!added && !belongs_here) (void)co_await node->deactivate();
-  co_return added;
+  KITE_CO_ASSIGN(request.node, find_image(graph, image));
+  co_return server.add(std::move(request));
 }
+
+Task<Result<NodePtr>> image_of(block::BlockGraph& graph, NamedImage image) { co_return find_image(graph, image); }
 
 struct ExportFacts {
   std::string id, node;
@@ -157,6 +153,11 @@ QmpReply nbd_server_stop(Context& context, const Json&) {
 
 QmpReply add_export(Context& context, NamedImage image, ExportRequest request) {
   machine::DriveStore& store = *context.machine.drives();
+  if (context.machine.state() == machine::RunState::kInMigrate && request.writable) {
+    auto node = store.run(image_of(store.graph(), image));
+    if (!node) return qmp_fail("{}", node.error().message);
+    if (auto begun = store.begin_filling(std::move(*node)); !begun) return qmp_fail("{}", begun.error().message);
+  }
   return done(store.run(add_one(store.graph(), store.nbd(), std::move(image), std::move(request))));
 }
 

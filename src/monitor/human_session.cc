@@ -84,6 +84,7 @@ void HumanSession::run_line() {
     history_.push_back(line);
   }
   history_at_ = history_.size();
+  context_.machine.serve_requests();
   print(run_human_command(context_, line));
   print(kPrompt);
 }

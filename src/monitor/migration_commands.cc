@@ -116,11 +116,10 @@ QmpReply query_migrate(Context& context, const Json&) {
 }
 
 QmpReply query_capabilities(Context& context, const Json&) {
-  return Json::array(
-      {{{"state", context.migration->announces()}, {"capability", "events"}},
-       {{"state", context.migration->outgoing().parameters().bitmaps}, {"capability", "dirty-bitmaps"}},
-       {{"state", context.migration->outgoing().parameters().pause_before_switchover},
-        {"capability", "pause-before-switchover"}}});
+  return Json::array({{{"state", context.migration->announces()}, {"capability", "events"}},
+                      {{"state", context.migration->outgoing().parameters().bitmaps}, {"capability", "dirty-bitmaps"}},
+                      {{"state", context.migration->outgoing().parameters().pause_before_switchover},
+                       {"capability", "pause-before-switchover"}}});
 }
 
 QmpReply set_capabilities(Context& context, const Json& arguments) {

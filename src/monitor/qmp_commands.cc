@@ -56,7 +56,7 @@ QmpReply cont(Context& context, const Json&) {
 }
 
 QmpReply system_reset(Context& context, const Json&) {
-  context.machine.reset_on_request(Cause::kHostQmpSystemReset);
+  context.machine.request_reset(Cause::kHostQmpSystemReset);
   return empty();
 }
 

@@ -84,6 +84,7 @@ void QmpSession::execute(const Json& request) {
     return;
   }
   const std::string name = command;
+  context_.machine.serve_requests();
   QmpReply reply;
   if (!negotiated_)
     reply = name == "qmp_capabilities"

@@ -15,7 +15,8 @@ enum Reg : uint8_t {
   kFSmbase = 0x9c,        // rw  SMRAM at the processors' initial SMBASE
   kSmram = 0x9d,          // rw  5.1.33 system management RAM control
   kEsmramc = 0x9e,        // rw  5.1.34 extended system management RAM control
-  // What firmware notes of the memory map, until SMRAM is locked; TSEG ends where RAM below 4 GiB does, whatever they say.
+  // What firmware notes of the memory map, until SMRAM is locked; TSEG ends where RAM below 4 GiB does, whatever they
+  // say.
   kTom = 0xa0,     // rwl 5.1.35 top of memory, in 64 MiB
   kTouud = 0xa2,   // rwl 5.1.36 top of upper usable DRAM, in MiB
   kGbsm = 0xa4,    // rwl 5.1.37 graphics base of stolen memory

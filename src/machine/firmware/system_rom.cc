@@ -89,8 +89,7 @@ Result<> SystemRom::add_chips() {
     const auto& flash = wiring_.config.flash[unit];
     if (!flash) continue;
     const auto open = wiring_.incoming ? devices::FlashFile::open_unclaimed : devices::FlashFile::open;
-    KITE_ASSIGN(auto file,
-                open(flash->path, flash->read_only, devices::pflash_regs::kBlockBytes, kMostFlash - bytes_));
+    KITE_ASSIGN(auto file, open(flash->path, flash->read_only, devices::pflash_regs::kBlockBytes, kMostFlash - bytes_));
     KITE_ASSIGN(auto chip, devices::Pflash::create(fmt::format("pflash{}", unit), *file));
     bytes_ += file->size();
     wiring_.system_memory.add(kFourGib - bytes_, wiring_.secure_flash ? chip->rom() : chip->region());

@@ -33,7 +33,7 @@ class SystemRom {
     Region& isa_memory;     // PCI memory: the last 128 KiB end at 1 MiB of it
     Use use = Use::kRequired;
     bool secure_flash = false;  // the chips are ROM but in system management mode: show_in()
-    bool incoming = false;  // the chips' files are another process's until they are claimed
+    bool incoming = false;      // the chips' files are another process's until they are claimed
   };
   // The use that the command line asks for: firmware unless a kernel is given; with a kernel only when firmware is
   // named (-bios, -drive if=pflash) or a VGA card wants to be set up; it then starts the kernel through an option ROM.

@@ -50,8 +50,7 @@ PcChassis::~PcChassis() {
 
 Result<> PcChassis::build() {
   KITE_TRY(add_ram());
-  KITE_ASSIGN(const PropertyMap flash,
-              context_.types.resolve({.type = "cfi.pflash01", .id = "", .values = {}}, ""));
+  KITE_ASSIGN(const PropertyMap flash, context_.types.resolve({.type = "cfi.pflash01", .id = "", .values = {}}, ""));
   KITE_ASSIGN(system_rom_, SystemRom::create({.config = context_.config.firmware,
                                               .system_memory = context_.memory.root(),
                                               .isa_memory = *pci_memory_,
