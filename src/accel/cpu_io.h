@@ -33,6 +33,9 @@ class CpuIo {
   // `size` is 1, 2, 4 or 8; not crossing a page. Only for addresses without direct memory behind them.
   virtual uint64_t mmio_read(Gpa address, unsigned size) = 0;
   virtual void mmio_write(Gpa address, unsigned size, uint64_t value) = 0;
+  // The same for a CPU in system management mode, which sees its own view of memory (VcpuConfig::smm_memory).
+  virtual uint64_t smm_read(Gpa address, unsigned size) { return mmio_read(address, size); }
+  virtual void smm_write(Gpa address, unsigned size, uint64_t value) { mmio_write(address, size, value); }
   // Runs `work` while no other vCPU executes guest code (locked accesses that the host cannot make atomic).
   virtual void exclusive(const std::function<void()>& work) = 0;
   // Writes to coalesced regions that wait reach their devices. Called when a queue of the accelerator's own has some.

@@ -530,7 +530,7 @@ size_t BlockCache::fetch_some(Cpu& cpu, size_t offset, std::span<uint8_t> to) {
   Code code;
   if (!code.fetch(cpu, linear, to.size())) return 0;
   if (code.host == nullptr) {
-    to[0] = static_cast<uint8_t>(cpu.io->mmio_read(code.physical, 1));
+    to[0] = static_cast<uint8_t>(cpu.read_device(code.physical, 1));
     return 1;
   }
   const size_t bytes = std::min<size_t>(to.size(), kPageSize - (linear & (kPageSize - 1)));

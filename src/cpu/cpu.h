@@ -333,7 +333,15 @@ class Cpu {
   KITE_COLD_CALL void store_noticed(uint64_t address, unsigned bytes);
   void store_noticed_at(const uint8_t* host, unsigned bytes);
   // What the CPU sees now: in system-management mode that is not what others see.
-  AddressSpace& memory() { return arch.smm && config.smm_memory != nullptr ? *config.smm_memory : memory_; }
+  AddressSpace& memory() { return has_own_view() ? *config.smm_memory : memory_; }
+  // The accesses of that which no direct memory answers.
+  uint64_t read_device(Gpa address, unsigned bytes) {
+    return has_own_view() ? io->smm_read(address, bytes) : io->mmio_read(address, bytes);
+  }
+  void write_device(Gpa address, unsigned bytes, uint64_t value) {
+    return has_own_view() ? io->smm_write(address, bytes, value) : io->mmio_write(address, bytes, value);
+  }
+  [[nodiscard]] bool has_own_view() const { return arch.smm && config.smm_memory != nullptr; }
   FpuThunks& fpu() { return *fpu_; }
 
   // --- between blocks (block.h, cpu.cc) ---

@@ -251,7 +251,7 @@ void Mmu::write_device(Gpa address, const void* from, unsigned bytes) {
   if (cpu_.io == nullptr) return;
   for (unsigned done = 0; done < bytes;) {
     const unsigned chunk = device_chunk(address + done, bytes - done);
-    cpu_.io->mmio_write(address + done, chunk, load_le(static_cast<const uint8_t*>(from) + done, chunk));
+    cpu_.write_device(address + done, chunk, load_le(static_cast<const uint8_t*>(from) + done, chunk));
     done += chunk;
   }
 }
@@ -278,7 +278,7 @@ uint64_t Mmu::physical_read(Gpa address, unsigned bytes) {
   uint64_t value = 0;
   for (unsigned done = 0; done < bytes;) {
     const unsigned chunk = bytes == std::bit_floor(bytes) ? bytes : device_chunk(address + done, bytes - done);
-    value |= (cpu_.io->mmio_read(address + done, chunk) & low_mask(chunk * 8)) << done * 8;
+    value |= (cpu_.read_device(address + done, chunk) & low_mask(chunk * 8)) << done * 8;
     done += chunk;
   }
   return value;
@@ -290,7 +290,7 @@ void Mmu::physical_write(Gpa address, unsigned bytes, uint64_t value) {
   if (cpu_.io == nullptr) return;
   for (unsigned done = 0; done < bytes;) {
     const unsigned chunk = bytes == std::bit_floor(bytes) ? bytes : device_chunk(address + done, bytes - done);
-    cpu_.io->mmio_write(address + done, chunk, (value >> done * 8) & low_mask(chunk * 8));
+    cpu_.write_device(address + done, chunk, (value >> done * 8) & low_mask(chunk * 8));
     done += chunk;
   }
 }

@@ -60,21 +60,33 @@ size_t MachineIo::pio_write_many(uint16_t port, unsigned size, std::span<const u
   return moved;
 }
 
-uint64_t MachineIo::mmio_read(Gpa address, unsigned size) {
+uint64_t MachineIo::mmio_read(Gpa address, unsigned size) { return read_memory(memory_, address, size); }
+
+void MachineIo::mmio_write(Gpa address, unsigned size, uint64_t value) { write_memory(memory_, address, size, value); }
+
+uint64_t MachineIo::smm_read(Gpa address, unsigned size) {
+  return read_memory(smm_memory_ != nullptr ? *smm_memory_ : memory_, address, size);
+}
+
+void MachineIo::smm_write(Gpa address, unsigned size, uint64_t value) {
+  write_memory(smm_memory_ != nullptr ? *smm_memory_ : memory_, address, size, value);
+}
+
+uint64_t MachineIo::read_memory(AddressSpace& memory, Gpa address, unsigned size) {
   uint64_t value = low_mask(size * 8);
   drain_coalesced();
-  if (memory_.read(address, size, value) == AccessResult::kUnassigned)
+  if (memory.read(address, size, value) == AccessResult::kUnassigned)
     log::print(log::Category::kUnimplemented, "read of memory {:#x}, where nothing is", address);
   log::print(log::Category::kIo, "read{} {:#x} -> {:#x}", size * 8, address, value);
   apply_map_changes();
   return value;
 }
 
-void MachineIo::mmio_write(Gpa address, unsigned size, uint64_t value) {
+void MachineIo::write_memory(AddressSpace& memory, Gpa address, unsigned size, uint64_t value) {
   log::print(log::Category::kIo, "write{} {:#x} <- {:#x}", size * 8, address, value);
-  if (coalesced_ && coalesced_->post(memory_, address, size, value)) return;
+  if (coalesced_ && coalesced_->post(memory, address, size, value)) return;
   drain_coalesced();
-  if (memory_.write(address, size, value) == AccessResult::kUnassigned)
+  if (memory.write(address, size, value) == AccessResult::kUnassigned)
     log::print(log::Category::kUnimplemented, "write of {:#x} to memory {:#x}, where nothing is", value, address);
   apply_map_changes();
 }

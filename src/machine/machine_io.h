@@ -33,6 +33,8 @@ class MachineIo final : public CpuIo {
   size_t pio_write_many(uint16_t port, unsigned size, std::span<const uint8_t> from) override;
   uint64_t mmio_read(Gpa address, unsigned size) override;
   void mmio_write(Gpa address, unsigned size, uint64_t value) override;
+  uint64_t smm_read(Gpa address, unsigned size) override;
+  void smm_write(Gpa address, unsigned size, uint64_t value) override;
   void exclusive(const std::function<void()>& work) override { gate_.exclusive(work); }
   void fpu_error() override;
 
@@ -40,6 +42,9 @@ class MachineIo final : public CpuIo {
   void apply_map_changes();
 
  private:
+  uint64_t read_memory(AddressSpace& memory, Gpa address, unsigned size);
+  void write_memory(AddressSpace& memory, Gpa address, unsigned size, uint64_t value);
+
   AddressSpace& memory_;
   AddressSpace& ports_;
   AddressSpace* smm_memory_ = nullptr;
