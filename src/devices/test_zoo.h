@@ -9,6 +9,7 @@
 #include "async/executor.h"
 #include "block/drive.h"
 #include "block/plain_nodes.h"
+#include "devices/acpi_cpus/acpi_cpus.h"
 #include "devices/acpi_pci_hotplug/acpi_pci_hotplug.h"
 #include "devices/apic/apic_bus.h"
 #include "devices/apic/cpu_apic.h"
@@ -287,6 +288,7 @@ class Zoo {
   std::unique_ptr<devices::I440fx> host_bridge;
   std::unique_ptr<devices::Piix4Pm> pm;
   std::unique_ptr<devices::AcpiPciHotplug> hotplug;
+  std::unique_ptr<devices::AcpiCpus> cpus;
   std::unique_ptr<devices::PciTestdev> pci_testdev;
   std::unique_ptr<devices::Vga> vga;
   std::unique_ptr<devices::Uhci> uhci;
@@ -375,6 +377,8 @@ class Zoo {
         "hotplug", devices::AcpiPciHotplug::Wiring{.notify = [this] { pm->raise_gpe(1); },
                                                    .removable = [](unsigned bus) { return bus; },
                                                    .eject = [this](unsigned, uint32_t) { ++ejects; }}));
+    cpus = add(std::make_unique<devices::AcpiCpus>(
+        "cpus", std::vector<devices::AcpiCpus::Processor>{{.apic_id = 0}, {.apic_id = 1, .enabled = false}}));
     pci_testdev = add(std::make_unique<devices::PciTestdev>("pci-testdev"));
     auto card = devices::Vga::create("vga", {.memory_megs = 1, .rom = {0x55, 0xaa, 1}},
                                      {.vga = {.memory = *pci_memory, .ports = ports.root(), .clock = clock}});
@@ -389,6 +393,7 @@ class Zoo {
     ports.map(0xcf8, host_bridge->config_ports());
     ports.map(0xafe0, pm->gpe_region());
     ports.map(0xae00, hotplug->region());
+    ports.map(0xaf00, cpus->region());
     ports.map(0xb2, pm->apm_region());
   }
 

@@ -135,7 +135,7 @@ def ovmf_secure(bench, board):
                      f"if=pflash,format=raw,unit=1,file={variables}", "-kernel", bench.kernel, "-initrd", bench.initrd,
                      "-append", "console=ttyS0 panic=-1", board=board, limit=600) as guest:
         guest.expect("kite# ")
-        if "Secure boot enabled" not in guest.run("dmesg | grep -i 'secure boot'"):
+        if "Secure boot enabled" not in guest.run("dmesg | grep -i 'secure boot' | cut -d] -f2"):
             guest.fail("the kernel was not started by secure boot")
         if guest.run("nproc") != "2":
             guest.fail("a CPU is missing")

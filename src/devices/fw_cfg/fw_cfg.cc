@@ -94,6 +94,11 @@ Result<> FwCfg::set_file(std::string name, std::vector<uint8_t> bytes) {
   return {};
 }
 
+std::vector<uint8_t> FwCfg::file_while_refreshing(std::string_view name) const {
+  const auto at = files_.find(name);
+  return at != files_.end() ? at->second.bytes : std::vector<uint8_t>{};
+}
+
 void FwCfg::refresh_file(std::string_view name, std::function<std::vector<uint8_t>()> refresh) {
   const std::lock_guard lock(lock_);
   if (const auto at = files_.find(name); at != files_.end()) at->second.refresh = std::move(refresh);

@@ -43,6 +43,8 @@ class FwCfg final : public bus::Device {
   // `refresh` is asked for the contents whenever the guest selects the file: what depends on how firmware has set up
   // the machine. It runs with this device's lock held; an answer of another size than the file's is not taken.
   void refresh_file(std::string_view name, std::function<std::vector<uint8_t>()> refresh);
+  // For a `refresh` of another file: what this one holds now.
+  [[nodiscard]] std::vector<uint8_t> file_while_refreshing(std::string_view name) const;
   // A copy of what the guest would read; empty when there is no such file.
   [[nodiscard]] std::vector<uint8_t> file(std::string_view name);
 

@@ -228,7 +228,7 @@ bool Ich9Lpc::request_smi(uint32_t status, uint32_t enable) {
 }
 
 void Ich9Lpc::tco_smi() {
-  if (request_smi(kTcoSts, kTcoEn)) wiring_.smi();
+  if (request_smi(kTcoSts, kTcoEn)) wiring_.smi(false);
 }
 
 // [ICH9] 13.9.5: the second time-out resets the machine unless the strap or GCS.NO_REBOOT forbids it.
@@ -245,9 +245,20 @@ uint64_t Ich9Lpc::read_apm(uint64_t offset, unsigned) {
   return offset == 0 ? state_.apm_command : state_.apm_status;
 }
 
+bool Ich9Lpc::take_smi_features(uint64_t asked) {
+  const std::lock_guard lock(lock_);
+  if (state_.smi_features_taken) return true;
+  if ((asked & ~kSmiFeatures) != 0) return false;
+  state_.smi_features = asked;
+  state_.smi_features_taken = true;
+  return true;
+}
+
 void Ich9Lpc::write_apm(uint64_t offset, unsigned, uint64_t value) {
+  bool all = false;
   {
     const std::lock_guard lock(lock_);
+    all = (state_.smi_features & kSmiBroadcast) != 0;
     (offset == 0 ? state_.apm_command : state_.apm_status) = static_cast<uint8_t>(value);
   }
   if (offset != 0) return;
@@ -255,7 +266,7 @@ void Ich9Lpc::write_apm(uint64_t offset, unsigned, uint64_t value) {
   if (value == kApmAcpiEnable || value == kApmAcpiDisable) {
     pm_.set_sci_enabled(value == kApmAcpiEnable);
   } else if (static_config_.smm && request_smi(kApmSts, kApmcEn)) {
-    wiring_.smi();
+    wiring_.smi(all);
   }
 }
 

@@ -39,7 +39,7 @@ class Ich9Lpc final : public bus::PciDevice, public bus::IrqSink {
     // Called with no lock held, on the writing vCPU's thread (the last, on any).
     std::function<void(ResetKind)> reset;
     std::function<void(uint8_t type)> sleep;  // SLP_EN with this SLP_TYP
-    std::function<void()> smi;                // only with Config::smm
+    std::function<void(bool all)> smi;        // only with Config::smm: all processors', or the first's
     std::function<void()> watchdog;           // the TCO timer has expired twice
   };
   Ich9Lpc(std::string path, Config config, Wiring wiring);
@@ -59,6 +59,11 @@ class Ich9Lpc final : public bus::PciDevice, public bus::IrqSink {
   [[nodiscard]] const std::shared_ptr<Region>& apm_region() const { return apm_region_; }
   // The PIRQ, 0 (A) to 7 (H), that pin 1..4 of a slot of the root bus drives now.
   [[nodiscard]] unsigned pirq_of(uint8_t slot, uint8_t pin);
+  // What firmware may ask for about SMIs, and once until the next reset: false, and nothing is taken, when it asks for
+  // anything else. kSmiBroadcast: a write to APM_CNT is every processor's. [EDK2 OvmfPkg Q35MchIch9.h]
+  static constexpr uint64_t kSmiBroadcast = 1u << 0;
+  static constexpr uint64_t kSmiFeatures = kSmiBroadcast;
+  bool take_smi_features(uint64_t asked);
   // PM1 events, GPEs, waking.
   [[nodiscard]] AcpiPm& pm() { return pm_; }
 
@@ -76,6 +81,8 @@ class Ich9Lpc final : public bus::PciDevice, public bus::IrqSink {
     uint32_t hptc = 0, gcs = 0;
     uint32_t smi_enable = 0, smi_status = 0;
     uint8_t apm_command = 0, apm_status = 0;
+    bool smi_features_taken = false;
+    uint64_t smi_features = 0;
   };
 
   void set_reset_values();

@@ -9,8 +9,8 @@ using namespace ich9_lpc_regs;
 
 namespace {
 
-struct Ich9LpcV1 {
-  static constexpr uint32_t kVersion = 1;
+struct Ich9LpcV2 {
+  static constexpr uint32_t kVersion = 2;
   // Lines by number: bit n%64 of word n/64.
   std::array<uint64_t, 3> levels;
   std::array<uint16_t, 7> routes;
@@ -25,9 +25,11 @@ struct Ich9LpcV1 {
   int64_t tco_deadline_ns;
   bool tco_loaded;
   uint8_t tco_timeouts;
+  bool smi_features_taken;
+  uint64_t smi_features;
 };
 template <class Codec>
-void visit(Codec& codec, Ich9LpcV1& wire) {
+void visit(Codec& codec, Ich9LpcV2& wire) {
   codec.field(1, wire.levels);
   codec.field(2, wire.routes);
   codec.field(3, wire.oic);
@@ -49,9 +51,11 @@ void visit(Codec& codec, Ich9LpcV1& wire) {
   codec.field(19, wire.tco_deadline_ns);
   codec.field(20, wire.tco_loaded);
   codec.field(21, wire.tco_timeouts);
+  codec.field(22, wire.smi_features_taken);
+  codec.field(23, wire.smi_features);
 }
 
-void put_tco(Ich9LpcV1& wire, const Tco::State& tco) {
+void put_tco(Ich9LpcV2& wire, const Tco::State& tco) {
   const auto& [data_in, data_out, status1, status2, control1, control2, message1, message2, watchdog, sw_irq, initial,
                loaded, left, deadline, timeouts] = tco;
   wire.tco_bytes = {data_in, data_out, message1, message2, watchdog, sw_irq};
@@ -61,7 +65,7 @@ void put_tco(Ich9LpcV1& wire, const Tco::State& tco) {
   wire.tco_timeouts = timeouts;
 }
 
-Tco::State tco_of(const Ich9LpcV1& wire) {
+Tco::State tco_of(const Ich9LpcV2& wire) {
   return {.data_in = wire.tco_bytes[0],
           .data_out = wire.tco_bytes[1],
           .status1 = wire.tco_words[0],
@@ -79,7 +83,7 @@ Tco::State tco_of(const Ich9LpcV1& wire) {
           .timeouts = wire.tco_timeouts};
 }
 
-AcpiPm::State pm_of(const Ich9LpcV1& wire) {
+AcpiPm::State pm_of(const Ich9LpcV2& wire) {
   return {.pm1_status = wire.pm1_status,
           .pm1_enable = wire.pm1_enable,
           .pm1_control = wire.pm1_control,
@@ -95,9 +99,10 @@ void Ich9Lpc::save(StateWriter& writer) {
     const std::lock_guard lock(lock_);
     return state_;
   }();
-  const auto& [levels, routes, oic, hptc, gcs, smi_enable, smi_status, apm_command, apm_status] = state;
+  const auto& [levels, routes, oic, hptc, gcs, smi_enable, smi_status, apm_command, apm_status, smi_features_taken,
+               smi_features] = state;
   const auto [pm1_status, pm1_enable, pm1_control, overflow, gpe_status, gpe_enable] = pm_.snapshot();
-  Ich9LpcV1 wire{};
+  Ich9LpcV2 wire{};
   wire.routes = routes;
   wire.oic = oic;
   wire.hptc = hptc;
@@ -106,6 +111,8 @@ void Ich9Lpc::save(StateWriter& writer) {
   wire.smi_status = smi_status;
   wire.apm_command = apm_command;
   wire.apm_status = apm_status;
+  wire.smi_features_taken = smi_features_taken;
+  wire.smi_features = smi_features;
   wire.reset_control = reset_control_.value();
   wire.pm1_status = pm1_status;
   wire.pm1_enable = pm1_enable;
@@ -120,7 +127,7 @@ void Ich9Lpc::save(StateWriter& writer) {
 }
 
 void Ich9Lpc::restore(StateReader& reader) {
-  Ich9LpcV1 wire{};
+  Ich9LpcV2 wire{};
   const auto possible = [&] {
     bool routes = true;
     for (const uint16_t route : wire.routes) routes = routes && (route & ~0x7777) == 0;
@@ -130,6 +137,7 @@ void Ich9Lpc::restore(StateReader& reader) {
                    "SMI enable or status has unknown bits") &&
            require(reader, static_config_.smm || (wire.smi_enable & kApmcEn) != 0,
                    "SMI_EN.APMC_EN is clear, which it cannot be here") &&
+           require(reader, (wire.smi_features & ~kSmiFeatures) == 0, "an SMI feature is unknown") &&
            require(reader, wire.oic <= 0x03ff && (wire.hptc & ~0x83u) == 0 && wire.gcs <= 0xfff,
                    "a root complex register has reserved bits") &&
            require(reader, (wire.reset_control & ~reset_control_.writable()) == 0, "reset control has unknown bits") &&
@@ -155,7 +163,9 @@ void Ich9Lpc::restore(StateReader& reader) {
                    .smi_enable = wire.smi_enable,
                    .smi_status = wire.smi_status,
                    .apm_command = wire.apm_command,
-                   .apm_status = wire.apm_status};
+                   .apm_status = wire.apm_status,
+                   .smi_features_taken = wire.smi_features_taken,
+                   .smi_features = wire.smi_features};
   }
   if ((config_.bytes[kGenPmcon1] & kSmiLock) != 0) config_.writable[kGenPmcon1] = 0xf7 & ~kSmiLock;
   map_spaces();

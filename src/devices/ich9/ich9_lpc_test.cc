@@ -31,7 +31,11 @@ class Ich9LpcTest : public ::testing::Test {
                            .gsis = {},
                            .reset = [this](ResetKind kind) { resets_.push_back(kind); },
                            .sleep = [this](uint8_t type) { sleeps_.push_back(type); },
-                           .smi = [this] { ++smis_; },
+                           .smi =
+                               [this](bool all) {
+                                 ++smis_;
+                                 for_all_ = all;
+                               },
                            .watchdog = [this] { ++barks_; }};
     for (uint32_t gsi = 0; gsi < Ich9Lpc::kGsis; ++gsi) wiring.gsis[gsi] = lines_.line(gsi);
     return wiring;
@@ -49,6 +53,7 @@ class Ich9LpcTest : public ::testing::Test {
   std::vector<ResetKind> resets_;
   std::vector<uint8_t> sleeps_;
   int smis_ = 0, barks_ = 0;
+  bool for_all_ = false;
   Ich9Lpc device_{"ich9-lpc", {.no_reboot = false, .smm = false}, wiring()};
 };
 
@@ -168,6 +173,24 @@ TEST_F(Ich9LpcTest, ApmCommandIsAnSmiWithSmm) {
   EXPECT_EQ(ports_.in(0x700 + kSmiSts, 4), kApmSts);
   ports_.out(0x700 + kSmiSts, kApmSts, 4);
   EXPECT_EQ(ports_.in(0x700 + kSmiSts, 4), 0U);
+}
+
+TEST_F(Ich9LpcTest, FirmwareMayAskOnceForSmisOfAllProcessors) {
+  Ich9Lpc device("smm", {.no_reboot = true, .smm = true}, wiring());
+  device.config_write(kPmbase, 4, 0x700);
+  device.config_write(kAcpiCntl, 1, kAcpiEnable);
+  ports_.out(0x700 + kSmiEn, kGblSmiEn | kApmcEn, 4);
+  EXPECT_FALSE(device.take_smi_features(Ich9Lpc::kSmiBroadcast | 8));
+  write_reg(device.apm_region(), 0, 0x10);
+  EXPECT_FALSE(for_all_);
+  EXPECT_TRUE(device.take_smi_features(Ich9Lpc::kSmiBroadcast));
+  EXPECT_TRUE(device.take_smi_features(0));  // too late
+  const std::vector<uint8_t> state = saved_state(device);
+  device.reset();
+  ASSERT_TRUE(restore_state(device, state));
+  write_reg(device.apm_region(), 0, 0x10);
+  EXPECT_EQ(smis_, 2);
+  EXPECT_TRUE(for_all_);
 }
 
 TEST_F(Ich9LpcTest, SmiLockKeepsTheGlobalEnable) {

@@ -49,7 +49,7 @@ Result<> PcBoard::add_chipset() {
                                  .sci = piix3_->isa_source(9),
                                  .ports = context_.ports.root(),
                                  .sleep = [this](uint8_t type) { sleep(type); }};
-  if (context_.smm) power.smi = [this] { smi(); };
+  if (context_.smm) power.smi = [this] { smi(false); };
   KITE_ASSIGN(const PropertyMap pm, context_.types.resolve({.type = "PIIX4_PM", .id = "", .values = {}}, ""));
   offer_sleep(pm);
   pm_ = std::make_unique<devices::Piix4Pm>("piix4-pm", std::move(power));

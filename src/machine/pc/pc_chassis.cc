@@ -196,8 +196,9 @@ void PcChassis::soft_reset() {
   for (Vcpu* vcpu : vcpus_) vcpu->post(request::kInit);
 }
 
-void PcChassis::smi() {
-  if (!vcpus_.empty()) vcpus_.front()->post(request::kSmi);
+void PcChassis::smi(bool all) {
+  for (Vcpu* vcpu : std::span(vcpus_).first(all ? vcpus_.size() : std::min<size_t>(vcpus_.size(), 1)))
+    vcpu->post(request::kSmi);
 }
 
 Board::IrqTap* PcChassis::irq_tap(std::string_view path) {

@@ -134,7 +134,9 @@ class PcChassis : public Board {
   [[nodiscard]] bus::InterruptEvents* interrupt_events() { return interrupt_events_.get(); }
   void hard_reset() { context_.requests.reset(); }
   void soft_reset();  // INIT to every processor
-  void smi();         // SMI# of the bootstrap processor, which is what firmware expects
+  // Files of the board's own.
+  virtual Result<> add_firmware_files(devices::FwCfg& fw_cfg) { return (void)fw_cfg, Result<>{}; }
+  void smi(bool all);  // SMI#, of the bootstrap processor unless firmware has asked for all of them
   [[nodiscard]] std::vector<boot::E820Entry> e820() const;
 
  private:

@@ -119,6 +119,7 @@ Result<> PcChassis::tell_firmware() {
   tell_geometry();
   if (system_rom_->starts() && !context_.config.kernel_path.empty())
     KITE_TRY(offer_kernel(*fw_cfg_, facts, boot_order_));
+  KITE_TRY(add_firmware_files(*fw_cfg_));
   return fill_fw_cfg(*fw_cfg_, facts, boot_order_);
 }
 

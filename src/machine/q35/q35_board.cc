@@ -1,9 +1,11 @@
 #include "machine/q35/q35_board.h"
 
+#include "devices/acpi_cpus/acpi_cpus_regs.h"
 #include "devices/acpi_pm/acpi_pm_regs.h"
 #include "devices/ich9/ich9_lpc_regs.h"
 #include "devices/mch/mch_regs.h"
 #include "machine/board_versions.h"
+#include "support/bytes.h"
 #include "support/log.h"
 
 namespace kite::machine {
@@ -41,7 +43,7 @@ Result<> Q35Board::add_chipset() {
                                   .gsis = {},
                                   .reset = reset,
                                   .sleep = [this](uint8_t type) { sleep(type); },
-                                  .smi = [this] { smi(); },
+                                  .smi = [this](bool all) { smi(all); },
                                   .watchdog = context_.requests.watchdog};
   for (uint32_t gsi = 0; gsi < devices::Ich9Lpc::kGsis; ++gsi) wiring.gsis[gsi] = {*gsi_, gsi};
   lpc_ = std::make_unique<devices::Ich9Lpc>(
@@ -66,6 +68,12 @@ Result<> Q35Board::add_chipset() {
       "ich9-smbus", std::vector<devices::Ich9Smbus::Eeprom>(devices::Ich9Smbus::kMostEeproms));
   KITE_TRY(pci_->attach(*lpc_, 31, 0));
   KITE_TRY(pci_->attach(*smbus_, 31, 3));
+  std::vector<devices::AcpiCpus::Processor> processors;
+  for (uint32_t index = 0; index < context_.config.max_cpus; ++index)
+    processors.push_back(
+        {.apic_id = context_.config.topology.apic_id(index), .enabled = index < context_.config.cpu_count});
+  cpus_ = std::make_unique<devices::AcpiCpus>("acpi-cpus", std::move(processors));
+  map_port(devices::acpi_cpus_regs::kIch9Port, cpus_->region());
   map_port(0xcf8, mch_->config_ports());
   map_port(devices::ich9_lpc_regs::kApmPort, lpc_->apm_region());
   return {};
@@ -83,7 +91,25 @@ Result<> Q35Board::add_usb_controllers() {
   return add_board_device("ich9-usb-uhci3", {{"addr", "1d.2"}});
 }
 
-std::vector<bus::Device*> Q35Board::chipset() { return {mch_.get(), lpc_.get(), smbus_.get()}; }
+std::vector<bus::Device*> Q35Board::chipset() { return {mch_.get(), lpc_.get(), smbus_.get(), cpus_.get()}; }
+
+// What firmware may ask for, what it asks for, and whether it gets that: the last is answered when it is read.
+Result<> Q35Board::add_firmware_files(devices::FwCfg& fw_cfg) {
+  if (!context_.smm) return {};
+  constexpr std::string_view kAsked = "etc/smi/requested-features", kGranted = "etc/smi/features-ok";
+  const auto bytes_of = [](uint64_t value) {
+    std::vector<uint8_t> bytes(sizeof value);
+    store(bytes.data(), value);
+    return bytes;
+  };
+  KITE_TRY(fw_cfg.add_file("etc/smi/supported-features", bytes_of(devices::Ich9Lpc::kSmiFeatures)));
+  KITE_TRY(fw_cfg.add_file(std::string(kAsked), bytes_of(0), devices::FwCfg::FileAccess::kWritable));
+  KITE_TRY(fw_cfg.add_file(std::string(kGranted), {0}));
+  fw_cfg.refresh_file(kGranted, [this, &fw_cfg, kAsked]() -> std::vector<uint8_t> {
+    return {lpc_->take_smi_features(load<uint64_t>(fw_cfg.file_while_refreshing(kAsked).data()))};
+  });
+  return {};
+}
 
 void Q35Board::open_shadow_ram(bool writable) {
   for (unsigned pam = 0; pam < devices::ShadowRam::kRegisters; ++pam)

@@ -5,6 +5,7 @@
 // firmware at 0xb0000000.
 #pragma once
 
+#include "devices/acpi_cpus/acpi_cpus.h"
 #include "devices/ich9/ich9_lpc.h"
 #include "devices/ich9/ich9_smbus.h"
 #include "devices/mch/mch.h"
@@ -24,6 +25,7 @@ class Q35Board final : public PcChassis {
   Result<> add_disk_controllers() override;
   Result<> add_usb_controllers() override;
   [[nodiscard]] std::vector<bus::Device*> chipset() override;
+  Result<> add_firmware_files(devices::FwCfg& fw_cfg) override;
   [[nodiscard]] devices::AcpiPm& acpi_pm() override { return lpc_->pm(); }
   [[nodiscard]] bus::IrqLine isa_source(uint32_t irq) override { return lpc_->isa_source(irq); }
   void open_shadow_ram(bool writable) override;
@@ -43,6 +45,7 @@ class Q35Board final : public PcChassis {
 
   std::unique_ptr<devices::Ich9Lpc> lpc_;
   std::unique_ptr<devices::Mch> mch_;
+  std::unique_ptr<devices::AcpiCpus> cpus_;
   std::unique_ptr<devices::Ich9Smbus> smbus_;  // with blank EEPROMs, as memory modules have them
 };
 
