@@ -289,7 +289,10 @@ class Port:
                 self.channel = Channel(address, WEBDAV if "webdav" in name else PORT, client.session, "", number=number)
             except SpiceError:
                 continue
-            self.wait(lambda: self.name is not None, "port init")
+            try:
+                self.wait(lambda: self.name is not None, "port init")
+            except SpiceError:  # one that this client has already
+                pass
             if self.name == name:
                 return
             self.close()

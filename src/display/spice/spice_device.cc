@@ -111,7 +111,8 @@ int SpiceDevice::write(const uint8_t* bytes, int length) {
 int SpiceDevice::read(uint8_t* bytes, int length) {
   if (!socket_.valid() || length <= 0) return 0;
   const ssize_t count = ::recv(socket_.get(), bytes, static_cast<size_t>(length), MSG_DONTWAIT);
-  if (count < 0 && (errno == EAGAIN || errno == EINTR)) wait_for(EPOLLIN);
+  // Not all of the library's devices ask until nothing is left.
+  if (count > 0 || (count < 0 && (errno == EAGAIN || errno == EINTR))) wait_for(EPOLLIN);
   return static_cast<int>(std::max<ssize_t>(count, 0));
 }
 
