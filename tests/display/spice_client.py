@@ -164,16 +164,16 @@ class SpiceClient:
             self.agent_there, self.agent_tokens = bool(there), tokens
         elif kind == 105:
             self.mouse_modes, self.mouse_mode = struct.unpack_from("<HH", data)
-        elif kind in (106, 115):
+        elif kind in (107, 115):
             self.agent_there = True
             if kind == 115:
                 self.agent_tokens = struct.unpack("<I", data)[0]
-        elif kind == 107:
-            self.agent_there = False
         elif kind == 108:
+            self.agent_there = False
+        elif kind == 109:
             self.agent_data += data
             self.main.send(108, struct.pack("<I", 1))
-        elif kind == 109:
+        elif kind == 110:
             self.agent_tokens += struct.unpack("<I", data)[0]
 
     # [SPICE] "Agent": messages of the agent in pieces of up to 2048 bytes, one token each.
