@@ -20,7 +20,6 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [HERE] + [os.path.join(HERE, "..", folder) for folder in ("boot", "display", "process")]
 from guest import GuestError, Tally  # noqa: E402
 import host as libvirt  # noqa: E402
-from spice_client import Port, SpiceClient  # noqa: E402
 from vnc_client import VncClient  # noqa: E402
 
 FLAVOUR, USB_FLAVOUR = "6.1-cloud", "6.1"  # the second has drivers for USB
@@ -399,30 +398,6 @@ def screen(bench):
         wanted(domain.qmp("query-status")["return"]["status"] == "running", "query-status")
 
 
-def spice_channels(bench):
-    """A SPICE client reaches the guest by the agent's channel and by a port of its own, where what is said comes back."""
-    devices = """<graphics type='spice' port='-1' autoport='yes' listen='127.0.0.1'><filetransfer enable='no'/></graphics>
-    <video><model type='vga' vram='16384' heads='1'/></video>
-    <channel type='spicevmc'><target type='virtio' name='com.redhat.spice.0'/></channel>
-    <channel type='spiceport'><source channel='org.kite.port'/><target type='virtio' name='org.kite.port'/></channel>"""
-    with bench.domain("channels", devices=devices) as domain, domain.boot() as console:
-        place = re.fullmatch(r"spice://([0-9.]+):(\d+)", domain.virsh("domdisplay"))
-        wanted(place, "the SPICE server has no place")
-        console.run("dmesg -n 1; load-virtio")
-        for name in ("com.redhat.spice.0", "org.kite.port"):
-            console.run(f"(exec 3<>/dev/virtio-ports/{name}; while :; do cat <&3 >&3; sleep 0.1; done) >/dev/null 2>&1 &")
-        address = (place[1], int(place[2]))
-        with SpiceClient(address, only_main=True) as client:
-            client.agent_start()
-            message = bytes(range(256)) * 40
-            client.agent_send(2, message)
-            wanted(client.agent_message() == (2, message), "the agent says something else")
-            port = Port(address, client, "org.kite.port")
-            port.send(message)
-            wanted(port.take(len(message)) == message, "the port says something else")
-        wanted(domain.virsh("dumpxml").count("state='connected'") >= 2, "libvirt does not know that the guest listens")
-
-
 def drawn_screen(bench):
     """A virtio graphics card with a size of its own, whose screen is the firmware's until a driver is there."""
     devices = ("<graphics type='vnc' port='-1' autoport='yes' listen='127.0.0.1'/>"
@@ -719,7 +694,6 @@ def cases(bench):
         yield "EFI", efi, ()
     yield "network", network, ()
     yield "screen and keys", screen, ()
-    yield "SPICE channels", spice_channels, ()
     yield "a virtio screen", drawn_screen, ()
     yield "libvirtd restarts", reconnect, ()
     yield "what virt-install asks for", passthrough, ()
