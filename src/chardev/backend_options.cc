@@ -9,6 +9,7 @@
 #include "chardev/file_chardev.h"
 #include "chardev/pty_chardev.h"
 #include "chardev/socket_chardev.h"
+#include "chardev/spice_chardev.h"
 #include "chardev/stdio_chardev.h"
 #include "object/object_type.h"
 #include "support/fd_sets.h"
@@ -28,6 +29,7 @@ struct Backend {
 constexpr std::array<std::string_view, 4> kCommonOptions{"id", "mux", "logfile", "logappend"};
 constexpr std::array<std::string_view, 3> kFileOptions{"path", "append", "input-path"};
 constexpr std::array<std::string_view, 1> kStdioOptions{"signal"};
+constexpr std::array<std::string_view, 1> kSpiceOptions{"name"};
 constexpr std::array<std::string_view, 14> kSocketOptions{"path",  "abstract", "tight",     "host",     "port",
                                                           "ipv4",  "ipv6",     "server",    "wait",     "nodelay",
                                                           "delay", "fd",       "reconnect", "tls-creds"};
@@ -39,6 +41,8 @@ constexpr std::array kBackends{
             "path=PATH[,abstract=on] or host=HOST,port=PORT or fd=N; [,server=on[,wait=off]] or [,reconnect=SECONDS]; "
             "TCP also [,nodelay=off][,ipv4=on][,ipv6=on]; [,tls-creds=ID] with TLS",
             kSocketOptions},
+    Backend{"spiceport", "a port of its own for SPICE clients: name=NAME, as org.spice-space.webdav.0", kSpiceOptions},
+    Backend{"spicevmc", "the SPICE server's way to the agent in the guest: name=vdagent", kSpiceOptions},
     Backend{"stdio", "the terminal that Kite was started on: [signal=off] (Ctrl-C goes to the guest)", kStdioOptions},
 };
 
@@ -174,11 +178,41 @@ Result<NewBackend> create_socket(std::string id, const BackendOptions& options, 
   return NewBackend{.chardev = std::move(socket), .socket = raw};
 }
 
+// What a spicevmc may carry, as QEMU has it, and why not here; "" for what may.
+constexpr MissingOption kSpiceNames[] = {
+    {"vdagent", ""},
+    {"usbredir", "Kite has no usb-redir device for it; give the machine sticks with usb-storage, and leave this out"},
+    {"smartcard", "Kite has no card reader for it; leave it out"},
+};
+
+Result<> check_spice_name(std::string_view backend, std::string_view name) {
+  if (name.empty()) return fail("the chardev back end '{}' wants name=NAME", backend);
+  if (backend == "spiceport") return {};
+  const auto* const known = std::ranges::find(kSpiceNames, name, &MissingOption::name);
+  if (known == std::end(kSpiceNames)) {
+    constexpr std::string_view kNames[] = {"vdagent"};
+    return fail("name={}: SPICE has no such thing; give vdagent{}", name, suggestion(name, kNames));
+  }
+  if (!known->reason.empty()) return fail("name={}: {}", name, known->reason);
+  return {};
+}
+
+Result<NewBackend> create_spice(std::string id, const BackendOptions& options, Executor& executor, Fd log) {
+  const std::string name = options.text("name");
+  KITE_TRY(check_spice_name(options.backend(), name));
+  const bool port = options.backend() == "spiceport";
+  auto made = std::make_unique<SpiceChardev>(
+      std::move(id), executor, std::move(log),
+      SpiceChardev::Config{.subtype = port ? "port" : name, .port_name = port ? name : ""});
+  SpiceChardev* raw = made.get();
+  return NewBackend{.chardev = std::move(made), .spice = raw};
+}
+
 }  // namespace
 
 std::string chardev_help() {
   std::string text = "Back ends (all take id=ID[,mux=on][,logfile=PATH[,logappend=on]]):\n";
-  for (const Backend& backend : kBackends) text += fmt::format("  {:<8} {}\n", backend.name, backend.help);
+  for (const Backend& backend : kBackends) text += fmt::format("  {:<9} {}\n", backend.name, backend.help);
   return text;
 }
 
@@ -244,6 +278,8 @@ Result<NewBackend> create_backend(std::string id, const BackendOptions& options,
   if (backend == "file") return create_file(std::move(id), options, executor, std::move(log));
   if (backend == "pty") return create_pty(std::move(id), executor, std::move(log), wiring.clock);
   if (backend == "socket") return create_socket(std::move(id), options, wiring, std::move(log));
+  if (backend == "spicevmc" || backend == "spiceport")
+    return create_spice(std::move(id), options, executor, std::move(log));
   if (backend == "stdio") return create_stdio(std::move(id), options, executor, std::move(log));
   return NewBackend{.chardev = std::make_unique<NullChardev>(std::move(id), executor, std::move(log))};
 }

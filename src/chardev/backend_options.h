@@ -14,6 +14,7 @@
 namespace kite {
 
 class SocketChardev;
+class SpiceChardev;
 namespace tls {
 class CredentialsStore;
 }
@@ -51,6 +52,7 @@ Result<LegacyChardev> parse_legacy_chardev(std::string_view text);
 struct NewBackend {
   std::unique_ptr<Chardev> chardev;
   SocketChardev* socket = nullptr;  // the same, when it is one
+  SpiceChardev* spice = nullptr;
 };
 struct BackendWiring {
   Executor& executor;

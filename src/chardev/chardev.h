@@ -24,6 +24,7 @@ namespace kite {
 namespace tls {
 class CredentialsStore;
 }
+struct SpiceCarrier;
 
 enum class ChardevEvent : uint8_t { kOpened, kClosed, kBreak, kMuxIn, kMuxOut };
 
@@ -102,6 +103,9 @@ class ChardevRegistry {
   void give_back(const Chardev& chardev);
   // What add_legacy() made, and no other has claimed, ends. Its client is unplugged.
   void remove(const Chardev& chardev);
+  // Those that SPICE clients are at the other end of begin to work. Null: there is no SPICE server, which is an error
+  // when there are any. Called once, before the machine starts.
+  Result<> set_spice(const SpiceCarrier* carrier);
   // server=on,wait=on sockets: blocks until a peer is connected, or until a signal that ends the process is pending.
   // Called once, before the machine starts.
   Result<> wait_for_peers();

@@ -4,6 +4,7 @@
 #include "chardev/backend_options.h"
 #include "chardev/mux_chardev.h"
 #include "chardev/socket_chardev.h"
+#include "chardev/spice_chardev.h"
 #include "object/object_type.h"
 #include "support/log.h"
 #include "support/suggest.h"
@@ -15,6 +16,7 @@ struct ChardevRegistry::Impl {
     std::unique_ptr<Chardev> chardev;
     MuxChardev* mux = nullptr;        // the same, when it is one
     SocketChardev* socket = nullptr;  // the back end, when it is one
+    SpiceChardev* spice = nullptr;    // the same
     bool claimed = false;
   };
 
@@ -41,7 +43,7 @@ struct ChardevRegistry::Impl {
     KITE_ASSIGN(const bool mux, options.boolean("mux", false));
     KITE_ASSIGN(NewBackend backend, create_backend(std::move(id), options,
                                                    {.executor = executor, .clock = clock, .credentials = credentials}));
-    Entry entry{.chardev = std::move(backend.chardev), .socket = backend.socket};
+    Entry entry{.chardev = std::move(backend.chardev), .socket = backend.socket, .spice = backend.spice};
     if (mux) {
       auto shared = std::make_unique<MuxChardev>(std::move(entry.chardev), executor, clock, hooks);
       entry.mux = shared.get();
@@ -127,6 +129,17 @@ void ChardevRegistry::give_back(const Chardev& chardev) {
 
 void ChardevRegistry::remove(const Chardev& chardev) {
   std::erase_if(impl_->entries, [&chardev](const Impl::Entry& entry) { return entry.chardev.get() == &chardev; });
+}
+
+Result<> ChardevRegistry::set_spice(const SpiceCarrier* carrier) {
+  for (const Impl::Entry& entry : impl_->entries) {
+    if (entry.spice == nullptr) continue;
+    if (carrier == nullptr)
+      return fail("-chardev {},id={}: SPICE clients are at its other end, and there is no SPICE server; add -spice",
+                  entry.spice->filename(), entry.chardev->id());
+    KITE_TRY(entry.spice->plug_into(*carrier));
+  }
+  return {};
 }
 
 Result<> ChardevRegistry::wait_for_peers() {

@@ -182,6 +182,10 @@ Result<> resolve_devices(LaunchPlan& plan, TypeRegistry& types) {
   for (const ObjectOptions& card : plan.cards) KITE_TRY(add(card));
   for (const std::string& text : plan.devices) {
     KITE_ASSIGN(const ObjectOptions options, parse_object_options(text, "driver"));
+    if (options.type == "usb-redir")
+      return fail(
+          "-device usb-redir: Kite has no USB devices of SPICE clients; leave it and its -chardev out, and give "
+          "the machine disks as usb-storage");
     KITE_TRY(add(options));
   }
   return {};

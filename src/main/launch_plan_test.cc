@@ -85,6 +85,13 @@ TEST_F(LaunchPlanTest, ADisplayBringsItsCard) {
   EXPECT_EQ(std::ranges::count(made.machine.devices, "virtio-vga", &machine::DeviceConfig::type), 1);
 }
 
+TEST_F(LaunchPlanTest, UsbRedirectionIsRefusedByName) {
+  LaunchPlan made = plan({"-device", "usb-redir,chardev=c0,id=redir0"});
+  const auto refused = resolve_devices(made, types_);
+  ASSERT_FALSE(refused);
+  EXPECT_NE(refused.error().message.find("usb-storage"), std::string::npos) << refused.error().message;
+}
+
 TEST_F(LaunchPlanTest, TakesWhatLibvirtWrites) {
   const LaunchPlan made = plan({"-name",
                                 "guest=d1,debug-threads=on",

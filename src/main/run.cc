@@ -11,6 +11,7 @@
 #include "async/executor.h"
 #include "chardev/chardev.h"
 #include "chardev/socket_address.h"
+#include "chardev/spice_chardev.h"
 #include "devices/types.h"
 #include "display/console.h"
 #include "display/spice/spice_display.h"
@@ -65,6 +66,7 @@ class Program {
   Result<> open_spice();
   // What `property` of `option` names: an -object secret.
   Result<std::string> password_of(std::string_view option, std::string_view property, const std::string& secret) const;
+  Result<> plug_spice_chardevs();
   Result<> open_monitors();
   void announce_clients();
   Result<> open_debugger(const monitor::MonitorContext& context);
@@ -258,6 +260,18 @@ Result<> Program::open_spice() {
   return {};
 }
 
+Result<> Program::plug_spice_chardevs() {
+  if (spice_ == nullptr) return chardevs_->set_spice(nullptr);
+  const SpiceCarrier carrier{
+      .add =
+          [this](const std::string& subtype, const std::string& port_name, std::function<void(Fd)> connected) {
+            return spice_->add_device(subtype, port_name, std::move(connected));
+          },
+      .set_open = [this](size_t number, bool open,
+                         Fd socket) { spice_->set_device_open(number, open, std::move(socket)); }};
+  return chardevs_->set_spice(&carrier);
+}
+
 Result<> Program::open_monitors() {
   migration_ = std::make_unique<monitor::MigrationControl>(
       *machine_,
@@ -389,6 +403,7 @@ Result<int> Program::run(const std::vector<std::string>& arguments) {
   KITE_TRY(open_qtest());  // its client waits for it before it listens for the monitor
   KITE_TRY(open_vnc());
   KITE_TRY(open_spice());
+  KITE_TRY(plug_spice_chardevs());
   KITE_TRY(open_monitors());
   KITE_TRY(chardevs_->wait_for_peers());
   KITE_TRY(begin());

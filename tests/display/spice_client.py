@@ -7,7 +7,7 @@ import ssl
 import struct
 import time
 
-MAIN, DISPLAY, INPUTS, CURSOR = 1, 2, 3, 4
+MAIN, DISPLAY, INPUTS, CURSOR, PORT, WEBDAV = 1, 2, 3, 4, 10, 11
 SERVER_MOUSE, CLIENT_MOUSE = 1, 2
 # The US keyboard's keys in set 1, by what they make without and with Shift.
 _ROWS = {0x02: ("1234567890-=", "!@#$%^&*()_+"), 0x10: ("qwertyuiop[]\n", "QWERTYUIOP{}"),
@@ -25,12 +25,12 @@ class SpiceError(Exception):
 class Channel:
     """One connection: the link, and messages with short headers."""
 
-    def __init__(self, address, kind, connection, password, timeout=60, tls=None):
+    def __init__(self, address, kind, connection, password, timeout=60, tls=None, number=0):
         family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET
         self.socket = socket.socket(family, socket.SOCK_STREAM)
         self.socket.settimeout(timeout)
         self.socket.connect(address)
-        self.kind, self.buffer = kind, b""
+        self.kind, self.number, self.buffer = kind, number, b""
         self.ack_window = self.ack_count = 0
         try:
             if tls:
@@ -42,7 +42,7 @@ class Channel:
 
     def _link(self, connection, password):
         # Capabilities: authentication is chosen, by ticket; short headers.
-        message = struct.pack("<IBBIII", connection, self.kind, 0, 1, 0, 18) + struct.pack("<I", 1 | 2 | 8)
+        message = struct.pack("<IBBIII", connection, self.kind, self.number, 1, 0, 18) + struct.pack("<I", 1 | 2 | 8)
         self.socket.sendall(b"REDQ" + struct.pack("<III", 2, 2, len(message)) + message)
         magic, _major, _minor, size = struct.unpack("<4sIII", self.take(16))
         if magic != b"REDQ":
@@ -110,6 +110,8 @@ class SpiceClient:
         self.pixels = bytearray()
         self.session = self.mouse_modes = self.mouse_mode = self.leds = self.name = None
         self.draws = self.packed = self.surfaces = self.motion_acks = 0
+        self.agent_there = False
+        self.agent_tokens, self.agent_data = 0, b""
         self.channels = [Channel(address, MAIN, 0, password, timeout, tls)]
         self.main = self.channels[0]
         try:
@@ -158,9 +160,44 @@ class SpiceClient:
 
     def _main(self, kind, data):
         if kind == 103:
-            self.session, _, self.mouse_modes, self.mouse_mode = struct.unpack_from("<IIII", data)
+            self.session, _, self.mouse_modes, self.mouse_mode, there, tokens = struct.unpack_from("<IIIIII", data)
+            self.agent_there, self.agent_tokens = bool(there), tokens
         elif kind == 105:
             self.mouse_modes, self.mouse_mode = struct.unpack_from("<HH", data)
+        elif kind in (107, 115):
+            self.agent_there = True
+            if kind == 115:
+                self.agent_tokens = struct.unpack("<I", data)[0]
+        elif kind == 108:
+            self.agent_there = False
+        elif kind == 109:
+            self.agent_data += data
+            self.main.send(108, struct.pack("<I", 1))
+        elif kind == 110:
+            self.agent_tokens += struct.unpack("<I", data)[0]
+
+    # [SPICE] "Agent": messages of the agent in pieces of up to 2048 bytes, one token each.
+    def agent_start(self):
+        self.wait(lambda: self.agent_there, "the agent")
+        self.agent_data = b""
+        self.main.send(106, struct.pack("<I", 10))
+
+    def agent_send(self, kind, data):
+        message = struct.pack("<IIQI", 1, kind, 0, len(data)) + data
+        for at in range(0, len(message), 2048):
+            self.wait(lambda: self.agent_tokens > 0, "a token for the agent")
+            self.agent_tokens -= 1
+            self.main.send(107, message[at:at + 2048])
+
+    def agent_message(self):
+        """The kind and the data of the next message that is complete."""
+        self.wait(lambda: len(self.agent_data) >= 20, "a message of the agent")
+        protocol, kind, _, size = struct.unpack_from("<IIQI", self.agent_data)
+        if protocol != 1:
+            raise SpiceError(f"a message of the agent's protocol {protocol}")
+        self.wait(lambda: len(self.agent_data) >= 20 + size, "the rest of a message of the agent")
+        data, self.agent_data = self.agent_data[20:20 + size], self.agent_data[20 + size:]
+        return kind, data
 
     def _inputs(self, kind, data):
         if kind in (101, 102):
@@ -240,6 +277,63 @@ class SpiceClient:
     def press(self, button, buttons, down=True):
         """Buttons are 1 left, 2 middle, 3 right, 4 and 5 the wheel; `buttons` the mask afterwards."""
         self.inputs.send(113 if down else 114, struct.pack("<BH", button, buttons))
+
+
+class Port:
+    """A port of the guest, found by its name. [SPICE] "Port", on its "Spicevmc"."""
+
+    def __init__(self, address, client, name):
+        self.data, self.opened, self.name = b"", None, None
+        for number in range(16):
+            try:
+                self.channel = Channel(address, WEBDAV if "webdav" in name else PORT, client.session, "", number=number)
+            except SpiceError:
+                continue
+            try:
+                self.wait(lambda: self.name is not None, "port init")
+            except SpiceError:  # one that this client has already
+                pass
+            if self.name == name:
+                return
+            self.close()
+            self.name = None
+        raise SpiceError(f"there is no port '{name}'")
+
+    def close(self):
+        self.channel.socket.close()
+
+    def update(self, timeout=1):
+        if select.select([self.channel.socket], [], [], timeout)[0]:
+            self.channel.fill()
+        for kind, data in self.channel.messages():
+            if kind == 101:
+                self.data += data
+            elif kind == 201:
+                size, at, self.opened = struct.unpack_from("<IIB", data)
+                self.name = data[at:at + size].rstrip(b"\0").decode()
+            elif kind == 202:
+                self.opened = {0: True, 1: False}.get(data[0], self.opened)
+
+    def wait(self, condition, what, timeout=60):
+        deadline = time.monotonic() + timeout
+        while not condition():
+            if time.monotonic() > deadline:
+                raise SpiceError(f"{what} does not come; there is {self.data[-400:]}")
+            self.update()
+
+    def send(self, data):
+        self.channel.send(101, data)
+
+    def take_until(self, text):
+        """What comes before `text`, which is gone, too."""
+        self.wait(lambda: text in self.data, repr(text))
+        before, self.data = self.data.split(text, 1)
+        return before
+
+    def take(self, count):
+        self.wait(lambda: len(self.data) >= count, f"{count} bytes")
+        taken, self.data = self.data[:count], self.data[count:]
+        return taken
 
 
 def _der(data, at):

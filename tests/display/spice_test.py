@@ -11,6 +11,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -18,7 +19,7 @@ sys.path[:0] = [HERE, os.path.join(HERE, "..", "boot"), os.path.join(HERE, "..",
 from certificates import Certificates  # noqa: E402
 from guest import Tally  # noqa: E402
 from screen import SEABIOS, VGABIOS, Bench, Machine, Picture  # noqa: E402
-from spice_client import DISPLAY, SERVER_MOUSE, Channel, SpiceClient, SpiceError  # noqa: E402
+from spice_client import DISPLAY, MAIN, PORT, SERVER_MOUSE, Channel, Port, SpiceClient, SpiceError  # noqa: E402
 
 TICKETED = "unix=on,addr=@SPICE,image-compression=off,streaming-video=off"
 PLAIN = TICKETED + ",disable-ticketing=on"
@@ -356,7 +357,114 @@ def ending(bench, _board):
         half.close()
 
 
-CASES = {"menu": (menu, False), "password": (password, False), "monitors": (monitors, False),
+class Shell:
+    """A guest whose console is a SPICE port, and a client's end of that."""
+
+    def __init__(self, machine, client):
+        self.port = Port(machine.spice, client, "org.kite.console")
+
+    def run(self, command):
+        """What a command says. The end's mark is written otherwise than it is echoed."""
+        self.port.send(f"{command}; echo En''d\n".encode())
+        said = self.port.take_until(b"End\r\n")
+        return said.split(b"\n", 1)[1].decode().strip()
+
+
+def echo_exactly(machine, port, data):
+    """Sends `data` to a port that sends back what it gets, at the same time."""
+    sender = threading.Thread(target=lambda: [port.send(data[at:at + 9000]) for at in range(0, len(data), 9000)])
+    sender.start()
+    got = port.take(len(data))
+    sender.join()
+    if got != data or port.data:
+        machine.fail(f"{len(data)} bytes come back as others, and {len(port.data)} more")
+
+
+ECHO = "(exec 3<>/dev/virtio-ports/{0}; while :; do cat <&3 >&3; sleep 0.1; done) >/dev/null 2>&1 & sleep 0"
+
+
+def agent_and_ports(bench, board):
+    """A guest that sends back what it gets: by the agent's way, by a port, to clients that come and go."""
+    line = "console=ttyS1 panic=-1 quiet"
+    with Machine(bench, "-M", board, "-spice", PLAIN + ",disable-copy-paste=on", "-serial", "chardev:console", "-chardev",
+                 "spicevmc,id=vdagent,name=vdagent", "-chardev", "spiceport,id=console,name=org.kite.console", "-chardev",
+                 "spiceport,id=echo,name=org.kite.echo", "-device", "virtio-serial-pci", "-device",
+                 "virtserialport,chardev=vdagent,name=com.redhat.spice.0", "-device",
+                 "virtserialport,chardev=echo,name=org.kite.echo", "-m", "512", "-kernel", f"{bench.guests}/6.1-cloud/vmlinuz",
+                 "-initrd", f"{bench.guests}/6.1-cloud/initrd-disks.gz", "-append", line, "-S") as machine:
+        def frontend_open(name):
+            return {one["label"]: one["frontend-open"] for one in machine.qmp("query-chardev")}[name]
+
+        with SpiceClient(machine.spice, only_main=True) as client:
+            shell = Shell(machine, client)
+            if not shell.port.opened or client.agent_there or frontend_open("vdagent"):
+                machine.fail("the guest has the agent's port open, or the console's closed")
+            machine.qmp("cont")
+            shell.port.take_until(b"kite#")
+            shell.run("load-virtio")
+            echo = Port(machine.spice, client, "org.kite.echo")
+            if echo.opened:
+                machine.fail("the guest has opened nothing yet")
+            shell.run(ECHO.format("org.kite.echo"))
+            echo.wait(lambda: echo.opened, "the guest's opening")
+            echo_exactly(machine, echo, os.urandom(700_001))
+            shell.run(ECHO.format("com.redhat.spice.0"))
+            client.agent_start()
+            if not frontend_open("vdagent"):
+                machine.fail("query-chardev does not know of the agent")
+            screens, files = os.urandom(70_000), os.urandom(5_000)
+            client.agent_send(4, b"the clipboard, which is not passed on")
+            client.agent_send(2, screens)
+            client.agent_send(2, files)
+            for data in (screens, files):
+                if client.agent_message() != (2, data):
+                    machine.fail("the agent gets other bytes")
+            # It goes in the middle of things, with all buffers full.
+            try:
+                echo.channel.socket.settimeout(2)
+                for _ in range(2000):
+                    echo.send(os.urandom(9000))
+                machine.fail("18 MB wait somewhere")
+            except TimeoutError:
+                echo.close()
+            client.agent_send(2, screens)
+        with SpiceClient(machine.spice, only_main=True) as client:
+            client.agent_start()
+            echo = Port(machine.spice, client, "org.kite.echo")
+            mark = os.urandom(32)
+            echo.send(mark)
+            echo.take_until(mark)
+            echo_exactly(machine, echo, os.urandom(300_000))
+            client.agent_send(2, files)
+            while client.agent_message() != (2, files):
+                pass  # what the one before has left
+            machine.qmp("system_reset")
+            client.wait(lambda: not client.agent_there, "the end of the agent")
+            echo.wait(lambda: not echo.opened, "the guest's closing")
+
+
+def hostile_channels(bench, _board):
+    """Agent's messages and ports' bytes that lie: the machine goes on, and so does the next client."""
+    with Machine(bench, "-chardev", "spicevmc,id=agent,name=vdagent", "-spice", PLAIN, "-serial", "chardev:agent", "-chardev",
+                 "spiceport,id=port,name=org.kite.port", "-serial", "chardev:port", "-S") as machine:
+        for kind, number, data in ((MAIN, 107, b"\xff" * 4000), (MAIN, 107, struct.pack("<IIQI", 1, 4, 0, 0xffffffff)),
+                                   (MAIN, 106, b""), (MAIN, 106, b"\xff" * 4), (MAIN, 108, b"\xff" * 4), (PORT, 101, b""),
+                                   (PORT, 102, b"\xff" * 64), (PORT, 201, b"\xff"), (PORT, 999, b"\xff" * 9)):
+            while True:
+                try:
+                    with SpiceClient(machine.spice, only_main=True) as client:
+                        channel = client.main if kind == MAIN else Port(machine.spice, client, "org.kite.port").channel
+                        channel.send(number, data)
+                        channel.socket.sendall(struct.pack("<HI", number, 0xffffffff))
+                        break
+                except (SpiceError, OSError):  # the server may be between two processes
+                    if time.monotonic() > machine.deadline:
+                        machine.fail("no client gets in any more")
+            if machine.qmp("query-status")["status"] != "prelaunch":
+                machine.fail("the machine is not what it was")
+
+
+CASES = {"agent and ports": (agent_and_ports, True), "hostile channels": (hostile_channels, False), "menu": (menu, False), "password": (password, False), "monitors": (monitors, False),
          "tls": (tls, False), "mouse and lights": (mouse_and_lights, False), "compressed": (compressed, False), "garbage": (garbage, False),
          "hostile display": (hostile_display, False), "ending": (ending, False), "linux console": (linux_console, True), "frame buffer": (frame_buffer, True),
          "slow client": (slow_client, True)}

@@ -86,6 +86,7 @@ Result<> SpiceDisplay::start_process() {
   link_->send(SpicePacket(Kind::kTablet).put(uint8_t{wiring_.console.takes_places()}));
   if (expiry_ != kNeverExpires) link_->send(SpicePacket(Kind::kExpiry).put(expiry_));
   if (password_) link_->send(SpicePacket(Kind::kPassword).put_text(*password_).put(uint8_t{0}));
+  for (size_t number = 0; number < devices_.size(); ++number) send_device(number);
   listen(true);
   return {};
 }
@@ -158,6 +159,7 @@ void SpiceDisplay::received(SpicePacket packet) {
     }
     case Kind::kMouseMode: uses_tablet_ = packet.get_flag(); break;
     case Kind::kChannel: read_channel(packet); break;
+    case Kind::kDeviceSocket: take_device_socket(packet); break;
     case Kind::kRefused: sockets_ -= sockets_ > 0 ? 1 : 0; break;
     default: break;
   }
@@ -221,6 +223,46 @@ void SpiceDisplay::accept_client(bool tls) {
   ::setsockopt(socket.get(), IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);  // means nothing to a unix socket
   ++sockets_;
   link_->send(SpicePacket(Kind::kClient, std::move(socket)).put(uint8_t{tls}));
+}
+
+// --- the guest's character devices
+
+size_t SpiceDisplay::add_device(const std::string& subtype, const std::string& port_name,
+                                std::function<void(Fd)> connected) {
+  devices_.push_back({.subtype = subtype, .port_name = port_name, .connected = std::move(connected)});
+  send_device(devices_.size() - 1);
+  return devices_.size() - 1;
+}
+
+void SpiceDisplay::set_device_open(size_t number, bool open, Fd socket) {
+  devices_[number].open = open;
+  devices_[number].socket = std::move(socket);
+  send_device_open(number);
+}
+
+void SpiceDisplay::send_device(size_t number) {
+  const Device& device = devices_[number];
+  if (link_ == nullptr) return;
+  link_->send(SpicePacket(Kind::kDevice).put_text(device.subtype).put_text(device.port_name));
+  if (device.open) send_device_open(number);
+}
+
+void SpiceDisplay::send_device_open(size_t number) {
+  Device& device = devices_[number];
+  if (link_ == nullptr) return;
+  link_->send(SpicePacket(Kind::kDeviceOpen, std::move(device.socket))
+                  .put(static_cast<uint32_t>(number))
+                  .put(uint8_t{device.open}));
+}
+
+void SpiceDisplay::take_device_socket(SpicePacket& packet) {
+  const auto number = packet.get<uint32_t>();
+  int type = 0;
+  socklen_t length = sizeof type;
+  if (number >= devices_.size() || ::getsockopt(packet.fd().get(), SOL_SOCKET, SO_TYPE, &type, &length) != 0 ||
+      type != SOCK_STREAM)
+    return;
+  devices_[number].connected(std::move(packet.fd()));
 }
 
 void SpiceDisplay::resized(const Surface& surface) {

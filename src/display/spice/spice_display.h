@@ -61,6 +61,12 @@ class SpiceDisplay final : public Sink {
   [[nodiscard]] std::vector<SpiceChannel> channels() const;  // that are let in
   [[nodiscard]] bool uses_tablet() const { return uses_tablet_; }
 
+  // A character device of the guest's for the library, of its kind `subtype` ("vdagent", "port" with a name); answers
+  // its number. `connected` gets a stream socket whenever a client has opened the port.
+  size_t add_device(const std::string& subtype, const std::string& port_name, std::function<void(Fd)> connected);
+  // The guest listens, or does not any more; an agent's stream socket comes with the former.
+  void set_device_open(size_t number, bool open, Fd socket);
+
   void resized(const Surface& surface) override;
   void changed(const Surface& surface, std::span<const Rect> rects) override;
   void tablet_changed(bool there) override;
@@ -76,6 +82,7 @@ class SpiceDisplay final : public Sink {
   void accept_client(bool tls);
   void received(SpicePacket packet);
   void read_channel(SpicePacket& packet);
+  void take_device_socket(SpicePacket& packet);
   void channel_event(ClientEvent event, uint64_t number, const SpiceChannel& channel);
   void forget_channel(uint64_t number);
   void show();
@@ -86,6 +93,15 @@ class SpiceDisplay final : public Sink {
   std::function<void(ClientEvent, const SpiceChannel&)> announce_ = [](ClientEvent, const SpiceChannel&) {};
   std::optional<std::string> password_;
   int64_t expiry_ = kNeverExpires;
+  struct Device {
+    std::string subtype, port_name;
+    std::function<void(Fd)> connected;
+    bool open = false;
+    Fd socket{};  // for the next process
+  };
+  void send_device(size_t number);
+  void send_device_open(size_t number);
+  std::vector<Device> devices_;
   HeldKeys keys_{wiring_.console};
 
   // The process.

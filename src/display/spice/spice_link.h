@@ -21,24 +21,27 @@ namespace kite::display {
 
 enum class SpicePacketKind : uint8_t {
   // To the server. It begins with kStart.
-  kStart,     // name, ticketing, count, settings, count, channel rules, whether there is TLS, its six texts
-  kClient,    // whether with TLS, and its socket
-  kPicture,   // width, height, and the memory that its pixels are in: a new size, and all has changed
-  kChanged,   // count, rectangles
-  kTablet,    // there or not
-  kLeds,      // bits
-  kPassword,  // text, whether to disconnect
-  kExpiry,    // seconds
+  kStart,       // name, ticketing, count, settings, count, channel rules, whether there is TLS, its six texts
+  kClient,      // whether with TLS, and its socket
+  kPicture,     // width, height, and the memory that its pixels are in: a new size, and all has changed
+  kChanged,     // count, rectangles
+  kTablet,      // there or not
+  kLeds,        // bits
+  kPassword,    // text, whether to disconnect
+  kExpiry,      // seconds
+  kDevice,      // the next number: subtype, name of a port
+  kDeviceOpen,  // number, whether the guest listens; with it the socket of an agent
   // From the server.
-  kStarted,    // "" or why not
-  kTaken,      // the picture or the changes: the memory may be written again
-  kKey,        // number, down
-  kMove,       // dx, dy, dz, buttons
-  kPlace,      // x, y, dz, buttons
-  kMouseMode,  // whether the tablet is used
-  kChannel,    // event, number, the two places, connection, whether with TLS, type, id
-  kRefused,    // a socket that became no channel
-  kLast = kRefused,
+  kStarted,       // "" or why not
+  kTaken,         // the picture or the changes: the memory may be written again
+  kKey,           // number, down
+  kMove,          // dx, dy, dz, buttons
+  kPlace,         // x, y, dz, buttons
+  kMouseMode,     // whether the tablet is used
+  kChannel,       // event, number, the two places, connection, whether with TLS, type, id
+  kRefused,       // a socket that became no channel
+  kDeviceSocket,  // number, and the socket of a port that a client has opened
+  kLast = kDeviceSocket,
 };
 
 class SpicePacket {

@@ -66,6 +66,16 @@ void Server::received(SpicePacket packet) {
       screen_->set_password(std::move(password), packet.get_flag());
       break;
     }
+    case Kind::kDevice: {
+      std::string subtype = packet.get_text();
+      screen_->add_device(std::move(subtype), packet.get_text());
+      break;
+    }
+    case Kind::kDeviceOpen: {
+      const auto number = packet.get<uint32_t>();
+      screen_->set_device_open(number, packet.get_flag(), std::move(packet.fd()));
+      break;
+    }
     case Kind::kExpiry: screen_->set_expiry(packet.get<int64_t>()); break;
     default: break;
   }
@@ -117,7 +127,11 @@ SpiceScreen::Hooks Server::hooks() {
       .mouse_mode = [this](bool tablet) { link_.send(SpicePacket(Kind::kMouseMode).put(uint8_t{tablet})); },
       .channel = [this](ClientEvent event, uintptr_t number,
                         const SpiceChannel& channel) { tell_of_channel(event, number, channel); },
-      .refused = [this] { link_.send(SpicePacket(Kind::kRefused)); }};
+      .refused = [this] { link_.send(SpicePacket(Kind::kRefused)); },
+      .device_socket =
+          [this](size_t number, Fd socket) {
+            link_.send(SpicePacket(Kind::kDeviceSocket, std::move(socket)).put(static_cast<uint32_t>(number)));
+          }};
 }
 
 void Server::tell_of_channel(ClientEvent event, uintptr_t number, const SpiceChannel& channel) {

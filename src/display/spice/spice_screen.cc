@@ -10,9 +10,11 @@
 #include <limits>
 #include <optional>
 #include <utility>
+#include <vector>
 
 #include "display/spice/scan_codes.h"
 #include "display/spice/spice_core.h"
+#include "display/spice/spice_device.h"
 #include "display/spice/spice_picture.h"
 #include "display/spice/spice_settings.h"
 
@@ -75,6 +77,7 @@ struct SpiceScreen::Library {
   ~Library() {
     if (started) {
       throw_out();
+      devices.clear();
       set_tablet(false);
       picture.detach();
     }
@@ -168,9 +171,16 @@ struct SpiceScreen::Library {
   static const SpiceBaseInterface* mouse_interface();
   static const SpiceBaseInterface* tablet_interface();
 
+  void add_device(Executor& executor, std::string subtype, std::string port_name) {
+    devices.push_back(std::make_unique<SpiceDevice>(
+        executor, *server, std::move(subtype), std::move(port_name),
+        [this, number = devices.size()](Fd socket) { hooks.device_socket(number, std::move(socket)); }));
+  }
+
   const Hooks hooks;
   SpiceCore core;
   SpiceServer* const server;
+  std::vector<std::unique_ptr<SpiceDevice>> devices;
   SpicePicture picture;
   Keys keys{};
   Mouse mouse{};
@@ -241,7 +251,7 @@ const SpiceBaseInterface* SpiceScreen::Library::tablet_interface() {
 }
 
 SpiceScreen::SpiceScreen(Executor& executor, Clock& clock, FrameRelay& relay, Hooks hooks)
-    : library_(std::make_unique<Library>(executor, clock, relay, std::move(hooks))) {}
+    : executor_(executor), library_(std::make_unique<Library>(executor, clock, relay, std::move(hooks))) {}
 
 SpiceScreen::~SpiceScreen() = default;
 
@@ -253,6 +263,16 @@ void SpiceScreen::set_tablet(bool there) { library_->set_tablet(there); }
 void SpiceScreen::set_leds(uint8_t leds) {
   library_->leds = leds;
   spice_server_kbd_leds(&library_->keys.instance, leds);
+}
+
+void SpiceScreen::add_device(std::string subtype, std::string port_name) {
+  library_->add_device(executor_, std::move(subtype), std::move(port_name));
+}
+
+void SpiceScreen::set_device_open(size_t number, bool open, Fd socket) {
+  if (number >= library_->devices.size()) return;
+  library_->devices[number]->set_open(open, std::move(socket));
+  library_->look_at_mouse_mode();  // an agent's coming and going can change it
 }
 
 void SpiceScreen::set_password(std::string password, bool disconnect) {

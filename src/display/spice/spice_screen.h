@@ -30,7 +30,8 @@ class SpiceScreen {
     std::function<void(bool tablet)> mouse_mode;
     // `number` stands for the connection from kConnected to kDisconnected.
     std::function<void(ClientEvent event, uintptr_t number, const SpiceChannel& channel)> channel;
-    std::function<void()> refused;  // a socket that became no channel
+    std::function<void()> refused;                                // a socket that became no channel
+    std::function<void(size_t number, Fd socket)> device_socket;  // of a port that a client has opened
   };
 
   // All on the executor's thread, the destructor as well. The three outlive this.
@@ -44,11 +45,15 @@ class SpiceScreen {
   void refresh();  // there is something in the relay
   void set_tablet(bool there);
   void set_leds(uint8_t leds);
+  // Character devices of the guest's, numbered from 0: spice_device.h.
+  void add_device(std::string subtype, std::string port_name);
+  void set_device_open(size_t number, bool open, Fd socket);
   // Nobody gets in before the first; `disconnect`: who is in is thrown out.
   void set_password(std::string password, bool disconnect);
   void set_expiry(int64_t seconds);  // since 1970, when the password ends; kNeverExpires
 
  private:
+  Executor& executor_;
   struct Library;  // keeps the library's names out of this header
   std::unique_ptr<Library> library_;
 };
