@@ -110,7 +110,7 @@ class Domain:
     """A domain that is defined for the length of a test."""
 
     def __init__(self, bench, name, kind="qemu", board="pc", extra="", devices="", firmware="", memory=256,
-                 cpus=2, flavour=FLAVOUR):
+                 cpus=2, flavour=FLAVOUR, features=""):
         self.bench, self.host, self.name = bench, bench.host, name
         self.disk = f"{bench.host.folder}/{name}.qcow2"
         subprocess.run([bench.kite, "img", "create", "-q", "-f", "qcow2", self.disk, str(DISK_BYTES)], check=True)
@@ -125,7 +125,7 @@ class Domain:
     <initrd>{bench.guests / flavour}/initrd-disks.gz</initrd>
     <cmdline>console=ttyS0 quiet panic=-1</cmdline>
   </os>
-  <features><acpi/><apic/></features>
+  <features><acpi/><apic/>{features}</features>
   {extra}
   <devices>
     <emulator>{bench.kite}</emulator>
@@ -345,11 +345,14 @@ def sticks(bench, controller):
 
 
 def efi(bench):
-    """Firmware in flash chips, as libvirt names them: OVMF starts the kernel."""
-    loader = ("<loader readonly='yes' type='pflash'>/usr/share/OVMF/OVMF_CODE_4M.fd</loader>"
-              "<nvram template='/usr/share/OVMF/OVMF_VARS_4M.fd'/>")
-    with bench.domain("efi", board="q35", firmware=loader) as domain, domain.boot() as console:
-        wanted(console.run("ls -d /sys/firmware/efi") == "/sys/firmware/efi", "the guest was not started by EFI")
+    """Firmware in flash chips, as libvirt names them: OVMF starts the kernel, also one that does secure boot."""
+    for kind, secure, features in (("", "", ""), (".ms", "secure='yes'", "<smm state='on'/>")):
+        loader = (f"<loader readonly='yes' {secure} type='pflash'>/usr/share/OVMF/OVMF_CODE_4M{kind}.fd</loader>"
+                  f"<nvram template='/usr/share/OVMF/OVMF_VARS_4M{kind}.fd'/>")
+        with bench.domain("efi", board="q35", firmware=loader, features=features) as domain, domain.boot() as console:
+            wanted(console.run("ls -d /sys/firmware/efi") == "/sys/firmware/efi", "the guest was not started by EFI")
+            said = console.run("dmesg | grep -c 'Secure boot enabled'")
+            wanted(said == ("1" if secure else "0"), f"secure boot: {said}")
 
 
 def network(bench):
