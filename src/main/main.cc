@@ -6,6 +6,8 @@
 #include "img/tool.h"
 #include "main/nbd_tool.h"
 #include "main/run.h"
+#include "main/sandbox.h"
+#include "support/log.h"
 
 int main(int argc, char** argv) {
   std::vector<std::string> arguments(argv + 1, argv + argc);
@@ -23,7 +25,11 @@ int main(int argc, char** argv) {
     arguments.erase(arguments.begin());
     return tool.run(std::string("kite ") + tool.word, arguments);
   }
-  if (!arguments.empty() && arguments[0] == kite::display::kSpiceProcessArgument)
+  if (!arguments.empty() && arguments[0] == kite::display::kSpiceProcessArgument) {
+    // What clients could make of the library starts no programs, in any machine.
+    if (const auto kept = kite::main::enter_sandbox({.elevate_privileges = true, .spawn = true}); !kept)
+      kite::log::warn("SPICE: {}", kept.error().message);
     return kite::display::run_spice_process(kite::Fd(kite::display::kSpiceProcessLink));
+  }
   return kite::main::run(arguments);
 }

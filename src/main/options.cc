@@ -302,7 +302,7 @@ constexpr OptionSpec kOptions[] = {
      "[,tls-channel=NAME][,plaintext-channel=NAME][,OPTION=VALUE]...",
      kCharacter, "show the screen to SPICE clients", apply_spice},
     {"display", "none|vnc=PLACE", kCharacter, "no display, or as -vnc PLACE", apply_display},
-    {"audiodev", "none,id=ID", kCharacter, "a sound back end; there is only the one that plays nothing",
+    {"audiodev", "none|spice,id=ID", kCharacter, "a sound back end; there are no sound cards yet that would use it",
      apply_audiodev},
     {"parallel", "none", "", "", [](Context&, Text text) { return only_none("parallel", text); }},
 

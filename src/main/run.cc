@@ -15,6 +15,7 @@
 #include "devices/types.h"
 #include "display/console.h"
 #include "display/spice/spice_display.h"
+#include "display/spice/spice_forker.h"
 #include "display/vnc/vnc_server.h"
 #include "entropy/entropy_registry.h"
 #include "gdb/server.h"
@@ -78,6 +79,7 @@ class Program {
   LaunchPlan plan_;
   Daemon daemon_;
   PidFile pid_file_;
+  display::SpiceForker spice_forker_;  // with a sandbox that allows no new processes
   HostClock screen_clock_{HostClock::Kind::kMonotonic};
   std::unique_ptr<Executor> executor_;
   Fd signals_;
@@ -197,7 +199,11 @@ Result<Chardev*> Program::monitor_chardev(const MonitorPlan& plan, size_t index)
 Result<> Program::settle_on_host() {
   if (plan_.lock_memory && ::mlockall(MCL_CURRENT | MCL_FUTURE) != 0)
     return fail("-overcommit mem-lock=on: {}; raise the limit of locked memory (ulimit -l)", errno_text(errno));
-  return plan_.sandbox ? enter_sandbox(*plan_.sandbox) : Result<>{};
+  if (!plan_.sandbox) return {};
+  if (plan_.spice && plan_.sandbox->spawn) {
+    KITE_ASSIGN(spice_forker_, display::SpiceForker::start());
+  }
+  return enter_sandbox(*plan_.sandbox);
 }
 
 Result<> Program::open_vnc() {
@@ -249,8 +255,9 @@ Result<> Program::open_spice() {
     if (!opened) return fail("-spice: {}", opened.error().message);
     *listener = std::move(*opened);
   }
-  auto made = display::SpiceDisplay::create({.console = *console_, .executor = *executor_, .clock = screen_clock_},
-                                            plan.config, std::move(listeners));
+  display::SpiceDisplay::Wiring wiring{.console = *console_, .executor = *executor_, .clock = screen_clock_};
+  if (spice_forker_.started()) wiring.spawn = [this](const Fd& link) { return spice_forker_.spawn(link); };
+  auto made = display::SpiceDisplay::create(std::move(wiring), plan.config, std::move(listeners));
   if (!made) return fail("-spice: {}", made.error().message);
   spice_ = std::move(*made);
   if (plan.password_secret.empty()) return {};

@@ -20,6 +20,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [HERE] + [os.path.join(HERE, "..", folder) for folder in ("boot", "display", "process")]
 from guest import GuestError, Tally  # noqa: E402
 import host as libvirt  # noqa: E402
+from spice_client import Port, SpiceClient  # noqa: E402
 from vnc_client import VncClient  # noqa: E402
 
 FLAVOUR, USB_FLAVOUR = "6.1-cloud", "6.1"  # the second has drivers for USB
@@ -110,7 +111,7 @@ class Domain:
     """A domain that is defined for the length of a test."""
 
     def __init__(self, bench, name, kind="qemu", board="pc", extra="", devices="", firmware="", memory=256,
-                 cpus=2, flavour=FLAVOUR, features=""):
+                 cpus=2, flavour=FLAVOUR, features="", os_kind=""):
         self.bench, self.host, self.name = bench, bench.host, name
         self.disk = f"{bench.host.folder}/{name}.qcow2"
         subprocess.run([bench.kite, "img", "create", "-q", "-f", "qcow2", self.disk, str(DISK_BYTES)], check=True)
@@ -118,7 +119,7 @@ class Domain:
   <name>{name}</name>
   <memory unit='MiB'>{memory}</memory>
   <vcpu>{cpus}</vcpu>
-  <os>
+  <os {os_kind}>
     <type arch='x86_64' machine='{board}'>hvm</type>
     {firmware}
     <kernel>{bench.guests / flavour}/vmlinuz</kernel>
@@ -345,14 +346,16 @@ def sticks(bench, controller):
 
 
 def efi(bench):
-    """Firmware in flash chips, as libvirt names them: OVMF starts the kernel, also one that does secure boot."""
-    for kind, secure, features in (("", "", ""), (".ms", "secure='yes'", "<smm state='on'/>")):
-        loader = (f"<loader readonly='yes' {secure} type='pflash'>/usr/share/OVMF/OVMF_CODE_4M{kind}.fd</loader>"
-                  f"<nvram template='/usr/share/OVMF/OVMF_VARS_4M{kind}.fd'/>")
-        with bench.domain("efi", board="q35", firmware=loader, features=features) as domain, domain.boot() as console:
+    """Firmware in flash chips that the domain names, and that libvirt chooses: OVMF, the second time with secure boot."""
+    named = {"firmware": "<loader readonly='yes' type='pflash'>/usr/share/OVMF/OVMF_CODE_4M.fd</loader>"
+                         "<nvram template='/usr/share/OVMF/OVMF_VARS_4M.fd'/>"}
+    chosen = {"os_kind": "firmware='efi'", "features": "<smm state='on'/>",
+              "firmware": "<firmware><feature enabled='yes' name='secure-boot'/><feature enabled='yes' name='enrolled-keys'/></firmware>"}
+    for secure, parts in (("0", named), ("1", chosen)):
+        with bench.domain("efi", board="q35", **parts) as domain, domain.boot() as console:
             wanted(console.run("ls -d /sys/firmware/efi") == "/sys/firmware/efi", "the guest was not started by EFI")
             said = console.run("dmesg | grep -c 'Secure boot enabled'")
-            wanted(said == ("1" if secure else "0"), f"secure boot: {said}")
+            wanted(said == secure, f"secure boot: {said}")
 
 
 def network(bench):
@@ -399,6 +402,30 @@ def screen(bench):
         said = domain.virsh("qemu-monitor-command", "--hmp", "info status")
         wanted("running" in said, f"info status: {said}")
         wanted(domain.qmp("query-status")["return"]["status"] == "running", "query-status")
+
+
+def spice_channels(bench):
+    """A SPICE client reaches the guest by the agent's channel and by a port of its own, where what is said comes back."""
+    devices = """<graphics type='spice' port='-1' autoport='yes' listen='127.0.0.1'><filetransfer enable='no'/></graphics>
+    <video><model type='vga' vram='16384' heads='1'/></video>
+    <channel type='spicevmc'><target type='virtio' name='com.redhat.spice.0'/></channel>
+    <channel type='spiceport'><source channel='org.kite.port'/><target type='virtio' name='org.kite.port'/></channel>"""
+    with bench.domain("channels", devices=devices) as domain, domain.boot() as console:
+        place = re.fullmatch(r"spice://([0-9.]+):(\d+)", domain.virsh("domdisplay"))
+        wanted(place, "the SPICE server has no place")
+        console.run("dmesg -n 1; load-virtio")
+        for name in ("com.redhat.spice.0", "org.kite.port"):
+            console.run(f"{{ (exec 3<>/dev/virtio-ports/{name}; while :; do cat <&3 >&3; sleep 0.1; done) >/dev/null 2>&1 & }}")
+        address = (place[1], int(place[2]))
+        with SpiceClient(address, only_main=True) as client:
+            client.agent_start()
+            message = bytes(range(256)) * 40
+            client.agent_send(2, message)
+            wanted(client.agent_message() == (2, message), "the agent says something else")
+            port = Port(address, client, "org.kite.port")
+            port.send(message)
+            wanted(port.take(len(message)) == message, "the port says something else")
+        wanted(domain.virsh("dumpxml").count("state='connected'") >= 2, "libvirt does not know that the guest listens")
 
 
 def drawn_screen(bench):
@@ -697,6 +724,7 @@ def cases(bench):
         yield "EFI", efi, ()
     yield "network", network, ()
     yield "screen and keys", screen, ()
+    yield "SPICE channels", spice_channels, ()
     yield "a virtio screen", drawn_screen, ()
     yield "libvirtd restarts", reconnect, ()
     yield "what virt-install asks for", passthrough, ()
