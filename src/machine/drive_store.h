@@ -191,7 +191,7 @@ class DriveStore {
   int quiet_ = 0;  // calls of quiesce()
   bool active_ = true;
   std::vector<block::Drive*> filled_;  // devices that let others write for now
-  bool exports_wait_ = false;  // for the images to be this process's again
+  bool exports_wait_ = false;          // for the images to be this process's again
   std::thread thread_;
 };
 
