@@ -54,7 +54,8 @@ TEST_F(ChardevRegistryTest, FindsWhatWasAdded) {
 TEST_F(ChardevRegistryTest, RefusesUnknownBackEndsByName) {
   EXPECT_EQ(refusal("soket,id=c"), "-chardev soket,id=c: there is no chardev back end 'soket'; did you mean 'socket'?");
   EXPECT_EQ(refusal("ringbuf,id=c"),
-            "-chardev ringbuf,id=c: there is no chardev back end 'ringbuf'; known: file, null, pty, socket, stdio");
+            "-chardev ringbuf,id=c: there is no chardev back end 'ringbuf'; known: file, null, pty, socket, spiceport, "
+            "spicevmc, stdio");
 }
 
 TEST_F(ChardevRegistryTest, RefusesUnknownOptionsByName) {

@@ -420,7 +420,8 @@ def agent_and_ports(bench, board):
             for data in (screens, files):
                 if client.agent_message() != (2, data):
                     machine.fail("the agent gets other bytes")
-            # It goes in the middle of things, with all buffers full.
+            # It goes in the middle of things, with all buffers full. Not of a message to the agent: the library cuts that
+            # short, and a guest that sends back half a message is no agent any more.
             try:
                 echo.channel.socket.settimeout(2)
                 for _ in range(2000):
@@ -428,7 +429,6 @@ def agent_and_ports(bench, board):
                 machine.fail("18 MB wait somewhere")
             except TimeoutError:
                 echo.close()
-            client.agent_send(2, screens)
         with SpiceClient(machine.spice, only_main=True) as client:
             client.agent_start()
             echo = Port(machine.spice, client, "org.kite.echo")
@@ -437,8 +437,8 @@ def agent_and_ports(bench, board):
             echo.take_until(mark)
             echo_exactly(machine, echo, os.urandom(300_000))
             client.agent_send(2, files)
-            while client.agent_message() != (2, files):
-                pass  # what the one before has left
+            if client.agent_message() != (2, files):
+                machine.fail("the agent gets something else from the next client")
             machine.qmp("system_reset")
             client.wait(lambda: not client.agent_there, "the end of the agent")
             echo.wait(lambda: not echo.opened, "the guest's closing")
