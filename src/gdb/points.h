@@ -7,7 +7,7 @@
 #include <optional>
 #include <vector>
 
-#include "gdb/guest_view.h"
+#include "machine/guest_view.h"
 
 namespace kite::gdb {
 
@@ -16,7 +16,7 @@ enum class PointKind : uint8_t { kSoftware, kHardware, kWrite, kRead, kAccess };
 
 class Points {
  public:
-  Points(machine::Machine& machine, GuestView& view) : machine_(machine), view_(view) {}
+  Points(machine::Machine& machine, machine::GuestView& view) : machine_(machine), view_(view) {}
 
   enum class Outcome : uint8_t {
     kDone,
@@ -56,7 +56,7 @@ class Points {
   void uncover(size_t vcpu, const Point& point);
 
   machine::Machine& machine_;
-  GuestView& view_;
+  machine::GuestView& view_;
   std::vector<Point> points_;
 };
 

@@ -14,10 +14,10 @@
 #include <vector>
 
 #include "chardev/chardev.h"
-#include "gdb/guest_view.h"
 #include "gdb/packet.h"
 #include "gdb/points.h"
 #include "gdb/registers.h"
+#include "machine/guest_view.h"
 #include "machine/machine.h"
 #include "monitor/output_queue.h"
 #include "monitor/qmp_commands.h"
@@ -118,7 +118,7 @@ class Stub final : public ChardevClient {
   monitor::MonitorContext monitor_;
   machine::Machine& machine_;
   Chardev& chardev_;
-  GuestView view_{machine_};
+  machine::GuestView view_{machine_};
   Points points_{machine_, view_};
   const Registers registers_;
   const std::string description_;

@@ -14,6 +14,7 @@
 #include "monitor/display_servers.h"
 #include "monitor/export_commands.h"
 #include "monitor/input_commands.h"
+#include "monitor/inspect_commands.h"
 #include "monitor/job_commands.h"
 #include "monitor/memory_commands.h"
 #include "monitor/migration_commands.h"
@@ -228,6 +229,7 @@ constexpr HumanCommand kHumanCommands[] = {
     {"info", "", "show something: 'info help' lists what", info},
     {"loadvm", "", "go back to a snapshot of the machine: NAME", human_loadvm},
     {"mce", "", "report a machine check: [-b] CPU BANK STATUS MCGSTATUS ADDR MISC", mce},
+    {"memsave", "", "write memory as the first CPU sees it to a file: ADDRESS BYTES FILE", human_memsave},
     {"migrate", "", "send the machine: [-d] tcp:HOST:PORT|unix:PATH|exec:COMMAND|file:PATH|fd:N", human_migrate},
     {"migrate_cancel", "", "it stays here", human_migrate_cancel},
     {"migrate_continue", "", "go on with a machine that waits with its disks here: pre-switchover",
@@ -247,6 +249,7 @@ constexpr HumanCommand kHumanCommands[] = {
     {"netdev_del", "", "take a network back end away: ID", human_netdev_del},
     {"nmi", "", "send a non-maskable interrupt to every CPU",
      [](Context& context, std::string_view) { return through_qmp(context, "inject-nmi"); }},
+    {"pmemsave", "", "write memory as the board has it to a file: ADDRESS BYTES FILE", human_pmemsave},
     {"qemu-io", "", "read, write or hold up an image in use: DEVICE \"COMMAND\" (help lists commands)", human_disk_io},
     {"quit", "q", "end Kite", [](Context& context, std::string_view) { return through_qmp(context, "quit"); }},
     {"savevm", "", "keep the machine as it is now in its qcow2 images: [NAME]", human_savevm},
@@ -264,6 +267,8 @@ constexpr HumanCommand kHumanCommands[] = {
      [](Context& context, std::string_view) { return through_qmp(context, "system_wakeup"); }},
     {"system_reset", "", "reset the machine",
      [](Context& context, std::string_view) { return through_qmp(context, "system_reset"); }},
+    {"x", "", "show memory as the first CPU sees it: [/COUNT[x|u|c][b|h|w|g]] ADDRESS|$REGISTER", human_x},
+    {"xp", "", "show memory as the board has it, as x", human_xp},
 };
 
 std::string help(Context&, std::string_view) {
@@ -279,8 +284,14 @@ std::string help(Context&, std::string_view) {
 }  // namespace
 
 std::string run_human_command(MonitorContext& context, std::string_view line) {
-  const std::string_view name = next_word(line);
+  const std::string_view whole = line;
+  std::string_view name = next_word(line);
   if (name.empty()) return {};
+  // "x/4xw 0" is "x /4xw 0".
+  if (const size_t slash = name.find('/'); slash != name.npos && slash != 0) {
+    name = name.substr(0, slash);
+    line = whole.substr(whole.find('/'));
+  }
   const HumanCommand* command = find(kHumanCommands, name);
   return command != nullptr ? command->run(context, line) : unknown("", kHumanCommands, name);
 }

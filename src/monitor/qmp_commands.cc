@@ -12,6 +12,7 @@
 #include "monitor/export_commands.h"
 #include "monitor/human_commands.h"
 #include "monitor/input_commands.h"
+#include "monitor/inspect_commands.h"
 #include "monitor/job_commands.h"
 #include "monitor/memory_commands.h"
 #include "monitor/migration_commands.h"
@@ -262,6 +263,7 @@ std::span<const QmpCommand> qmp_commands() {
     all.insert(all.end(), qom_commands().begin(), qom_commands().end());
     all.insert(all.end(), balloon_commands().begin(), balloon_commands().end());
     all.insert(all.end(), memory_commands().begin(), memory_commands().end());
+    all.insert(all.end(), inspect_commands().begin(), inspect_commands().end());
     all.insert(all.end(), block_commands().begin(), block_commands().end());
     all.insert(all.end(), job_commands().begin(), job_commands().end());
     all.insert(all.end(), start_job_commands().begin(), start_job_commands().end());

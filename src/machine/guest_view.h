@@ -1,5 +1,5 @@
-// GuestView: memory as a vCPU's program sees it, or as the board has it, for a debugger. Main executor's thread, while
-// the machine stands still.
+// GuestView: memory as a vCPU's program sees it, or as the board has it, for debuggers and monitors. Main executor's
+// thread, while the machine stands still.
 #pragma once
 
 #include <cstdint>
@@ -8,11 +8,11 @@
 
 #include "machine/machine.h"
 
-namespace kite::gdb {
+namespace kite::machine {
 
 class GuestView {
  public:
-  explicit GuestView(machine::Machine& machine) : machine_(machine) {}
+  explicit GuestView(Machine& machine) : machine_(machine) {}
 
   // Addresses are guest-physical from now on, or linear again.
   void set_physical(bool physical) { physical_ = physical; }
@@ -34,8 +34,8 @@ class GuestView {
   size_t for_pages(size_t vcpu, uint64_t address, size_t bytes, const Move& move);
   bool move(AddressSpace& memory, Gpa address, std::span<uint8_t> bytes, bool write);
 
-  machine::Machine& machine_;
+  Machine& machine_;
   bool physical_ = false;
 };
 
-}  // namespace kite::gdb
+}  // namespace kite::machine

@@ -1,4 +1,4 @@
-#include "gdb/guest_view.h"
+#include "machine/guest_view.h"
 
 #include <algorithm>
 #include <cstring>
@@ -6,7 +6,7 @@
 
 #include "support/bytes.h"
 
-namespace kite::gdb {
+namespace kite::machine {
 
 namespace {
 
@@ -102,4 +102,4 @@ bool GuestView::write_physical(size_t vcpu, Gpa address, uint8_t byte) {
   return move(memory_of(vcpu), address, {&byte, 1}, true);
 }
 
-}  // namespace kite::gdb
+}  // namespace kite::machine
